@@ -1,0 +1,61 @@
+"""maebench: which way of masking learns the better representation, and is the difference real?
+
+Names are imported when they are used, so that `import maebench` does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+__version__ = version("maebench")
+
+_PUBLIC = {
+    "Augment": "maebench.data.augment",
+    "Batch": "maebench.objectives.objective",
+    "Budget": "maebench.config",
+    "Component": "maebench.component",
+    "ConfigError": "maebench.errors",
+    "DataError": "maebench.errors",
+    "Dataset": "maebench.data.dataset",
+    "Encoder": "maebench.encoders.encoder",
+    "Evaluation": "maebench.evaluation",
+    "Images": "maebench.data.images",
+    "MAE": "maebench.objectives.mae",
+    "MaebenchError": "maebench.errors",
+    "Mask": "maebench.masking.mask",
+    "Masking": "maebench.masking.mask",
+    "Metric": "maebench.evaluation",
+    "Model": "maebench.evaluation",
+    "NotApplicable": "maebench.evaluation",
+    "Objective": "maebench.objectives.objective",
+    "Random": "maebench.masking.random",
+    "Reconstruction": "maebench.objectives.objective",
+    "Report": "maebench.outputs",
+    "Request": "maebench.data.dataset",
+    "Result": "maebench.evaluation",
+    "RunConfig": "maebench.config",
+    "Tokens": "maebench.encoders.encoder",
+    "Tracker": "maebench.outputs",
+    "View": "maebench.masking.mask",
+    "evaluate": "maebench.suite",
+    "hookimpl": "maebench.hookspecs",
+    "load_model": "maebench.models",
+    "load_records": "maebench.records",
+    "patchify": "maebench.objectives.mae_module",
+    "run": "maebench.suite",
+    "unpatchify": "maebench.objectives.mae_module",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'maebench' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

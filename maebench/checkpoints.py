@@ -1,0 +1,119 @@
+"""Weights on disk: one safetensors file and a manifest with hashes per checkpoint; no pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maebench import files
+from maebench.errors import RunError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STATE, MANIFEST = "state.safetensors", "manifest.json"
+KEPT = 2  # the newest and one before it, in case the newest is damaged
+
+
+def save(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
+    """Writes the checkpoint of a step as a whole and removes all but the newest two.
+
+    Raises:
+        RunError: the disk is full; the checkpoints before stay.
+    """
+    from safetensors.torch import save_file
+
+    path = folder / f"step-{step:09d}"
+
+    def fill(beside: Path) -> None:
+        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, beside / STATE)
+        manifest = {
+            "step": step,
+            "sha256": files.sha256(beside / STATE),
+            "weights": weights_hash({k: t for k, t in tensors.items() if k.startswith("model.")}),
+            **facts,
+        }
+        files.write_json(beside / MANIFEST, manifest)
+
+    files.write_folder(path, fill)
+    for old in steps(folder)[:-KEPT]:
+        files.remove(old)
+    return path
+
+
+def steps(folder: Path) -> list[Path]:
+    """The complete checkpoints, the newest last."""
+    return sorted(p.parent for p in folder.glob(f"step-*/{MANIFEST}"))
+
+
+def newest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of the newest checkpoint, unchecked; None where there is none."""
+    found = steps(folder)
+    return files.read_json(found[-1] / MANIFEST) if found else None
+
+
+def load_newest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors and manifest of the newest whole checkpoint; a damaged one is moved aside, said so."""
+    for path in reversed(steps(folder)):
+        try:
+            return load(path)
+        except RunError as error:
+            aside = path.with_name(f"damaged-{path.name}")
+            files.remove(aside)
+            path.rename(aside)
+            warnings.warn(f"{error}; moved to {aside.name}", stacklevel=2)
+    return None
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and manifest of one checkpoint.
+
+    Raises:
+        RunError: a file is missing, cut off or has other bytes than were written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    manifest = files.read_json(path / MANIFEST)
+    try:
+        if files.sha256(path / STATE) != manifest.get("sha256"):
+            raise RunError(f"checkpoint {path} is damaged: its bytes are not those written")
+        return load_file(path / STATE), manifest
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"checkpoint {path} cannot be read: {error}") from error
+
+
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Twenty hex digits of names, shapes and values."""
+    mark = hashlib.blake2b(digest_size=10)
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        mark.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        mark.update(value.view(-1).float().numpy().tobytes())
+    return mark.hexdigest()
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors under a prefix, without it."""
+    return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+
+
+def load_strictly(module: Any, tensors: Mapping[str, Tensor], what: str) -> None:
+    """Loads weights into a module whose names and shapes are exactly these.
+
+    Raises:
+        RunError: names what is missing, what is left over and what has another shape.
+    """
+    own = module.state_dict()
+    missing = sorted(own.keys() - tensors.keys())
+    extra = sorted(tensors.keys() - own.keys())
+    shapes = [k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape]
+    if missing or extra or shapes:
+        raise RunError(
+            f"the weights of {what} do not fit: missing {missing or 'none'}, "
+            f"left over {extra or 'none'}, other shape {sorted(shapes) or 'none'}"
+        )
+    module.load_state_dict(tensors)

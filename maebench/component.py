@@ -1,0 +1,210 @@
+"""What a plugin registers: a frozen class whose fields are its options.
+
+One class gives the choice on the command line, the key in YAML, the Python object, the columns of
+the table and the row in the docs.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from maebench.errors import ConfigError, unknown
+
+
+class Options(BaseModel):
+    """A frozen group of settings that refuses what it does not know."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        polymorphic_serialization=True,
+        protected_namespaces=(),
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_text(cls, value: Any) -> Any:
+        """Reads what the command line gives as text: `1,5,20` for a tuple, `none` for None."""
+        if not isinstance(value, dict):
+            return value
+        for key in value:
+            if key not in cls.model_fields:
+                raise ValueError(unknown("option", key, cls.model_fields))
+        return {key: _from_text(cls.model_fields.get(key), item) for key, item in value.items()}
+
+
+class Component(Options):
+    """A part that can be chosen by name; its fields are its options, its docstring its help.
+
+    A class to register has a `name`; `version` is raised when its numbers change. A name with a
+    part after a colon, as in `folder:PATH`, gives that part to the option named by `spec`.
+    """
+
+    kind: ClassVar[str] = ""
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    spec: ClassVar[str | None] = None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _resolve(cls, value: Any, handler: Callable[[Any], Any], info: ValidationInfo) -> Any:
+        """Reads `"block"`, `"folder:PATH"` or `{"name": "block", ...}` by the table of names.
+
+        The table is the validation context: {kind: {name: class}}.
+        """
+        if isinstance(value, Component):
+            return handler(value)
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, Mapping) or ("name" not in value and cls.name):
+            return handler(value)
+        options = dict(value)
+        if "name" not in options:
+            raise ValueError(f"the {cls.kind} has no name: give one beside its options")
+        name, colon, rest = str(options.pop("name")).partition(":")
+        found = _look_up(cls, name, info.context)
+        if colon and found.spec is None:
+            raise ValueError(f"{cls.kind} {name!r} takes nothing after a colon, got {rest!r}")
+        if colon and found.spec is not None:
+            options.setdefault(found.spec, rest)
+        if found is cls:
+            return handler(options)
+        return found.model_validate(options, context=info.context)
+
+    @model_serializer(mode="wrap")
+    def _with_name(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Adds the name, which is no field."""
+        return {"name": self.name, **handler(self)}
+
+    @classmethod
+    def help(cls) -> str:
+        """The first sentence of the docstring."""
+        return (cls.__doc__ or "").strip().split("\n")[0]
+
+    def changed(self) -> str:
+        """The name and the options that differ from their defaults, in one short text."""
+        defaults = type(self).model_fields
+        parts = [
+            f"{key}={_short(value)}"
+            for key, value in self
+            if value != defaults[key].get_default(call_default_factory=True, validated_data={})
+        ]
+        return self.name + (f"({', '.join(parts)})" if parts else "")
+
+
+def _look_up(cls: type[Component], name: str, context: Any) -> type[Component]:
+    if name == cls.name:
+        return cls
+    names: Mapping[str, type[Component]] = (context or {}).get(cls.kind, {})
+    found = names.get(name)
+    if found is None:
+        conflict = (context or {}).get("conflicts", {}).get((cls.kind, name))
+        if conflict:
+            packages = " and ".join(conflict)
+            raise ValueError(
+                f"{cls.kind} {name!r} is claimed by {packages}: uninstall one of them to use it"
+            )
+        raise ValueError(unknown(cls.kind, name, (context or {}).get("origins", {}).get(cls.kind) or names))
+    if not issubclass(found, cls):
+        raise ValueError(f"{cls.kind} {name!r} does not fit here: a {cls.name} is asked for")
+    return found
+
+
+def check_class(cls: object, base: type[Component]) -> str | None:
+    """Why a class cannot be registered as a `base`, in words for its author; None where it can."""
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        return f"{cls!r} is not a subclass of maebench.{base.__name__}"
+    if "name" in cls.model_fields:
+        return f"{cls.__name__}.name must be a ClassVar: name: ClassVar[str] = ..."
+    if not cls.name:
+        return f"{cls.__name__} has no name: add name: ClassVar[str] = ..."
+    if ":" in cls.name or "," in cls.name or " " in cls.name:
+        return f"{cls.__name__}.name {cls.name!r} may hold no colon, comma or space"
+    if not cls.help():
+        return f"{cls.__name__} has no docstring: its first line is its help"
+    for key, field in cls.model_fields.items():
+        if not field.description:
+            return f"option {key!r} of {cls.__name__} has no help: Field(..., description=...)"
+        if field.default is PydanticUndefined and field.default_factory is None and key != cls.spec:
+            return f"option {key!r} of {cls.__name__} has no default"
+        if _unhashable(field):
+            return f"option {key!r} of {cls.__name__} must be hashable: a tuple, not a list"
+    return None
+
+
+def explain(error: ValidationError, where: str) -> ConfigError:
+    """Pydantic's findings as one line: what, where, what was given, what is allowed."""
+    texts = []
+    for item in error.errors(include_url=False):
+        place = ".".join([where, *(str(p) for p in item["loc"] if not _is_tag(p))]).strip(".")
+        message = item["msg"].removeprefix("Value error, ")
+        given = item["input"]
+        shown = "" if isinstance(given, dict | Component) else f", given {_short(given)!r}"
+        texts.append(f"{place or 'config'}: {message}{shown if item['type'] != 'value_error' else ''}")
+    return ConfigError("; ".join(texts))
+
+
+def _is_tag(part: object) -> bool:
+    """Pydantic puts the name of a validating function into a place; a user never wrote it."""
+    return isinstance(part, str) and "[" in part
+
+
+def _short(value: object) -> str:
+    return json.dumps(value, default=str).strip('"') if not isinstance(value, str) else value
+
+
+def _unhashable(field: FieldInfo) -> bool:
+    kinds = {typing.get_origin(t) or t for t in _members(field.annotation)}
+    return bool(kinds & {list, dict, set})
+
+
+def _members(annotation: Any) -> list[Any]:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [m for part in typing.get_args(annotation) for m in _members(part)]
+    return [annotation]
+
+
+def _from_text(field: FieldInfo | None, value: Any) -> Any:
+    if field is None or not isinstance(value, str):
+        return value
+    members = _members(field.annotation)
+    if type(None) in members and value.lower() == "none":
+        return None
+    wants_tuple = any((typing.get_origin(m) or m) is tuple for m in members)
+    # "16" for `int | tuple` is an int: only a comma makes it a tuple there
+    if wants_tuple and ("," in value or len([m for m in members if m is not type(None)]) == 1):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def parse(cls: type[Component], value: Any, context: Mapping[str, Any], where: str) -> Any:
+    """A component from a name, a mapping or an object, with errors in one line.
+
+    Raises:
+        ConfigError: unknown name or option, or a value out of range.
+    """
+    try:
+        return cls.model_validate(value, context=context)
+    except ValidationError as error:
+        raise explain(error, where) from error
+
+
+__all__ = ["Component", "Options", "Self", "check_class", "explain", "parse"]

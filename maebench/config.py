@@ -1,0 +1,322 @@
+"""What a run is: flags, `-o`, YAML and presets become one object, the only source of truth."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from maebench.component import Component, Options, explain
+from maebench.data.augment import Augment
+from maebench.data.dataset import MEMORY_LIMIT_GB, Dataset, Request
+from maebench.data.splits import Splits
+from maebench.encoders.encoder import Encoder
+from maebench.errors import ConfigError, unknown
+from maebench.evaluation import Evaluation
+from maebench.masking.mask import Masking
+from maebench.objectives.objective import Objective
+from maebench.outputs import Tracker
+from maebench.plugins import Names, installed
+
+DEFAULT_EVALUATIONS = ("linear-probe", "finetune", "knn", "reconstruction")
+
+
+class Budget(Options):
+    """How long to pretrain, written as `epochs=N` or `steps=N`."""
+
+    unit: Literal["epochs", "steps"] = Field("epochs", description="what is counted")
+    amount: PositiveFloat = Field(100, description="how many")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = re.fullmatch(r"\s*(epochs|steps)\s*=\s*([0-9]*\.?[0-9]+)\s*", value)
+        if not match:
+            raise ValueError(f"write epochs=N or steps=N, given {value!r}")
+        return {"unit": match[1], "amount": match[2]}
+
+    @model_serializer
+    def _write(self) -> str:
+        return str(self)
+
+    def __str__(self) -> str:
+        return f"{self.unit}={self.amount:g}"
+
+    def steps(self, num_images: int, batch: int) -> int:
+        """The number of updates; an epoch's last batch is filled from the next epoch."""
+        if self.unit == "steps":
+            return max(1, round(self.amount))
+        return max(1, math.ceil(self.amount * num_images / batch))
+
+
+class Optimiser(Options):
+    """How weights are updated: AdamW with warm-up and a half cosine, per step."""
+
+    weight_decay: float = Field(0.05, ge=0, description="AdamW's decay (MAE: 0.05)")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first beta (MAE: 0.9)")
+    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second beta (MAE: 0.95)")
+    warmup: float = Field(
+        0.05, ge=0, lt=1, description="share of the steps with a rising rate (MAE: 40 of 800 epochs)"
+    )
+    min_lr: float = Field(0.0, ge=0, description="rate at the end, before scaling by the batch")
+    clip: float | None = Field(None, gt=0, description="largest gradient norm; none: not clipped")
+    accumulate: PositiveInt = Field(1, description="parts that a batch is computed in")
+
+
+class Machine(Options):
+    """How the work is done on this machine; only the precision can change numbers."""
+
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="bf16 mixed precision or fp32; auto: bf16 where it pays (see docs)"
+    )
+    checkpoint_seconds: PositiveFloat = Field(
+        10.0, description="least seconds between checkpoints (more where writing one is slow)"
+    )
+    memory_gb: float = Field(
+        MEMORY_LIMIT_GB, ge=0, description="largest split decoded into memory, in GiB"
+    )
+    trackers: tuple[Tracker, ...] = Field((), description="where numbers go beside log.jsonl")
+
+
+class RunConfig(Options):
+    """All settings of a run; what is left out comes from the data set's preset."""
+
+    dataset: Dataset = Field("digits", description="images to learn from")  # type: ignore[assignment]
+    data_dir: Path | None = Field(None, description="folder that holds the data set's files")
+    download: bool = Field(False, description="fetch missing files of the data set")
+    on_bad_image: Literal["fail", "skip"] = Field(
+        "fail", description="what to do with an image that cannot be read"
+    )
+    image_size: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
+        (8, 8), description="pixels of a side, or rows,columns"
+    )
+    encoder: Encoder = Field("vit-nano", description="what is pretrained")  # type: ignore[assignment]
+    objective: Objective = Field("mae", description="what pretraining minimises")  # type: ignore[assignment]
+    masking: Masking = Field("random", description="which patches are hidden")  # type: ignore[assignment]
+    ratio: float = Field(0.75, gt=0, lt=1, description="share of patches that are hidden")
+    budget: Budget = Field("epochs=100", description="length: epochs=N or steps=N")  # type: ignore[assignment]
+    batch: PositiveInt = Field(64, description="images per update")
+    lr: PositiveFloat = Field(1e-3, description="learning rate per 256 images of a batch")
+    seed: NonNegativeInt = Field(0, description="seed of everything random")
+    device: str = Field("auto", description="cpu, cuda or cuda:N; auto takes a GPU if there is one")
+    limit: PositiveInt | None = Field(None, description="number of training images, class-balanced")
+    evals: tuple[Evaluation, ...] = Field(
+        DEFAULT_EVALUATIONS,  # type: ignore[assignment]
+        description="evaluations to run, separated by commas",
+    )
+    augment: Augment = Field(Augment(), description="crops and flips")
+    optimiser: Optimiser = Field(Optimiser(), description="how weights are updated")
+    machine: Machine = Field(Machine(), description="how the work is done")
+
+    FLAGS: ClassVar[tuple[str, ...]] = (
+        *("dataset", "data_dir", "download", "on_bad_image", "image_size", "encoder", "objective"),
+        *("masking", "ratio", "budget", "batch", "lr", "seed", "device", "limit", "evals"),
+    )
+    # Exactly the settings that can change the numbers; a test per field, both ways.
+    IDENTITY: ClassVar[tuple[str, ...]] = (
+        *("dataset", "image_size", "encoder", "objective", "masking", "ratio", "budget", "batch"),
+        *("lr", "seed", "limit", "augment", "optimiser"),
+    )
+
+    def __init__(self, _names: Names | None = None, /, **settings: Any) -> None:
+        """Reads names by the installed plugins and fills what is missing from the preset.
+
+        Raises:
+            ConfigError: an unknown name or option, or a value out of range, in one line.
+        """
+        names = (_names or installed()).context()
+        try:
+            filled = with_preset(settings, names)
+            self.__pydantic_validator__.validate_python(filled, self_instance=self, context=names)
+        except ValidationError as error:
+            raise explain(error, "") from error
+
+    @model_validator(mode="before")
+    @classmethod
+    def _square(cls, value: Any) -> Any:
+        """One number for a side is both sides; "32x64" and "32,64" are rows and columns."""
+        size = value.get("image_size") if isinstance(value, dict) else None
+        if isinstance(size, str) and "x" in size:
+            size = size.replace("x", ",")
+        if isinstance(size, str) and size.isdigit():
+            size = int(size)
+        if isinstance(size, int):
+            size = (size, size)
+        return {**value, "image_size": size} if size is not None else value
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the images."""
+        if isinstance(self.image_size, int):
+            return (self.image_size, self.image_size)
+        return self.image_size
+
+    def splits(self) -> Splits:
+        """The data set as this config asks for it."""
+        request = Request(
+            split="",
+            data_dir=self.data_dir,
+            download=self.download,
+            image_size=self.size,
+            on_bad_image=self.on_bad_image,
+            memory_limit=int(self.machine.memory_gb * 2**30),
+        )
+        return Splits(self.dataset, request, self.limit)
+
+    def dump(self) -> dict[str, Any]:
+        """Everything as JSON values, names included."""
+        return self.model_dump(mode="json")
+
+    def identity(self, fingerprint: str, precision: str) -> dict[str, Any]:
+        """What can change the numbers: the allow-listed settings, the data and the precision.
+
+        Component versions and the fingerprint of the data count, the folder it lies in does not.
+        """
+        settings = self.model_dump(mode="json", include=set(self.IDENTITY))
+        versions = {
+            part: getattr(self, part).version for part in ("encoder", "objective", "masking")
+        }
+        return {**settings, "versions": versions, "data": fingerprint, "precision": precision}
+
+
+def with_preset(settings: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings over the preset of their data set, which gives what they leave out."""
+    dataset = Dataset.model_validate(settings.get("dataset", "digits"), context=names)
+    wanted = {"image_size", "encoder", "budget", "batch", "lr", "augment"}
+    if wanted <= settings.keys() and _named(settings["encoder"]):
+        return {**settings, "dataset": dataset}
+    return merge(dataset.preset(), {**settings, "dataset": dataset})
+
+
+def _named(value: Any) -> bool:
+    return not isinstance(value, Mapping) or "name" in value
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Later layers over earlier ones, part by part; another component's options do not survive."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            before = merged.get(key)
+            if isinstance(value, str) and isinstance(before, Mapping) and "name" not in before:
+                value = {"name": value}  # -o masking.aspect=... under --masking block
+            if isinstance(value, Mapping) and isinstance(before, str):
+                before = {"name": before}
+            if isinstance(value, Mapping) and isinstance(before, Mapping):
+                other = "name" in value and value["name"] != before.get("name", value["name"])
+                value = dict(value) if other else merge(before, value)
+            merged[key] = value
+    return merged
+
+
+def from_sources(
+    flags: Mapping[str, Any],
+    options: Iterable[str] = (),
+    file: Path | None = None,
+    names: Names | None = None,
+) -> RunConfig:
+    """One config from flags, `-o part.key=value` and a YAML file; flags win over -o over YAML.
+
+    Raises:
+        ConfigError: what does not exist or is out of range, in one line.
+    """
+    names = names or installed()
+    parts = dict(names.table["evaluation"])
+    layers = [read_yaml(file) if file else {}, read_options(options, parts), dict(flags)]
+    merged = merge(*layers)
+    if isinstance(merged.get("evals"), str):
+        merged["evals"] = [e.strip() for e in merged["evals"].split(",") if e.strip()]
+    chosen = list(merged.get("evals") or DEFAULT_EVALUATIONS)
+    merged["evals"] = [_with_options(item, merged) for item in chosen]
+    for name in parts.keys() & merged.keys():
+        if name not in [_name(item) for item in chosen]:
+            raise ConfigError(f"-o {name}: the evaluation is not among --evals")
+        del merged[name]
+    return RunConfig(names, **merged)
+
+
+def _with_options(item: Any, merged: Mapping[str, Any]) -> Any:
+    extra = merged.get(_name(item))
+    return merge({"e": item}, {"e": extra})["e"] if extra else item
+
+
+def _name(item: Any) -> str:
+    return item["name"] if isinstance(item, Mapping) else str(item)
+
+
+def read_options(options: Iterable[str], parts: Mapping[str, Any]) -> dict[str, Any]:
+    """`part.key=value` texts as nested settings.
+
+    Raises:
+        ConfigError: not of that form, or no such part.
+    """
+    settings: dict[str, Any] = {}
+    for text in options:
+        path, equals, value = text.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys) or len(keys) > 2:
+            raise ConfigError(f"-o {text!r}: write part.key=value, such as masking.aspect=0.5")
+        if keys[0] not in {*RunConfig.model_fields, *parts}:
+            raise ConfigError(f"-o {text!r}: " + unknown("part", keys[0], {*RunConfig.model_fields, *parts}))
+        layer = {keys[0]: value if len(keys) == 1 else {keys[1]: value}}
+        settings = merge(settings, layer)
+    return settings
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The settings of a YAML file.
+
+    Raises:
+        ConfigError: it is missing, no YAML, or no mapping.
+    """
+    import yaml
+
+    try:
+        value = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {file}: {error}") from error
+    except yaml.YAMLError as error:
+        text = " ".join(str(error).split())
+        raise ConfigError(f"--config {file} is no YAML: {text}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"--config {file}: a mapping of settings is wanted, got {value!r}")
+    return {str(key).replace("-", "_") if key not in value.get("evals", ()) else key: v for key, v in value.items()}
+
+
+def short_hash(value: Any) -> str:
+    """Ten hex digits of a JSON value, independent of the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
+
+
+__all__ = [
+    "DEFAULT_EVALUATIONS",
+    "Augment",
+    "Budget",
+    "Component",
+    "Machine",
+    "Optimiser",
+    "RunConfig",
+    "from_sources",
+    "merge",
+    "read_options",
+    "read_yaml",
+    "short_hash",
+    "with_preset",
+]

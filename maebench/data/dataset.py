@@ -1,0 +1,88 @@
+"""What a data set is: a name, its splits, the settings that suit it, and how to load a split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from maebench.component import Component
+
+if TYPE_CHECKING:
+    from maebench.data.images import Images, OnBadImage
+
+MEMORY_LIMIT_GB = 2.0  # a split up to this size is decoded once
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a data set; fields are only ever added.
+
+    Args:
+        split: "train" or "test".
+        data_dir: where files lie, or None for none given.
+        download: whether files may be fetched.
+        image_size: rows and columns to bring images to; None keeps the data set's own.
+        on_bad_image: "fail" names the first unreadable image, "skip" leaves them out and counts.
+        memory_limit: bytes up to which a split is decoded into memory.
+        progress: called with (done, total) while images are decoded.
+    """
+
+    split: str
+    data_dir: Path | None = None
+    download: bool = False
+    image_size: tuple[int, int] | None = None
+    on_bad_image: OnBadImage = "fail"
+    memory_limit: int = int(MEMORY_LIMIT_GB * 2**30)
+    progress: Callable[[int, int], None] = lambda done, total: None
+
+
+class Dataset(Component):
+    """Labelled or unlabelled images in the splits train and test."""
+
+    kind: ClassVar[str] = "dataset"
+
+    def load(self, request: Request) -> Images:
+        """One split.
+
+        Raises:
+            DataError: files are missing or cannot be read; says which, where, and what to do.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no load(request)")
+
+    def preset(self) -> dict[str, Any]:
+        """Settings of a run that suit this data set, used where the user gives none.
+
+        Keys are RunConfig's: image_size, encoder, budget, batch, lr, augment.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no preset()")
+
+
+def preset_for(image_size: tuple[int, int], num_images: int) -> dict[str, Any]:
+    """Settings from image size and count alone.
+
+    Encoder: vit-nano to 32 px (vit-micro from 100,000 images), vit-tiny to 96 px, vit-small above
+    and vit-base from 500,000 images. Length: 1.2 million images, at least 20 and at most 200
+    epochs; small sets want many small steps, so their batch is 64.
+    """
+    side, many = max(image_size), num_images >= 500_000
+    if side <= 32:
+        encoder = "vit-micro" if num_images >= 100_000 else "vit-nano"
+    elif side <= 96:
+        encoder = "vit-tiny"
+    else:
+        encoder = "vit-base" if many else "vit-small"
+    epochs = min(200, max(20, round(1_200_000 / max(1, num_images))))
+    return {
+        "image_size": image_size,
+        "encoder": encoder,
+        "budget": f"epochs={epochs}",
+        "batch": 64 if num_images < 5000 else 256,
+        # MAE's 1.5e-4 from ViT-B up; a narrow encoder takes, and needs, a larger one
+        "lr": 1.5e-4 if encoder == "vit-base" else 1e-3,
+        "augment": {},
+    }
+
+
+GENTLE: dict[str, Any] = {"scale": (0.6, 1.0), "flip": False}  # characters: mirrored they are others

@@ -1,0 +1,104 @@
+"""What an encoder is: images, and which patches are seen, to tokens.
+
+B images, C channels, L = h * w patches, N patch tokens, P prefix tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from maebench.component import Component
+from maebench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from maebench.masking.mask import Mask
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What an encoder gives for a batch; fields are only ever added.
+
+    Args:
+        prefix: class and register tokens, float (B, P, D); P may be 0.
+        patches: patch tokens, float (B, N, D), in raster order of `grid` or of `seen`.
+        grid: the grid that the patch tokens lie on; a hierarchical encoder ends coarser than the
+            grid it is masked on.
+        seen: int64 (B, N), where each token lies on the grid; None where all N = h * w are there.
+        layers: the tokens after each block that was asked for, before the final norm.
+    """
+
+    prefix: Tensor
+    patches: Tensor
+    grid: tuple[int, int]
+    seen: Tensor | None = None
+    layers: Mapping[int, Tokens] = field(default_factory=dict)
+
+    def on_grid(self, fill: Tensor) -> Tensor:
+        """The patch tokens at their places and `fill` (broadcast to (B, L, D)) at all others."""
+        if self.seen is None:
+            return self.patches
+        B, _, D = self.patches.shape
+        length = self.grid[0] * self.grid[1]
+        index_BND = self.seen[:, :, None].expand(-1, -1, D)
+        full_BLD = fill.to(self.patches.dtype).expand(B, length, D)
+        return full_BLD.scatter(1, index_BND, self.patches)
+
+
+class EncoderModule(Protocol):
+    """What `Encoder.build` returns: an `nn.Module` with these attributes and methods.
+
+    `attention` is wanted only by strategies that need it, `set_drop_path` only by fine-tuning.
+    """
+
+    grid: tuple[int, int]  # the grid that masks are drawn on
+    patch: tuple[int, int]  # pixels of a patch
+    width: int
+    prefix: int  # number of class and register tokens
+    depth: int
+
+    def __call__(
+        self, images: Tensor, mask: Mask | None = None, layers: Sequence[int] = ()
+    ) -> Tokens:
+        """Tokens of the seen patches; `mask=None` sees everything and is the evaluation path."""
+
+    def layer_ids(self) -> dict[str, int]:
+        """Each parameter's layer: 0 is the embedding, i + 1 is block i, depth + 1 is the rest."""
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that weight decay leaves alone."""
+
+
+class Encoder(Component):
+    """Turns images into tokens, encoding only the patches that are seen."""
+
+    kind: ClassVar[str] = "encoder"
+
+    def build(self, image_size: tuple[int, int], channels: int) -> nn.Module:
+        """A fresh module (see EncoderModule) for images of (rows, columns) pixels.
+
+        It is called inside `rng.isolated`, so layers may initialise themselves.
+
+        Raises:
+            ConfigError: the size is not divided by the patch (or the total stride).
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no build(image_size, channels)")
+
+
+def check_images(module: Any, images: Tensor) -> None:
+    """Refuses images of another size or channel count than the encoder was built for.
+
+    Raises:
+        ConfigError: names both sizes.
+    """
+    h, w = (g * p for g, p in zip(module.grid, module.patch, strict=True))
+    wanted = (module.channels, h, w)
+    if tuple(images.shape[1:]) != wanted:
+        got = "x".join(map(str, images.shape[1:]))
+        raise ConfigError(
+            f"the encoder was built for images of {'x'.join(map(str, wanted))} "
+            f"(channels x rows x columns), got {got}"
+        )

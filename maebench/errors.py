@@ -1,0 +1,36 @@
+"""What went wrong, in one line a user can act on."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MaebenchError(Exception):
+    """A user's mistake or a fact of the outside world; printed in one line, exit code 1."""
+
+
+class ConfigError(MaebenchError):
+    """A setting that does not exist, is out of range or does not fit another one."""
+
+
+class DataError(MaebenchError):
+    """Images or labels that are missing, unreadable or do not fit the model."""
+
+
+class RunError(MaebenchError):
+    """A run's folder that is locked, damaged, missing or cannot be written."""
+
+
+class PluginError(MaebenchError):
+    """A plugin that failed to load or breaks its contract."""
+
+
+def unknown(what: str, given: str, allowed: Iterable[str], where: str = "") -> str:
+    """The message for a name that does not exist: what was given, the nearest match, all there is."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(given, [n.split(" ")[0] for n in names], n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    place = f" in {where}" if where else ""
+    listing = ", ".join(names) if names else "nothing"
+    return f"unknown {what} {given!r}{place}.{hint} There is: {listing}"

@@ -1,0 +1,149 @@
+"""What an evaluation is: it gets a model and yields results; statistics are not its business."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+from maebench.component import Component
+from maebench.errors import MaebenchError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from maebench.data.images import Images
+    from maebench.masking.mask import Mask
+    from maebench.objectives.objective import Reconstruction
+    from maebench.rng import Draws
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What one number of an evaluation means.
+
+    Args:
+        help: one sentence.
+        unit: such as "%" or "dB"; a share in 0..1 with unit "%" is shown times 100.
+        higher_is_better: the direction.
+        low: smallest possible value, or None.
+        high: largest possible value, or None.
+        per_example: whether a result holds one number per test example.
+        main: whether this is the evaluation's main score; exactly one is.
+    """
+
+    help: str
+    unit: str = ""
+    higher_is_better: bool = True
+    low: float | None = None
+    high: float | None = None
+    per_example: bool = True
+    main: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """One metric's value.
+
+    Args:
+        metric: a name that the evaluation declares.
+        value: a 1-D tensor of one number per test example, in the split's order, wherever the
+            metric is a mean; a plain float where it is not.
+        where: what tells rows of one metric apart, such as {"k": 5}; `chosen=True` marks the
+            headline of a grid.
+    """
+
+    metric: str
+    value: Tensor | float
+    where: Mapping[str, Any] = field(default_factory=dict)
+
+
+class NotApplicable(MaebenchError):
+    """A model cannot do what an evaluation needs; recorded as a row that says why."""
+
+
+class Model(Protocol):
+    """What an evaluation gets; members are only ever added.
+
+    Splits that the evaluation did not declare cannot be reached.
+    """
+
+    name: str
+    kind: str  # "run", "untrained", "pixels" ...
+    device: str
+    artifacts: Path  # a folder for pictures
+
+    def features(self, split: str, layer: int | None = None, pool: str = "mean") -> Tensor:
+        """Frozen features, float32 (N, D), on the CPU, cached; `layer=None` is after the last norm.
+
+        `pool` is "cls", "mean" (of patch tokens) or "flat" where the model has them.
+        """
+
+    def pools(self) -> tuple[str, ...]:
+        """The poolings this model has, the one to prefer first."""
+
+    def labels(self, split: str) -> Tensor:
+        """Labels, int64 (N,); a data set without labels raises NotApplicable."""
+
+    def images(self, split: str) -> Images:
+        """The split's images."""
+
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class."""
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Pixels (B, C, H, W) in 0..255 as the encoder takes them, float32 on the device."""
+
+    def pixels(self, normalised: Tensor) -> Tensor:
+        """The inverse of `normalise`, in 0..1 and not clipped; channels are the second axis."""
+
+    def encoder(self) -> nn.Module:
+        """A copy of the encoder that may be trained; NotApplicable where there is none."""
+
+    def reconstruct(self, images: Tensor, mask: Mask) -> Reconstruction:
+        """The model's guess at hidden patches of normalised images; NotApplicable without decoder."""
+
+    def masks(self, ids: Tensor, masking: Component | None = None, ratio: float = 0.75) -> Mask:
+        """The common held-out masks: fixed by image id, the same for every model."""
+
+    def draws(self, purpose: str, ids: Tensor | None = None, epoch: int = 0) -> Draws:
+        """Random numbers for the evaluation's seed."""
+
+    def holdout(self, share: float = 0.1) -> tuple[Tensor, Tensor]:
+        """Positions in train to fit on and to choose on: class-balanced, disjoint, seeded."""
+
+    def augmentation(self) -> Any:
+        """How the model's data set is augmented (`maebench.data.Augment`)."""
+
+    def progress(self, steps: Iterable[T], total: int, what: str) -> Iterator[T]:
+        """The same steps, shown as a progress bar."""
+
+
+class Evaluation(Component):
+    """A task that gives a model one or more metrics.
+
+    `metrics` names them, one of them the main score; `splits` says which splits it may touch;
+    `test` is the split whose examples the values belong to; `changes_encoder` is True where its
+    copy of the encoder is trained.
+    """
+
+    kind: ClassVar[str] = "evaluation"
+    metrics: ClassVar[Mapping[str, Metric]] = {}
+    splits: ClassVar[Sequence[str]] = ("train", "test")
+    test: ClassVar[str] = "test"
+
+    def run(self, model: Model) -> Iterator[Result]:
+        """Yields results; nothing is recorded until it ends.
+
+        Raises:
+            NotApplicable: before the first result, where the model cannot do this.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no run(model)")
+
+    @classmethod
+    def main(cls) -> str:
+        """The name of the main metric."""
+        return next(name for name, metric in cls.metrics.items() if metric.main)

@@ -1,0 +1,206 @@
+"""How bytes reach the disk: beside, flushed, renamed; and who may write there now.
+
+Every file of maebench is written here, so that a crash at any point leaves the old file or the
+new one and nothing between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from maebench.errors import RunError
+
+# Letters, digits, dot, dash and underscore; no leading dot, so no name can climb or hide.
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+BESIDE = ".writing-"  # prefix of what is not complete yet; readers skip it
+
+
+def safe_name(name: str) -> str:
+    """The name itself where it is a safe file name.
+
+    Raises:
+        RunError: it could leave its folder or is not portable.
+    """
+    if not SAFE_NAME.fullmatch(name):
+        raise RunError(
+            f"{name!r} cannot be a file name: allowed are letters, digits, '.', '_', '-', "
+            "first a letter or digit, 200 characters at most"
+        )
+    return name
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, made with its parents where it was missing.
+
+    Raises:
+        RunError: it cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"cannot write to folder {path}: {error.strerror or error}. "
+            "Choose another one with --results or MAEBENCH_RESULTS"
+        ) from error
+    if not os.access(path, os.W_OK):
+        raise RunError(f"cannot write to folder {path}: permission denied. Choose another one")
+    return path
+
+
+def write(path: Path, fill: Callable[[Path], None]) -> None:
+    """Lets `fill` write a file beside `path`, flushes it and renames it into place.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written; what was there before stays.
+    """
+    make_folder(path.parent)
+    beside = path.parent / f"{BESIDE}{os.getpid()}-{path.name}"
+    try:
+        fill(beside)
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a text file as a whole."""
+    write(path, lambda beside: _write_exactly(beside, text))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replaces a JSON file as a whole; NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Lets `fill` fill a folder beside `path`, flushes its files and renames it into place."""
+    make_folder(path.parent)
+    beside = path.parent / f"{BESIDE}{os.getpid()}-{path.name}"
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        beside.mkdir()
+        fill(beside)
+        for file in beside.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        if path.exists():  # the same content again: a rename cannot replace a full folder
+            shutil.rmtree(path)
+        beside.rename(path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def append_line(path: Path, value: dict[str, Any]) -> None:
+    """Adds one JSON object as a line; a torn last line is what `read_lines` ignores."""
+    make_folder(path.parent)
+    with path.open("ab+") as file:
+        if file.tell() and _last_byte(file) != b"\n":
+            file.write(b"\n")  # a crash cut the last line: start a new one
+        file.write((json.dumps(value) + "\n").encode())
+        file.flush()
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        RunError: missing, cut off or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is missing") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file; lines that a crash cut off are left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder that is no longer needed."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Holds the folder for this process; the system frees it when the process dies, however.
+
+    Raises:
+        RunError: another process holds it, named with its host and number.
+    """
+    from filelock import FileLock, Timeout
+
+    make_folder(folder)
+    owner = folder / "owner.json"
+    held = FileLock(folder / "lock")
+    try:
+        held.acquire(timeout=0)
+    except Timeout as error:
+        who = read_json(owner) if owner.exists() else {"host": "unknown", "pid": "unknown"}
+        raise RunError(
+            f"{folder} is in use by process {who['pid']} on {who['host']}; "
+            "wait for it to end or stop it"
+        ) from error
+    try:
+        _sweep(folder)
+        write_json(owner, {"host": socket.gethostname(), "pid": os.getpid()})
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        held.release()
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what a killed process left half-written; only the lock's holder may."""
+    for left in [*folder.glob(f"{BESIDE}*"), *folder.glob(f"*/{BESIDE}*")]:
+        remove(left)
+
+
+def _write_exactly(path: Path, text: str) -> None:
+    path.write_bytes(text.encode("utf-8"))
+
+
+def _last_byte(file: Any) -> bytes:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1)
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

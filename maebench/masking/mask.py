@@ -1,0 +1,219 @@
+"""Which patches are hidden: the view a strategy sees, the mask it leads to, and the hiding.
+
+B images, L = h * w patches in raster order. Booleans are `hidden`: True = the encoder does not
+get the patch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, ClassVar
+
+from maebench.component import Component
+from maebench.errors import ConfigError, PluginError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from maebench.rng import Draws
+
+
+@dataclass(frozen=True)
+class View:
+    """What a masking strategy may look at; fields are only ever added.
+
+    Args:
+        grid: rows and columns of patches (or of the strategy's larger units).
+        num_hidden: how many of the h * w will be hidden in every image.
+        ids: sample ids, int64 (B,).
+        draws: random numbers per sample, for this strategy alone.
+        progress: how far pretraining is, 0 to 1.
+        images: what the encoder will get, float (B, C, H, W), normalised; None in statistics.
+        boxes: the crop of each image, float (B, 4): top, left, height, width in original pixels.
+        flips: which images are mirrored, bool (B,).
+    """
+
+    grid: tuple[int, int]
+    num_hidden: int
+    ids: Tensor
+    draws: Draws
+    progress: float = 0.0
+    images: Tensor | None = None
+    boxes: Tensor | None = None
+    flips: Tensor | None = None
+    _providers: Mapping[str, Callable[[], Tensor]] = field(default_factory=dict)
+
+    @property
+    def batch(self) -> int:
+        """The number of images B."""
+        return len(self.ids)
+
+    @property
+    def device(self) -> torch.device:
+        """Where scores are to be made."""
+        return self.ids.device
+
+    @property
+    def length(self) -> int:
+        """The number of patches (or units) L."""
+        return self.grid[0] * self.grid[1]
+
+    def attention(self) -> Tensor:
+        """Attention of the class token to each patch in the teacher's last block, (B, L)."""
+        return self._ask("attention")
+
+    def patch_loss(self) -> Tensor:
+        """The teacher's reconstruction error of each patch of this very crop, (B, L)."""
+        return self._ask("patch_loss")
+
+    def teacher(self) -> Tensor:
+        """The teacher's patch features of this very crop, (B, L, D)."""
+        return self._ask("teacher")
+
+    def _ask(self, what: str) -> Tensor:
+        if what not in self._providers:
+            raise PluginError(
+                f"view.{what}() is not there: a strategy that wants it declares "
+                f"needs = frozenset({{{what!r}}}), and it exists only while pretraining"
+            )
+        return self._providers[what]()
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which patches of each image are hidden; the count is the same for every image.
+
+    Args:
+        hidden: bool (B, L), True = hidden.
+        seen: int64 (B, K), the seen patches in ascending order.
+        grid: rows and columns, h * w = L.
+    """
+
+    hidden: Tensor
+    seen: Tensor
+    grid: tuple[int, int]
+
+    @property
+    def num_hidden(self) -> int:
+        """Hidden patches per image."""
+        return self.hidden.shape[1] - self.seen.shape[1]
+
+    def split(self, size: int) -> list[Mask]:
+        """The mask cut along the batch into parts of `size` images."""
+        parts = zip(self.hidden.split(size), self.seen.split(size), strict=True)
+        return [Mask(hidden, seen, self.grid) for hidden, seen in parts]
+
+
+class Masking(Component):
+    """A strategy that scores patches; the highest scores are hidden.
+
+    `needs` names what of the view is made on demand ("attention", "patch_loss", "teacher").
+    `covers` is False where some positions are always hidden or always seen, as in `centred`.
+    """
+
+    kind: ClassVar[str] = "masking"
+    needs: ClassVar[frozenset[str]] = frozenset()
+    covers: ClassVar[bool] = True
+
+    def unit(self, patch: tuple[int, int]) -> tuple[int, int]:
+        """How many patches (rows, columns) are hidden or seen together; a patch is `patch` px."""
+        return (1, 1)
+
+    def check(self, grid: tuple[int, int], num_hidden: int) -> None:
+        """Refuses a grid or count that this strategy cannot do, with a ConfigError."""
+
+    def scores(self, view: View) -> Tensor:
+        """One score per patch (or unit), float32 (B, L); the `view.num_hidden` highest are hidden."""
+        raise NotImplementedError(f"{type(self).__name__} has no scores(view)")
+
+
+def count_hidden(length: int, ratio: float, grid: tuple[int, int] | None = None) -> int:
+    """How many of `length` patches a ratio hides, exactly: L minus round-half-up of L * (1 - ratio).
+
+    Done in fractions of the ratio as it is written: int(100 * (1 - .9)) in floats is 9, not 10.
+
+    Raises:
+        ConfigError: nothing or everything would be hidden; names the range that is allowed.
+    """
+    exact = Fraction(str(ratio)) if math.isfinite(ratio) else Fraction(-1)
+    seen = math.floor(length * (1 - exact) + Fraction(1, 2))
+    if not 0 < seen < length:
+        place = f"{grid[0]}x{grid[1]} patches" if grid else f"{length} patches"
+        if length < 2:
+            raise ConfigError(f"ratio {ratio}: {place} cannot be split into hidden and seen")
+        raise ConfigError(
+            f"ratio {ratio} would hide {'nothing' if seen >= length else 'everything'} of {place}; "
+            f"allowed: above {0.5 / length:.6g} and up to {1 - 0.5 / length:.6g}"
+        )
+    return length - seen
+
+
+def hide(scores: Tensor, num_hidden: int, grid: tuple[int, int]) -> Mask:
+    """Hides the highest scores of each image; of equal scores the earlier patch is hidden first.
+
+    Args:
+        scores: (B, L) in any float dtype; infinite is fine, NaN is not.
+        num_hidden: 0 to L.
+        grid: h * w = L.
+
+    Raises:
+        PluginError: the scores have another shape or hold NaN.
+    """
+    if scores.ndim != 2 or scores.shape[1] != grid[0] * grid[1]:
+        raise PluginError(
+            f"scores must be (B, {grid[0] * grid[1]}) for a {grid[0]}x{grid[1]} grid, "
+            f"got {tuple(scores.shape)}"
+        )
+    if bool(scores.isnan().any()):
+        raise PluginError("scores hold NaN: no order can be made of them")
+    # Stable, so that the same scores hide the same patches on every device.
+    order = scores.detach().sort(dim=1, descending=True, stable=True).indices
+    seen = order[:, num_hidden:].sort(dim=1).values
+    hidden = scores.new_ones(scores.shape, dtype=bool).scatter(1, seen, False)  # type: ignore[call-overload]
+    return Mask(hidden, seen, grid)
+
+
+def units_of(
+    masking: Masking, ratio: float, patch: tuple[int, int], grid: tuple[int, int]
+) -> tuple[tuple[int, int], int]:
+    """The grid of units that a strategy hides on a grid of patches, and how many it hides.
+
+    Raises:
+        ConfigError: the ratio rounds to all or nothing, units do not divide the grid, or the
+            strategy refuses.
+    """
+    uh, uw = masking.unit(patch)
+    if grid[0] % uh or grid[1] % uw:
+        raise ConfigError(
+            f"masking {masking.name!r} hides units of {uh}x{uw} patches, "
+            f"which do not divide a grid of {grid[0]}x{grid[1]}"
+        )
+    units = (grid[0] // uh, grid[1] // uw)
+    num_units = count_hidden(units[0] * units[1], ratio, units)
+    masking.check(units, num_units)
+    return units, num_units
+
+
+def draw(masking: Masking, ratio: float, patch: tuple[int, int], view: View) -> Mask:
+    """Lets a strategy score `view` and hides `ratio` of it; `view.grid` is in patches.
+
+    Where the strategy hides larger units, it sees the grid of units and its scores are spread
+    over their patches, so a unit is hidden or seen as a whole.
+
+    Raises:
+        ConfigError: the ratio rounds to all or nothing, or units do not divide the grid.
+    """
+    import dataclasses
+
+    units, num_units = units_of(masking, ratio, patch, view.grid)
+    scores = masking.scores(dataclasses.replace(view, grid=units, num_hidden=num_units))
+    mask = hide(scores, num_units, units)
+    if units == view.grid:
+        return mask
+    uh, uw = masking.unit(patch)
+    hidden = mask.hidden.view(-1, *units).repeat_interleave(uh, 1).repeat_interleave(uw, 2)
+    return hide(hidden.flatten(1).float(), num_units * uh * uw, view.grid)

@@ -1,0 +1,79 @@
+"""What pretraining minimises: encoder, decoder, target and loss behind one contract."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from maebench.component import Component
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from maebench.masking.mask import Mask
+    from maebench.rng import Draws
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What an objective gets in one step; fields are only ever added.
+
+    Args:
+        images: float32 (B, C, H, W), normalised.
+        ids: sample ids, int64 (B,).
+        draws: random numbers per sample, for the objective alone.
+        mask: which patches are hidden; None for an objective that hides none.
+        labels: int64 (B,), or None where the data set has none.
+        progress: how far pretraining is, 0 to 1.
+    """
+
+    images: Tensor
+    ids: Tensor
+    draws: Draws
+    mask: Mask | None = None
+    labels: Tensor | None = None
+    progress: float = 0.0
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What a decoder makes of the hidden patches.
+
+    Args:
+        prediction: float32 (B, L, T), in `space`.
+        target: the truth in the same space, float32 (B, L, T).
+        space: "pixels", "normalised-pixels", or a plugin's own.
+        pixels: the prediction as patches of pixels in the encoder's input range, float32
+            (B, L, p*q*C), made without any true statistic of a hidden patch; None where there is
+            no such way.
+        how: how the pixels were made, for the table.
+    """
+
+    prediction: Tensor
+    target: Tensor
+    space: str
+    pixels: Tensor | None = None
+    how: str = ""
+
+
+class Objective(Component):
+    """What pretraining minimises.
+
+    `hides` is False where no patch is hidden, `needs_labels` is True where labels are.
+
+    The module that `build` returns has `forward(batch) -> dict` with a scalar `loss` and any
+    other numbers to log, and where it makes sense `after_step(progress)`, called after each
+    update, and `reconstruct(images, mask) -> Reconstruction`. It holds the encoder as `.encoder`.
+    """
+
+    kind: ClassVar[str] = "objective"
+    hides: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = False
+
+    def build(self, encoder: nn.Module, channels: int) -> nn.Module:
+        """A fresh module around `encoder`; called inside `rng.isolated`.
+
+        Raises:
+            ConfigError: an option does not fit this encoder.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no build(encoder, channels)")

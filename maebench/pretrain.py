@@ -1,0 +1,500 @@
+"""Pretraining: one story, read from top to bottom."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maebench import checkpoints, files, masking, runs
+from maebench.config import Optimiser, RunConfig
+from maebench.data.augment import Crops
+from maebench.data.images import Images, channel_statistics
+from maebench.errors import ConfigError, RunError
+from maebench.masking.mask import Mask, View
+from maebench.objectives.objective import Batch
+from maebench.rng import Draws, isolated, permutation
+
+# MAE, official code, main_pretrain.py: lr = blr * effective batch / 256
+LR_BATCH = 256
+# Writing checkpoints may take a twentieth of the time, however large the model.
+CHECKPOINT_SHARE = 20
+# From this width on bf16 beats fp32 on a CPU that has it (benchmarks/precision.py).
+BF16_WIDTH = 192
+# Of the teacher behind learned maskings; HPM uses .999 to .9999 (arXiv 2304.05919).
+TEACHER_DECAY = 0.999
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that can start: its folder, its data and what was found out about them."""
+
+    config: RunConfig
+    run: runs.Run
+    images: Images
+    device: str
+
+    @property
+    def steps(self) -> int:
+        """How many updates the run has."""
+        return self.run.facts["steps"]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step's checkpoint is there."""
+        manifest = checkpoints.newest(self.run.folder / "checkpoint")
+        return manifest is not None and manifest["step"] == self.steps
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one update did.
+
+    Args:
+        number: updates done so far, 1 to total.
+        total: updates in all.
+        loss: of this step's batch, before the update.
+        lr: learning rate of this update.
+        seconds: since the step before ended.
+        images: images in the batch.
+    """
+
+    number: int
+    total: int
+    loss: float
+    lr: float
+    seconds: float
+    images: int
+
+
+def prepare(
+    config: RunConfig,
+    results: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Plan:
+    """Loads the data, checks that all fits, and opens the run's folder.
+
+    Raises:
+        MaebenchError: anything that would stop the run later, before it has begun.
+    """
+    device = find_device(config.device)
+    folder = files.make_folder(runs.results_folder(results))
+    images = config.splits().load("train", progress)
+    about = images.about
+    if config.objective.needs_labels and about.labels is None:
+        raise ConfigError(
+            f"objective {config.objective.name!r} needs labels, "
+            f"dataset {config.dataset.name!r} has none"
+        )
+    model = build(config, about.channels)
+    encoder: Any = model.encoder
+    num_hidden = 0
+    if config.objective.hides:
+        units, num_units = masking.units_of(
+            config.masking, config.ratio, encoder.patch, encoder.grid
+        )
+        num_hidden = num_units * (encoder.grid[0] // units[0]) * (encoder.grid[1] // units[1])
+    precision = find_precision(config.machine.precision, device, encoder.width)
+    mean, std = channel_statistics(images)
+    length = encoder.grid[0] * encoder.grid[1]
+    facts = {
+        "steps": config.budget.steps(len(images), config.batch),
+        "grid": list(encoder.grid),
+        "patch": list(encoder.patch),
+        "channels": about.channels,
+        "num_hidden": num_hidden,
+        "realised_ratio": num_hidden / length,
+        "images": len(images),
+        "skipped": list(about.skipped),
+        "fingerprint": about.fingerprint,
+        "mean": list(mean),
+        "std": list(std),
+        "precision": precision,
+        "encoder_parameters": sum(p.numel() for p in encoder.parameters()),
+        "device": device,
+    }
+    run = runs.open_run(folder, config, config.identity(about.fingerprint, precision), facts)
+    return Plan(config, run, images, device)
+
+
+def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[Step]:
+    """Pretrains, one yielded step at a time; goes on from the newest checkpoint.
+
+    Raises:
+        RunError: the loss is not finite, or another process works on this run.
+    """
+    if isinstance(plan, RunConfig):
+        plan = prepare(plan, results)
+    config, device, steps = plan.config, plan.device, plan.steps
+    folder = plan.run.folder / "checkpoint"
+    with files.lock(plan.run.folder):
+        if plan.finished:
+            return
+
+        # What is trained. The same seed gives the same weights whatever the masking.
+        model = build(config, plan.images.about.channels).to(device)
+        teacher = Teacher(model) if config.masking.needs and config.objective.hides else None
+        groups, names = parameter_groups(model, config.optimiser.weight_decay)
+        adam = torch.optim.AdamW(
+            groups, betas=(config.optimiser.beta1, config.optimiser.beta2), fused=True
+        )
+
+        # Where to go on.
+        done = restore(folder, model, teacher, adam, names)
+        log = plan.run.folder / "log.jsonl"
+        kept = [row for row in files.read_lines(log) if row["step"] <= done]
+        files.write_text(log, "".join(_line(row) for row in kept))
+        trackers = open_trackers(plan)
+
+        # The images, in an order and with crops that depend on the seed alone.
+        order = batches(len(plan.images), config.batch, config.seed, done, steps)
+        crops = plan.images.crops(order, config.augment, config.seed, device)
+        normalise = Normalise(plan.run.facts["mean"], plan.run.facts["std"], device)
+        autocast = torch.autocast(
+            torch.device(device).type, torch.bfloat16, plan.run.facts["precision"] == "bf16"
+        )
+        model.train()
+        started = saved = time.monotonic()
+        pause = config.machine.checkpoint_seconds
+
+        for number, crop in enumerate(crops, done + 1):
+            progress = (number - 1) / steps
+            lr = learning_rate(number - 1, steps, config.lr * config.batch / LR_BATCH, config.optimiser)
+            for group in adam.param_groups:
+                group["lr"] = lr
+
+            # Forward and backward, in parts where the batch is accumulated.
+            batch = make_batch(config, model, teacher, plan.images, crop, normalise, progress)
+            loss = 0.0
+            for piece in split(batch, -(-config.batch // config.optimiser.accumulate)):
+                share = len(piece.ids) / len(batch.ids)
+                # Stochastic layers of plugins use the global state: the same whoever resumes.
+                with isolated(config.seed, "step", number), autocast:
+                    part = model(piece)["loss"] * share
+                part.backward()
+                loss += part.item()
+            if not math.isfinite(loss):
+                raise RunError(_not_finite(plan.run.name, loss, number, folder))
+
+            # The update.
+            if config.optimiser.clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), config.optimiser.clip)
+            adam.step()
+            adam.zero_grad()
+            if teacher is not None:
+                teacher.follow(model, number)
+            if hasattr(model, "after_step"):
+                model.after_step(number / steps)
+
+            # What is kept.
+            now = time.monotonic()
+            step = Step(number, steps, loss, lr, now - started, len(batch.ids))
+            started = now
+            files.append_line(log, {"step": number, "loss": loss, "lr": lr})
+            trackers = _track(trackers, step)
+            if number == steps or now - saved > pause:
+                checkpoints.save(
+                    folder, number, state(model, teacher, adam, names), {"loss": loss, "total": steps}
+                )
+                saved = time.monotonic()
+                pause = max(config.machine.checkpoint_seconds, CHECKPOINT_SHARE * (saved - now))
+            yield step
+        for tracker in trackers:
+            tracker.close()
+
+
+def build(config: RunConfig, channels: int) -> nn.Module:
+    """The objective around its encoder at step 0: the same for one seed, whatever the masking.
+
+    Raises:
+        ConfigError: sizes that do not fit.
+    """
+    with isolated(config.seed, "encoder"):
+        encoder = config.encoder.build(config.size, channels)
+    with isolated(config.seed, "objective"):
+        return config.objective.build(encoder, channels)
+
+
+def batches(
+    num_images: int, batch: int, seed: int, done: int, steps: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Positions and epochs of every batch: epoch after epoch, each a permutation, none cut short."""
+    epoch_of, order = -1, torch.empty(0, dtype=torch.int64)
+    for step in range(done, steps):
+        place = torch.arange(step * batch, (step + 1) * batch)
+        epochs, within = place // num_images, place % num_images
+        index = torch.empty_like(place)
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+            if epoch != epoch_of:
+                epoch_of, order = epoch, permutation(num_images, seed, "order", epoch)
+            here = epochs == epoch
+            index[here] = order[within[here]]
+        yield index, epochs
+
+
+def make_batch(
+    config: RunConfig,
+    model: Any,
+    teacher: Teacher | None,
+    images: Images,
+    crop: Crops,
+    normalise: Normalise,
+    progress: float,
+) -> Batch:
+    """What the objective gets: normalised crops, their mask, labels and random numbers."""
+    pixels = normalise(crop.images)
+    mask = None
+    if config.objective.hides:
+        mask = make_mask(
+            config,
+            model.encoder,
+            ids=crop.ids,
+            epoch=crop.epoch,
+            progress=progress,
+            images=pixels,
+            boxes=crop.boxes,
+            flips=crop.flips,
+            needs=teacher.answers(pixels, config, crop) if teacher else {},
+        )
+    labels = images.about.labels
+    return Batch(
+        images=pixels,
+        ids=crop.ids,
+        draws=Draws(config.seed, "objective", crop.ids, crop.epoch),
+        mask=mask,
+        labels=None if labels is None else labels[crop.index].to(pixels.device),
+        progress=progress,
+    )
+
+
+def make_mask(
+    config: RunConfig,
+    encoder: Any,
+    ids: Tensor,
+    epoch: Tensor | int = 0,
+    progress: float = 0.0,
+    needs: dict[str, Callable[[], Tensor]] | None = None,
+    **seen: Tensor,
+) -> Mask:
+    """The mask of a batch by the config's strategy and ratio."""
+    draws = Draws(config.seed, "masking", ids, epoch)
+    view = View(encoder.grid, 0, ids, draws, progress, _providers=needs or {}, **seen)
+    return masking.draw(config.masking, config.ratio, encoder.patch, view)
+
+
+class Normalise:
+    """Pixels in 0..255 to the encoder's input: zero mean and unit deviation per channel."""
+
+    def __init__(self, mean: list[float], std: list[float], device: str) -> None:
+        self.mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
+        self.std = torch.tensor(std, device=device).view(1, -1, 1, 1)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Float32 (B, C, H, W)."""
+        return (images.to(self.mean.device).float() / 255 - self.mean) / self.std
+
+    def inverse(self, images: Tensor) -> Tensor:
+        """Pixels in 0..1, not clipped."""
+        return images * self.std + self.mean
+
+
+class Teacher:
+    """A slow copy of the model that learned maskings ask; checkpointed with the run."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model: Any = copy.deepcopy(model).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def follow(self, model: nn.Module, step: int) -> None:
+        """Moves towards the model; in the first steps faster, so that step 0 is soon forgotten."""
+        decay = min(TEACHER_DECAY, (1 + step) / (10 + step))
+        for mine, theirs in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(theirs.to(mine.dtype), 1 - decay)
+
+    def answers(self, images: Tensor, config: RunConfig, crop: Crops) -> dict[str, Callable[[], Tensor]]:
+        """What a view's lazy methods give for this very crop."""
+        return {
+            "attention": lambda: self.model.encoder.attention(images),
+            "teacher": lambda: self.model.encoder(images).patches,
+            "patch_loss": lambda: self._patch_loss(images, config, crop),
+        }
+
+    @torch.no_grad()
+    def _patch_loss(self, images: Tensor, config: RunConfig, crop: Crops) -> Tensor:
+        """The error of each patch when its random half of the image is hidden, (B, L)."""
+        grid = self.model.encoder.grid
+        length = grid[0] * grid[1]
+        scores = Draws(config.seed, "patch loss", crop.ids, crop.epoch).uniform(length)
+        first = masking.hide(scores, length // 2, grid)
+        second = masking.hide(first.hidden.logical_not().float(), length - length // 2, grid)
+        loss = torch.zeros_like(scores)
+        for mask in (first, second):
+            made = self.model.reconstruct(images, mask)
+            error = (made.prediction - made.target).square().mean(-1)
+            loss = torch.where(mask.hidden, error, loss)
+        return loss
+
+
+def parameter_groups(
+    model: Any, weight_decay: float
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """AdamW's two groups and the parameters' names in their order.
+
+    Vectors, biases and what the encoder names are not decayed; tokens are, as in the official
+    code (timm's add_weight_decay of 0.3.2).
+    """
+    spared = {f"encoder.{name}" for name in model.encoder.no_weight_decay()}
+    decayed, kept = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (kept if parameter.ndim <= 1 or name in spared else decayed).append((name, parameter))
+    groups = [
+        {"params": [p for _, p in decayed], "weight_decay": weight_decay},
+        {"params": [p for _, p in kept], "weight_decay": 0.0},
+    ]
+    return groups, [n for n, _ in [*decayed, *kept]]
+
+
+def learning_rate(step: int, steps: int, peak: float, optimiser: Optimiser) -> float:
+    """The rate of update `step` (from 0): linear warm-up, then half a cosine.
+
+    The official code starts at exactly 0, a wasted update; here the first is one part of warm-up.
+    """
+    warmup = round(optimiser.warmup * steps)
+    floor = optimiser.min_lr * peak
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    share = (step - warmup) / max(1, steps - warmup)
+    return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def split(batch: Batch, size: int) -> list[Batch]:
+    """The batch in parts of at most `size` images."""
+    if size >= len(batch.ids):
+        return [batch]
+    masks = batch.mask.split(size) if batch.mask is not None else None
+    labels = batch.labels.split(size) if batch.labels is not None else None
+    ids = batch.ids.split(size)
+    parts = []
+    for i, images in enumerate(batch.images.split(size)):
+        draws = batch.draws.at(slice(i * size, i * size + len(images)))
+        parts.append(
+            Batch(
+                images,
+                ids[i],
+                draws,
+                masks[i] if masks else None,
+                labels[i] if labels else None,
+                batch.progress,
+            )
+        )
+    return parts
+
+
+def state(
+    model: nn.Module, teacher: Teacher | None, adam: torch.optim.Optimizer, names: list[str]
+) -> dict[str, Tensor]:
+    """Everything that resuming needs, as named tensors."""
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    if teacher is not None:
+        tensors |= {f"teacher.{k}": v for k, v in teacher.model.state_dict().items()}
+    for number, values in adam.state_dict()["state"].items():
+        tensors |= {f"optimiser.{names[number]}/{k}": v for k, v in values.items()}
+    return tensors
+
+
+def restore(
+    folder: Path, model: nn.Module, teacher: Teacher | None, adam: torch.optim.Optimizer, names: list[str]
+) -> int:
+    """Loads the newest whole checkpoint and gives its step; 0 where there is none."""
+    found = checkpoints.load_newest(folder)
+    if found is None:
+        return 0
+    tensors, manifest = found
+    checkpoints.load_strictly(model, checkpoints.part(tensors, "model."), str(folder))
+    if teacher is not None:
+        checkpoints.load_strictly(teacher.model, checkpoints.part(tensors, "teacher."), str(folder))
+    content = adam.state_dict()
+    content["state"] = {
+        number: checkpoints.part(tensors, f"optimiser.{name}/") for number, name in enumerate(names)
+    }
+    adam.load_state_dict(content)
+    return manifest["step"]
+
+
+def find_device(name: str) -> str:
+    """The device a name means; "auto" takes a GPU if there is one.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        there = ", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
+        raise ConfigError(f"--device {name}: not here. There is: {there}") from error
+    return name
+
+
+def find_precision(name: str, device: str, width: int) -> str:
+    """fp32 or bf16; auto takes bf16 where the hardware has it and the model is wide enough."""
+    if name != "auto":
+        return name
+    if device == "cpu":
+        has = torch.backends.cpu.get_cpu_capability() == "AVX512" and _cpu_has_bf16()
+        return "bf16" if has and width >= BF16_WIDTH else "fp32"
+    return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def _cpu_has_bf16() -> bool:
+    info = Path("/proc/cpuinfo")
+    return info.exists() and "avx512_bf16" in info.read_text()
+
+
+def open_trackers(plan: Plan) -> list[Any]:
+    """The trackers that the config names, opened; one that cannot is dropped with a warning."""
+    opened = []
+    for tracker in plan.config.machine.trackers:
+        try:
+            opened.append(tracker.open(plan.run.folder, plan.run.content))
+        except Exception as error:
+            warnings.warn(f"tracker {tracker.name!r} is dropped: {error}", stacklevel=2)
+    return opened
+
+
+def _track(trackers: list[Any], step: Step) -> list[Any]:
+    kept = []
+    for tracker in trackers:
+        try:
+            tracker.log(step.number, {"loss": step.loss, "lr": step.lr})
+            kept.append(tracker)
+        except Exception as error:
+            warnings.warn(f"tracker {tracker!r} is dropped: {error}", stacklevel=2)
+    return kept
+
+
+def _not_finite(name: str, loss: float, number: int, folder: Path) -> str:
+    last = checkpoints.steps(folder)
+    where = f"the last good checkpoint is {last[-1]}" if last else "no checkpoint was written yet"
+    return (
+        f"run {name}: the loss is {loss} at step {number}; {where}. "
+        "Try a smaller --lr, or -o optimiser.clip=1"
+    )
+
+
+def _line(row: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(row) + "\n"

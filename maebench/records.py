@@ -1,0 +1,109 @@
+"""Rows on disk and back: one JSON file per evaluation of a model, per-example values beside it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maebench import files, runs
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+FORMAT = 1
+COLUMNS = (
+    *("model", "model_kind", "run", "dataset", "dataset_fingerprint", "split", "examples"),
+    *("skipped", "evaluation", "evaluation_version", "metric", "where", "value", "low", "high"),
+    *("unit", "higher_is_better", "main", "status", "reason", "seed", "seconds", "device"),
+    *("precision", "source", "package", "package_version", "maebench_version", "created"),
+)
+# what joining a run's config.json adds
+FROM_CONFIG = (
+    *("encoder", "objective", "masking", "ratio", "realised_ratio", "budget", "batch", "lr"),
+    *("run_seed", "limit", "image_size"),
+)
+Row = dict[str, Any]
+
+
+def write(folder: Path, name: str, rows: Sequence[Row], values: Mapping[str, NDArray[Any]]) -> Path:
+    """Writes the per-example values, then the rows: rows that are there are complete."""
+    import numpy as np
+
+    path = folder / f"{files.safe_name(name)}.json"
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **values)  # type: ignore[arg-type]
+    files.write(path.with_suffix(".npz"), lambda beside: _write_bytes(beside, packed.getvalue()))
+    files.write_json(path, {"format": FORMAT, "rows": list(rows)})
+    return path
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of one file."""
+    return list(files.read_json(path)["rows"])
+
+
+def values(path: Path, row: Row) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+    """Image ids and per-example values of a row; None where its metric has none."""
+    import numpy as np
+
+    with np.load(path.with_suffix(".npz"), allow_pickle=False) as packed:
+        name = value_name(row)
+        return (packed["ids"], packed[name]) if name in packed else None
+
+
+def value_name(row: Mapping[str, Any]) -> str:
+    """The name of a row's values in the .npz: the metric and what tells its rows apart."""
+    where = ",".join(f"{k}={v}" for k, v in sorted(row["where"].items()) if k != "chosen")
+    return f"{row['metric']}[{where}]"
+
+
+def paths(results: Path) -> list[Path]:
+    """Every file of rows under a results folder; half-written ones have another name."""
+    found = [*results.glob("runs/*/records/*.json"), *results.glob("models/*/records/*.json")]
+    return sorted(p for p in found if not p.name.startswith(files.BESIDE))
+
+
+def load_records(results: str | Path | None = None) -> pd.DataFrame:
+    """All rows as a tidy DataFrame, joined with the settings of their runs.
+
+    One row is one metric of one evaluation of one model; `where` is a dict, `file` the path of
+    the rows' file. The frame is empty, with all columns, where there are no results.
+    """
+    import pandas as pd
+
+    folder = runs.results_folder(results)
+    settings = {run.name: _settings(run) for run in runs.all_runs(folder)}
+    rows = [
+        {**row, **settings.get(row["run"], {}), "file": str(path)}
+        for path in paths(folder)
+        for row in read(path)
+    ]
+    return pd.DataFrame(rows, columns=[*COLUMNS, *FROM_CONFIG, "file"])
+
+
+def _settings(run: runs.Run) -> Row:
+    config, facts = run.content["config"], run.facts
+    chosen = {part: _changed(config[part]) for part in ("encoder", "objective", "masking")}
+    return {
+        **chosen,
+        "ratio": config["ratio"],
+        "realised_ratio": facts["realised_ratio"],
+        "budget": config["budget"],
+        "batch": config["batch"],
+        "lr": config["lr"],
+        "run_seed": config["seed"],
+        "limit": config["limit"],
+        "image_size": "x".join(map(str, config["image_size"])),
+    }
+
+
+def _changed(part: Mapping[str, Any]) -> str:
+    return part.get("changed") or part["name"]
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)

@@ -1,0 +1,137 @@
+"""Randomness as a function of (seed, purpose, epoch, sample id), the same everywhere.
+
+A number drawn for an image does not depend on the batch it sits in, on the worker, the rank or
+the device: it is a hash of what it is for. So nothing has to be saved to resume, and two runs
+that differ only in masking see the same images with the same crops.
+
+The hash is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
+OOPSLA 2014): state = key + n * GAMMA, output = mix(state).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import math
+import random
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+_GAMMA = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, from the paper
+_MIX1, _MIX2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # variant 13 of Stafford's mixers
+_CALL = 1 << 32  # counters of one call; a call may draw that many numbers per sample
+
+
+def _signed(value: int) -> int:
+    """The 64 bits of `value` as torch's int64, which has no unsigned multiplication."""
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift(x, 30)) * _signed(_MIX1)
+    x = (x ^ _shift(x, 27)) * _signed(_MIX2)
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """A logical right shift: torch's own repeats the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def key(seed: int, purpose: str) -> int:
+    """A 64-bit number that names a stream: equal only for equal seed and purpose."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest())
+
+
+class Draws:
+    """Random numbers for a batch of samples; every call gives new ones.
+
+    Args:
+        seed: the run's seed.
+        purpose: what the numbers are for, such as "masking"; purposes never share numbers.
+        ids: sample ids, int64 (B,); their device is where numbers are made.
+        epoch: one int for all, or int64 (B,).
+    """
+
+    def __init__(self, seed: int, purpose: str, ids: Tensor, epoch: int | Tensor = 0) -> None:
+        self.ids = ids
+        self._key = _signed(key(seed, purpose))
+        self._state = _mix(_mix(ids + self._key) + epoch)
+        self._calls = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the numbers are made."""
+        return self.ids.device
+
+    def at(self, part: slice) -> Draws:
+        """The same numbers for a part of the batch."""
+        piece = copy.copy(self)
+        piece.ids, piece._state = self.ids[part], self._state[part]
+        return piece
+
+    def _bits(self, shape: tuple[int, ...]) -> Tensor:
+        import torch
+
+        count = math.prod(shape)
+        counter = torch.arange(1, count + 1, device=self.device) + self._calls * _CALL
+        self._calls += 1
+        bits = _mix(self._state[:, None] + counter * _signed(_GAMMA))
+        return bits.view(len(self.ids), *shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Numbers in [0, 1), float32 (B, *shape): multiples of 2^-24, so that none is 1."""
+        return _shift(self._bits(shape), 40).float() * 2.0**-24
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers, float32 (B, *shape), by Box and Muller in float64."""
+        import torch
+
+        first = (_shift(self._bits(shape), 11).double() + 1.0) * 2.0**-53  # (0, 1]: log is finite
+        second = _shift(self._bits(shape), 11).double() * 2.0**-53
+        return ((-2.0 * first.log()).sqrt() * torch.cos(2 * math.pi * second)).float()
+
+    def integers(self, below: int, *shape: int) -> Tensor:
+        """Whole numbers from 0 to below - 1, int64 (B, *shape); bias under below / 2^32."""
+        return (_shift(self._bits(shape), 32) * below) >> 32
+
+
+def permutation(n: int, seed: int, purpose: str, epoch: int = 0) -> Tensor:
+    """The numbers 0..n-1 in random order, int64 (n,), on the CPU."""
+    import torch
+
+    draws = Draws(seed, purpose, torch.arange(n), epoch)
+    return torch.argsort(_shift(draws._bits(()), 1), stable=True)
+
+
+@contextlib.contextmanager
+def isolated(seed: int, *purpose: object) -> Iterator[None]:
+    """Sets Python's, numpy's and torch's global state, and puts it back as it was found.
+
+    For code that cannot take `draws`: timm's drop path and mixup, layer initialisation,
+    scikit-learn without random_state.
+    """
+    import numpy as np
+    import torch
+
+    number = key(seed, "/".join(map(str, purpose)))
+    python, array = random.getstate(), np.random.get_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        random.seed(number)
+        np.random.seed(number % 2**32)
+        torch.default_generator.manual_seed(number % 2**63)
+        for device in devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(number % 2**63)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(array)

@@ -1,0 +1,377 @@
+"""One evaluation of one model: splits, draws, time, statistics, record."""
+
+from __future__ import annotations
+
+import copy
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import maebench
+from maebench import checkpoints, files, records, runs
+from maebench.component import Component
+from maebench.config import RunConfig, short_hash
+from maebench.data.images import Images
+from maebench.data.splits import Splits
+from maebench.errors import DataError, MaebenchError, PluginError
+from maebench.evaluation import Evaluation, NotApplicable, Result
+from maebench.features import features
+from maebench.masking.mask import Mask, View, draw
+from maebench.masking.random import Random
+from maebench.models import LoadedModel, pixels_of, pool_of, trained_model, untrained_model
+from maebench.objectives.objective import Reconstruction
+from maebench.plugins import Names, installed
+from maebench.pretrain import Plan
+from maebench.rng import Draws, isolated, permutation
+from maebench.stats import mean_interval
+
+MASK_SEED = 0  # of the common held-out masks: never a run's own
+T = TypeVar("T")
+Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
+
+
+def no_progress(steps: Iterable[T], total: int, what: str) -> Iterable[T]:
+    """Shows nothing."""
+    return steps
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model as an evaluation sees it (`maebench.evaluation.Model`)."""
+
+    loaded: LoadedModel
+    evaluation: Evaluation
+    splits: Splits
+    seed: int
+    show: Progress = no_progress
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.loaded.name
+
+    @property
+    def kind(self) -> str:
+        """Such as "run", "untrained", "pixels"."""
+        return self.loaded.kind
+
+    @property
+    def device(self) -> str:
+        """Where the model lies."""
+        return self.loaded.device
+
+    @property
+    def artifacts(self) -> Path:
+        """A folder for pictures, made where it was missing."""
+        return files.make_folder(self.loaded.folder / "pictures")
+
+    def images(self, split: str) -> Images:
+        """The images of a declared split, of a size and channel count the model was built for."""
+        if split not in self.evaluation.splits:
+            raise PluginError(
+                f"evaluation {self.evaluation.name!r} asks for split {split!r} but declares "
+                f"{', '.join(self.evaluation.splits)}"
+            )
+        images = self.splits.load(split)
+        about, facts = images.about, self.loaded.facts
+        wanted = (facts["channels"], *self.loaded.config.size)
+        if (about.channels, *about.size) != wanted:
+            raise DataError(
+                f"{self.splits.dataset.name} has images of {about.channels}x{about.size[0]}x"
+                f"{about.size[1]} (channels x rows x columns), {self.name} was built for "
+                f"{'x'.join(map(str, wanted))}"
+            )
+        return images
+
+    def labels(self, split: str) -> Tensor:
+        """Labels of a declared split."""
+        labels = self.images(split).about.labels
+        if labels is None:
+            raise NotApplicable(f"data set {self.splits.dataset.name!r} has no labels")
+        return labels
+
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class."""
+        return self.images(self.evaluation.splits[0]).about.class_names
+
+    def pools(self) -> tuple[str, ...]:
+        """The poolings this model has."""
+        return self.loaded.pools()
+
+    def features(self, split: str, layer: int | None = None, pool: str = "mean") -> Tensor:
+        """Frozen features of a declared split, cached by content."""
+        return features(self.loaded, self.images(split), layer, pool_of(self.loaded, pool), self.show)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Pixels in 0..255 as the encoder takes them."""
+        return self.loaded.normalise(images)
+
+    def pixels(self, normalised: Tensor) -> Tensor:
+        """The encoder's input as pixels in 0..1."""
+        return self.loaded.normalise.inverse(normalised)
+
+    def encoder(self) -> nn.Module:
+        """A trainable copy of the encoder."""
+        if self.loaded.encoder is None:
+            raise NotApplicable("raw pixels have no encoder")
+        return copy.deepcopy(self.loaded.encoder).requires_grad_(True)
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, mask: Mask) -> Reconstruction:
+        """The model's guess at hidden patches of normalised images."""
+        return self.loaded.decoder().reconstruct(images, mask)
+
+    def masks(self, ids: Tensor, masking: Component | None = None, ratio: float = 0.75) -> Mask:
+        """The common held-out masks, fixed by image id and the same for every model."""
+        self.loaded.decoder()
+        grid, patch = self.loaded.encoder.grid, self.loaded.encoder.patch
+        ids = ids.to(self.device)
+        view = View(grid, 0, ids, Draws(MASK_SEED, "held-out masks", ids))
+        return draw(masking or Random(), ratio, patch, view)  # type: ignore[arg-type]
+
+    def draws(self, purpose: str, ids: Tensor | None = None, epoch: int = 0) -> Draws:
+        """Random numbers of this evaluation's seed."""
+        ids = torch.zeros(1, dtype=torch.int64) if ids is None else ids
+        return Draws(self.seed, f"{self.evaluation.name}/{purpose}", ids, epoch)
+
+    def holdout(self, share: float = 0.1) -> tuple[Tensor, Tensor]:
+        """Positions in train to fit on and to choose on, class-balanced."""
+        labels = self.labels("train")
+        order = permutation(len(labels), self.seed, "holdout")
+        chosen = []
+        for c in labels.unique():
+            mine = order[labels[order] == c]
+            chosen.append(mine[: max(1, round(share * len(mine)))] if len(mine) > 1 else mine[:0])
+        held = torch.cat(chosen).sort().values
+        fit = torch.ones(len(labels), dtype=torch.bool)
+        fit[held] = False
+        return fit.nonzero()[:, 0], held
+
+    def augmentation(self) -> Any:
+        """How the data set is augmented."""
+        return self.loaded.config.augment
+
+    def progress(self, steps: Iterable[T], total: int, what: str) -> Iterator[T]:
+        """The same steps, shown."""
+        yield from self.show(steps, total, what)
+
+
+def record_path(model: LoadedModel, evaluation: Evaluation, splits: Splits, seed: int) -> Path:
+    """Where the rows of this evaluation lie: by its version, options, data and seed."""
+    test = splits.load(evaluation.test)
+    spec = {
+        "options": evaluation.model_dump(mode="json"),
+        "weights": model.weights,
+        "data": {s: splits.load(s).about.fingerprint for s in evaluation.splits},
+        "test": test.about.fingerprint,
+    }
+    name = f"{evaluation.name}-v{evaluation.version}-{short_hash(spec)}-s{seed}"
+    return model.folder / "records" / f"{name}.json"
+
+
+def evaluate(
+    model: LoadedModel,
+    evaluation: Evaluation,
+    seed: int = 0,
+    splits: Splits | None = None,
+    names: Names | None = None,
+    progress: Progress = no_progress,
+    again: bool = False,
+) -> Path:
+    """Runs one evaluation of one model, unless it is done, and gives the file of its rows.
+
+    What the model cannot do becomes a row that says so; what fails becomes a row with the reason,
+    is tried again next time, and takes nothing else with it.
+    """
+    splits = splits or model.splits
+    names = names or installed()
+    path = record_path(model, evaluation, splits, seed)
+    if path.exists() and not again and all(row["status"] != "failed" for row in records.read(path)):
+        return path
+    started = time.monotonic()
+    before = _weights(model)
+    results: list[Result] = []
+    status, reason = "ok", ""
+    try:
+        subject = Subject(model, evaluation, splits, seed, progress)
+        with isolated(seed, "evaluation", evaluation.name):
+            results = [checked(evaluation, r, subject) for r in evaluation.run(subject)]
+        if _weights(model) != before:
+            raise PluginError(f"evaluation {evaluation.name!r} changed the frozen encoder")
+        _check_complete(evaluation, results)
+    except NotApplicable as error:
+        status, reason, results = "not applicable", str(error), []
+    except MaebenchError as error:
+        status, reason, results = "failed", str(error), []
+    except Exception as error:
+        status, reason, results = "failed", f"{type(error).__name__}: {error}", []
+        files.write_text(path.with_suffix(".traceback"), traceback.format_exc())
+    seconds = time.monotonic() - started
+
+    shared = _shared(model, evaluation, splits, seed, names)
+    shared |= {"seconds": seconds, "status": status, "reason": reason}
+    rows, kept = [], {}
+    for result in results:
+        row = shared | _row(evaluation, result)
+        if isinstance(result.value, Tensor):
+            kept[records.value_name(row)] = result.value.double().cpu().numpy()
+        rows.append(row)
+    if not results:
+        rows = [shared | _empty(evaluation)]
+    ids = splits.load(evaluation.test).about.ids.numpy()
+    return records.write(path.parent, path.stem, rows, {"ids": ids, **kept})
+
+
+def checked(evaluation: Evaluation, result: Result, subject: Subject) -> Result:
+    """The result, if it keeps to what its evaluation declares.
+
+    Raises:
+        PluginError: an undeclared metric, a wrong shape, NaN, or a value out of range.
+    """
+    metric = evaluation.metrics.get(result.metric)
+    if metric is None:
+        raise PluginError(f"evaluation {evaluation.name!r} does not declare {result.metric!r}")
+    value = torch.as_tensor(result.value).double()
+    examples = len(subject.splits.load(evaluation.test))
+    if metric.per_example and value.shape != (examples,):
+        raise PluginError(
+            f"{evaluation.name}/{result.metric}: one number for each of {examples} test examples "
+            f"is declared, got shape {tuple(value.shape)}"
+        )
+    if not metric.per_example and value.ndim:
+        raise PluginError(f"{evaluation.name}/{result.metric}: a plain number is declared")
+    if not bool(value.isfinite().all()):
+        raise PluginError(f"{evaluation.name}/{result.metric} is not finite")
+    low, high = metric.low, metric.high
+    if (low is not None and bool((value < low).any())) or (
+        high is not None and bool((value > high).any())
+    ):
+        raise PluginError(f"{evaluation.name}/{result.metric} leaves its range {low} to {high}")
+    return result
+
+
+def _check_complete(evaluation: Evaluation, results: Sequence[Result]) -> None:
+    main = evaluation.main()
+    headlines = [r for r in results if r.metric == main and _is_headline(r.where)]
+    if len(headlines) != 1:
+        raise PluginError(
+            f"evaluation {evaluation.name!r} must yield its main metric {main!r} exactly once "
+            f"as headline (where has chosen=True, or is empty), got {len(headlines)}"
+        )
+
+
+def _is_headline(where: Any) -> bool:
+    return bool(where.get("chosen")) or not where
+
+
+def _weights(model: LoadedModel) -> str:
+    return "" if model.module is None else checkpoints.weights_hash(model.module.state_dict())
+
+
+def _shared(
+    model: LoadedModel, evaluation: Evaluation, splits: Splits, seed: int, names: Names
+) -> records.Row:
+    cls = type(evaluation)
+    origin = names.origin(cls)
+    test = splits.load(evaluation.test)
+    skipped = sum(len(splits.load(s).about.skipped) for s in evaluation.splits)
+    return {
+        "model": model.name,
+        "model_kind": model.kind,
+        "run": model.run.name if model.run else None,
+        "dataset": splits.dataset.changed(),
+        "dataset_fingerprint": test.about.fingerprint,
+        "split": evaluation.test,
+        "examples": len(test),
+        "skipped": skipped,
+        "evaluation": evaluation.name,
+        "evaluation_version": evaluation.version,
+        "options": evaluation.changed(),
+        "seed": seed,
+        "device": model.device,
+        "precision": "fp32",
+        "source": f"{cls.__module__}:{cls.__name__}",
+        "package": origin.package,
+        "package_version": origin.version,
+        "maebench_version": maebench.__version__,
+        "created": runs.now(),
+    }
+
+
+def _row(evaluation: Evaluation, result: Result) -> records.Row:
+    metric = evaluation.metrics[result.metric]
+    row: records.Row = {
+        "metric": result.metric,
+        "where": dict(result.where),
+        "unit": metric.unit,
+        "higher_is_better": metric.higher_is_better,
+        "main": metric.main and _is_headline(result.where),
+        "value": None,
+        "low": None,
+        "high": None,
+    }
+    if isinstance(result.value, Tensor):
+        interval = mean_interval(result.value.double().cpu().numpy())
+        ends = (interval.low, interval.high)
+        row |= {"value": interval.value}
+        row |= dict(zip(("low", "high"), (None if np.isnan(e) else e for e in ends), strict=True))
+    else:
+        row["value"] = float(result.value)
+    return row
+
+
+def _empty(evaluation: Evaluation) -> records.Row:
+    metric = evaluation.metrics[evaluation.main()]
+    return {
+        "metric": evaluation.main(),
+        "where": {},
+        "unit": metric.unit,
+        "higher_is_better": metric.higher_is_better,
+        "main": True,
+        "value": None,
+        "low": None,
+        "high": None,
+    }
+
+
+def family(plan: Plan, names: Names) -> list[LoadedModel]:
+    """The models of a run's table: the run, its untrained floor and the pixel control."""
+    results = plan.run.folder.parent.parent
+    splits = plan.config.splits()
+    splits._loaded["train"] = plan.images
+    models = [
+        trained_model(plan.run, plan.device, names),
+        untrained_model(plan.run, results, plan.device, names),
+        pixels_of(plan.config, plan.run.facts, results, plan.device),
+    ]
+    import dataclasses
+
+    return [dataclasses.replace(model, splits=splits) for model in models]
+
+
+def run(config: RunConfig, results: str | Path | None = None) -> Any:
+    """Pretrains and evaluates as `maebench run` does, and gives the rows as a DataFrame.
+
+    Raises:
+        MaebenchError: a setting, the data or the folder is wrong; evaluations that fail are rows.
+    """
+    from maebench.pretrain import prepare, pretrain
+
+    plan = prepare(config, runs.results_folder(results))
+    for _ in pretrain(plan):
+        pass
+    names = installed()
+    made = [
+        evaluate(model, evaluation, config.seed, names=names)
+        for model in family(plan, names)
+        for evaluation in config.evals
+    ]
+    table = records.load_records(runs.results_folder(results))
+    return table[table["file"].isin([str(path) for path in made])].reset_index(drop=True)

@@ -1,0 +1,13 @@
+"""maebench's own evaluations, written against its public names only."""
+
+from __future__ import annotations
+
+from maebench import Evaluation, hookimpl
+
+
+@hookimpl
+def register_evaluations() -> list[type[Evaluation]]:
+    """The evaluations that ship with maebench."""
+    from maebench_evals.knn import KNN
+
+    return [KNN]

@@ -1,0 +1,112 @@
+"""k nearest neighbours: are images of a class close together, with nothing trained?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from maebench import Evaluation, MaebenchError, Metric, Model, Result
+from pydantic import Field, PositiveInt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+QUERIES = 1024  # searched at a time, so that memory is bounded
+
+
+class KNN(Evaluation):
+    """Majority vote of the k nearest training images by cosine similarity, k chosen on train.
+
+    Exact search by FAISS's flat inner product over normalised features, for all k at once. Ties:
+    of equally similar images found, the first in train is nearer; of equally many votes
+    the class whose nearest voter is nearest wins.
+    """
+
+    name: ClassVar[str] = "knn"
+    metrics: ClassVar[dict[str, Metric]] = {
+        "top1": Metric("share of test images given their class", "%", True, 0, 1, True, True),
+        "validation_top1": Metric(
+            "the same on the part of train that k is chosen on", "%", True, 0, 1, False
+        ),
+    }
+
+    k: tuple[PositiveInt, ...] = Field((1, 5, 10, 20, 50), description="numbers of neighbours to try")
+    pool: Literal["mean", "cls"] = Field("mean", description="which token is the feature")
+    layer: PositiveInt | None = Field(None, description="block to take features after; none: the end")
+
+    def run(self, model: Model) -> Iterator[Result]:
+        """Yields the whole grid of k, the one chosen on train marked."""
+        labels = model.labels("train")
+        train = normalised(model.features("train", self.layer, self.pool))
+        test = normalised(model.features("test", self.layer, self.pool))
+        right = model.labels("test")
+        fit, held = model.holdout()
+        ks = usable(self.k, len(fit), model.name)
+
+        votes = votes_for(train[fit], labels[fit], train[held], ks)
+        validation = {k: (votes[k] == labels[held]).double().mean().item() for k in ks}
+        chosen = max(ks, key=lambda k: (validation[k], -k))  # of equals the smallest k
+        votes = votes_for(train, labels, test, ks)
+        for k in ks:
+            where = {"k": k, "pool": self.pool} | ({"chosen": True} if k == chosen else {})
+            yield Result("validation_top1", validation[k], where)
+            yield Result("top1", (votes[k] == right).double(), where)
+
+
+def usable(ks: tuple[int, ...], images: int, name: str) -> list[int]:
+    """The k in ascending order, each once.
+
+    Raises:
+        MaebenchError: one is larger than the number of training images to vote.
+    """
+    found = sorted(set(ks))
+    if not found or found[-1] > images:
+        raise MaebenchError(f"knn.k: {list(ks)} for {name}: 1 to {images} training images can vote")
+    return found
+
+
+def normalised(features: Tensor) -> Tensor:
+    """Features of length 1; a zero vector stays zero."""
+    import torch
+
+    return torch.nn.functional.normalize(features, dim=1).contiguous()
+
+
+def votes_for(bank: Tensor, labels: Tensor, queries: Tensor, ks: list[int]) -> dict[int, Tensor]:
+    """The class each query is given for each k, from one search."""
+    import torch
+
+    near = torch.cat([search(bank, part, max(ks)) for part in queries.split(QUERIES)])
+    neighbours = labels[near]
+    classes = int(labels.max()) + 1
+    rank = torch.arange(neighbours.shape[1])
+    found = {}
+    for k in ks:
+        voters = torch.nn.functional.one_hot(neighbours[:, :k], classes)
+        count = voters.sum(1)
+        # nearest voter of each class breaks ties: rank / (k + 1) is below one vote
+        first = torch.where(voters.bool(), rank[:k, None], k).amin(1)
+        found[k] = (count - first / (k + 1)).argmax(1)
+    return found
+
+
+def search(bank: Tensor, queries: Tensor, k: int) -> Tensor:
+    """Positions of the k most similar in the bank, most similar first, int64 (Q, k).
+
+    FAISS breaks exact ties as it likes, so similarities are ordered again with the position.
+    """
+    import torch
+
+    try:
+        import faiss
+    except ImportError as error:
+        raise MaebenchError(
+            "the knn evaluation needs FAISS: pip install 'maebench[cpu]' (or 'maebench[gpu]')"
+        ) from error
+    index = faiss.IndexFlatIP(bank.shape[1])
+    index.add(bank.numpy())
+    similarity, position = index.search(queries.numpy(), k)
+    place = torch.from_numpy(position)
+    order = place.argsort(dim=1, stable=True)
+    ordered = torch.from_numpy(similarity).gather(1, order)
+    return place.gather(1, order.gather(1, ordered.argsort(dim=1, descending=True, stable=True)))
