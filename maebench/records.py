@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 COLUMNS = (
     *("model", "model_kind", "run", "dataset", "dataset_fingerprint", "split", "examples"),
-    *("skipped", "evaluation", "evaluation_version", "metric", "where", "value", "low", "high"),
+    *("skipped", "evaluation", "evaluation_version", "options", "metric", "where", "value", "low", "high"),
     *("unit", "higher_is_better", "main", "status", "reason", "seed", "seconds", "device"),
     *("precision", "source", "package", "package_version", "maebench_version", "created"),
 )
@@ -102,7 +102,9 @@ def _settings(run: runs.Run) -> Row:
 
 
 def _changed(part: Mapping[str, Any]) -> str:
-    return part.get("changed") or part["name"]
+    """The name and the options, as they are in config.json."""
+    options = ", ".join(f"{k}={v}" for k, v in part.items() if k != "name" and v is not None)
+    return f"{part['name']}({options})" if options else str(part["name"])
 
 
 def _write_bytes(path: Path, content: bytes) -> None:

@@ -58,6 +58,10 @@ class Dataset(Component):
         """
         raise NotImplementedError(f"{type(self).__name__} has no preset()")
 
+    def notes(self) -> list[str]:
+        """Lines to tell the user before a run, such as what was chosen by itself."""
+        return []
+
 
 def preset_for(image_size: tuple[int, int], num_images: int) -> dict[str, Any]:
     """Settings from image size and count alone.

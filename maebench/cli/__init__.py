@@ -1,0 +1,117 @@
+"""The command line: commands are imported when they are called, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+import warnings
+from importlib import import_module
+from typing import Any
+
+import click
+
+from maebench.errors import MaebenchError, unknown
+
+# name -> (module, one line of help); a test compares the line with the command's own
+COMMANDS = {
+    "run": ("maebench.cli.run", "Pretrain one encoder, run the evaluations, print the table."),
+    "pretrain": ("maebench.cli.run", "Pretrain one encoder."),
+    "eval": ("maebench.cli.evaluate", "Run one evaluation on models."),
+    "table": ("maebench.cli.table", "Print results as one table."),
+    "features": ("maebench.cli.features", "Write a model's features to a file."),
+    "list": ("maebench.cli.show", "List what can be chosen, with every option."),
+    "plugins": ("maebench.cli.show", "List installed plugins and why any failed."),
+}
+GROUP = "maebench.commands"  # entry points of third-party commands
+INTERRUPTED = 130  # what a shell gives for Ctrl-C
+
+
+class Lazy(click.Group):
+    """Reads its commands' names from a table and from metadata; imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Ours in the order of a working day, then third parties'."""
+        return [*COMMANDS, *sorted(_third_party().keys() - COMMANDS.keys())]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command, imported."""
+        if name in COMMANDS:
+            return getattr(import_module(COMMANDS[name][0]), name.replace("-", "_") + "_command")
+        found = _third_party().get(name)
+        if found is None:
+            return None
+        try:
+            return found.load()
+        except Exception as error:  # a broken plugin must not take the command line away
+            package = found.dist.name if found.dist else "unknown"
+            raise MaebenchError(
+                f"command {name!r} of {package} does not load: {type(error).__name__}: {error}"
+            ) from error
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command, or the nearest match of one that does not exist."""
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and name not in self.list_commands(ctx):
+            raise MaebenchError(unknown("command", name, self.list_commands(ctx)))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands' lines, without importing any."""
+        rows = [(name, help) for name, (_, help) in COMMANDS.items()]
+        rows += [
+            (name, f"(from {entry.dist.name})" if entry.dist else "")
+            for name, entry in sorted(_third_party().items())
+            if name not in COMMANDS
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def _third_party() -> dict[str, importlib.metadata.EntryPoint]:
+    return {e.name: e for e in importlib.metadata.entry_points(group=GROUP)}
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="maebench")
+def cli() -> None:
+    """Which way of masking learns the better representation, and is the difference real?
+
+    Start with:  maebench run --masking random --ratio 0.75
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line: 1 for a bad value, 2 for an unknown flag or a missing argument."""
+    warnings.showwarning = _one_line_warning
+    try:
+        code = cli.main(arguments, "maebench", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.NoSuchOption as error:
+        _fail(error.format_message(), 2)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "")
+        sys.exit(0)
+    except click.MissingParameter as error:
+        _fail(error.format_message(), 2)
+    except click.BadParameter as error:
+        _fail(error.format_message(), 1)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code)
+    except MaebenchError as error:
+        _fail(str(error), 1)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("stopped; the same command goes on from the last checkpoint", INTERRUPTED)
+    except BrokenPipeError:  # `maebench table | head`
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo("Error: " + " ".join(message.split()), err=True)
+    sys.exit(code)
+
+
+def _one_line_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    click.echo("Warning: " + " ".join(str(message).split()), err=True)

@@ -1,0 +1,100 @@
+"""`maebench eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from maebench.cli.settings import results_option
+
+
+@click.command("eval")
+@click.argument("name")
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("-o", "options", metavar="KEY=VALUE", multiple=True, help="an option; repeatable")
+@click.option("--dataset", metavar="NAME", help="test on other images  [default: the model's own]")
+@click.option("--data-dir", metavar="DIR", help="folder that holds the data set's files")
+@click.option("--download", is_flag=True, help="fetch missing files of the data set")
+@click.option("--image-size", metavar="N|H,W", help="pixels of a side  [default: the model's]")
+@click.option("--limit", metavar="N", help="number of training images  [default: the model's]")
+@click.option("--seed", metavar="N", default="0", help="seed of the evaluation  [default: 0]")
+@click.option("--device", metavar="NAME", default="auto", help="cpu, cuda, cuda:N  [default: auto]")
+@click.option("--again", is_flag=True, help="run it even if its result is there")
+@results_option
+def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
+    """Run one evaluation on models.
+
+    MODEL is a run's name or folder, untrained:RUN or pixels:DATASET; it defaults to the newest
+    run. `maebench list evaluations` shows names and options.
+
+    \b
+    Examples:
+      maebench eval linear-probe
+      maebench eval knn RUN untrained: pixels: -o k=1,5,20
+    """
+    from maebench.component import parse
+    from maebench.config import merge
+    from maebench.errors import ConfigError
+    from maebench.evaluation import Evaluation
+    from maebench.plugins import installed
+
+    names = installed()
+    chosen: dict[str, Any] = {"name": name}
+    for text in settings["options"]:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"-o {text!r}: write key=value, such as k=1,5,20")
+        chosen = merge(chosen, {key.strip().removeprefix(f"{name}."): value})
+    evaluation = parse(Evaluation, chosen, names.context(), "eval")
+    if not settings["seed"].isdigit():
+        raise ConfigError(f"--seed: a whole number from 0 is wanted, given {settings['seed']!r}")
+
+    from maebench import records, runs, suite
+    from maebench.cli.progress import shown
+    from maebench.models import load_model
+    from maebench.report import terminal
+    from maebench.report.table import by_model, mixed
+
+    results = runs.results_folder(settings["results"])
+    loaded = [load_model(spec, results, settings["device"], names) for spec in models or ("",)]
+    paths = []
+    for model in loaded:
+        splits = other_splits(model, settings, names)
+        click.echo(f"{name} of {model.name}", err=True)
+        paths.append(
+            suite.evaluate(
+                model, evaluation, int(settings["seed"]), splits, names, shown, settings["again"]
+            )
+        )
+    rows = records.load_records(results)
+    rows = rows[rows["file"].isin([str(path) for path in paths])]
+    terminal.print_table(by_model(rows))
+    for row in rows[rows["status"] != "ok"].to_dict("records"):
+        click.echo(f"{row['evaluation']} of {row['model']}: {row['status']}: {row['reason']}")
+    for note in mixed(rows):
+        click.echo(f"note: {note}")
+    for path in paths:
+        click.echo(f"record    {path}")
+    if (rows["status"] == "failed").any():
+        raise click.exceptions.Exit(1)
+
+
+def other_splits(model: Any, settings: dict[str, Any], names: Any) -> Any:
+    """The images to test on where flags ask for others than the model's own; None for its own."""
+    given = {
+        key: settings[key]
+        for key in ("dataset", "data_dir", "image_size", "limit", "download")
+        if settings[key]
+    }
+    if not given:
+        return None
+    from maebench.config import RunConfig
+
+    own = model.config
+    keep = {"image_size": own.size, "limit": own.limit, "data_dir": own.data_dir}
+    if "dataset" in given:
+        keep.pop("limit")
+    base = {"dataset": own.dataset, "on_bad_image": own.on_bad_image, **keep}
+    return RunConfig(names, **{**base, **given}).splits()

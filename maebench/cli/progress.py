@@ -1,0 +1,99 @@
+"""What a waiting person sees: bars on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from maebench.pretrain import Plan, Step
+
+T = TypeVar("T")
+LINE_SECONDS = 10.0  # between plain lines
+REST = 0.9  # how much of the running mean stays at a step
+
+
+def follow(plan: Plan, steps: Iterable[Step]) -> None:
+    """Goes through pretraining and shows loss, images per second and the time left."""
+    loss = rate = 0.0
+    first = True
+    with bar("pretraining", plan.steps, "loss {task.fields[loss]:.4f} {task.fields[rate]:,.0f} images/s") as show:
+        for step in steps:
+            speed = step.images / max(step.seconds, 1e-9)
+            loss = step.loss if first else REST * loss + (1 - REST) * step.loss
+            rate = speed if first else REST * rate + (1 - REST) * speed
+            first = False
+            show(step.number, loss=loss, rate=rate)
+
+
+def shown(steps: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """The same steps under a bar; short ones are not worth one."""
+    if total < 2:
+        yield from steps
+        return
+    with bar(what, total) as show:
+        for done, step in enumerate(steps, 1):
+            yield step
+            show(done)
+
+
+def decoding(done: int, total: int) -> None:
+    """Called while images are decoded: a line every thousand."""
+    if total >= 2000 and (done % 1000 == 0 or done == total):
+        click.echo(f"\rdecoding {done}/{total} images", err=True, nl=done == total)
+
+
+class bar:  # noqa: N801 - used as a function
+    """A progress bar as a context; what it gives is called with the steps done and its fields."""
+
+    def __init__(self, what: str, total: int, extra: str = "") -> None:
+        self.what, self.total, self.extra = what, total, extra
+        self.console = Console(stderr=True)
+        self.last = self.began = time.monotonic()
+        self.first: int | None = None
+
+    def __enter__(self) -> bar:
+        if self.console.is_terminal:
+            self.progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                *([TextColumn(self.extra)] if self.extra else []),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=self.console,
+                transient=True,
+            )
+            self.task = self.progress.add_task(self.what, total=self.total, loss=0.0, rate=0.0)
+            self.progress.start()
+        return self
+
+    def __call__(self, done: int, **values: float) -> None:
+        if self.console.is_terminal:
+            self.progress.update(self.task, completed=done, **values)
+            return
+        now = time.monotonic()
+        self.first = done - 1 if self.first is None else self.first
+        if now - self.last >= LINE_SECONDS:
+            self.last = now
+            left = (now - self.began) / (done - self.first) * (self.total - done)
+            text = "".join(f", {k} {v:,.4g}" for k, v in values.items()).replace("rate", "images/s")
+            sys.stderr.write(f"{self.what}: {done}/{self.total}{text}, {left:.0f} s left\n")
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self.progress.stop()

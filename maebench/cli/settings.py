@@ -1,0 +1,68 @@
+"""The flags of a run, made from the fields of RunConfig: told once, there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from maebench.config import DEFAULT_EVALUATIONS, RunConfig, from_sources
+
+F = TypeVar("F", bound=Callable[..., Any])
+PRESET = ("image_size", "encoder", "budget", "batch", "lr")  # come from the data set
+
+results_option = click.option(
+    "--results", metavar="DIR", help="folder for results  [default: MAEBENCH_RESULTS or ./results]"
+)
+
+
+def run_options(command: F) -> F:
+    """Adds --results, --config, -o and a flag for each of RunConfig.FLAGS."""
+    command = click.option(
+        "-o",
+        "options",
+        metavar="PART.KEY=VALUE",
+        multiple=True,
+        help="any other setting, such as masking.aspect=0.5 or knn.k=1,5; repeatable",
+    )(command)
+    command = click.option("--config", metavar="FILE", help="settings from a YAML file")(command)
+    command = results_option(command)
+    for name in reversed(RunConfig.FLAGS):
+        command = _option(name)(command)
+    return command
+
+
+def _option(name: str) -> Callable[[F], F]:
+    field = RunConfig.model_fields[name]
+    flag = "--" + name.replace("_", "-")
+    text = field.description or ""
+    if field.annotation is bool:
+        return click.option(flag, name, is_flag=True, default=None, help=text)
+    if name in PRESET:
+        text += "  [default: by data set]"
+    elif name == "evals":
+        text += f"  [default: {','.join(DEFAULT_EVALUATIONS)}]"
+    elif field.default is not None:
+        text += f"  [default: {field.default}]"
+    return click.option(flag, name, metavar=METAVARS.get(name, "NAME"), help=text)
+
+
+METAVARS = {
+    **dict.fromkeys(("data_dir",), "DIR"),
+    **dict.fromkeys(("batch", "seed", "limit"), "N"),
+    **dict.fromkeys(("ratio", "lr"), "X"),
+    "image_size": "N|H,W",
+    "budget": "UNIT=N",
+    "on_bad_image": "fail|skip",
+    "evals": "NAMES",
+}
+
+
+def read(settings: dict[str, Any]) -> RunConfig:
+    """The config that flags, -o and --config give together."""
+    options, file = settings.pop("options"), settings.pop("config")
+    settings.pop("results", None)
+    flags = {key: value for key, value in settings.items() if value is not None}
+    return from_sources(flags, options, Path(file) if file else None)

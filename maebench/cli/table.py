@@ -1,0 +1,76 @@
+"""`maebench table`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from maebench.cli.settings import results_option
+
+
+@click.command("table")
+@click.option(
+    "--format",
+    "form",
+    metavar="NAME",
+    help="markdown, csv, latex, parquet, html or a plugin's  [default: for reading]",
+)
+@click.option("--by", metavar="COLUMNS", help="group runs by settings, such as masking,ratio")
+@click.option("--metric", metavar="NAME", help="another than the main metric, such as knn/top1")
+@click.option("--tidy", is_flag=True, help="one row per metric with every column")
+@click.option("--out", metavar="FILE", help="write to a file (parquet needs one)")
+@results_option
+def table_command(
+    form: str | None,
+    by: str | None,
+    metric: str | None,
+    tidy: bool,
+    out: str | None,
+    results: str | None,
+) -> None:
+    """Print results as one table.
+
+    A row is a model, a column an evaluation's main metric with its 95 % interval. With --by a row
+    is a setting: the mean over its runs, the spread over seeds and over test images.
+    """
+    from maebench import files, records, runs
+    from maebench.errors import ConfigError, unknown
+    from maebench.plugins import installed
+    from maebench.report.table import FORMATS, by_model, by_settings, mixed, parquet, render
+
+    names = installed()
+    if form is not None and form not in [*FORMATS, *names.table["report"]]:
+        raise ConfigError(unknown("format", form, [*FORMATS, *names.table["report"]], "--format"))
+    if form == "parquet" and out is None:
+        raise ConfigError("--format parquet writes a file: add --out FILE")
+    folder = runs.results_folder(results)
+    rows = records.load_records(folder)
+    if rows.empty:
+        raise ConfigError(f"no results in {folder}: start with `maebench run`, or name --results")
+    if tidy:
+        table = rows
+    elif by:
+        table = by_settings(rows, [key.strip() for key in by.split(",")], metric)
+    else:
+        table = by_model(rows, metric)
+    for note in mixed(rows):
+        click.echo(f"note: {note}", err=True)
+    if form == "parquet" and out is not None:
+        files.write(Path(out), lambda beside: parquet(table.assign(**_texts(table)), beside))
+    elif form is not None or out is not None:
+        text = render(table, form or "markdown", names)
+        if out is not None:
+            files.write_text(Path(out), text.rstrip("\n") + "\n")
+        else:
+            click.echo(text.rstrip("\n"))
+    else:
+        from maebench.report.terminal import print_table
+
+        print_table(table)
+
+
+def _texts(table: object) -> dict[str, object]:
+    """Columns of dicts as text: Parquet wants one type."""
+    frame = table
+    return {"where": frame["where"].map(str)} if "where" in frame else {}  # type: ignore[index, operator]

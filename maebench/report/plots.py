@@ -1,0 +1,32 @@
+"""Pictures of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from maebench import files, runs
+
+
+def loss_curve(run: runs.Run, path: Path) -> None:
+    """Writes the loss of each step, and its running mean over a fiftieth of the run, as a PNG."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    rows = files.read_lines(run.folder / "log.jsonl")
+    steps = np.array([row["step"] for row in rows])
+    loss = np.array([row["loss"] for row in rows])
+    width = max(1, len(loss) // 50)
+    smooth = np.convolve(loss, np.ones(width) / width, mode="valid")
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(steps, loss, color="0.8", linewidth=0.6, label="each step")
+    axes.plot(steps[width - 1 :], smooth, color="C0", label=f"mean of {width} steps")
+    axes.set(xlabel="step", ylabel="loss", title=run.name)
+    axes.set_ylim(bottom=min(0.0, float(loss.min())))
+    axes.legend()
+    save(figure, path)
+
+
+def save(figure: object, path: Path) -> None:
+    """Writes a matplotlib figure as a PNG, as a whole."""
+    files.write(path, lambda beside: figure.savefig(beside, format="png", dpi=120))  # type: ignore[attr-defined]

@@ -1,0 +1,174 @@
+"""The table: one row per model, one column per evaluation, every number with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from maebench import records
+from maebench.errors import ConfigError, MaebenchError, unknown
+from maebench.stats import Interval, paired_difference
+
+if TYPE_CHECKING:
+    from maebench.plugins import Names
+
+# How a kind of model is called in the table that `maebench run` prints.
+LABELS = {"run": "pretrained", "untrained": "untrained", "pixels": "raw pixels"}
+FORMATS = ("markdown", "csv", "latex", "parquet", "html")
+
+
+def headlines(rows: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
+    """The rows to show: main metrics, or another one by `metric` or `evaluation/metric`.
+
+    Raises:
+        ConfigError: no row has this metric.
+    """
+    if metric is None:
+        return rows[rows["main"].astype(bool)]
+    evaluation, slash, name = metric.rpartition("/")
+    chosen = rows[rows["metric"] == (name or metric)]
+    if slash:
+        chosen = chosen[chosen["evaluation"] == evaluation]
+    if chosen.empty:
+        there = sorted({f"{r.evaluation}/{r.metric}" for r in rows.itertuples()})
+        raise ConfigError(unknown("metric", metric, there))
+    # of a grid, what was chosen on train; where nothing was chosen, all that there is
+    picked = chosen["where"].map(lambda w: bool(w.get("chosen")))
+    grids = chosen.groupby(["model", "evaluation", "options"])["where"].transform(
+        lambda w: any(x.get("chosen") for x in w)
+    )
+    return chosen[picked | ~grids.astype(bool)]
+
+
+def number(row: Mapping[str, Any]) -> str:
+    """A value with its interval in its unit, such as `81.9 [80.1, 83.6]`."""
+    if row["status"] != "ok":
+        return str(row["status"])
+    scale, digits = (100, 1) if row["unit"] == "%" else (1, 3)
+    text = f"{row['value'] * scale:.{digits}f}"
+    if pd.isna(row["low"]):
+        return text
+    return f"{text} [{row['low'] * scale:.{digits}f}, {row['high'] * scale:.{digits}f}]"
+
+
+def column(row: Mapping[str, Any], all_metrics: bool) -> str:
+    """An evaluation's column: its name, options that are not default, metric and unit."""
+    where = ", ".join(f"{k}={v}" for k, v in row["where"].items() if k not in ("chosen",))
+    name = row["options"] + (f" {where}" if all_metrics and where else "")
+    return f"{name} {row['metric']}" + (f" ({row['unit']})" if row["unit"] else "")
+
+
+def by_model(rows: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
+    """One row per model and data set, one column per evaluation, the newest number of each."""
+    shown = headlines(rows, metric).sort_values("created")
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for row in shown.to_dict("records"):
+        cells.setdefault((row["model"], row["dataset"]), {})[column(row, metric is not None)] = number(row)
+    table = pd.DataFrame([{"model": m, "dataset": d, **c} for (m, d), c in cells.items()])
+    return table.fillna("")
+
+
+def by_settings(rows: pd.DataFrame, keys: Sequence[str], metric: str | None = None) -> pd.DataFrame:
+    """One row per setting: mean over runs, its spread over seeds, and over test images.
+
+    A cell reads `81.9 ±0.8 seeds (n=3) ±1.7 images`: the standard deviation over runs and the mean
+    half width of their 95 % intervals. Models of other kinds than runs have no settings to group.
+
+    Raises:
+        ConfigError: a key that is no column.
+    """
+    allowed = [*records.COLUMNS, *records.FROM_CONFIG]
+    for key in keys:
+        if key not in allowed:
+            raise ConfigError("--by: " + unknown("column", key, allowed))
+    runs = headlines(rows, metric)
+    runs = runs[runs["status"] == "ok"]
+    if not {"model", "model_kind"} & set(keys):
+        runs = runs[runs["model_kind"] == "run"]
+    table = []
+    for values, group in runs.groupby(list(keys), dropna=False):
+        line: dict[str, Any] = dict(zip(keys, values, strict=True))
+        named = group.apply(lambda r: column(r, metric is not None), axis=1)
+        for name, cell in group.groupby(named):
+            newest = cell.sort_values("created").drop_duplicates(["model", "seed"], keep="last")
+            line[str(name)] = _spread(newest)
+        table.append(line)
+    return pd.DataFrame(table).fillna("")
+
+
+def _spread(cell: pd.DataFrame) -> str:
+    scale, digits = (100, 1) if cell["unit"].iloc[0] == "%" else (1, 3)
+    text = f"{cell['value'].mean() * scale:.{digits}f}"
+    if len(cell) > 1:
+        text += f" ±{cell['value'].std() * scale:.{digits}f} seeds"
+    text += f" (n={len(cell)})"
+    half = (cell["high"] - cell["low"]).mean() / 2
+    return text if pd.isna(half) else f"{text} ±{half * scale:.{digits}f} images"
+
+
+def differences(rows: pd.DataFrame, model: str, other: str) -> list[tuple[str, Interval, str]]:
+    """Paired differences of the main metrics, model minus other: (column, interval, unit)."""
+    main = headlines(rows)
+    found = []
+    for row in main[main["model"] == model].to_dict("records"):
+        same = main[(main["model"] == other) & (main["options"] == row["options"])]
+        if same.empty or row["status"] != "ok" or same.iloc[0]["status"] != "ok":
+            continue
+        mine, theirs = (
+            records.values(Path(r["file"]), r) for r in (row, same.iloc[0].to_dict())
+        )
+        if mine is not None and theirs is not None:
+            found.append((column(row, False), paired_difference(*mine, *theirs), row["unit"]))
+    return found
+
+
+def mixed(rows: pd.DataFrame) -> list[str]:
+    """What a table would mix: several versions of an evaluation, or contents of a data set."""
+    notes = []
+    for what, key in (("evaluation_version", "evaluation"), ("dataset_fingerprint", "dataset")):
+        for name, group in rows.groupby(key):
+            if group[what].nunique() > 1:
+                several = ", ".join(map(str, sorted(group[what].unique())))
+                notes.append(f"{name}: {what.replace('_', ' ')} {several} are not comparable")
+    return notes
+
+
+def render(table: pd.DataFrame, form: str, names: Names | None = None) -> str:
+    """The table as text in one of FORMATS or by a report plugin.
+
+    Raises:
+        ConfigError: no such format.
+    """
+    reports = names.table["report"] if names else {}
+    if form in reports:
+        return str(reports[form]().render(table))  # type: ignore[attr-defined]
+    if form == "markdown":
+        return table.to_markdown(index=False)
+    if form == "csv":
+        return table.map(_no_formula).to_csv(index=False)
+    if form == "latex":
+        return table.to_latex(index=False, escape=True)
+    if form == "html":
+        return table.to_html(index=False, escape=True)
+    raise ConfigError(unknown("format", form, [*FORMATS, *reports], "--format"))
+
+
+def parquet(table: pd.DataFrame, path: Path) -> None:
+    """The table as a Parquet file.
+
+    Raises:
+        MaebenchError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise MaebenchError("parquet needs pyarrow: pip install 'maebench[parquet]'") from error
+    table.to_parquet(path)
+
+
+def _no_formula(cell: Any) -> Any:
+    """Text that a spreadsheet would run as a formula gets a quote before it."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in "=+-@" else cell

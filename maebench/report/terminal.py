@@ -1,0 +1,75 @@
+"""The table as a person at a terminal reads it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from maebench.report.table import LABELS, column, differences, headlines, mixed, number
+
+if TYPE_CHECKING:
+    from maebench.pretrain import Plan
+
+WIDE = 200  # columns where the output is no terminal: nothing is cut off
+
+
+def console() -> Console:
+    """Standard output, wide where it is a file or a pipe."""
+    out = Console(highlight=False)
+    return out if out.is_terminal else Console(highlight=False, width=WIDE)
+
+
+def print_table(table: pd.DataFrame, title: str | None = None) -> None:
+    """Prints a table of texts."""
+    shown = Table(title=title, title_justify="left", title_style="bold")
+    for name in table.columns:
+        shown.add_column(str(name), overflow="fold")
+    for row in table.itertuples(index=False):
+        shown.add_row(*(str(cell) for cell in row))
+    console().print(shown)
+
+
+def print_run(rows: pd.DataFrame, models: list[str], plan: Plan) -> None:
+    """Prints what `maebench run` ends with: table, differences, how to read it, what is next."""
+    run, untrained = models[0], models[1]
+    main = headlines(rows)
+    lines = []
+    for model in models:
+        mine = main[main["model"] == model].to_dict("records")
+        label = LABELS[mine[0]["model_kind"]] if mine else model
+        lines.append({"model": label, **{column(r, False): number(r) for r in mine}})
+    config = plan.config
+    title = (
+        f"{config.dataset.changed()}, {config.encoder.changed()}, {config.objective.changed()}, "
+        f"{config.masking.changed()} {plan.run.facts['realised_ratio']:.4g}, seed {config.seed}"
+    )
+    if lines:
+        print_table(pd.DataFrame(lines).fillna(""), title)
+    say = console().print
+    if not main.empty:
+        say("Values are means over test images with 95 % bootstrap intervals.")
+    for name, interval, unit in differences(rows, run, untrained):
+        scale, digits = (100, 1) if unit == "%" else (1, 3)
+        value, low, high = (v * scale for v in (interval.value, interval.low, interval.high))
+        verdict = "" if low > 0 or high < 0 else ": no difference shown"
+        say(
+            f"  pretrained - untrained, {name}: {value:+.{digits}f} "
+            f"[{low:+.{digits}f}, {high:+.{digits}f}] paired{verdict}"
+        )
+    say(
+        "Raw pixels are the control without an encoder: small centred pictures such as digits lie "
+        "so close together in pixels that they are hard to beat; what masking taught the encoder "
+        "is its distance to the untrained one."
+    )
+    for row in rows[rows["status"] != "ok"].drop_duplicates(["model", "evaluation"]).to_dict("records"):
+        say(f"  {row['evaluation']} of {row['model_kind']}: {row['status']}: {row['reason']}")
+    for row in rows[(rows["skipped"] > 0)].drop_duplicates("dataset").to_dict("records"):
+        say(f"  {row['skipped']} unreadable images were left out: see facts in config.json")
+    for note in mixed(rows):
+        say(f"  note: {note}")
+    say(f"results   {plan.run.folder}")
+    say("pictures  " + str(plan.run.folder / "pictures"))
+    say("next      maebench table    maebench eval linear-probe    maebench run --masking block")
