@@ -188,10 +188,10 @@ class RunConfig(Options):
 
         Component versions and the fingerprint of the data count, the folder it lies in does not.
         """
-        settings = self.model_dump(mode="json", include=set(self.IDENTITY))
-        versions = {
-            part: getattr(self, part).version for part in ("encoder", "objective", "masking")
-        }
+        unused = set() if self.objective.hides else {"masking", "ratio"}
+        settings = self.model_dump(mode="json", include=set(self.IDENTITY) - unused)
+        parts = {"dataset", "encoder", "objective", "masking"} - unused
+        versions = {part: getattr(self, part).version for part in sorted(parts)}
         return {**settings, "versions": versions, "data": fingerprint, "precision": precision}
 
 

@@ -13,6 +13,7 @@ from maebench.errors import MaebenchError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from maebench.data.augment import Crops
     from maebench.data.images import Images
     from maebench.masking.mask import Mask
     from maebench.objectives.objective import Reconstruction
@@ -51,14 +52,17 @@ class Result:
     Args:
         metric: a name that the evaluation declares.
         value: a 1-D tensor of one number per test example, in the split's order, wherever the
-            metric is a mean; a plain float where it is not.
+            metric is a mean; a plain float where it is not; None where this metric cannot be had
+            of this model, with the reason.
         where: what tells rows of one metric apart, such as {"k": 5}; `chosen=True` marks the
-            headline of a grid.
+            headline of a grid, `edge=True` beside it a winner on the grid's edge, and
+            `baseline` what needs no model.
     """
 
     metric: str
-    value: Tensor | float
+    value: Tensor | float | None
     where: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
 
 
 class NotApplicable(MaebenchError):
@@ -115,8 +119,11 @@ class Model(Protocol):
     def holdout(self, share: float = 0.1) -> tuple[Tensor, Tensor]:
         """Positions in train to fit on and to choose on: class-balanced, disjoint, seeded."""
 
-    def augmentation(self) -> Any:
-        """How the model's data set is augmented (`maebench.data.Augment`)."""
+    def crops(self, split: str, batch: int, steps: int) -> Iterator[Crops]:
+        """Augmented batches on the device, epoch after epoch, in an order that the seed gives."""
+
+    def picture(self, name: str, figure: Any) -> Path:
+        """Writes a matplotlib figure among the artifacts as NAME.png."""
 
     def progress(self, steps: Iterable[T], total: int, what: str) -> Iterator[T]:
         """The same steps, shown as a progress bar."""

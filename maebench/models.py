@@ -22,7 +22,7 @@ from maebench.data.splits import Splits
 from maebench.errors import ConfigError, RunError, unknown
 from maebench.evaluation import NotApplicable
 from maebench.plugins import Names, installed
-from maebench.pretrain import Normalise, build, find_device
+from maebench.pretrain import Normalise, build, find_device, inputs_of
 
 KINDS = ("untrained", "pixels")  # prefixes of MODEL strings; without one it is a run
 
@@ -182,7 +182,7 @@ def trained_model(run: runs.Run, device: str, names: Names) -> LoadedModel:
             f"run {run.name} is not finished ({done} of {steps} steps): "
             "the command that started it goes on with it"
         )
-    module = build(config, run.facts["channels"])
+    module = build(config, inputs_of(config, run.facts))
     checkpoints.load_strictly(module, checkpoints.part(found[0], "model."), run.name)
     return _loaded(run.name, "run", run.folder, module, config, run, device)
 
@@ -190,7 +190,7 @@ def trained_model(run: runs.Run, device: str, names: Names) -> LoadedModel:
 def untrained_model(run: runs.Run, results: Path, device: str, names: Names) -> LoadedModel:
     """A run's model at step 0: the floor that pretraining has to beat."""
     config = run.config(names)
-    module = build(config, run.facts["channels"])
+    module = build(config, inputs_of(config, run.facts))
     mark = checkpoints.weights_hash(module.encoder.state_dict())
     folder = results / "models" / files.safe_name(f"untrained-{run.name}-{mark[:10]}")
     return _loaded(f"untrained:{run.name}", "untrained", folder, module, config, run, device)

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from maebench.data.augment import Crops
 from maebench.data.images import Images, channel_statistics
 from maebench.errors import ConfigError, RunError
 from maebench.masking.mask import Mask, View
-from maebench.objectives.objective import Batch
+from maebench.objectives.objective import Batch, Inputs
 from maebench.rng import Draws, isolated, permutation
 
 # MAE, official code, main_pretrain.py: lr = blr * effective batch / 256
@@ -94,8 +94,10 @@ def prepare(
             f"objective {config.objective.name!r} needs labels, "
             f"dataset {config.dataset.name!r} has none"
         )
-    model = build(config, about.channels)
-    encoder: Any = model.encoder
+    inputs = Inputs(about.channels, config.size, len(about.class_names) if about.labels is not None else 0)
+    model: Any = build(config, inputs)
+    encoder = model.encoder
+    check_needs(config, model)
     num_hidden = 0
     if config.objective.hides:
         units, num_units = masking.units_of(
@@ -110,6 +112,7 @@ def prepare(
         "grid": list(encoder.grid),
         "patch": list(encoder.patch),
         "channels": about.channels,
+        "num_classes": inputs.num_classes,
         "num_hidden": num_hidden,
         "realised_ratio": num_hidden / length,
         "images": len(images),
@@ -140,7 +143,7 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
             return
 
         # What is trained. The same seed gives the same weights whatever the masking.
-        model = build(config, plan.images.about.channels).to(device)
+        model = build(config, inputs_of(config, plan.run.facts)).to(device)
         teacher = Teacher(model) if config.masking.needs and config.objective.hides else None
         groups, names = parameter_groups(model, config.optimiser.weight_decay)
         adam = torch.optim.AdamW(
@@ -211,16 +214,40 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
             tracker.close()
 
 
-def build(config: RunConfig, channels: int) -> nn.Module:
+def inputs_of(config: RunConfig, facts: Mapping[str, Any]) -> Inputs:
+    """What a run's model is fed, from the run's facts."""
+    return Inputs(facts["channels"], config.size, facts["num_classes"])
+
+
+def check_needs(config: RunConfig, model: Any) -> None:
+    """Refuses a masking that asks what this encoder or objective cannot answer.
+
+    Raises:
+        ConfigError: names what is missing.
+    """
+    needs = config.masking.needs if config.objective.hides else frozenset()
+    if "attention" in needs and not hasattr(model.encoder, "attention"):
+        raise ConfigError(
+            f"masking {config.masking.name!r} needs attention, "
+            f"which encoder {config.encoder.name!r} does not give"
+        )
+    if "patch_loss" in needs and not hasattr(model, "reconstruct"):
+        raise ConfigError(
+            f"masking {config.masking.name!r} needs the loss of each patch, "
+            f"which objective {config.objective.name!r} does not give"
+        )
+
+
+def build(config: RunConfig, inputs: Inputs) -> nn.Module:
     """The objective around its encoder at step 0: the same for one seed, whatever the masking.
 
     Raises:
         ConfigError: sizes that do not fit.
     """
     with isolated(config.seed, "encoder"):
-        encoder = config.encoder.build(config.size, channels)
+        encoder = config.encoder.build(inputs.image_size, inputs.channels)
     with isolated(config.seed, "objective"):
-        return config.objective.build(encoder, channels)
+        return config.objective.build(encoder, inputs)
 
 
 def batches(

@@ -18,6 +18,7 @@ import maebench
 from maebench import checkpoints, files, records, runs
 from maebench.component import Component
 from maebench.config import RunConfig, short_hash
+from maebench.data.augment import Crops
 from maebench.data.images import Images
 from maebench.data.splits import Splits
 from maebench.errors import DataError, MaebenchError, PluginError
@@ -28,8 +29,8 @@ from maebench.masking.random import Random
 from maebench.models import LoadedModel, pixels_of, pool_of, trained_model, untrained_model
 from maebench.objectives.objective import Reconstruction
 from maebench.plugins import Names, installed
-from maebench.pretrain import Plan
-from maebench.rng import Draws, isolated, permutation
+from maebench.pretrain import Plan, batches
+from maebench.rng import Draws, isolated, key, permutation
 from maebench.stats import mean_interval
 
 MASK_SEED = 0  # of the common held-out masks: never a run's own
@@ -154,9 +155,18 @@ class Subject:
         fit[held] = False
         return fit.nonzero()[:, 0], held
 
-    def augmentation(self) -> Any:
-        """How the data set is augmented."""
-        return self.loaded.config.augment
+    def crops(self, split: str, batch: int, steps: int) -> Iterator[Crops]:
+        """Augmented batches on the device, in the order of this evaluation's seed."""
+        images, augment = self.images(split), self.loaded.config.augment
+        purpose = key(self.seed, f"{self.evaluation.name}/crops")
+        plan = batches(len(images), batch, purpose, 0, steps)
+        return images.crops(plan, augment, purpose, self.device)
+
+    def picture(self, name: str, figure: Any) -> Path:
+        """Writes a matplotlib figure among the artifacts."""
+        path = self.artifacts / f"{files.safe_name(name)}.png"
+        files.write(path, lambda beside: figure.savefig(beside, format="png", dpi=120))
+        return path
 
     def progress(self, steps: Iterable[T], total: int, what: str) -> Iterator[T]:
         """The same steps, shown."""
@@ -238,6 +248,10 @@ def checked(evaluation: Evaluation, result: Result, subject: Subject) -> Result:
     metric = evaluation.metrics.get(result.metric)
     if metric is None:
         raise PluginError(f"evaluation {evaluation.name!r} does not declare {result.metric!r}")
+    if result.value is None:
+        if not result.reason:
+            raise PluginError(f"{evaluation.name}/{result.metric} is None without a reason")
+        return result
     value = torch.as_tensor(result.value).double()
     examples = len(subject.splits.load(evaluation.test))
     if metric.per_example and value.shape != (examples,):
@@ -322,8 +336,10 @@ def _row(evaluation: Evaluation, result: Result) -> records.Row:
         ends = (interval.low, interval.high)
         row |= {"value": interval.value}
         row |= dict(zip(("low", "high"), (None if np.isnan(e) else e for e in ends), strict=True))
-    else:
+    elif result.value is not None:
         row["value"] = float(result.value)
+    else:
+        row |= {"status": "not applicable", "reason": result.reason}
     return row
 
 

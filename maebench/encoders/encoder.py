@@ -55,6 +55,8 @@ class EncoderModule(Protocol):
     """
 
     grid: tuple[int, int]  # the grid that masks are drawn on
+    out_grid: tuple[int, int]  # the grid that patch tokens end on; coarser if hierarchical
+    channels: int
     patch: tuple[int, int]  # pixels of a patch
     width: int
     prefix: int  # number of class and register tokens

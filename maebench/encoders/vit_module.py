@@ -40,7 +40,7 @@ class VisionTransformer(nn.Module):
         super().__init__()
         self.patch = patch
         self.channels = channels
-        self.grid = (image_size[0] // patch[0], image_size[1] // patch[1])
+        self.grid = self.out_grid = (image_size[0] // patch[0], image_size[1] // patch[1])
         self.width = D = options.width
         self.depth = options.depth
         self.prefix = 1 + options.registers

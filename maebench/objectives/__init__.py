@@ -1,8 +1,8 @@
 """What pretraining minimises: the contract and the built-in objectives."""
 
 from maebench.objectives.mae import MAE
-from maebench.objectives.objective import Batch, Objective, Reconstruction
+from maebench.objectives.objective import Batch, Inputs, Objective, Reconstruction
 
 BUILT_IN: tuple[type[Objective], ...] = (MAE,)
 
-__all__ = ["BUILT_IN", "MAE", "Batch", "Objective", "Reconstruction"]
+__all__ = ["BUILT_IN", "MAE", "Batch", "Inputs", "Objective", "Reconstruction"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from pydantic import Field, PositiveInt
 
 from maebench.errors import ConfigError
-from maebench.objectives.objective import Objective
+from maebench.objectives.objective import Inputs, Objective
 
 if TYPE_CHECKING:
     from torch import nn
@@ -74,9 +74,9 @@ class MAE(Objective):
             )
         return size
 
-    def build(self, encoder: Any, channels: int) -> nn.Module:
+    def build(self, encoder: Any, inputs: Inputs) -> nn.Module:
         """The torch module, its decoder freshly initialised as in the paper."""
         size = self.decoder(encoder.width, encoder.depth)
         from maebench.objectives.mae_module import MaskedAutoencoder
 
-        return MaskedAutoencoder(self, encoder, size, channels)
+        return MaskedAutoencoder(self, encoder, size, inputs)

@@ -21,7 +21,7 @@ from maebench.encoders.vit_module import (
 )
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
-from maebench.objectives.objective import Batch, Reconstruction
+from maebench.objectives.objective import Batch, Inputs, Reconstruction
 
 if TYPE_CHECKING:
     from maebench.objectives.mae import MAE, DecoderSize
@@ -32,19 +32,23 @@ VARIANCE_EPS = 1e-6  # official MAE code, models_mae.py, forward_loss
 class MaskedAutoencoder(nn.Module):
     """Encoder, decoder and loss; parameters have the names of the official MAE code."""
 
-    def __init__(self, options: MAE, encoder: Any, size: DecoderSize, channels: int) -> None:
+    def __init__(self, options: MAE, encoder: Any, size: DecoderSize, inputs: Inputs) -> None:
         super().__init__()
         self.normalised = options.target == "normalised-pixels"
         self.patch = encoder.patch
+        # A hierarchical encoder ends on a coarser grid: each token then predicts a larger cell.
+        self.grid = encoder.out_grid
+        H, W = inputs.image_size
+        self.cell = (H // self.grid[0], W // self.grid[1])
         D = size.width
         decoder = nn.Module()
         decoder.decoder_embed = nn.Linear(encoder.width, D)
         decoder.mask_token = nn.Parameter(torch.empty(1, 1, D))
         decoder.decoder_blocks = nn.ModuleList(make_block(D, size.heads) for _ in range(size.depth))
         decoder.decoder_norm = norm_layer(D)
-        decoder.decoder_pred = nn.Linear(D, encoder.patch[0] * encoder.patch[1] * channels)
+        decoder.decoder_pred = nn.Linear(D, self.cell[0] * self.cell[1] * inputs.channels)
         decoder.decoder_pos_embed = nn.Parameter(
-            sincos_positions(encoder.grid, D)[None], requires_grad=False
+            sincos_positions(self.grid, D)[None], requires_grad=False
         )
         initialise(decoder)
         self.decoder = decoder
@@ -97,9 +101,12 @@ class MaskedAutoencoder(nn.Module):
         for block in decoder.decoder_blocks:
             x_BND = block(x_BND)
         x_BLD = x_BND[:, prefix_BPD.shape[1] :]
-        if at_BM is not None:  # the head only where the loss is
-            x_BLD = take(x_BLD, at_BM)
-        return decoder.decoder_pred(decoder.decoder_norm(x_BLD))
+        if at_BM is not None and self.cell == self.patch:  # the head only where the loss is
+            return decoder.decoder_pred(decoder.decoder_norm(take(x_BLD, at_BM)))
+        x_BLT = decoder.decoder_pred(decoder.decoder_norm(x_BLD))
+        if self.cell != self.patch:
+            x_BLT = patchify(unpatchify(x_BLT, self.grid, self.cell), self.patch)
+        return x_BLT if at_BM is None else take(x_BLT, at_BM)
 
 
 def hidden_places(mask: Mask) -> Tensor:

@@ -36,6 +36,21 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """What a model will be fed; fields are only ever added.
+
+    Args:
+        channels: of the images.
+        image_size: rows and columns in pixels.
+        num_classes: 0 where there are no labels.
+    """
+
+    channels: int
+    image_size: tuple[int, int]
+    num_classes: int = 0
+
+
+@dataclass(frozen=True)
 class Reconstruction:
     """What a decoder makes of the hidden patches.
 
@@ -70,10 +85,10 @@ class Objective(Component):
     hides: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
 
-    def build(self, encoder: nn.Module, channels: int) -> nn.Module:
+    def build(self, encoder: nn.Module, inputs: Inputs) -> nn.Module:
         """A fresh module around `encoder`; called inside `rng.isolated`.
 
         Raises:
             ConfigError: an option does not fit this encoder.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no build(encoder, channels)")
+        raise NotImplementedError(f"{type(self).__name__} has no build(encoder, inputs)")

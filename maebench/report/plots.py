@@ -24,9 +24,5 @@ def loss_curve(run: runs.Run, path: Path) -> None:
     axes.set(xlabel="step", ylabel="loss", title=run.name)
     axes.set_ylim(bottom=min(0.0, float(loss.min())))
     axes.legend()
-    save(figure, path)
+    files.write(path, lambda beside: figure.savefig(beside, format="png", dpi=120))
 
-
-def save(figure: object, path: Path) -> None:
-    """Writes a matplotlib figure as a PNG, as a whole."""
-    files.write(path, lambda beside: figure.savefig(beside, format="png", dpi=120))  # type: ignore[attr-defined]

@@ -48,7 +48,9 @@ class KNN(Evaluation):
         chosen = max(ks, key=lambda k: (validation[k], -k))  # of equals the smallest k
         votes = votes_for(train, labels, test, ks)
         for k in ks:
-            where = {"k": k, "pool": self.pool} | ({"chosen": True} if k == chosen else {})
+            where = {"k": k, "pool": self.pool}
+            if k == chosen:  # a single neighbour is no edge: there are not fewer
+                where |= {"chosen": True} | ({"edge": True} if len(ks) > 1 and k == ks[-1] else {})
             yield Result("validation_top1", validation[k], where)
             yield Result("top1", (votes[k] == right).double(), where)
 
