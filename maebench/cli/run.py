@@ -38,7 +38,8 @@ def run_command(**settings: Any) -> None:
     ]
     results = plan.run.folder.parent.parent
     table = records.load_records(results)
-    table = table[table["file"].isin([str(path) for path in paths])]
+    place = {str(path): i for i, path in enumerate(paths)}  # the order of --evals
+    table = table[table["file"].isin(place)].sort_values("file", key=lambda f: f.map(place), kind="stable")
     terminal.print_run(table, [model.name for model in models], plan)
     failed = table[table["status"] == "failed"]
     if not failed.empty:

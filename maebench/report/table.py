@@ -63,7 +63,7 @@ def column(row: Mapping[str, Any], all_metrics: bool) -> str:
 
 def by_model(rows: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
     """One row per model and data set, one column per evaluation, the newest number of each."""
-    shown = headlines(rows, metric).sort_values("created")
+    shown = headlines(rows, metric).sort_values("created", kind="stable")
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for row in shown.to_dict("records"):
         cells.setdefault((row["model"], row["dataset"]), {})[column(row, metric is not None)] = number(row)

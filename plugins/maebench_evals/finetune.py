@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 HEAD_STD = 2e-5
 EPS = 1e-6  # of fc_norm
 LR_BATCH = 256  # lr = base * batch / 256
+MAE_LR, MAE_WIDTH = 5e-4, 768  # table 9 for ViT-B; narrower encoders take 1 / width (measured)
+MAE_MIXUP, MAE_CUTMIX = 0.8, 1.0  # table 9, for 50 epochs and more
+# Below, mixing underfits: digits, 20 epochs, pretrained / untrained: 96.7 / 48.3 with it and
+# 98.1 / 78.1 without. A floor must not be lowered by the protocol.
+MIX_EPOCHS = 50
 IMAGES = 300_000  # to see where the number of epochs is left open, within EPOCHS
 EPOCHS = (5, 20)
 
@@ -38,12 +43,18 @@ class Finetune(Evaluation):
         None, description="passes over train; none: 300,000 images, at least 5 and at most 20 passes"
     )
     batch: PositiveInt = Field(64, multiple_of=2, description="images per update, even for mixup")
-    lr: PositiveFloat = Field(4e-3, description="learning rate per 256 images of a batch")
+    lr: PositiveFloat | None = Field(
+        None, description="learning rate per 256 images; none: 5e-4 from width 768 up, else 1 / width"
+    )
     weight_decay: float = Field(0.05, ge=0, description="AdamW's decay")
     layer_decay: float = Field(0.75, gt=0, le=1, description="learning rate of a layer over the next's")
     drop_path: float = Field(0.1, ge=0, lt=1, description="rate of dropped branches in the last block")
-    mixup: float = Field(0.8, ge=0, description="mixup's alpha; 0: off")
-    cutmix: float = Field(1.0, ge=0, description="cutmix's alpha; 0: off")
+    mixup: float | None = Field(
+        None, ge=0, description="mixup's alpha, 0 for off; none: 0.8 from 50 epochs up, else off"
+    )
+    cutmix: float | None = Field(
+        None, ge=0, description="cutmix's alpha, 0 for off; none: 1 from 50 epochs up, else off"
+    )
     smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with a rising rate")
 
@@ -57,16 +68,17 @@ class Finetune(Evaluation):
         classifier = make_classifier(encoder, num_classes, self.drop_path).to(model.device)
         groups = self.groups(classifier)
         adam = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
-        mix = self._mix(num_classes)
         low, high = EPOCHS
         epochs = self.epochs or min(high, max(low, round(IMAGES / len(labels))))
+        mix = self._mix(num_classes, epochs)
+        lr = self.lr or (MAE_LR if encoder.width >= MAE_WIDTH else 1 / encoder.width)
         steps = math.ceil(epochs * len(labels) / self.batch)
         losses = []
         crops = model.crops("train", self.batch, steps)
         classifier.train()
         for number, crop in enumerate(model.progress(crops, steps, f"finetune of {model.kind}")):
             for group in adam.param_groups:
-                group["lr"] = group["scale"] * self.rate(number, steps)
+                group["lr"] = group["scale"] * self.rate(number, steps, lr)
             images, targets = mix(model.normalise(crop.images), labels[crop.index].to(model.device))
             logits = classifier(images)
             loss = -(targets * logits.log_softmax(1)).sum(1).mean()
@@ -81,9 +93,9 @@ class Finetune(Evaluation):
         yield Result("train_loss", sum(last) / len(last))
         yield Result("top1", (given == right).double())
 
-    def rate(self, step: int, steps: int) -> float:
+    def rate(self, step: int, steps: int, lr: float) -> float:
         """The learning rate of an update: warm-up, then half a cosine to zero."""
-        peak = self.lr * self.batch / LR_BATCH
+        peak = lr * self.batch / LR_BATCH
         warmup = round(self.warmup * steps)
         if step < warmup:
             return peak * (step + 1) / (warmup + 1)
@@ -120,18 +132,16 @@ class Finetune(Evaluation):
             )
         return list(found.values())
 
-    def _mix(self, num_classes: int) -> Any:
+    def _mix(self, num_classes: int, epochs: int) -> Any:
         """Images and labels to mixed images and soft targets."""
         from timm.data.mixup import Mixup, mixup_target
 
-        if self.mixup or self.cutmix:
-            return Mixup(
-                self.mixup, self.cutmix, label_smoothing=self.smoothing, num_classes=num_classes
-            )
-        return lambda images, labels: (
-            images,
-            mixup_target(labels, num_classes, 1.0, self.smoothing),
-        )
+        long = epochs >= MIX_EPOCHS
+        mixup = MAE_MIXUP * long if self.mixup is None else self.mixup
+        cutmix = MAE_CUTMIX * long if self.cutmix is None else self.cutmix
+        if mixup or cutmix:
+            return Mixup(mixup, cutmix, label_smoothing=self.smoothing, num_classes=num_classes)
+        return lambda images, labels: (images, mixup_target(labels, num_classes, 1.0, self.smoothing))
 
 
 def make_classifier(encoder: Any, num_classes: int, drop_path: float) -> nn.Module:
