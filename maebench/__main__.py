@@ -1,0 +1,5 @@
+"""`python -m maebench` is the command `maebench`."""
+
+from maebench.cli import main
+
+main()
