@@ -56,7 +56,7 @@ def newest(folder: Path) -> dict[str, Any] | None:
 
 
 def load_newest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Tensors and manifest of the newest whole checkpoint; a damaged one is moved aside, said so."""
+    """Tensors and manifest of the newest whole checkpoint; a damaged one is moved aside."""
     for path in reversed(steps(folder)):
         try:
             return load(path)

@@ -122,7 +122,9 @@ def _look_up(cls: type[Component], name: str, context: Any) -> type[Component]:
             raise ValueError(
                 f"{cls.kind} {name!r} is claimed by {packages}: uninstall one of them to use it"
             )
-        raise ValueError(unknown(cls.kind, name, (context or {}).get("origins", {}).get(cls.kind) or names))
+        raise ValueError(
+            unknown(cls.kind, name, (context or {}).get("origins", {}).get(cls.kind) or names)
+        )
     if not issubclass(found, cls):
         raise ValueError(f"{cls.kind} {name!r} does not fit here: a {cls.name} is asked for")
     return found
@@ -158,7 +160,9 @@ def explain(error: ValidationError, where: str) -> ConfigError:
         message = item["msg"].removeprefix("Value error, ")
         given = item["input"]
         shown = "" if isinstance(given, dict | Component) else f", given {_short(given)!r}"
-        texts.append(f"{place or 'config'}: {message}{shown if item['type'] != 'value_error' else ''}")
+        texts.append(
+            f"{place or 'config'}: {message}{shown if item['type'] != 'value_error' else ''}"
+        )
     return ConfigError("; ".join(texts))
 
 

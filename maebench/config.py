@@ -72,7 +72,10 @@ class Optimiser(Options):
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first beta (MAE: 0.9)")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second beta (MAE: 0.95)")
     warmup: float = Field(
-        0.05, ge=0, lt=1, description="share of the steps with a rising rate (MAE: 40 of 800 epochs)"
+        0.05,
+        ge=0,
+        lt=1,
+        description="share of the steps with a rising rate (MAE: 40 of 800 epochs)",
     )
     min_lr: float = Field(0.0, ge=0, description="rate at the end, before scaling by the batch")
     clip: float | None = Field(None, gt=0, description="largest gradient norm; none: not clipped")
@@ -117,7 +120,7 @@ class RunConfig(Options):
     device: str = Field("auto", description="cpu, cuda or cuda:N; auto takes a GPU if there is one")
     limit: PositiveInt | None = Field(None, description="number of training images, class-balanced")
     evals: tuple[Evaluation, ...] = Field(
-        DEFAULT_EVALUATIONS,  # type: ignore[assignment]
+        DEFAULT_EVALUATIONS,  # type: ignore[arg-type]
         description="evaluations to run, separated by commas",
     )
     augment: Augment = Field(Augment(), description="crops and flips")
@@ -273,7 +276,9 @@ def read_options(options: Iterable[str], parts: Mapping[str, Any]) -> dict[str, 
         if not equals or not all(keys) or len(keys) > 2:
             raise ConfigError(f"-o {text!r}: write part.key=value, such as masking.aspect=0.5")
         if keys[0] not in {*RunConfig.model_fields, *parts}:
-            raise ConfigError(f"-o {text!r}: " + unknown("part", keys[0], {*RunConfig.model_fields, *parts}))
+            raise ConfigError(
+                f"-o {text!r}: " + unknown("part", keys[0], {*RunConfig.model_fields, *parts})
+            )
         layer = {keys[0]: value if len(keys) == 1 else {keys[1]: value}}
         settings = merge(settings, layer)
     return settings
@@ -296,7 +301,10 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"--config {file} is no YAML: {text}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"--config {file}: a mapping of settings is wanted, got {value!r}")
-    return {str(key).replace("-", "_") if key not in value.get("evals", ()) else key: v for key, v in value.items()}
+    return {
+        str(key).replace("-", "_") if key not in value.get("evals", ()) else key: v
+        for key, v in value.items()
+    }
 
 
 def short_hash(value: Any) -> str:

@@ -27,7 +27,7 @@ class PluginError(MaebenchError):
 
 
 def unknown(what: str, given: str, allowed: Iterable[str], where: str = "") -> str:
-    """The message for a name that does not exist: what was given, the nearest match, all there is."""
+    """The message for a name that does not exist: the nearest match and all there is."""
     names = sorted(allowed)
     near = difflib.get_close_matches(given, [n.split(" ")[0] for n in names], n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""

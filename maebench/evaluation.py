@@ -75,10 +75,21 @@ class Model(Protocol):
     Splits that the evaluation did not declare cannot be reached.
     """
 
-    name: str
-    kind: str  # "run", "untrained", "pixels" ...
-    device: str
-    artifacts: Path  # a folder for pictures
+    @property
+    def name(self) -> str:
+        """The model's name, as in tables."""
+
+    @property
+    def kind(self) -> str:
+        """Such as "run", "untrained", "pixels"."""
+
+    @property
+    def device(self) -> str:
+        """Where the model lies."""
+
+    @property
+    def artifacts(self) -> Path:
+        """A folder for pictures."""
 
     def features(self, split: str, layer: int | None = None, pool: str = "mean") -> Tensor:
         """Frozen features, float32 (N, D), on the CPU, cached; `layer=None` is after the last norm.
@@ -108,7 +119,7 @@ class Model(Protocol):
         """A copy of the encoder that may be trained; NotApplicable where there is none."""
 
     def reconstruct(self, images: Tensor, mask: Mask) -> Reconstruction:
-        """The model's guess at hidden patches of normalised images; NotApplicable without decoder."""
+        """The model's guess at hidden patches; NotApplicable without a decoder."""
 
     def masks(self, ids: Tensor, masking: Component | None = None, ratio: float = 0.75) -> Mask:
         """The common held-out masks: fixed by image id, the same for every model."""

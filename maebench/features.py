@@ -48,7 +48,9 @@ def features(
             model.encode_all(batch, layers)
             for batch in progress(images.whole(BATCH), total, f"features of {model.kind}")
         ]
-        found = {f"{at or 'last'}.{how}": torch.cat([p[at, how] for p in parts]) for at, how in parts[0]}
+        found = {
+            f"{at or 'last'}.{how}": torch.cat([p[at, how] for p in parts]) for at, how in parts[0]
+        }
         _write(path, found)
     value = found[f"{layer or 'last'}.{pool}"]
     if not bool(value.isfinite().all()):

@@ -83,7 +83,9 @@ class LoadedModel:
         Raises:
             ConfigError: images of another size, or a layer or pooling this model has not.
         """
-        return self.encode_all(images, () if layer is None else (layer,))[layer, pool_of(self, pool)]
+        return self.encode_all(images, () if layer is None else (layer,))[
+            layer, pool_of(self, pool)
+        ]
 
     @torch.no_grad()
     def encode_all(
@@ -113,9 +115,10 @@ class LoadedModel:
         """
         wanted = (self.facts["channels"], *self.config.size)
         if images.ndim != 4 or tuple(images.shape[1:]) != wanted:
+            shape = "x".join(map(str, wanted))
             raise ConfigError(
-                f"{self.name} was built for images of {'x'.join(map(str, wanted))} (channels x rows "
-                f"x columns), got {'x'.join(map(str, images.shape[1:]))}"
+                f"{self.name} was built for images of {shape} (channels x rows x columns), "
+                f"got {'x'.join(map(str, images.shape[1:]))}"
             )
 
     def decoder(self) -> Any:

@@ -23,7 +23,7 @@ class OpenTracker(Protocol):
 
 
 class Tracker(Component):
-    """Sends a run's numbers somewhere beside log.jsonl; one that raises is dropped with a warning."""
+    """Sends a run's numbers somewhere beside log.jsonl; one that raises is dropped."""
 
     kind: ClassVar[str] = "tracker"
 

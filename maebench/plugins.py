@@ -82,7 +82,9 @@ class Names:
         """The validation context by which `Component` reads names."""
         origins = {
             kind: [
-                name if self.origin(cls).package == "maebench" else f"{name} ({self.origin(cls).package})"
+                name
+                if self.origin(cls).package == "maebench"
+                else f"{name} ({self.origin(cls).package})"
                 for name, cls in names.items()
             ]
             for kind, names in self.table.items()
@@ -190,8 +192,8 @@ def _describe(
             problem = f"{caller.name}() must return a list of classes, got {returned!r}"
             return Plugin(name, package, version, problem)
         for cls in returned:
-            if problem := check_class(cls, base):
-                return Plugin(name, package, version, f"{caller.name}(): {problem}")
+            if wrong := check_class(cls, base):
+                return Plugin(name, package, version, f"{caller.name}(): {wrong}")
             classes.append(cls)
     if not classes:
         return Plugin(name, package, version, "it registers nothing: no hook returned a class")
@@ -199,7 +201,9 @@ def _describe(
 
 
 def _core(name: str) -> tuple[str, str]:
-    return ("maebench", importlib.metadata.version("maebench")) if name == "maebench" else (name, "")
+    return (
+        ("maebench", importlib.metadata.version("maebench")) if name == "maebench" else (name, "")
+    )
 
 
 def _without_clashes(found: Sequence[Plugin]) -> Names:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 import warnings
@@ -15,22 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from maebench import checkpoints, files, masking, runs
-from maebench.config import Optimiser, RunConfig
+from maebench.config import RunConfig
 from maebench.data.augment import Crops
 from maebench.data.images import Images, channel_statistics
 from maebench.errors import ConfigError, RunError
+from maebench.hardware import find_device, find_precision
 from maebench.masking.mask import Mask, View
 from maebench.objectives.objective import Batch, Inputs
+from maebench.optimise import learning_rate, parameter_groups
 from maebench.rng import Draws, isolated, permutation
+from maebench.teacher import Teacher
 
 # MAE, official code, main_pretrain.py: lr = blr * effective batch / 256
 LR_BATCH = 256
 # Writing checkpoints may take a twentieth of the time, however large the model.
 CHECKPOINT_SHARE = 20
-# From this width on bf16 beats fp32 on a CPU that has it (benchmarks/precision.py).
-BF16_WIDTH = 192
-# Of the teacher behind learned maskings; HPM uses .999 to .9999 (arXiv 2304.05919).
-TEACHER_DECAY = 0.999
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,10 @@ def prepare(
             f"objective {config.objective.name!r} needs labels, "
             f"dataset {config.dataset.name!r} has none"
         )
-    inputs = Inputs(about.channels, config.size, len(about.class_names) if about.labels is not None else 0)
-    model: Any = build(config, inputs)
+    inputs = Inputs(
+        about.channels, config.size, len(about.class_names) if about.labels is not None else 0
+    )
+    model = build(config, inputs)
     encoder = model.encoder
     check_needs(config, model)
     num_hidden = 0
@@ -170,7 +170,9 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
 
         for number, crop in enumerate(crops, done + 1):
             progress = (number - 1) / steps
-            lr = learning_rate(number - 1, steps, config.lr * config.batch / LR_BATCH, config.optimiser)
+            lr = learning_rate(
+                number - 1, steps, config.lr * config.batch / LR_BATCH, config.optimiser
+            )
             for group in adam.param_groups:
                 group["lr"] = lr
 
@@ -205,7 +207,10 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
             trackers = _track(trackers, step)
             if number == steps or now - saved > pause:
                 checkpoints.save(
-                    folder, number, state(model, teacher, adam, names), {"loss": loss, "total": steps}
+                    folder,
+                    number,
+                    state(model, teacher, adam, names),
+                    {"loss": loss, "total": steps},
                 )
                 saved = time.monotonic()
                 pause = max(config.machine.checkpoint_seconds, CHECKPOINT_SHARE * (saved - now))
@@ -238,7 +243,7 @@ def check_needs(config: RunConfig, model: Any) -> None:
         )
 
 
-def build(config: RunConfig, inputs: Inputs) -> nn.Module:
+def build(config: RunConfig, inputs: Inputs) -> Any:
     """The objective around its encoder at step 0: the same for one seed, whatever the masking.
 
     Raises:
@@ -253,7 +258,7 @@ def build(config: RunConfig, inputs: Inputs) -> nn.Module:
 def batches(
     num_images: int, batch: int, seed: int, done: int, steps: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Positions and epochs of every batch: epoch after epoch, each a permutation, none cut short."""
+    """Positions and epochs of every batch: epoch after epoch, each a permutation."""
     epoch_of, order = -1, torch.empty(0, dtype=torch.int64)
     for step in range(done, steps):
         place = torch.arange(step * batch, (step + 1) * batch)
@@ -333,77 +338,6 @@ class Normalise:
         return images * self.std + self.mean
 
 
-class Teacher:
-    """A slow copy of the model that learned maskings ask; checkpointed with the run."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model: Any = copy.deepcopy(model).requires_grad_(False).eval()
-
-    @torch.no_grad()
-    def follow(self, model: nn.Module, step: int) -> None:
-        """Moves towards the model; in the first steps faster, so that step 0 is soon forgotten."""
-        decay = min(TEACHER_DECAY, (1 + step) / (10 + step))
-        for mine, theirs in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
-            if mine.is_floating_point():
-                mine.lerp_(theirs.to(mine.dtype), 1 - decay)
-
-    def answers(self, images: Tensor, config: RunConfig, crop: Crops) -> dict[str, Callable[[], Tensor]]:
-        """What a view's lazy methods give for this very crop."""
-        return {
-            "attention": lambda: self.model.encoder.attention(images),
-            "teacher": lambda: self.model.encoder(images).patches,
-            "patch_loss": lambda: self._patch_loss(images, config, crop),
-        }
-
-    @torch.no_grad()
-    def _patch_loss(self, images: Tensor, config: RunConfig, crop: Crops) -> Tensor:
-        """The error of each patch when its random half of the image is hidden, (B, L)."""
-        grid = self.model.encoder.grid
-        length = grid[0] * grid[1]
-        scores = Draws(config.seed, "patch loss", crop.ids, crop.epoch).uniform(length)
-        first = masking.hide(scores, length // 2, grid)
-        second = masking.hide(first.hidden.logical_not().float(), length - length // 2, grid)
-        loss = torch.zeros_like(scores)
-        for mask in (first, second):
-            made = self.model.reconstruct(images, mask)
-            error = (made.prediction - made.target).square().mean(-1)
-            loss = torch.where(mask.hidden, error, loss)
-        return loss
-
-
-def parameter_groups(
-    model: Any, weight_decay: float
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """AdamW's two groups and the parameters' names in their order.
-
-    Vectors, biases and what the encoder names are not decayed; tokens are, as in the official
-    code (timm's add_weight_decay of 0.3.2).
-    """
-    spared = {f"encoder.{name}" for name in model.encoder.no_weight_decay()}
-    decayed, kept = [], []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            (kept if parameter.ndim <= 1 or name in spared else decayed).append((name, parameter))
-    groups = [
-        {"params": [p for _, p in decayed], "weight_decay": weight_decay},
-        {"params": [p for _, p in kept], "weight_decay": 0.0},
-    ]
-    return groups, [n for n, _ in [*decayed, *kept]]
-
-
-def learning_rate(step: int, steps: int, peak: float, optimiser: Optimiser) -> float:
-    """The rate of update `step` (from 0): linear warm-up, then half a cosine.
-
-    The official code starts at exactly 0, a wasted update; here the first is one part of warm-up.
-    """
-    warmup = round(optimiser.warmup * steps)
-    floor = optimiser.min_lr * peak
-    if step < warmup:
-        return peak * (step + 1) / (warmup + 1)
-    share = (step - warmup) / max(1, steps - warmup)
-    return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * share))
-
-
 def split(batch: Batch, size: int) -> list[Batch]:
     """The batch in parts of at most `size` images."""
     if size >= len(batch.ids):
@@ -440,7 +374,11 @@ def state(
 
 
 def restore(
-    folder: Path, model: nn.Module, teacher: Teacher | None, adam: torch.optim.Optimizer, names: list[str]
+    folder: Path,
+    model: nn.Module,
+    teacher: Teacher | None,
+    adam: torch.optim.Optimizer,
+    names: list[str],
 ) -> int:
     """Loads the newest whole checkpoint and gives its step; 0 where there is none."""
     found = checkpoints.load_newest(folder)
@@ -456,38 +394,6 @@ def restore(
     }
     adam.load_state_dict(content)
     return manifest["step"]
-
-
-def find_device(name: str) -> str:
-    """The device a name means; "auto" takes a GPU if there is one.
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
-        there = ", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
-        raise ConfigError(f"--device {name}: not here. There is: {there}") from error
-    return name
-
-
-def find_precision(name: str, device: str, width: int) -> str:
-    """fp32 or bf16; auto takes bf16 where the hardware has it and the model is wide enough."""
-    if name != "auto":
-        return name
-    if device == "cpu":
-        has = torch.backends.cpu.get_cpu_capability() == "AVX512" and _cpu_has_bf16()
-        return "bf16" if has and width >= BF16_WIDTH else "fp32"
-    return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"
-
-
-def _cpu_has_bf16() -> bool:
-    info = Path("/proc/cpuinfo")
-    return info.exists() and "avx512_bf16" in info.read_text()
 
 
 def open_trackers(plan: Plan) -> list[Any]:

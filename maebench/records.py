@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 FORMAT = 1
 COLUMNS = (
     *("model", "model_kind", "run", "dataset", "dataset_fingerprint", "split", "examples"),
-    *("skipped", "evaluation", "evaluation_version", "options", "metric", "where", "value", "low", "high"),
+    *(
+        "skipped",
+        "evaluation",
+        "evaluation_version",
+        "options",
+        "metric",
+        "where",
+        "value",
+        "low",
+        "high",
+    ),
     *("unit", "higher_is_better", "main", "status", "reason", "seed", "seconds", "device"),
     *("precision", "source", "package", "package_version", "maebench_version", "created"),
 )
@@ -46,7 +56,9 @@ def read(path: Path) -> list[Row]:
     return list(files.read_json(path)["rows"])
 
 
-def values(path: Path, row: Row) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+def values(
+    path: Path, row: Mapping[Any, Any]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
     """Image ids and per-example values of a row; None where its metric has none."""
     import numpy as np
 
@@ -55,7 +67,7 @@ def values(path: Path, row: Row) -> tuple[NDArray[np.int64], NDArray[np.float64]
         return (packed["ids"], packed[name]) if name in packed else None
 
 
-def value_name(row: Mapping[str, Any]) -> str:
+def value_name(row: Mapping[Any, Any]) -> str:
     """The name of a row's values in the .npz: the metric and what tells its rows apart."""
     where = ",".join(f"{k}={v}" for k, v in sorted(row["where"].items()) if k != "chosen")
     return f"{row['metric']}[{where}]"

@@ -99,7 +99,10 @@ def read_run(folder: Path) -> Run:
     if not (folder / "config.json").exists():
         raise RunError(f"{folder} holds no run: config.json is missing")
     content = files.read_json(folder / "config.json")
-    if not isinstance(content, dict) or not {"format", "config", "identity", "facts"} <= content.keys():
+    if (
+        not isinstance(content, dict)
+        or not {"format", "config", "identity", "facts"} <= content.keys()
+    ):
         raise RunError(f"{folder / 'config.json'} is no run's config")
     if content["format"] > FORMAT:
         raise RunError(f"{folder} was written by a newer maebench (format {content['format']})")
@@ -109,7 +112,9 @@ def read_run(folder: Path) -> Run:
 def all_runs(results: Path) -> list[Run]:
     """Every run under a results folder, the newest last."""
     folders = sorted((results / "runs").glob("*/config.json"))
-    return sorted((read_run(f.parent) for f in folders), key=lambda r: (r.content["created"], r.name))
+    return sorted(
+        (read_run(f.parent) for f in folders), key=lambda r: (r.content["created"], r.name)
+    )
 
 
 def find_run(results: Path, name: str) -> Run:
@@ -141,7 +146,9 @@ def environment() -> dict[str, Any]:
     import torch
 
     packages = {
-        d.metadata["Name"]: d.version for d in importlib.metadata.distributions() if d.metadata["Name"]
+        d.metadata["Name"]: d.version
+        for d in importlib.metadata.distributions()
+        if d.metadata["Name"]
     }
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {

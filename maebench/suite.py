@@ -108,7 +108,9 @@ class Subject:
 
     def features(self, split: str, layer: int | None = None, pool: str = "mean") -> Tensor:
         """Frozen features of a declared split, cached by content."""
-        return features(self.loaded, self.images(split), layer, pool_of(self.loaded, pool), self.show)
+        return features(
+            self.loaded, self.images(split), layer, pool_of(self.loaded, pool), self.show
+        )
 
     def normalise(self, images: Tensor) -> Tensor:
         """Pixels in 0..255 as the encoder takes them."""

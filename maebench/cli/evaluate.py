@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -24,7 +23,7 @@ from maebench.cli.settings import results_option
 @click.option("--again", is_flag=True, help="run it even if its result is there")
 @results_option
 def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
-    """Run one evaluation on models.
+    r"""Run one evaluation on models.
 
     MODEL is a run's name or folder, untrained:RUN or pixels:DATASET; it defaults to the newest
     run. `maebench list evaluations` shows names and options.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
@@ -30,7 +30,9 @@ def follow(plan: Plan, steps: Iterable[Step]) -> None:
     """Goes through pretraining and shows loss, images per second and the time left."""
     loss = rate = 0.0
     first = True
-    with bar("pretraining", plan.steps, "loss {task.fields[loss]:.4f} {task.fields[rate]:,.0f} images/s") as show:
+    with bar(
+        "pretraining", plan.steps, "loss {task.fields[loss]:.4f} {task.fields[rate]:,.0f} images/s"
+    ) as show:
         for step in steps:
             speed = step.images / max(step.seconds, 1e-9)
             loss = step.loss if first else REST * loss + (1 - REST) * step.loss
@@ -82,7 +84,8 @@ class bar:  # noqa: N801 - used as a function
             self.progress.start()
         return self
 
-    def __call__(self, done: int, **values: float) -> None:
+    def __call__(self, done: int, **values: Any) -> None:
+        """Shows how far it is."""
         if self.console.is_terminal:
             self.progress.update(self.task, completed=done, **values)
             return

@@ -13,7 +13,7 @@ from maebench.cli.settings import read, run_options
 @click.command("run")
 @run_options
 def run_command(**settings: Any) -> None:
-    """Pretrain one encoder, run the evaluations, print the table.
+    r"""Pretrain one encoder, run the evaluations, print the table.
 
     The same command again goes on where it stopped; when all is done it only prints the table.
 
@@ -39,7 +39,9 @@ def run_command(**settings: Any) -> None:
     results = plan.run.folder.parent.parent
     table = records.load_records(results)
     place = {str(path): i for i, path in enumerate(paths)}  # the order of --evals
-    table = table[table["file"].isin(place)].sort_values("file", key=lambda f: f.map(place), kind="stable")
+    table = table[table["file"].isin(place)].sort_values(
+        "file", key=lambda f: f.map(place), kind="stable"
+    )
     terminal.print_run(table, [model.name for model in models], plan)
     failed = table[table["status"] == "failed"]
     if not failed.empty:

@@ -11,7 +11,7 @@ import click
 from maebench.config import DEFAULT_EVALUATIONS, RunConfig, from_sources
 
 F = TypeVar("F", bound=Callable[..., Any])
-PRESET = ("image_size", "encoder", "budget", "batch", "lr")  # come from the data set
+PRESET = ("image_size", "encoder", "budget", "batch", "lr", "augment")  # come from the data set
 
 results_option = click.option(
     "--results", metavar="DIR", help="folder for results  [default: MAEBENCH_RESULTS or ./results]"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from maebench.component import Component
+
 
 @click.command("list")
 @click.argument("kind", default="")
@@ -26,7 +28,8 @@ def list_command(kind: str) -> None:
             click.echo(f"  {name}{colon}{package}\n      {cls.help()}")
             for key, field in cls.model_fields.items():
                 if key != cls.spec:
-                    click.echo(f"      -o {_part(chosen, name)}.{key}={_text(field.default)}  {field.description}")
+                    option = f"-o {_part(chosen, name)}.{key}={as_typed(field.default)}"
+                    click.echo(f"      {option}  {field.description}")
         for (kind_, name), packages in names.conflicts.items():
             if kind_ == chosen:
                 click.echo(f"  {name}  unusable: claimed by {' and '.join(packages)}")
@@ -38,8 +41,15 @@ def _part(kind: str, name: str) -> str:
     return name if kind == "evaluation" else kind
 
 
-def _text(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower() if value is None else str(value)
+def as_typed(value: object) -> str:
+    """A default as one would type it after -o."""
+    if value is None:
+        return "none"
+    if isinstance(value, tuple):
+        return ",".join(as_typed(v) for v in value) or "none"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value.changed() if isinstance(value, Component) else str(value)
 
 
 @click.command("plugins")

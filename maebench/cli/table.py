@@ -57,7 +57,7 @@ def table_command(
     for note in mixed(rows):
         click.echo(f"note: {note}", err=True)
     if form == "parquet" and out is not None:
-        files.write(Path(out), lambda beside: parquet(table.assign(**_texts(table)), beside))
+        files.write(Path(out), lambda beside: parquet(table, beside))
     elif form is not None or out is not None:
         text = render(table, form or "markdown", names)
         if out is not None:
@@ -68,9 +68,3 @@ def table_command(
         from maebench.report.terminal import print_table
 
         print_table(table)
-
-
-def _texts(table: object) -> dict[str, object]:
-    """Columns of dicts as text: Parquet wants one type."""
-    frame = table
-    return {"where": frame["where"].map(str)} if "where" in frame else {}  # type: ignore[index, operator]

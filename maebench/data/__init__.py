@@ -3,7 +3,45 @@
 from maebench.data.augment import Augment
 from maebench.data.dataset import Dataset, Request, preset_for
 from maebench.data.digits import Digits
+from maebench.data.folder import Folder
+from maebench.data.torchvision_sets import (
+    CIFAR10,
+    CIFAR100,
+    KMNIST,
+    MNIST,
+    STL10,
+    SVHN,
+    EMNISTLetters,
+    FashionMNIST,
+    Food101,
+    ImageNet,
+    Imagenette,
+    OxfordPets,
+)
 
-BUILT_IN: tuple[type[Dataset], ...] = (Digits,)
+BUILT_IN: tuple[type[Dataset], ...] = (
+    *(Digits, Folder, MNIST, FashionMNIST, KMNIST, EMNISTLetters, CIFAR10, CIFAR100, SVHN, STL10),
+    *(Food101, OxfordPets, Imagenette, ImageNet),
+)
 
-__all__ = ["BUILT_IN", "Augment", "Dataset", "Digits", "Request", "preset_for"]
+__all__ = [
+    "BUILT_IN",
+    "CIFAR10",
+    "CIFAR100",
+    "KMNIST",
+    "MNIST",
+    "STL10",
+    "SVHN",
+    "Augment",
+    "Dataset",
+    "Digits",
+    "EMNISTLetters",
+    "FashionMNIST",
+    "Folder",
+    "Food101",
+    "ImageNet",
+    "Imagenette",
+    "OxfordPets",
+    "Request",
+    "preset_for",
+]

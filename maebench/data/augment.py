@@ -5,6 +5,7 @@ B images, C channels, H W pixels in, h w pixels out.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -94,14 +95,16 @@ def crop_boxes(augment: Augment, draws: Draws, size: Tensor) -> Tensor:
     also over the edge.
 
     Args:
+        augment: the ranges.
+        draws: random numbers of these samples.
         size: rows and columns of each image, int64 (B, 2).
     """
     import torch
 
     height, width = size[:, :1].double(), size[:, 1:].double()
     area = height * width * _between(draws.uniform(TRIES).double(), *augment.scale)
-    low, high = (torch.tensor(a, dtype=torch.float64).log().item() for a in augment.aspect)
-    aspect = _between(draws.uniform(TRIES).double(), low, high).exp()
+    low, high = augment.aspect
+    aspect = _between(draws.uniform(TRIES).double(), math.log(low), math.log(high)).exp()
     w, h = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
     fits = (w > 0) & (h > 0) & (w <= width) & (h <= height)
     first = fits.int().argmax(1, keepdim=True)
@@ -164,8 +167,8 @@ def _weights(start: Tensor, length: Tensor, out: int, full: int, reach: int) -> 
     """How much each of `full` pixels gives to each of `out`, float32 (B, out, full).
 
     Output pixel i has its centre at start + (i + .5) * length / out; shrinking widens the kernel.
-    Pixels outside the box do not count, as in cropping first and resizing then; where the box
-    reaches over the edge of the image the edge is repeated.
+    Pixels outside the box do not count, as in cropping first and resizing then, but one that a
+    fractional box cuts through does; where the box reaches over the edge, the edge is repeated.
     """
     import torch
 
@@ -175,7 +178,7 @@ def _weights(start: Tensor, length: Tensor, out: int, full: int, reach: int) -> 
     centre = start + (torch.arange(out, device=start.device) + 0.5) * length / out
     distance = ((pixel[None, None] - centre[:, :, None]) / scale[:, :, None]).abs()
     weight = _cubic(distance)
-    inside = (pixel >= start) & (pixel <= start + length)
+    inside = (pixel > start - 0.5) & (pixel < start + length + 0.5)
     weight = weight * inside[:, None]
     weight = weight / weight.sum(-1, keepdim=True)
     if not reach:

@@ -89,4 +89,5 @@ def preset_for(image_size: tuple[int, int], num_images: int) -> dict[str, Any]:
     }
 
 
-GENTLE: dict[str, Any] = {"scale": (0.6, 1.0), "flip": False}  # characters: mirrored they are others
+# For characters: mirrored, or cut to a fifth, they are others.
+GENTLE: dict[str, Any] = {"scale": (0.6, 1.0), "flip": False}

@@ -2,60 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from maebench.data.augment import Augment, Crops, crop_boxes, crop_parameters, cut, resize
+from maebench.data.about import About, digest, identity
+from maebench.data.augment import Augment, Crops, crop_parameters, cut, resize
+from maebench.data.decode import unreadable
+from maebench.data.on_disk import BLOCK, OnDisk, by_threads, num_workers
 from maebench.errors import DataError
-from maebench.rng import Draws, permutation
+from maebench.rng import permutation
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
-    from PIL.Image import Image
     from torch import Tensor
 
 STATISTICS_SAMPLE = 2048  # images for mean and deviation: their standard error is below 0.1 %
 OnBadImage = Literal["fail", "skip"]
 
 
-@dataclass(frozen=True)
-class About:
-    """What is known of a split beside its pixels.
-
-    Args:
-        ids: int64 (N,), each image's number in the whole split, kept by subsets.
-        labels: int64 (N,) or None.
-        class_names: one name per class, in the order of the labels.
-        fingerprint: changes when the content does.
-        size: rows and columns every image is brought to.
-        channels: 1 or 3 (or what the source has).
-        skipped: names of images that could not be read and were left out.
-    """
-
-    ids: Tensor
-    labels: Tensor | None
-    class_names: tuple[str, ...]
-    fingerprint: str
-    size: tuple[int, int]
-    channels: int
-    skipped: tuple[str, ...] = ()
-
-    def at(self, index: Tensor) -> About:
-        """The same for a part of the split; the fingerprint covers which part."""
-        ids = self.ids[index]
-        labels = None if self.labels is None else self.labels[index]
-        mark = digest(self.fingerprint.encode(), ids.numpy().tobytes())
-        return replace(self, ids=ids, labels=labels, fingerprint=mark)
-
-
 class Images(Protocol):
     """A loaded split; `InMemory` and `OnDisk` are the two kinds."""
 
-    about: About
+    @property
+    def about(self) -> About:
+        """What is known beside the pixels."""
 
     def __len__(self) -> int:
         """The number of images."""
@@ -114,135 +86,6 @@ class InMemory:
         return InMemory(self.pixels[index], self.about.at(index))
 
 
-@dataclass(frozen=True)
-class OnDisk:
-    """A split that is too large for memory; crops are cut from the original files by workers."""
-
-    paths: tuple[Path, ...]
-    about: About
-    workers: int = 2
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def whole(self, batch: int) -> Iterator[Tensor]:
-        """All images in order, decoded by workers."""
-        from torch.utils.data import DataLoader
-
-        items = _Whole(self.paths, self.about)
-        yield from DataLoader(items, batch, num_workers=self.workers)
-
-    def pick(self, index: Sequence[int]) -> Tensor:
-        """Some images."""
-        import torch
-
-        items = _Whole(self.paths, self.about)
-        return torch.stack([items[int(i)] for i in index])
-
-    def crops(
-        self, plan: Iterable[tuple[Tensor, Tensor]], augment: Augment, seed: int, device: str
-    ) -> Iterator[Crops]:
-        """Augmented batches, cut by workers and moved to the device."""
-        from torch.utils.data import DataLoader
-
-        sampler = ([*zip(i.tolist(), e.tolist(), strict=True)] for i, e in plan)
-        items = _Cropped(self.paths, self.about, augment, seed)
-        loader = DataLoader(
-            items, batch_sampler=sampler, num_workers=self.workers, collate_fn=Crops.stack
-        )
-        for crops in loader:
-            yield crops.to(device)
-
-    def subset(self, index: Tensor) -> OnDisk:
-        """The images at these positions."""
-        return replace(
-            self, paths=tuple(self.paths[i] for i in index.tolist()), about=self.about.at(index)
-        )
-
-
-@dataclass(frozen=True)
-class _Whole:
-    """The map-style data set of whole images that workers read."""
-
-    paths: tuple[Path, ...]
-    about: About
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return fit(read_image(self.paths[index], self.about.channels), self.about.size)
-
-
-@dataclass(frozen=True)
-class _Cropped:
-    """The map-style data set of crops that workers cut; an item is (position, epoch)."""
-
-    paths: tuple[Path, ...]
-    about: About
-    augment: Augment
-    seed: int
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, item: tuple[int, int]) -> Crops:
-        import torch
-
-        index, epoch = torch.tensor(item[:1]), torch.tensor(item[1:])
-        pixels = to_tensor(read_image(self.paths[item[0]], self.about.channels))[None]
-        ids = self.about.ids[index]
-        size = torch.tensor([pixels.shape[2:]])
-        boxes, flips = crop_parameters(self.augment, self.seed, ids, epoch, size)
-        images = cut(pixels.float(), boxes, flips, self.about.size, self.augment.shift)
-        return Crops(images, index, ids, epoch, boxes, flips)
-
-
-def read_image(path: Path, channels: int) -> Image:
-    """A decoded image of one or three channels; gray, colour, palette and alpha are brought there.
-
-    Raises:
-        DataError: the file is no image or is cut off; names it.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            image.load()
-            if image.mode.startswith("I"):  # 16 bits of gray: PIL would clip them at 255
-                image = image.point(lambda v: v / 257).convert("L")
-            return image.convert("L" if channels == 1 else "RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error).replace(str(path), path.name)
-        raise DataError(
-            f"cannot read image {path}: {reason}. Remove it, or use --on-bad-image skip"
-        ) from error
-
-
-def to_tensor(image: Image) -> Tensor:
-    """The pixels of a gray or colour image, uint8 (C, H, W)."""
-    import numpy as np
-    import torch
-
-    pixels = np.array(image)  # a copy: torch wants memory it may write to
-    return torch.from_numpy(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1).copy())
-
-
-def fit(image: Image, size: tuple[int, int]) -> Tensor:
-    """The largest centred part of the wanted shape, resized (bicubic, antialiased), uint8 (C, H, W)."""
-    from PIL import Image as Pillow
-
-    width, height = image.size
-    scale = min(width / size[1], height / size[0])
-    w, h = size[1] * scale, size[0] * scale
-    left, top = (width - w) / 2, (height - h) / 2
-    if (width, height) != (size[1], size[0]):
-        image = image.resize(
-            (size[1], size[0]), Pillow.Resampling.BICUBIC, box=(left, top, left + w, top + h)
-        )
-    return to_tensor(image)
-
-
 def from_files(
     paths: Sequence[Path],
     labels: Sequence[int] | None,
@@ -254,60 +97,95 @@ def from_files(
     memory_limit: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Images:
-    """A split from image files: decoded once where it fits into `memory_limit` bytes, else read on demand.
+    """A split from image files: decoded once where it fits into memory, else read on demand.
+
+    Args:
+        paths: the files in their order; an image's id is its position here, skipped or not.
+        labels: one per file, or None.
+        class_names: one per class.
+        root: the folder that names are given relative to.
+        size: rows and columns every image is brought to.
+        channels: 1 or 3.
+        on_bad_image: "fail" or "skip".
+        memory_limit: bytes up to which a split is decoded into memory.
+        progress: called with (done, total).
 
     Raises:
         DataError: no image can be read, or one is bad and `on_bad_image` is "fail".
     """
     import torch
 
-    in_memory = len(paths) * channels * size[0] * size[1] <= memory_limit
-    good: list[int] = []
-    skipped: list[str] = []
-    decoded: list[Tensor] = []
-    for i, path in enumerate(paths):
-        if in_memory or on_bad_image == "skip":
-            try:
-                image = fit(read_image(path, channels), size)
-            except DataError:
-                if on_bad_image == "fail":
-                    raise
-                skipped.append(str(path.relative_to(root)))
-                continue
-            if in_memory:
-                decoded.append(image)
-        good.append(i)
-        progress(i + 1, len(paths))
-    if not good:
-        raise DataError(f"no image in {root} can be read ({len(skipped)} files were tried)")
-    kept = [paths[i] for i in good]
     about = About(
-        ids=torch.arange(len(kept)),
-        labels=None if labels is None else torch.tensor([labels[i] for i in good]),
+        ids=torch.arange(len(paths)),
+        labels=None if labels is None else torch.tensor(list(labels), dtype=torch.int64),
         class_names=tuple(class_names),
         fingerprint="",
         size=size,
         channels=channels,
-        skipped=tuple(skipped),
     )
+    in_memory = len(paths) * channels * size[0] * size[1] <= memory_limit
+    good = list(range(len(paths)))
+    skipped: list[str] = []
+    pixels = torch.empty((len(paths) if in_memory else 0, channels, *size), dtype=torch.uint8)
+    if in_memory or on_bad_image == "skip":
+        good = []
+        for i, image in enumerate(by_threads(paths, about)):
+            if isinstance(image, DataError):
+                if on_bad_image == "fail":
+                    raise image
+                skipped.append(paths[i].relative_to(root).as_posix())
+            else:
+                if in_memory:
+                    pixels[len(good)] = image
+                good.append(i)
+            progress(i + 1, len(paths))
+    if not good:
+        raise DataError(f"no image in {root} can be read ({len(skipped)} files were tried)")
+    about = replace(about.at(torch.tensor(good)), skipped=tuple(skipped))
+    kept = tuple(paths[i] for i in good)
+    names = [path.relative_to(root).as_posix() for path in kept]
     if in_memory:
-        return in_memory_images(torch.stack(decoded), about)
+        return in_memory_images(pixels[: len(good)], about, names)
     # Reading every byte of a large set takes hours: names and sizes stand for the content.
-    listing = "\n".join(f"{p.relative_to(root)} {p.stat().st_size}" for p in kept)
-    mark = digest(listing.encode(), _label_bytes(about.labels), repr(size).encode())
-    return OnDisk(tuple(kept), replace(about, fingerprint=mark))
+    listing = [f"{name} {_bytes(path)}" for name, path in zip(names, kept, strict=True)]
+    mark = digest(*identity(about), _joined(listing))
+    return OnDisk(kept, replace(about, fingerprint=mark), num_workers())
+
+
+def _bytes(path: Path) -> int:
+    """The size of a file, which a data set's own list may name though it is missing."""
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _joined(names: Sequence[str]) -> bytes:
+    """Names as bytes; a file system may hold names that are no text, but no zero."""
+    return "\0".join(names).encode(errors="surrogateescape")
 
 
 def from_arrays(
-    pixels: np.ndarray, labels: np.ndarray | None, class_names: Sequence[str], size: tuple[int, int] | None
+    pixels: np.ndarray,
+    labels: np.ndarray | None,
+    class_names: Sequence[str],
+    size: tuple[int, int] | None,
 ) -> InMemory:
-    """A split from an array uint8 (N, H, W) or (N, C, H, W), resized where `size` differs."""
+    """A split from an array.
+
+    Args:
+        pixels: uint8 (N, H, W) or (N, C, H, W).
+        labels: integers (N,), or None.
+        class_names: one per class.
+        size: rows and columns to resize to where they differ; None keeps the array's.
+    """
     import torch
 
     images = torch.from_numpy(pixels[:, None] if pixels.ndim == 3 else pixels)
     if size is not None and size != tuple(images.shape[2:]):
-        parts = [resize(part.float(), size) for part in images.split(1024)]
-        images = torch.cat([(p + 0.5).clamp(0, 255).to(torch.uint8) for p in parts])
+        # in parts: in floating point the whole takes many times the memory of the result
+        parts = (resize(part.float(), size) for part in images.split(BLOCK))
+        images = torch.cat([(part + 0.5).clamp(0, 255).to(torch.uint8) for part in parts])
     about = About(
         ids=torch.arange(len(images)),
         labels=None if labels is None else torch.from_numpy(labels.astype("int64")),
@@ -319,11 +197,10 @@ def from_arrays(
     return in_memory_images(images.contiguous(), about)
 
 
-def in_memory_images(pixels: Tensor, about: About) -> InMemory:
-    """A split in memory with the fingerprint of its pixels and labels."""
-    mark = digest(
-        repr(tuple(pixels.shape)).encode(), pixels.numpy().tobytes(), _label_bytes(about.labels)
-    )
+def in_memory_images(pixels: Tensor, about: About, names: Sequence[str] = ()) -> InMemory:
+    """A split in memory with the fingerprint of its pixels, labels, ids and file names."""
+    content = pixels.numpy().data.cast("B")
+    mark = digest(*identity(about), _joined(names), content)
     return InMemory(pixels, replace(about, fingerprint=mark))
 
 
@@ -331,6 +208,11 @@ def limited(images: Images, limit: int, seed: int = 0) -> Images:
     """A class-balanced part of `limit` images, the same for every run.
 
     Each class gives the same number (or all it has); of the rest, the first in the seeded order.
+
+    Args:
+        images: the training split.
+        limit: how many to keep.
+        seed: of the order in which a class gives its images.
 
     Raises:
         DataError: `limit` is more than there is.
@@ -357,36 +239,25 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
     import torch
 
     index = permutation(len(images), 0, "statistics")[:STATISTICS_SAMPLE].sort().values
-    pixels = images.pick(index.tolist()).double() / 255
-    deviation, mean = torch.std_mean(pixels, dim=(0, 2, 3))
-    deviation = torch.where(deviation > 0, deviation, 1.0)  # one colour only: nothing to scale
-    return tuple(round(v, 6) for v in mean.tolist()), tuple(round(v, 6) for v in deviation.tolist())
-
-
-def digest(*parts: bytes) -> str:
-    """Twenty hex digits that stand for these bytes."""
-    mark = hashlib.blake2b(digest_size=10)
-    for part in parts:
-        mark.update(len(part).to_bytes(8) + part)
-    return mark.hexdigest()
-
-
-def _label_bytes(labels: Tensor | None) -> bytes:
-    return b"" if labels is None else labels.numpy().tobytes()
+    parts = images.pick(index.tolist()).split(BLOCK)  # in float64 all at once are gigabytes
+    count = sum(part[:, 0].numel() for part in parts)
+    total = torch.stack([part.double().sum((0, 2, 3)) for part in parts]).sum(0)
+    squares = torch.stack([part.double().square().sum((0, 2, 3)) for part in parts]).sum(0)
+    mean = total / count
+    deviation = ((squares - count * mean.square()).clamp(min=0) / max(1, count - 1)).sqrt()
+    means, deviations = ([round(v, 6) for v in x.tolist()] for x in (mean / 255, deviation / 255))
+    return tuple(means), tuple(v or 1.0 for v in deviations)  # 0: one colour, nothing to scale
 
 
 __all__ = [
     "About",
-    "Draws",
     "Images",
     "InMemory",
+    "OnBadImage",
     "OnDisk",
     "channel_statistics",
-    "crop_boxes",
     "digest",
-    "fit",
     "from_arrays",
     "from_files",
     "limited",
-    "read_image",
 ]

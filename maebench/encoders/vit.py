@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def default_patch(image_size: tuple[int, int]) -> int:
-    """A patch size that gives 4x4 to 14x14 patches: 2 px to 8 px images, 4 to 32, 8 to 96, else 16."""
+    """The side of a patch: 2 for images up to 8 px, 4 up to 32, 8 up to 96, 16 above."""
     side = max(image_size)
     return 2 if side <= 8 else 4 if side <= 32 else 8 if side <= 96 else 16
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +45,7 @@ class VisionTransformer(nn.Module):
         self.depth = options.depth
         self.prefix = 1 + options.registers
 
-        self.patch_embed = nn.Module()
+        self.patch_embed: Any = nn.Module()
         self.patch_embed.proj = nn.Conv2d(channels, D, patch, patch)
         self.cls_token = nn.Parameter(torch.empty(1, 1, D))
         if options.registers:
@@ -54,7 +54,9 @@ class VisionTransformer(nn.Module):
         self.pos_embed = nn.Parameter(
             torch.cat([torch.zeros(1, D), positions_LD])[None], requires_grad=False
         )
-        self.blocks = nn.ModuleList(make_block(D, options.heads, options.mlp_ratio) for _ in range(self.depth))
+        self.blocks = nn.ModuleList(
+            make_block(D, options.heads, options.mlp_ratio) for _ in range(self.depth)
+        )
         self.norm = norm_layer(D)
         initialise(self)
 
@@ -77,9 +79,10 @@ class VisionTransformer(nn.Module):
         x_BND = self._embed(images, None)
         for block in self.blocks[:-1]:
             x_BND = block(x_BND)
-        attn = self.blocks[-1].attn
-        x_BND = self.blocks[-1].norm1(x_BND)
-        B, N, D = x_BND.shape
+        last: Any = self.blocks[-1]
+        attn = last.attn
+        x_BND = last.norm1(x_BND)
+        B, N, _ = x_BND.shape
         q_BGNE, k_BGNE, _ = (
             attn.qkv(x_BND).view(B, N, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         )
@@ -131,12 +134,12 @@ class VisionTransformer(nn.Module):
 
 
 def make_block(width: int, heads: int, mlp_ratio: float = 4.0) -> Block:
-    """timm's pre-norm block as the masked autoencoder uses it."""
+    """Timm's pre-norm block as the masked autoencoder uses it."""
     return Block(width, heads, mlp_ratio, qkv_bias=True, norm_layer=norm_layer)
 
 
-def choose_attention(blocks: nn.ModuleList, x_BND: Tensor) -> None:
-    """Sets fused or explicit attention, whichever was measured faster for this device and length."""
+def choose_attention(blocks: Any, x_BND: Tensor) -> None:
+    """Sets fused or explicit attention, whichever was measured faster for this device."""
     bf16 = x_BND.dtype == torch.bfloat16 or torch.is_autocast_enabled(x_BND.device.type)
     fused = x_BND.device.type != "cpu" or (not bf16 and x_BND.shape[1] > EXPLICIT_UP_TO)
     for block in blocks:
@@ -173,7 +176,9 @@ def sincos_positions(grid: tuple[int, int], width: int) -> Tensor:
         *(torch.arange(g, dtype=torch.float64) for g in grid), indexing="ij"
     )
     halves = [
-        torch.cat([(axis.flatten()[:, None] * omega).sin(), (axis.flatten()[:, None] * omega).cos()], 1)
+        torch.cat(
+            [(axis.flatten()[:, None] * omega).sin(), (axis.flatten()[:, None] * omega).cos()], 1
+        )
         for axis in (columns, rows)
     ]
     return torch.cat(halves, 1).float()

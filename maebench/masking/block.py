@@ -26,10 +26,16 @@ class Block(Masking):
 
     name: ClassVar[str] = "block"
     smallest: float = Field(
-        16 / 196, gt=0, le=1, description="smallest rectangle as a share of all patches (BEiT: 16 of 196)"
+        16 / 196,
+        gt=0,
+        le=1,
+        description="smallest rectangle as a share of all patches (BEiT: 16 of 196)",
     )
     aspect: float = Field(
-        0.3, gt=0, le=1, description="flattest rectangle: height over width from this to its inverse"
+        0.3,
+        gt=0,
+        le=1,
+        description="flattest rectangle: height over width from this to its inverse",
     )
 
     def scores(self, view: View) -> Tensor:

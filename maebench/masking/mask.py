@@ -127,12 +127,12 @@ class Masking(Component):
         """Refuses a grid or count that this strategy cannot do, with a ConfigError."""
 
     def scores(self, view: View) -> Tensor:
-        """One score per patch (or unit), float32 (B, L); the `view.num_hidden` highest are hidden."""
+        """One score per patch (or unit), float32 (B, L); the highest are hidden."""
         raise NotImplementedError(f"{type(self).__name__} has no scores(view)")
 
 
 def count_hidden(length: int, ratio: float, grid: tuple[int, int] | None = None) -> int:
-    """How many of `length` patches a ratio hides, exactly: L minus round-half-up of L * (1 - ratio).
+    """How many of L patches a ratio hides: exactly L minus round-half-up of L * (1 - ratio).
 
     Done in fractions of the ratio as it is written: int(100 * (1 - .9)) in floats is 9, not 10.
 

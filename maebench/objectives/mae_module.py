@@ -41,7 +41,7 @@ class MaskedAutoencoder(nn.Module):
         H, W = inputs.image_size
         self.cell = (H // self.grid[0], W // self.grid[1])
         D = size.width
-        decoder = nn.Module()
+        decoder: Any = nn.Module()
         decoder.decoder_embed = nn.Linear(encoder.width, D)
         decoder.mask_token = nn.Parameter(torch.empty(1, 1, D))
         decoder.decoder_blocks = nn.ModuleList(make_block(D, size.heads) for _ in range(size.depth))
@@ -51,8 +51,8 @@ class MaskedAutoencoder(nn.Module):
             sincos_positions(self.grid, D)[None], requires_grad=False
         )
         initialise(decoder)
-        self.decoder = decoder
-        self.encoder = encoder
+        self.decoder: Any = decoder
+        self.encoder: Any = encoder
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The loss: mean over images and hidden patches of the squared error."""
@@ -68,7 +68,9 @@ class MaskedAutoencoder(nn.Module):
         prediction_BLT = self._decode(images, mask).float()
         target_BLT = self.target(images)
         if not self.normalised:
-            return Reconstruction(prediction_BLT, target_BLT, "pixels", prediction_BLT, "as predicted")
+            return Reconstruction(
+                prediction_BLT, target_BLT, "pixels", prediction_BLT, "as predicted"
+            )
         mean_BL1, std_BL1 = statistics_from_seen(patchify(images, self.patch), mask)
         return Reconstruction(
             prediction_BLT,
@@ -141,9 +143,11 @@ def statistics_from_seen(patches_BLT: Tensor, mask: Mask) -> tuple[Tensor, Tenso
     variance, mean = torch.var_mean(patches_BLT, dim=-1)
     own_BL2 = torch.stack([mean, (variance + VARIANCE_EPS).sqrt()], -1)
     h, w = mask.grid
-    places = torch.stack(
-        torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij"), -1
-    ).view(-1, 2).to(patches_BLT)
+    places = (
+        torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij"), -1)
+        .view(-1, 2)
+        .to(patches_BLT)
+    )
     weight_BLK = torch.cdist(places, places)[:, mask.seen].permute(1, 0, 2).pow(-2)
     own = weight_BLK.isinf()
     weight_BLK = torch.where(own.any(-1, keepdim=True), own.to(weight_BLK), weight_BLK)

@@ -1,0 +1,1 @@
+"""What people read: the table, at a terminal or in a file, and pictures."""

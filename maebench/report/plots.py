@@ -25,4 +25,3 @@ def loss_curve(run: runs.Run, path: Path) -> None:
     axes.set_ylim(bottom=min(0.0, float(loss.min())))
     axes.legend()
     files.write(path, lambda beside: figure.savefig(beside, format="png", dpi=120))
-

@@ -43,7 +43,7 @@ def headlines(rows: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
     return chosen[picked | ~grids.astype(bool)]
 
 
-def number(row: Mapping[str, Any]) -> str:
+def number(row: Mapping[Any, Any]) -> str:
     """A value with its interval in its unit, such as `81.9 [80.1, 83.6]`."""
     if row["status"] != "ok":
         return str(row["status"])
@@ -54,7 +54,7 @@ def number(row: Mapping[str, Any]) -> str:
     return f"{text} [{row['low'] * scale:.{digits}f}, {row['high'] * scale:.{digits}f}]"
 
 
-def column(row: Mapping[str, Any], all_metrics: bool) -> str:
+def column(row: Mapping[Any, Any], all_metrics: bool) -> str:
     """An evaluation's column: its name, options that are not default, metric and unit."""
     where = ", ".join(f"{k}={v}" for k, v in row["where"].items() if k not in ("chosen",))
     name = row["options"] + (f" {where}" if all_metrics and where else "")
@@ -66,7 +66,9 @@ def by_model(rows: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
     shown = headlines(rows, metric).sort_values("created", kind="stable")
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for row in shown.to_dict("records"):
-        cells.setdefault((row["model"], row["dataset"]), {})[column(row, metric is not None)] = number(row)
+        cells.setdefault((row["model"], row["dataset"]), {})[column(row, metric is not None)] = (
+            number(row)
+        )
     table = pd.DataFrame([{"model": m, "dataset": d, **c} for (m, d), c in cells.items()])
     return table.fillna("")
 
@@ -117,9 +119,7 @@ def differences(rows: pd.DataFrame, model: str, other: str) -> list[tuple[str, I
         same = main[(main["model"] == other) & (main["options"] == row["options"])]
         if same.empty or row["status"] != "ok" or same.iloc[0]["status"] != "ok":
             continue
-        mine, theirs = (
-            records.values(Path(r["file"]), r) for r in (row, same.iloc[0].to_dict())
-        )
+        mine, theirs = (records.values(Path(r["file"]), r) for r in (row, same.iloc[0].to_dict()))
         if mine is not None and theirs is not None:
             found.append((column(row, False), paired_difference(*mine, *theirs), row["unit"]))
     return found
@@ -166,7 +166,9 @@ def parquet(table: pd.DataFrame, path: Path) -> None:
         import pyarrow  # noqa: F401
     except ImportError as error:
         raise MaebenchError("parquet needs pyarrow: pip install 'maebench[parquet]'") from error
-    table.to_parquet(path)
+    # a column of dicts is no type Parquet knows: they go as text
+    texts = {c: table[c].map(str) for c in table.columns if c == "where"}
+    table.assign(**texts).to_parquet(path)
 
 
 def _no_formula(cell: Any) -> Any:

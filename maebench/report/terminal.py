@@ -64,7 +64,9 @@ def print_run(rows: pd.DataFrame, models: list[str], plan: Plan) -> None:
         "so close together in pixels that they are hard to beat; what masking taught the encoder "
         "is its distance to the untrained one."
     )
-    for row in rows[rows["status"] != "ok"].drop_duplicates(["model", "evaluation"]).to_dict("records"):
+    for row in (
+        rows[rows["status"] != "ok"].drop_duplicates(["model", "evaluation"]).to_dict("records")
+    ):
         say(f"  {row['evaluation']} of {row['model_kind']}: {row['status']}: {row['reason']}")
     for row in rows[(rows["skipped"] > 0)].drop_duplicates("dataset").to_dict("records"):
         say(f"  {row['skipped']} unreadable images were left out: see facts in config.json")

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import ClassVar
 
-from maebench import Evaluation, Masking, Metric, Model, Result, View, hookimpl
 from pydantic import Field
+
+from maebench import Evaluation, Masking, Metric, Model, Result, View, hookimpl
 
 
 class Checkerboard(Masking):

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from maebench import Evaluation, MaebenchError, Metric, Model, Result
 from pydantic import Field, PositiveFloat, PositiveInt
+
+from maebench import Evaluation, MaebenchError, Metric, Model, Result
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,15 +41,21 @@ class Finetune(Evaluation):
     }
 
     epochs: PositiveInt | None = Field(
-        None, description="passes over train; none: 300,000 images, at least 5 and at most 20 passes"
+        None,
+        description="passes over train; none: 300,000 images, at least 5 and at most 20 passes",
     )
     batch: PositiveInt = Field(64, multiple_of=2, description="images per update, even for mixup")
     lr: PositiveFloat | None = Field(
-        None, description="learning rate per 256 images; none: 5e-4 from width 768 up, else 1 / width"
+        None,
+        description="learning rate per 256 images; none: 5e-4 from width 768 up, else 1 / width",
     )
     weight_decay: float = Field(0.05, ge=0, description="AdamW's decay")
-    layer_decay: float = Field(0.75, gt=0, le=1, description="learning rate of a layer over the next's")
-    drop_path: float = Field(0.1, ge=0, lt=1, description="rate of dropped branches in the last block")
+    layer_decay: float = Field(
+        0.75, gt=0, le=1, description="learning rate of a layer over the next's"
+    )
+    drop_path: float = Field(
+        0.1, ge=0, lt=1, description="rate of dropped branches in the last block"
+    )
     mixup: float | None = Field(
         None, ge=0, description="mixup's alpha, 0 for off; none: 0.8 from 50 epochs up, else off"
     )
@@ -141,7 +148,10 @@ class Finetune(Evaluation):
         cutmix = MAE_CUTMIX * long if self.cutmix is None else self.cutmix
         if mixup or cutmix:
             return Mixup(mixup, cutmix, label_smoothing=self.smoothing, num_classes=num_classes)
-        return lambda images, labels: (images, mixup_target(labels, num_classes, 1.0, self.smoothing))
+        return lambda images, labels: (
+            images,
+            mixup_target(labels, num_classes, 1.0, self.smoothing),
+        )
 
 
 def make_classifier(encoder: Any, num_classes: int, drop_path: float) -> nn.Module:

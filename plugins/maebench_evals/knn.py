@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from maebench import Evaluation, MaebenchError, Metric, Model, Result
 from pydantic import Field, PositiveInt
+
+from maebench import Evaluation, MaebenchError, Metric, Model, Result
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,9 +31,13 @@ class KNN(Evaluation):
         ),
     }
 
-    k: tuple[PositiveInt, ...] = Field((1, 5, 10, 20, 50), description="numbers of neighbours to try")
+    k: tuple[PositiveInt, ...] = Field(
+        (1, 5, 10, 20, 50), description="numbers of neighbours to try"
+    )
     pool: Literal["mean", "cls"] = Field("mean", description="which token is the feature")
-    layer: PositiveInt | None = Field(None, description="block to take features after; none: the end")
+    layer: PositiveInt | None = Field(
+        None, description="block to take features after; none: the end"
+    )
 
     def run(self, model: Model) -> Iterator[Result]:
         """Yields the whole grid of k, the one chosen on train marked."""

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from maebench import Evaluation, Metric, Model, Result
 from pydantic import Field, PositiveFloat, PositiveInt
+
+from maebench import Evaluation, Metric, Model, Result
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +40,9 @@ class LinearProbe(Evaluation):
         description="penalties to try",
     )
     pool: Literal["mean", "cls"] = Field("mean", description="which token is the feature")
-    layer: PositiveInt | None = Field(None, description="block to take features after; none: the end")
+    layer: PositiveInt | None = Field(
+        None, description="block to take features after; none: the end"
+    )
     epochs: PositiveInt = Field(20, description="passes over train")
     steps: PositiveInt = Field(1000, description="least number of updates")
     batch: PositiveInt = Field(2048, description="images per update")
@@ -83,7 +86,8 @@ class LinearProbe(Evaluation):
             x_ND, y_N, l2, num_classes, self.batch, ((step, rate[step]) for step in shown), draws
         )
         parts = [
-            (part @ weight_GDC + bias_GC[:, None]).argmax(2).cpu() for part in test.split(self.batch)
+            (part @ weight_GDC + bias_GC[:, None]).argmax(2).cpu()
+            for part in test.split(self.batch)
         ]
         import torch
 
@@ -101,7 +105,8 @@ def train_heads(
 ) -> tuple[Tensor, Tensor]:
     """Weights (G, D, C) and biases (G, C) of one logistic regression per penalty.
 
-    `steps` gives the number and the rate of each update. The gradient is written down: softmax minus one-hot, which is cheaper than autograd here.
+    `steps` gives the number and the rate of each update. The gradient is written down, softmax
+    minus one-hot, which is cheaper than autograd here.
     """
     import torch
 

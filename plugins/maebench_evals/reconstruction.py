@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import Field
+
 from maebench import (
     Evaluation,
     MaebenchError,
@@ -19,7 +21,6 @@ from maebench import (
     patchify,
     unpatchify,
 )
-from pydantic import Field
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +53,9 @@ class ReconstructionQuality(Evaluation):
     name: ClassVar[str] = "reconstruction"
     splits: ClassVar[tuple[str, ...]] = ("test",)
     metrics: ClassVar[dict[str, Metric]] = {
-        "r2": Metric("share of the hidden targets' variance explained", "", True, None, 1, True, True),
+        "r2": Metric(
+            "share of the hidden targets' variance explained", "", True, None, 1, True, True
+        ),
         "psnr": Metric("peak signal to noise ratio of hidden pixels", "dB", True, None, 100),
         "ssim": Metric("structural similarity around hidden pixels", "", True, -1, 1),
     }
@@ -73,7 +76,9 @@ class ReconstructionQuality(Evaluation):
         how = ""
         steps = -(-len(images) // BATCH)
         with torch.no_grad():
-            for part in model.progress(images.whole(BATCH), steps, f"reconstruction of {model.kind}"):
+            for part in model.progress(
+                images.whole(BATCH), steps, f"reconstruction of {model.kind}"
+            ):
                 mask = model.masks(ids[done : done + len(part)], self.masking, self.ratio)
                 normal = model.normalise(part)
                 made = model.reconstruct(normal, mask)
@@ -107,7 +112,9 @@ class ReconstructionQuality(Evaluation):
         hidden = hidden_pixels(mask, normal)
         guess = None
         if made.pixels is not None:
-            guess = torch.where(hidden, unpatchify(made.pixels, mask.grid, patch_of(mask, normal)), normal)
+            guess = torch.where(
+                hidden, unpatchify(made.pixels, mask.grid, patch_of(mask, normal)), normal
+            )
         yield "model", made.prediction, guess
         for name, fill in (("mean-colour", mean_colour), ("interpolation", interpolation)):
             filled = torch.where(hidden, fill(normal, hidden), normal)

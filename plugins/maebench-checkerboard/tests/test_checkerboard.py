@@ -7,11 +7,12 @@ import sys
 
 import pytest
 import torch
+from maebench_checkerboard import Checkerboard
+
 from maebench import View
 from maebench.masking import hide
 from maebench.plugins import installed
 from maebench.rng import Draws
-from maebench_checkerboard import Checkerboard
 
 
 def maebench(*arguments, results):

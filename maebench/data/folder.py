@@ -1,0 +1,287 @@
+"""What a folder of images holds: which are train and test, their labels, what suits them."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from maebench.data.dataset import Dataset, Request, preset_for
+from maebench.encoders.vit import default_patch
+from maebench.errors import DataError
+
+if TYPE_CHECKING:
+    from maebench.data.images import Images
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+HEADERS = 64  # images whose header is read: a median of so many is near enough for a size
+LARGEST = 224  # what papers train photographs at; larger images are made smaller
+TEST_SHARE = 5  # one image in five of a class is test
+SPLIT_SEED = 0  # of that choice: never the run's, for all runs report on the same images
+
+Groups = Mapping[str, list[Path]]  # class -> its images; "" where there are no classes
+
+
+class Folder(Dataset):
+    """Your own images: a folder with train/ and test/, class folders, or images alone.
+
+    `folder:PATH` reads one of three layouts; folders in train/ or PATH are the classes.
+
+    - train/ and test/ (or val/), each with class folders, or each with images alone. Where there
+      are both, test/ is the test split and val/ is not used.
+    - class folders: a fifth of each class, chosen once and for all, is the test split.
+    - images alone, without labels: a fifth of them is the test split.
+
+    Hidden files and files of other kinds are ignored; the images of a class may lie in folders
+    below its own.
+    """
+
+    name: ClassVar[str] = "folder"
+    spec: ClassVar[str | None] = "path"
+    path: Path = Field(
+        description="folder with train/ and test/ (or val/), with class folders, or of images"
+    )
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _not_empty(cls, value: Any) -> Any:
+        if value == "":
+            raise ValueError("give the folder after the colon, as in folder:PATH")
+        return value
+
+    @field_validator("path", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        """A run may be evaluated from another working directory."""
+        return value.expanduser().absolute()
+
+    def load(self, request: Request) -> Images:
+        """One split; gray where the images looked at are all gray, else in colour."""
+        from maebench.data.images import from_files
+
+        layout = read_layout(self.path)
+        look = look_at(layout)
+        split = layout.train if request.split == "train" else layout.test
+        return from_files(
+            split.paths,
+            split.labels,
+            layout.class_names,
+            self.path,
+            request.image_size or (look.side, look.side),
+            look.channels,
+            request.on_bad_image,
+            request.memory_limit,
+            request.progress,
+        )
+
+    def preset(self) -> dict[str, Any]:
+        """By the size of up to 64 images and the number of them."""
+        layout = read_layout(self.path)
+        return suited(layout, look_at(layout))
+
+    def notes(self) -> list[str]:
+        """What the preset chose."""
+        layout = read_layout(self.path)
+        look = look_at(layout)
+        chosen = suited(layout, look)
+        count = len(layout.train.paths) + len(layout.test.paths)
+        patch = default_patch((look.side, look.side))
+        unused = "; val/ is not used" if layout.unused_val else ""
+        return [
+            f"folder: {count:,} images of about {look.height}x{look.width}: "
+            f"image size {look.side}, {chosen['encoder']}, patch {patch}, "
+            f"{chosen['budget']}, batch {chosen['batch']}{unused}"
+        ]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The files of a split and their labels, or None for none."""
+
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is train and what is test, and the names of the classes."""
+
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+    unused_val: bool = False
+
+
+@dataclass(frozen=True)
+class Look:
+    """What headers say of train: median rows and columns, and the number of channels."""
+
+    height: int
+    width: int
+    channels: int
+
+    @property
+    def side(self) -> int:
+        """The square to train at: the shorter side, in whole patches of the default size."""
+        shorter = min(self.height, self.width, LARGEST)
+        patch = default_patch((shorter, shorter))
+        return patch * max(2, int(shorter / patch + 0.5))  # one patch cannot be partly hidden
+
+
+def read_layout(root: Path) -> Layout:
+    """The splits of a folder; their order does not depend on the file system.
+
+    Raises:
+        DataError: no such folder, no image, or labels that do not fit together.
+    """
+    if not root.is_dir():
+        problem = "is a file, no folder" if root.exists() else "does not exist"
+        raise DataError(f"folder:{root} {problem}")
+    held_out = [root / name for name in ("test", "val") if (root / name).is_dir()]
+    given = (root / "train").is_dir() and bool(held_out)
+    if given:
+        train, test = by_class(root / "train"), by_class(held_out[0])
+        _check(root / "train", train, held_out[0], test)
+    else:
+        groups = by_class(root)
+        _check(root, groups, root, groups)
+        train, test = divided(root, groups)
+    labels = None if "" in train else {name: label for label, name in enumerate(train)}
+    return Layout(
+        _split(train, labels),
+        _split(test, labels),
+        tuple(labels or ()),
+        unused_val=given and len(held_out) == 2,
+    )
+
+
+def by_class(folder: Path) -> Groups:
+    """Images by the name of their class folder, or under "" where there is none.
+
+    Raises:
+        DataError: no image, a class folder without one, or images beside class folders.
+    """
+    entries = sorted(_entries(folder), key=lambda entry: entry.name)
+    here = [entry for entry in entries if _is_image(entry.name) and entry.is_file()]
+    below = {entry.name: images_below(entry) for entry in entries if entry.is_dir()}
+    filled = [name for name, paths in below.items() if paths]
+    if not here and not filled:
+        raise DataError(f"{folder} holds no image ({' '.join(SUFFIXES)})")
+    if here and filled:
+        raise DataError(
+            f"{folder} holds both images ({here[0].name}) and class folders ({filled[0]}): "
+            "put each image into a class folder, or choose a folder of one kind"
+        )
+    if here:
+        return {"": here}
+    if len(filled) < len(below):
+        empty = next(name for name in below if name not in filled)
+        raise DataError(f"class folder {folder / empty} holds no image: fill it or take it away")
+    return below
+
+
+def images_below(folder: Path) -> list[Path]:
+    """All images in a folder and the folders below it, sorted by name."""
+    found = []
+    for place, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place, name) for name in files if _is_image(name)]
+    return sorted(found, key=lambda path: path.as_posix())
+
+
+def divided(root: Path, groups: Groups) -> tuple[Groups, Groups]:
+    """Train and test: a fifth of each class is test, and one at least where there are two.
+
+    Raises:
+        DataError: no class has two images.
+    """
+    from maebench.rng import permutation
+
+    train, test = {}, {}
+    for name, paths in groups.items():
+        order = permutation(len(paths), SPLIT_SEED, f"folder split/{name}").tolist()
+        count = max(1, round(len(paths) / TEST_SHARE)) if len(paths) > 1 else 0
+        held = set(order[:count])
+        train[name] = [path for i, path in enumerate(paths) if i not in held]
+        test[name] = [path for i, path in enumerate(paths) if i in held]
+    if not any(test.values()):
+        raise DataError(f"{root} has one image of a kind: two are needed for train and test")
+    return train, test
+
+
+def look_at(layout: Layout) -> Look:
+    """Sizes and channels of up to 64 evenly chosen images of train, those that can be read.
+
+    Raises:
+        DataError: none of them can be read.
+    """
+    from maebench.data.decode import read_header
+
+    paths = layout.train.paths
+    count = min(HEADERS, len(paths))
+    chosen = [paths[i * len(paths) // count] for i in range(count)]
+    headers, problem = [], None
+    for path in chosen:
+        try:
+            headers.append(read_header(path))
+        except DataError as error:  # `load` deals with it, by --on-bad-image
+            problem = error
+    if not headers:
+        raise DataError(f"none of {count} images looked at can be read; the last: {problem}")
+    heights, widths, gray = zip(*headers, strict=True)
+    return Look(
+        round(statistics.median(heights)), round(statistics.median(widths)), 1 if all(gray) else 3
+    )
+
+
+def suited(layout: Layout, look: Look) -> dict[str, Any]:
+    """Settings for images of this size and number."""
+    return preset_for((look.side, look.side), len(layout.train.paths))
+
+
+def _split(groups: Groups, labels: Mapping[str, int] | None) -> Split:
+    pairs = [(path, name) for name, paths in groups.items() for path in paths]
+    paths = tuple(path for path, _ in pairs)
+    return Split(paths, None if labels is None else tuple(labels[name] for _, name in pairs))
+
+
+def _check(train_folder: Path, train: Groups, test_folder: Path, test: Groups) -> None:
+    """Refuses labels that do not fit together.
+
+    Raises:
+        DataError: one class, a class of test that train has not, or labels in one split only.
+    """
+    if "" not in train and len(train) == 1:
+        raise DataError(
+            f"{train_folder} has one class folder, {next(iter(train))!r}, and one label tells "
+            "nothing apart: give the path of that folder, or take its images out of it"
+        )
+    if ("" in train) != ("" in test):
+        bare, labelled = (train_folder, test_folder)[:: 1 if "" in train else -1]
+        raise DataError(f"{labelled} has class folders, {bare} has none: labels are all or none")
+    unknown = sorted(test.keys() - train.keys())
+    if unknown:
+        raise DataError(
+            f"class folder {test_folder / unknown[0]}: train has no such class, it has "
+            + ", ".join(train)
+        )
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    try:
+        yield from (path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        _refuse(error)
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"cannot list folder {error.filename}: {error.strerror}") from error
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(SUFFIXES)

@@ -1,0 +1,185 @@
+"""How a split that is too large for memory is read: from its files, ahead of time, by workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maebench.data.about import About
+from maebench.data.augment import Augment, Crops, crop_parameters
+from maebench.data.decode import crop, fit, read_image
+from maebench.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MOST_WORKERS = 8  # each holds three batches of crops: 0.5 GB for 256 of 224x224
+BLOCK = 256  # images handed to threads at once: what is still read after an error or Ctrl-C
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """A split that is too large for memory; crops are cut from the original files by workers.
+
+    Args:
+        paths: the image files.
+        about: what is known beside the pixels.
+        workers: processes that read; 0 reads in this one.
+    """
+
+    paths: tuple[Path, ...]
+    about: About
+    workers: int = 2
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def whole(self, batch: int) -> Iterator[Tensor]:
+        """All images in order, decoded by workers.
+
+        Raises:
+            DataError: an image cannot be read; names it.
+        """
+        import torch
+
+        order = (part.tolist() for part in torch.arange(len(self)).split(batch))
+        yield from _by_workers(_Whole(self.paths, self.about), order, self.workers)
+
+    def pick(self, index: Sequence[int]) -> Tensor:
+        """Some images.
+
+        Raises:
+            DataError: an image cannot be read; names it.
+        """
+        import torch
+
+        images = []
+        for image in by_threads([self.paths[int(i)] for i in index], self.about):
+            if isinstance(image, DataError):
+                raise image
+            images.append(image)
+        return torch.stack(images)
+
+    def crops(
+        self, plan: Iterable[tuple[Tensor, Tensor]], augment: Augment, seed: int, device: str
+    ) -> Iterator[Crops]:
+        """Augmented batches, cut by workers and moved to the device.
+
+        Raises:
+            DataError: an image cannot be read; names it.
+        """
+        batches = ([*zip(i.tolist(), e.tolist(), strict=True)] for i, e in plan)
+        items = _Cropped(self.paths, self.about, augment, seed)
+        for crops in _by_workers(items, batches, self.workers):
+            yield crops.to(device)
+
+    def subset(self, index: Tensor) -> OnDisk:
+        """The images at these positions."""
+        return replace(
+            self, paths=tuple(self.paths[i] for i in index.tolist()), about=self.about.at(index)
+        )
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """What a worker makes of a batch of positions: whole images, or the error to raise."""
+
+    paths: tuple[Path, ...]
+    about: About
+
+    def __getitems__(self, index: list[int]) -> Tensor | DataError:
+        import torch
+
+        channels, size = self.about.channels, self.about.size
+        try:
+            return torch.stack([fit(read_image(self.paths[i], channels), size) for i in index])
+        except DataError as error:
+            return error
+
+
+@dataclass(frozen=True)
+class _Cropped:
+    """What a worker makes of a batch of (position, epoch): crops, or the error to raise."""
+
+    paths: tuple[Path, ...]
+    about: About
+    augment: Augment
+    seed: int
+
+    def __getitems__(self, batch: list[tuple[int, int]]) -> Crops | DataError:
+        try:
+            return Crops.stack([self._crop(*item) for item in batch])
+        except DataError as error:
+            return error
+
+    def _crop(self, position: int, epoch: int) -> Crops:
+        import torch
+
+        image = read_image(self.paths[position], self.about.channels)
+        index, epochs = torch.tensor([position]), torch.tensor([epoch])
+        ids = self.about.ids[index]
+        size = torch.tensor([[image.height, image.width]])
+        boxes, flips = crop_parameters(self.augment, self.seed, ids, epochs, size)
+        top, left, height, width = boxes[0].int().tolist()
+        pixels = crop(image, (top, left, height, width), bool(flips), self.about.size)
+        return Crops(pixels, index, ids, epochs, boxes, flips)
+
+
+def _by_workers(items: Any, batches: Iterable[list[Any]], workers: int) -> Iterator[Any]:
+    """`items.__getitems__` of each batch, in order, made ahead by processes.
+
+    Errors come back as values: torch would wrap one into a page of a worker's traceback.
+    """
+    import torch
+    from torch.utils.data import DataLoader
+
+    loader = DataLoader(
+        items,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        generator=torch.Generator(),  # its own: the global state is left as found
+    )
+    try:
+        for made in loader:
+            if isinstance(made, DataError):
+                raise made
+            yield made
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        raise DataError(
+            "a process that reads images was killed, mostly for want of memory or of shared "
+            f"memory (/dev/shm): a smaller --batch needs less. {error}"
+        ) from error
+
+
+def _as_it_is(made: Any) -> Any:
+    return made
+
+
+def by_threads(paths: Sequence[Path], about: About) -> Iterator[Tensor | DataError]:
+    """Each image at the split's size, in order, or why it cannot be read.
+
+    Threads, not processes: they start at once, and PIL decodes beside Python.
+    """
+
+    def read(path: Path) -> Tensor | DataError:
+        try:
+            return fit(read_image(path, about.channels), about.size)
+        except DataError as error:
+            return error
+
+    with ThreadPoolExecutor(num_workers()) as pool:
+        for start in range(0, len(paths), BLOCK):
+            yield from pool.map(read, paths[start : start + BLOCK])
+
+
+def num_workers() -> int:
+    """As many as this process may use cores, up to a limit of memory."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None  # not on macOS
+    return min(MOST_WORKERS, len(allowed) if allowed else os.cpu_count() or 1)

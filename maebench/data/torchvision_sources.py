@@ -1,0 +1,151 @@
+"""What torchvision calls each of its data sets, and which files that one wants.
+
+torchvision takes seconds to import, so its classes stand here as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from maebench.data.dataset import GENTLE, preset_for
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split.
+
+    Args:
+        options: what torchvision's class is called with.
+        files: what must lie below --data-dir; "a|b" where either will do.
+    """
+
+    options: Mapping[str, Any]
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set comes from.
+
+    Args:
+        cls: the class in torchvision.datasets.
+        holds: the attributes of its object that hold images (or their paths) and labels, or the
+            one that holds pairs of them.
+        size: rows and columns; of photographs, those that the papers train at.
+        num_train: number of training images.
+        train: the split to learn from.
+        test: the split to report on.
+        gentle: whether images are characters, which a strong crop or a mirror makes others.
+    """
+
+    cls: str
+    holds: tuple[str, ...]
+    size: tuple[int, int]
+    num_train: int
+    train: Part
+    test: Part
+    gentle: bool = False
+
+    def preset(self) -> dict[str, Any]:
+        """Settings that suit it."""
+        found = preset_for(self.size, self.num_train)
+        return {**found, "augment": GENTLE} if self.gentle else found
+
+
+def _idx(cls: str, num_train: int, train: str, test: str, **options: str) -> Source:
+    train_part, test_part = (
+        Part(
+            {**options, "train": name == train},
+            tuple(
+                f"{name}-{what}|{name}-{what}.gz"
+                for what in ("images-idx3-ubyte", "labels-idx1-ubyte")
+            ),
+        )
+        for name in (train, test)
+    )
+    return Source(cls, (), (28, 28), num_train, train_part, test_part, gentle=True)
+
+
+def _cifar(cls: str, folder: str, train: tuple[str, ...], test: str, meta: str) -> Source:
+    # torchvision checks the files of both splits, whichever is asked for
+    files = tuple(f"{folder}/{name}" for name in (*train, test, meta))
+    train_part, test_part = (Part({"train": wanted}, files) for wanted in (True, False))
+    return Source(cls, ("data", "targets"), (32, 32), 50_000, train_part, test_part)
+
+
+def _split(train: str, test: str, *files: str) -> tuple[Part, Part]:
+    """Two parts that differ in `split`; "{}" in a file's name stands for it."""
+    train_part, test_part = (
+        Part({"split": name}, tuple(file.format(name) for file in files)) for name in (train, test)
+    )
+    return train_part, test_part
+
+
+SOURCES: Mapping[str, Source] = {
+    "mnist": _idx("MNIST", 60_000, "train", "t10k"),
+    "fashion-mnist": _idx("FashionMNIST", 60_000, "train", "t10k"),
+    "kmnist": _idx("KMNIST", 60_000, "train", "t10k"),
+    "emnist-letters": _idx(
+        "EMNIST", 124_800, "emnist-letters-train", "emnist-letters-test", split="letters"
+    ),
+    "cifar10": _cifar(
+        "CIFAR10",
+        "cifar-10-batches-py",
+        tuple(f"data_batch_{i}" for i in range(1, 6)),
+        "test_batch",
+        "batches.meta",
+    ),
+    "cifar100": _cifar("CIFAR100", "cifar-100-python", ("train",), "test", "meta"),
+    "svhn": Source(
+        "SVHN",
+        ("data", "labels"),
+        (32, 32),
+        73_257,
+        *_split("train", "test", "{}_32x32.mat"),
+        gentle=True,
+    ),
+    "stl10": Source(
+        "STL10",
+        ("data", "labels"),
+        (96, 96),
+        5_000,
+        *_split(
+            "train",
+            "test",
+            *(f"stl10_binary/{name}_X.bin" for name in ("train", "test", "unlabeled")),
+            *(f"stl10_binary/{name}_y.bin" for name in ("train", "test")),
+        ),
+    ),
+    "food101": Source(
+        "Food101",
+        ("_image_files", "_labels"),
+        (224, 224),
+        75_750,
+        *_split("train", "test", "food-101/images", "food-101/meta/{}.json"),
+    ),
+    "oxford-pets": Source(
+        "OxfordIIITPet",
+        ("_images", "_labels"),
+        (224, 224),
+        3_680,
+        *_split("trainval", "test", "oxford-iiit-pet/images", "oxford-iiit-pet/annotations/{}.txt"),
+    ),
+    "imagenette": Source(
+        "Imagenette", ("_samples",), (160, 160), 9_469, *_split("train", "val", "{}")
+    ),
+    "imagenet": Source(
+        "ImageNet",
+        ("samples",),
+        (224, 224),
+        1_281_167,
+        *_split(
+            "train",
+            "val",
+            "meta.bin|ILSVRC2012_devkit_t12.tar.gz",
+            "{0}|ILSVRC2012_img_{0}.tar",
+        ),
+    ),
+}
+PRESETS: Mapping[str, dict[str, Any]] = {name: s.preset() for name, s in SOURCES.items()}

@@ -1,0 +1,40 @@
+"""How weights are updated: AdamW's groups and the rate of each step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from maebench.config import Optimiser
+
+
+def parameter_groups(model: Any, weight_decay: float) -> tuple[list[dict[str, Any]], list[str]]:
+    """AdamW's two groups and the parameters' names in their order.
+
+    Vectors, biases and what the encoder names are not decayed; tokens are, as in the official
+    code (timm's add_weight_decay of 0.3.2).
+    """
+    spared = {f"encoder.{name}" for name in model.encoder.no_weight_decay()}
+    decayed: list[tuple[str, Any]] = []
+    kept: list[tuple[str, Any]] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (kept if parameter.ndim <= 1 or name in spared else decayed).append((name, parameter))
+    groups = [
+        {"params": [p for _, p in decayed], "weight_decay": weight_decay},
+        {"params": [p for _, p in kept], "weight_decay": 0.0},
+    ]
+    return groups, [n for n, _ in [*decayed, *kept]]
+
+
+def learning_rate(step: int, steps: int, peak: float, optimiser: Optimiser) -> float:
+    """The rate of update `step` (from 0): linear warm-up, then half a cosine.
+
+    The official code starts at exactly 0, a wasted update; here the first is one part of warm-up.
+    """
+    warmup = round(optimiser.warmup * steps)
+    floor = optimiser.min_lr * peak
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    share = (step - warmup) / max(1, steps - warmup)
+    return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * share))

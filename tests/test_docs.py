@@ -1,0 +1,68 @@
+"""The documentation speaks of the code as it is."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from maebench.cli import COMMANDS
+from maebench.config import RunConfig
+from maebench.plugins import HOOKS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+
+
+def generator():
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_is_what_the_code_says_now():
+    assert generator().generate() == REFERENCE, "run python docs/generate.py"
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_has_a_heading_with_its_signature(hook):
+    base = HOOKS[hook].__name__
+    assert f"### {hook}() -> list[type[{base}]]" in REFERENCE
+
+
+@pytest.mark.parametrize("name", RunConfig.FLAGS)
+def test_every_flag_of_run_is_in_the_reference(name):
+    help_text = REFERENCE.split("### maebench run")[1].split("### maebench pretrain")[0]
+    assert f"--{name.replace('_', '-')} " in help_text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_in_the_readme(command):
+    assert f"maebench {command}" in README
+
+
+def test_the_readme_shows_the_third_party_package_whole():
+    folder = ROOT / "plugins" / "maebench-checkerboard"
+    for name in ("maebench_checkerboard.py", "pyproject.toml"):
+        assert (folder / name).read_text(encoding="utf-8").strip() in README, name
+
+
+def test_every_link_in_the_readme_leads_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+
+
+def test_every_benchmark_that_a_comment_names_exists():
+    sources = [*ROOT.glob("maebench/**/*.py"), *ROOT.glob("plugins/**/*.py")]
+    named = {
+        name
+        for source in sources
+        for name in re.findall(r"benchmarks/\w+\.py", source.read_text(encoding="utf-8"))
+    }
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
