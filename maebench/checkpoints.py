@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import warnings
 from collections.abc import Mapping
@@ -24,12 +25,17 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[
     Raises:
         RunError: the disk is full; the checkpoints before stay.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path = folder / f"step-{step:09d}"
+    path = folder / folder_name(step)
 
     def fill(beside: Path) -> None:
-        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, beside / STATE)
+        whole = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
+        try:
+            save_file(whole, beside / STATE)
+        except SafetensorError as error:  # a full disk, which is no OSError there
+            raise OSError(str(error)) from error
         manifest = {
             "step": step,
             "sha256": files.sha256(beside / STATE),
@@ -50,9 +56,28 @@ def steps(folder: Path) -> list[Path]:
 
 
 def newest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of the newest checkpoint, unchecked; None where there is none."""
-    found = steps(folder)
-    return files.read_json(found[-1] / MANIFEST) if found else None
+    """The manifest of the newest checkpoint that has a readable one; weights are not checked."""
+    for path in reversed(steps(folder)):
+        with contextlib.suppress(RunError):
+            return read_manifest(path)
+    return None
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of one checkpoint.
+
+    Raises:
+        RunError: it is missing, cut off, or speaks of another step than its folder.
+    """
+    manifest = files.read_json(path / MANIFEST)
+    if not isinstance(manifest, dict) or path.name != folder_name(manifest.get("step")):
+        raise RunError(f"checkpoint {path} is damaged: its manifest names another step")
+    return manifest
+
+
+def folder_name(step: object) -> str:
+    """The folder of a step's checkpoint; names sort as steps do."""
+    return f"step-{step:09d}" if isinstance(step, int) else ""
 
 
 def load_newest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -77,7 +102,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    manifest = files.read_json(path / MANIFEST)
+    manifest = read_manifest(path)
     try:
         if files.sha256(path / STATE) != manifest.get("sha256"):
             raise RunError(f"checkpoint {path} is damaged: its bytes are not those written")
@@ -88,11 +113,13 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def weights_hash(tensors: Mapping[str, Tensor]) -> str:
     """Twenty hex digits of names, shapes and values."""
+    import torch
+
     mark = hashlib.blake2b(digest_size=10)
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
         mark.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-        mark.update(value.view(-1).float().numpy().tobytes())
+        mark.update(value.view(-1).view(torch.uint8).numpy().tobytes())
     return mark.hexdigest()
 
 

@@ -7,6 +7,7 @@ the table and the row in the docs.
 from __future__ import annotations
 
 import json
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -47,7 +48,8 @@ class Options(BaseModel):
             return value
         for key in value:
             if key not in cls.model_fields:
-                raise ValueError(unknown("option", key, cls.model_fields))
+                where = cls.name if issubclass(cls, Component) else ""
+                raise ValueError(unknown("option", str(key), cls.model_fields, where))
         return {key: _from_text(cls.model_fields.get(key), item) for key, item in value.items()}
 
 
@@ -136,6 +138,8 @@ def check_class(cls: object, base: type[Component]) -> str | None:
         return f"{cls!r} is not a subclass of maebench.{base.__name__}"
     if "name" in cls.model_fields:
         return f"{cls.__name__}.name must be a ClassVar: name: ClassVar[str] = ..."
+    if cls.kind != base.kind:
+        return f"{cls.__name__}.kind must stay {base.kind!r}, got {cls.kind!r}"
     if not cls.name:
         return f"{cls.__name__} has no name: add name: ClassVar[str] = ..."
     if ":" in cls.name or "," in cls.name or " " in cls.name:
@@ -152,23 +156,29 @@ def check_class(cls: object, base: type[Component]) -> str | None:
     return None
 
 
+_SCALARS = ("bool", "float", "int", "str")  # how pydantic names a union's members
+
+
 def explain(error: ValidationError, where: str) -> ConfigError:
     """Pydantic's findings as one line: what, where, what was given, what is allowed."""
-    texts = []
+    found: dict[str, list[str]] = {}
+    given: dict[str, str] = {}
     for item in error.errors(include_url=False):
         place = ".".join([where, *(str(p) for p in item["loc"] if not _is_tag(p))]).strip(".")
         message = item["msg"].removeprefix("Value error, ")
-        given = item["input"]
-        shown = "" if isinstance(given, dict | Component) else f", given {_short(given)!r}"
-        texts.append(
-            f"{place or 'config'}: {message}{shown if item['type'] != 'value_error' else ''}"
-        )
+        found.setdefault(place, []).append(message[:1].lower() + message[1:])
+        if item["type"] != "value_error" and not isinstance(item["input"], dict | Component):
+            given[place] = f", given {_short(item['input'])!r}"
+    # several messages for one place are the members of a union: any of them would do
+    texts = [f"{p or 'config'}: {' or '.join(m)}{given.get(p, '')}" for p, m in found.items()]
     return ConfigError("; ".join(texts))
 
 
 def _is_tag(part: object) -> bool:
-    """Pydantic puts the name of a validating function into a place; a user never wrote it."""
-    return isinstance(part, str) and "[" in part
+    """Pydantic puts the names of types and validators into a place; a user never wrote them."""
+    return isinstance(part, str) and bool(
+        re.search(r"^(constrained-|function-)|\[|^(int|float)$", part)
+    )
 
 
 def _short(value: object) -> str:

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from maebench.component import Component, Options, explain
+from maebench.component import Component, Options, explain, parse
 from maebench.data.augment import Augment
 from maebench.data.dataset import MEMORY_LIMIT_GB, Dataset, Request
 from maebench.data.splits import Splits
@@ -46,7 +46,9 @@ class Budget(Options):
     def _read(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        match = re.fullmatch(r"\s*(epochs|steps)\s*=\s*([0-9]*\.?[0-9]+)\s*", value)
+        match = re.fullmatch(
+            r"\s*(epochs|steps)\s*=\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*", value
+        )
         if not match:
             raise ValueError(f"write epochs=N or steps=N, given {value!r}")
         return {"unit": match[1], "amount": match[2]}
@@ -56,7 +58,8 @@ class Budget(Options):
         return str(self)
 
     def __str__(self) -> str:
-        return f"{self.unit}={self.amount:g}"
+        # exactly: two lengths never have one text, and the text can be read back
+        return f"{self.unit}={int(self.amount) if self.amount.is_integer() else self.amount}"
 
     def steps(self, num_images: int, batch: int) -> int:
         """The number of updates; an epoch's last batch is filled from the next epoch."""
@@ -106,7 +109,7 @@ class RunConfig(Options):
     on_bad_image: Literal["fail", "skip"] = Field(
         "fail", description="what to do with an image that cannot be read"
     )
-    image_size: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
+    image_size: tuple[PositiveInt, PositiveInt] = Field(
         (8, 8), description="pixels of a side, or rows,columns"
     )
     encoder: Encoder = Field("vit-nano", description="what is pretrained")  # type: ignore[assignment]
@@ -154,20 +157,19 @@ class RunConfig(Options):
     @classmethod
     def _square(cls, value: Any) -> Any:
         """One number for a side is both sides; "32x64" and "32,64" are rows and columns."""
-        size = value.get("image_size") if isinstance(value, dict) else None
-        if isinstance(size, str) and "x" in size:
-            size = size.replace("x", ",")
-        if isinstance(size, str) and size.isdigit():
-            size = int(size)
-        if isinstance(size, int):
-            size = (size, size)
-        return {**value, "image_size": size} if size is not None else value
+        if not isinstance(value, dict) or value.get("image_size") is None:
+            return value
+        size = value["image_size"]
+        if isinstance(size, str):
+            if not re.fullmatch(r"\s*\d+\s*([x,]\s*\d+\s*)?", size):
+                raise ValueError(f"image_size: write N or H,W, given {size!r}")
+            size = [int(part) for part in re.split("[x,]", size)]
+            size = size[0] if len(size) == 1 else size
+        return {**value, "image_size": (size, size) if isinstance(size, int) else size}
 
     @property
     def size(self) -> tuple[int, int]:
         """Rows and columns of the images."""
-        if isinstance(self.image_size, int):
-            return (self.image_size, self.image_size)
         return self.image_size
 
     def splits(self) -> Splits:
@@ -194,13 +196,21 @@ class RunConfig(Options):
         unused = set() if self.objective.hides else {"masking", "ratio"}
         settings = self.model_dump(mode="json", include=set(self.IDENTITY) - unused)
         parts = {"dataset", "encoder", "objective", "masking"} - unused
+        if (
+            self.dataset.spec
+        ):  # where a folder lies does not count: the fingerprint of its content does
+            settings["dataset"].pop(self.dataset.spec)
         versions = {part: getattr(self, part).version for part in sorted(parts)}
         return {**settings, "versions": versions, "data": fingerprint, "precision": precision}
 
 
 def with_preset(settings: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
     """The settings over the preset of their data set, which gives what they leave out."""
-    dataset = Dataset.model_validate(settings.get("dataset", "digits"), context=names)
+    # an option without a name, as in -o objective.target=pixels, is one of the default part
+    parts = ("dataset", "objective", "masking")
+    defaults = {part: RunConfig.model_fields[part].default for part in parts}
+    settings = merge(defaults, settings)
+    dataset = parse(Dataset, settings["dataset"], names, "dataset")
     wanted = {"image_size", "encoder", "budget", "batch", "lr", "augment"}
     if wanted <= settings.keys() and _named(settings["encoder"]):
         return {**settings, "dataset": dataset}
@@ -217,15 +227,26 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     for layer in layers:
         for key, value in layer.items():
             before = merged.get(key)
-            if isinstance(value, str) and isinstance(before, Mapping) and "name" not in before:
-                value = {"name": value}  # -o masking.aspect=... under --masking block
-            if isinstance(value, Mapping) and isinstance(before, str):
-                before = {"name": before}
+            if isinstance(value, Mapping) or isinstance(before, Mapping):
+                # -o masking.aspect=... and --masking block speak of one part
+                value, before = _as_mapping(key, value), _as_mapping(key, before)
             if isinstance(value, Mapping) and isinstance(before, Mapping):
                 other = "name" in value and value["name"] != before.get("name", value["name"])
                 value = dict(value) if other else merge(before, value)
             merged[key] = value
     return merged
+
+
+def _as_mapping(key: str, value: Any) -> Any:
+    """A text as the mapping that it stands for: a component's name, or a budget."""
+    if not isinstance(value, str) or key in ("augment", "optimiser", "machine"):
+        return value
+    if key != "budget":
+        return {"name": value}
+    try:
+        return dict(Budget.model_validate(value))
+    except ValidationError:
+        return value  # validation of the whole will say what is wrong
 
 
 def from_sources(
@@ -243,10 +264,18 @@ def from_sources(
     parts = dict(names.table["evaluation"])
     layers = [read_yaml(file) if file else {}, read_options(options, parts), dict(flags)]
     merged = merge(*layers)
-    if isinstance(merged.get("evals"), str):
-        merged["evals"] = [e.strip() for e in merged["evals"].split(",") if e.strip()]
-    chosen = list(merged.get("evals") or DEFAULT_EVALUATIONS)
-    merged["evals"] = [_with_options(item, merged) for item in chosen]
+    chosen = merged.get("evals")
+    if chosen is None:
+        chosen = DEFAULT_EVALUATIONS
+    if isinstance(chosen, str):
+        chosen = [e.strip() for e in chosen.split(",") if e.strip()]
+    if not isinstance(chosen, list | tuple):
+        raise ConfigError(f"evals: a list of names is wanted, got {chosen!r}")
+    # read one by one: an error then names the evaluation and not its number in the list
+    merged["evals"] = [
+        parse(Evaluation, _with_options(item, merged), names.context(), _name(item))
+        for item in chosen
+    ]
     for name in parts.keys() & merged.keys():
         if name not in [_name(item) for item in chosen]:
             raise ConfigError(f"-o {name}: the evaluation is not among --evals")
@@ -260,7 +289,7 @@ def _with_options(item: Any, merged: Mapping[str, Any]) -> Any:
 
 
 def _name(item: Any) -> str:
-    return item["name"] if isinstance(item, Mapping) else str(item)
+    return str(item.get("name", "")) if isinstance(item, Mapping) else str(item)
 
 
 def read_options(options: Iterable[str], parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -301,10 +330,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"--config {file} is no YAML: {text}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"--config {file}: a mapping of settings is wanted, got {value!r}")
-    return {
-        str(key).replace("-", "_") if key not in value.get("evals", ()) else key: v
-        for key, v in value.items()
-    }
+    flags = {field.replace("_", "-"): field for field in RunConfig.model_fields}
+    return {flags.get(str(key), str(key)): v for key, v in value.items()}
 
 
 def short_hash(value: Any) -> str:

@@ -65,6 +65,8 @@ def write(path: Path, fill: Callable[[Path], None]) -> None:
     make_folder(path.parent)
     beside = path.parent / f"{BESIDE}{os.getpid()}-{path.name}"
     try:
+        if path.exists() and not path.is_file():  # a rename would take /dev/null away
+            raise RunError(f"cannot write {path}: it is no regular file")
         fill(beside)
         with beside.open("rb") as file:
             os.fsync(file.fileno())
@@ -73,7 +75,8 @@ def write(path: Path, fill: Callable[[Path], None]) -> None:
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # such as a name too long: it is not there
+            beside.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -108,13 +111,20 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
-    """Adds one JSON object as a line; a torn last line is what `read_lines` ignores."""
+    """Adds one JSON object as a line; a torn last line is what `read_lines` ignores.
+
+    Raises:
+        RunError: the disk is full or the file cannot be written.
+    """
     make_folder(path.parent)
-    with path.open("ab+") as file:
-        if file.tell() and _last_byte(file) != b"\n":
-            file.write(b"\n")  # a crash cut the last line: start a new one
-        file.write((json.dumps(value) + "\n").encode())
-        file.flush()
+    try:
+        with path.open("ab+") as file:
+            if file.tell() and _last_byte(file) != b"\n":
+                file.write(b"\n")  # a crash cut the last line: start a new one
+            file.write((json.dumps(value) + "\n").encode())
+            file.flush()
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def read_json(path: Path) -> Any:
@@ -169,11 +179,15 @@ def lock(folder: Path) -> Iterator[None]:
     try:
         held.acquire(timeout=0)
     except Timeout as error:
-        who = read_json(owner) if owner.exists() else {"host": "unknown", "pid": "unknown"}
+        who = {"host": "unknown", "pid": "unknown"}
+        with contextlib.suppress(RunError):  # it may be written or removed at this moment
+            who = read_json(owner)
         raise RunError(
             f"{folder} is in use by process {who['pid']} on {who['host']}; "
             "wait for it to end or stop it"
         ) from error
+    except OSError as error:
+        raise RunError(f"cannot lock {folder}: {error.strerror or error}") from error
     try:
         _sweep(folder)
         write_json(owner, {"host": socket.gethostname(), "pid": os.getpid()})

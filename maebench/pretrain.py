@@ -138,7 +138,7 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
         plan = prepare(plan, results)
     config, device, steps = plan.config, plan.device, plan.steps
     folder = plan.run.folder / "checkpoint"
-    with files.lock(plan.run.folder):
+    with files.lock(plan.run.folder), contextlib.ExitStack() as at_end:
         if plan.finished:
             return
 
@@ -156,6 +156,7 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
         kept = [row for row in files.read_lines(log) if row["step"] <= done]
         files.write_text(log, "".join(_line(row) for row in kept))
         trackers = open_trackers(plan)
+        at_end.callback(close_trackers, trackers)
 
         # The images, in an order and with crops that depend on the seed alone.
         order = batches(len(plan.images), config.batch, config.seed, done, steps)
@@ -170,9 +171,8 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
 
         for number, crop in enumerate(crops, done + 1):
             progress = (number - 1) / steps
-            lr = learning_rate(
-                number - 1, steps, config.lr * config.batch / LR_BATCH, config.optimiser
-            )
+            lr = learning_rate(number - 1, steps, config.lr, config.optimiser)
+            lr *= config.batch / LR_BATCH
             for group in adam.param_groups:
                 group["lr"] = lr
 
@@ -215,8 +215,6 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
                 saved = time.monotonic()
                 pause = max(config.machine.checkpoint_seconds, CHECKPOINT_SHARE * (saved - now))
             yield step
-        for tracker in trackers:
-            tracker.close()
 
 
 def inputs_of(config: RunConfig, facts: Mapping[str, Any]) -> Inputs:
@@ -405,6 +403,15 @@ def open_trackers(plan: Plan) -> list[Any]:
         except Exception as error:
             warnings.warn(f"tracker {tracker.name!r} is dropped: {error}", stacklevel=2)
     return opened
+
+
+def close_trackers(trackers: list[Any]) -> None:
+    """Ends every tracker that was opened, also those dropped since, however the run ended."""
+    for tracker in trackers:
+        try:
+            tracker.close()
+        except Exception as error:
+            warnings.warn(f"tracker {tracker!r} did not close: {error}", stacklevel=2)
 
 
 def _track(trackers: list[Any], step: Step) -> list[Any]:

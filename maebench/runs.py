@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -101,7 +102,8 @@ def read_run(folder: Path) -> Run:
     content = files.read_json(folder / "config.json")
     if (
         not isinstance(content, dict)
-        or not {"format", "config", "identity", "facts"} <= content.keys()
+        or not {"format", "created", "config", "identity", "facts"} <= content.keys()
+        or not isinstance(content["format"], int)
     ):
         raise RunError(f"{folder / 'config.json'} is no run's config")
     if content["format"] > FORMAT:
@@ -131,8 +133,9 @@ def find_run(results: Path, name: str) -> Run:
     for run in runs:
         if run.name == name:
             return run
-    if (Path(name) / "config.json").exists():
-        return read_run(Path(name))
+    with contextlib.suppress(OSError):  # a name too long for a path is no folder either
+        if (Path(name) / "config.json").exists():
+            return read_run(Path(name))
     raise RunError(unknown("run", name, [r.name for r in runs], str(results)))
 
 

@@ -74,22 +74,13 @@ class Subject:
         return files.make_folder(self.loaded.folder / "pictures")
 
     def images(self, split: str) -> Images:
-        """The images of a declared split, of a size and channel count the model was built for."""
+        """The images of a declared split."""
         if split not in self.evaluation.splits:
             raise PluginError(
                 f"evaluation {self.evaluation.name!r} asks for split {split!r} but declares "
                 f"{', '.join(self.evaluation.splits)}"
             )
-        images = self.splits.load(split)
-        about, facts = images.about, self.loaded.facts
-        wanted = (facts["channels"], *self.loaded.config.size)
-        if (about.channels, *about.size) != wanted:
-            raise DataError(
-                f"{self.splits.dataset.name} has images of {about.channels}x{about.size[0]}x"
-                f"{about.size[1]} (channels x rows x columns), {self.name} was built for "
-                f"{'x'.join(map(str, wanted))}"
-            )
-        return images
+        return self.splits.load(split)
 
     def labels(self, split: str) -> Tensor:
         """Labels of a declared split."""
@@ -153,6 +144,8 @@ class Subject:
             mine = order[labels[order] == c]
             chosen.append(mine[: max(1, round(share * len(mine)))] if len(mine) > 1 else mine[:0])
         held = torch.cat(chosen).sort().values
+        if not len(held):
+            raise NotApplicable("train has one image per class: there is nothing to choose on")
         fit = torch.ones(len(labels), dtype=torch.bool)
         fit[held] = False
         return fit.nonzero()[:, 0], held
@@ -173,6 +166,23 @@ class Subject:
     def progress(self, steps: Iterable[T], total: int, what: str) -> Iterator[T]:
         """The same steps, shown."""
         yield from self.show(steps, total, what)
+
+
+def check_fits(model: LoadedModel, splits: Splits, evaluation: Evaluation) -> None:
+    """Refuses a data set of another size or channel count than the model was built for.
+
+    Raises:
+        DataError: names both.
+    """
+    wanted = (model.facts["channels"], *model.config.size)
+    for split in evaluation.splits:
+        about = splits.load(split).about
+        if (about.channels, *about.size) != wanted:
+            raise DataError(
+                f"{splits.dataset.name} has images of {about.channels}x{about.size[0]}x"
+                f"{about.size[1]} (channels x rows x columns), {model.name} was built for "
+                f"{'x'.join(map(str, wanted))}"
+            )
 
 
 def record_path(model: LoadedModel, evaluation: Evaluation, splits: Splits, seed: int) -> Path:
@@ -201,8 +211,12 @@ def evaluate(
 
     What the model cannot do becomes a row that says so; what fails becomes a row with the reason,
     is tried again next time, and takes nothing else with it.
+
+    Raises:
+        DataError: the images cannot be loaded, or the model was built for others.
     """
     splits = splits or model.splits
+    check_fits(model, splits, evaluation)
     names = names or installed()
     path = record_path(model, evaluation, splits, seed)
     if path.exists() and not again and all(row["status"] != "failed" for row in records.read(path)):

@@ -41,8 +41,12 @@ class Lazy(click.Group):
         if found is None:
             return None
         try:
-            return found.load()
-        except Exception as error:  # a broken plugin must not take the command line away
+            command = found.load()
+            if not isinstance(command, click.Command):
+                raise TypeError(f"a click command is wanted, got {command!r}")
+            return command
+        # SystemExit too: a plugin that ends the interpreter at import does so in silence
+        except (Exception, SystemExit) as error:
             package = found.dist.name if found.dist else "unknown"
             raise MaebenchError(
                 f"command {name!r} of {package} does not load: {type(error).__name__}: {error}"
@@ -102,7 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
     except MaebenchError as error:
         _fail(str(error), 1)
     except (KeyboardInterrupt, click.Abort):
-        _fail("stopped; the same command goes on from the last checkpoint", INTERRUPTED)
+        _fail("stopped; the same command goes on where it was", INTERRUPTED)
     except BrokenPipeError:  # `maebench table | head`
         sys.stderr.close()
         sys.exit(0)

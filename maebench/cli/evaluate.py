@@ -23,7 +23,7 @@ from maebench.cli.settings import results_option
 @click.option("--again", is_flag=True, help="run it even if its result is there")
 @results_option
 def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
-    r"""Run one evaluation on models.
+    """Run one evaluation on models.
 
     MODEL is a run's name or folder, untrained:RUN or pixels:DATASET; it defaults to the newest
     run. `maebench list evaluations` shows names and options.
@@ -32,10 +32,10 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
     Examples:
       maebench eval linear-probe
       maebench eval knn RUN untrained: pixels: -o k=1,5,20
-    """
+    """  # noqa: D301 - click wants the character \b itself
     from maebench.component import parse
     from maebench.config import merge
-    from maebench.errors import ConfigError
+    from maebench.errors import ConfigError, MaebenchError
     from maebench.evaluation import Evaluation
     from maebench.plugins import installed
 
@@ -47,7 +47,7 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
             raise ConfigError(f"-o {text!r}: write key=value, such as k=1,5,20")
         chosen = merge(chosen, {key.strip().removeprefix(f"{name}."): value})
     evaluation = parse(Evaluation, chosen, names.context(), "eval")
-    if not settings["seed"].isdigit():
+    if not settings["seed"].isdecimal():
         raise ConfigError(f"--seed: a whole number from 0 is wanted, given {settings['seed']!r}")
 
     from maebench import records, runs, suite
@@ -69,11 +69,16 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
         )
     rows = records.load_records(results)
     rows = rows[rows["file"].isin([str(path) for path in paths])]
+    bad = rows[rows["status"] != "ok"].drop_duplicates(["model", "evaluation", "metric"])
+    reasons = [
+        f"{row['evaluation']} of {row['model']}: {row['status']}: {row['reason']}"
+        for row in bad[bad["main"].astype(bool)].to_dict("records")
+    ]
+    if len(reasons) == len(loaded):  # nothing was measured
+        raise MaebenchError("; ".join(reasons))
     terminal.print_table(by_model(rows))
-    for row in rows[rows["status"] != "ok"].to_dict("records"):
-        click.echo(f"{row['evaluation']} of {row['model']}: {row['status']}: {row['reason']}")
-    for note in mixed(rows):
-        click.echo(f"note: {note}")
+    for line in [*reasons, *terminal.edges(rows), *(f"note: {note}" for note in mixed(rows))]:
+        click.echo(line)
     for path in paths:
         click.echo(f"record    {path}")
     if (rows["status"] == "failed").any():

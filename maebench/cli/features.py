@@ -41,7 +41,7 @@ def features_command(
 
     if split not in ("train", "test"):
         raise ConfigError(unknown("split", split, ["train", "test"], "--split"))
-    if layer is not None and not layer.isdigit():
+    if layer is not None and not layer.isdecimal():
         raise ConfigError(f"--layer: a block number is wanted, given {layer!r}")
     loaded = load_model(model, results, device)
     images = loaded.splits.load(split)

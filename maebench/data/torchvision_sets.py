@@ -45,7 +45,8 @@ class TorchvisionSet(Dataset):
         """
         if request.data_dir is None:
             files = _listed(self.part(request).files)
-            raise DataError(f"{self.name}: give the folder of {files} with --data-dir")
+            fetch = ", where --download may put them" if self.downloads else ""
+            raise DataError(f"{self.name}: give the folder of {files} with --data-dir{fetch}")
         return request.data_dir.expanduser().absolute()
 
     def torchvision(self, request: Request) -> Any:
@@ -270,8 +271,7 @@ class STL10(ArraySet):
 class Food101(FileSet):
     """Photographs of 101 dishes: 75,750 to train and 25,250 to test, at 224x224 pixels.
 
-    Source: Bossard, Guillaumin and Van Gool 2014, "Food-101: mining discriminative components
-    with random forests".
+    Source: Bossard et al. 2014, "Food-101: mining discriminative components with random forests".
     """
 
     name: ClassVar[str] = "food101"
@@ -329,6 +329,9 @@ def _either(file: str) -> list[str]:
 
 def _listed(files: tuple[str, ...]) -> str:
     """Names for a message: "a, b or c, and 4 more"."""
-    names = [file.replace("|", " or ") for file in files[:MOST_NAMED]]
+    names = []
+    for first, *others in map(_either, files[:MOST_NAMED]):
+        packed = others == [f"{first}.gz"]
+        names.append(f"{first}[.gz]" if packed else " or ".join([first, *others]))
     more = len(files) - len(names)
     return ", ".join(names) + (f" and {more} more" if more else "")

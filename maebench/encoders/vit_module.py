@@ -101,8 +101,8 @@ class VisionTransformer(nn.Module):
         """Drops residual branches with a rate that grows linearly to `rate` in the last block."""
         for block, share in zip(self.blocks, torch.linspace(0, rate, self.depth), strict=True):
             if share > 0:
-                block.drop_path1 = DropPath(float(share))
-                block.drop_path2 = DropPath(float(share))
+                block.drop_path1 = DropPath(float(share)).train(self.training)
+                block.drop_path2 = DropPath(float(share)).train(self.training)
 
     def _embed(self, images: Tensor, mask: Mask | None) -> Tensor:
         patches_BNE = raw_patches(images, self.patch)

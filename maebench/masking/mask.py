@@ -145,9 +145,11 @@ def count_hidden(length: int, ratio: float, grid: tuple[int, int] | None = None)
         place = f"{grid[0]}x{grid[1]} patches" if grid else f"{length} patches"
         if length < 2:
             raise ConfigError(f"ratio {ratio}: {place} cannot be split into hidden and seen")
+        # six digits, rounded inwards: what is printed must be allowed
+        low, high = math.ceil(5e5 / length) / 1e6, math.floor(1e6 - 5e5 / length) / 1e6
         raise ConfigError(
             f"ratio {ratio} would hide {'nothing' if seen >= length else 'everything'} of {place}; "
-            f"allowed: above {0.5 / length:.6g} and up to {1 - 0.5 / length:.6g}"
+            f"allowed: above {low:.6g} and up to {high:.6g}"
         )
     return length - seen
 

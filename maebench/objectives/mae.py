@@ -29,7 +29,12 @@ def default_decoder(width: int, depth: int) -> DecoderSize:
     if width >= 768:
         return DecoderSize(8, 512, 16)
     half = max(4, width // 2 // 4 * 4)
-    return DecoderSize(2 if depth > 4 else 1, half, max(1, half // 32))
+    return DecoderSize(2 if depth > 4 else 1, half, default_heads(half))
+
+
+def default_heads(width: int) -> int:
+    """One head per 32 of width, or as many fewer as divide it."""
+    return next(n for n in range(max(1, width // 32), 0, -1) if width % n == 0)
 
 
 class MAE(Objective):
@@ -65,7 +70,7 @@ class MAE(Objective):
             self.decoder_depth or default.depth,
             self.decoder_width or default.width,
             self.decoder_heads
-            or (max(1, self.decoder_width // 32) if self.decoder_width else default.heads),
+            or (default_heads(self.decoder_width) if self.decoder_width else default.heads),
         )
         if size.width % size.heads or size.width % 4:
             raise ConfigError(

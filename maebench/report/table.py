@@ -56,7 +56,7 @@ def number(row: Mapping[Any, Any]) -> str:
 
 def column(row: Mapping[Any, Any], all_metrics: bool) -> str:
     """An evaluation's column: its name, options that are not default, metric and unit."""
-    where = ", ".join(f"{k}={v}" for k, v in row["where"].items() if k not in ("chosen",))
+    where = ", ".join(f"{k}={v}" for k, v in row["where"].items() if k not in ("chosen", "edge"))
     name = row["options"] + (f" {where}" if all_metrics and where else "")
     return f"{name} {row['metric']}" + (f" ({row['unit']})" if row["unit"] else "")
 

@@ -22,9 +22,9 @@ def console() -> Console:
     return out if out.is_terminal else Console(highlight=False, width=WIDE)
 
 
-def print_table(table: pd.DataFrame, title: str | None = None) -> None:
+def print_table(table: pd.DataFrame) -> None:
     """Prints a table of texts."""
-    shown = Table(title=title, title_justify="left", title_style="bold")
+    shown = Table()
     for name in table.columns:
         shown.add_column(str(name), overflow="fold")
     for row in table.itertuples(index=False):
@@ -46,9 +46,10 @@ def print_run(rows: pd.DataFrame, models: list[str], plan: Plan) -> None:
         f"{config.dataset.changed()}, {config.encoder.changed()}, {config.objective.changed()}, "
         f"{config.masking.changed()} {plan.run.facts['realised_ratio']:.4g}, seed {config.seed}"
     )
-    if lines:
-        print_table(pd.DataFrame(lines).fillna(""), title)
     say = console().print
+    say(title, style="bold")
+    if lines:
+        print_table(pd.DataFrame(lines).fillna(""))
     if not main.empty:
         say("Values are means over test images with 95 % bootstrap intervals.")
     for name, interval, unit in differences(rows, run, untrained):
@@ -68,6 +69,8 @@ def print_run(rows: pd.DataFrame, models: list[str], plan: Plan) -> None:
         rows[rows["status"] != "ok"].drop_duplicates(["model", "evaluation"]).to_dict("records")
     ):
         say(f"  {row['evaluation']} of {row['model_kind']}: {row['status']}: {row['reason']}")
+    for warning in edges(rows):
+        say(warning)
     for row in rows[(rows["skipped"] > 0)].drop_duplicates("dataset").to_dict("records"):
         say(f"  {row['skipped']} unreadable images were left out: see facts in config.json")
     for note in mixed(rows):
@@ -75,3 +78,18 @@ def print_run(rows: pd.DataFrame, models: list[str], plan: Plan) -> None:
     say(f"results   {plan.run.folder}")
     say("pictures  " + str(plan.run.folder / "pictures"))
     say("next      maebench table    maebench eval linear-probe    maebench run --masking block")
+
+
+def edges(rows: pd.DataFrame) -> list[str]:
+    """A warning for each winner that lies on the edge of its grid."""
+    found = []
+    for row in rows[rows["main"].astype(bool)].to_dict("records"):
+        if row["where"].get("edge"):
+            at = ", ".join(
+                f"{k}={v}" for k, v in row["where"].items() if k not in ("chosen", "edge")
+            )
+            found.append(
+                f"  warning: {row['evaluation']} of {row['model']}: the choice made on train, {at}, "
+                "lies on the edge of the grid that was tried: widen it with -o"
+            )
+    return found

@@ -83,16 +83,24 @@ def votes_for(bank: Tensor, labels: Tensor, queries: Tensor, ks: list[int]) -> d
     """The class each query is given for each k, from one search."""
     import torch
 
-    near = torch.cat([search(bank, part, max(ks)) for part in queries.split(QUERIES)])
-    neighbours = labels[near]
-    classes = int(labels.max()) + 1
-    rank = torch.arange(neighbours.shape[1])
+    ordered = sorted(ks)
+    parts = [vote(labels[search(bank, q, ordered[-1])], ordered) for q in queries.split(QUERIES)]
+    return {k: torch.cat([part[k] for part in parts]) for k in ordered}
+
+
+def vote(neighbours: Tensor, ks: list[int]) -> dict[int, Tensor]:
+    """The class that wins among the first k neighbours (Q, K, nearest first), for each k."""
+    import torch
+
+    queries, most = neighbours.shape
+    classes = int(neighbours.max()) + 1
+    rank = torch.arange(most).expand(queries, most)
     found = {}
     for k in ks:
-        voters = torch.nn.functional.one_hot(neighbours[:, :k], classes)
-        count = voters.sum(1)
-        # nearest voter of each class breaks ties: rank / (k + 1) is below one vote
-        first = torch.where(voters.bool(), rank[:k, None], k).amin(1)
+        voters, none = neighbours[:, :k], torch.zeros(queries, classes)
+        count = none.scatter_add(1, voters, torch.ones(queries, k))
+        first = (none + k).scatter_reduce(1, voters, rank[:, :k].float(), "amin")
+        # the nearest voter of each class breaks ties: rank / (k + 1) is below one vote
         found[k] = (count - first / (k + 1)).argmax(1)
     return found
 

@@ -117,17 +117,18 @@ def train_heads(
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
     adam = torch.optim.Adam(parameters, lr=LR)
-    one_hot_NC = torch.nn.functional.one_hot(y_N, C).to(x_ND)
     order = torch.arange(N)
     for step, rate in steps:
-        x, y = x_ND, one_hot_NC
+        x, y = x_ND, y_N
         if batch < N:
             if (step * batch) % N < batch:  # a new epoch, a new order
                 order = draws.uniform(N)[0].argsort().to(x_ND.device)
             index = order[torch.arange(step * batch, (step + 1) * batch, device=x_ND.device) % N]
-            x, y = x_ND[index], one_hot_NC[index]
+            x, y = x_ND[index], y_N[index]
         weight, bias = parameters
-        error_GNC = ((x @ weight + bias).softmax(2) - y) / len(x)
+        error_GNC = (x @ weight + bias).softmax(2)
+        error_GNC[:, torch.arange(len(x)), y] -= 1
+        error_GNC /= len(x)
         weight.grad = x.T @ error_GNC + penalty_G11 * weight
         bias.grad = error_GNC.sum(1, keepdim=True)
         adam.param_groups[0]["lr"] = rate

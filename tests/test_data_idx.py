@@ -1,0 +1,74 @@
+"""IDX files are read as torchvision reads them, and refused where they are damaged."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
+
+from maebench.data.idx import read_idx
+from maebench.errors import DataError
+
+
+def idx(array):
+    return (
+        bytes([0, 0, 8, array.ndim])
+        + struct.pack(f">{array.ndim}I", *array.shape)
+        + array.tobytes()
+    )
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 3), (7, 28, 27), (300, 2, 2)])
+def test_the_numbers_are_torchvisions_plain_or_gzipped(tmp_path, shape):
+    array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    plain, packed = tmp_path / "file", tmp_path / "file.gz"
+    plain.write_bytes(idx(array))
+    packed.write_bytes(gzip.compress(idx(array)))
+    theirs = read_sn3_pascalvincent_tensor(str(plain)).numpy()
+    for path in (plain, packed):
+        ours = read_idx(path)
+        assert ours.dtype == np.uint8 and ours.flags.writeable
+        assert np.array_equal(ours, theirs) and np.array_equal(ours, array)
+
+
+def test_packing_is_told_by_content_and_not_by_name(tmp_path):
+    array = np.arange(6, dtype=np.uint8)
+    (tmp_path / "a.gz").write_bytes(idx(array))
+    (tmp_path / "b").write_bytes(gzip.compress(idx(array)))
+    assert np.array_equal(read_idx(tmp_path / "a.gz"), array)
+    assert np.array_equal(read_idx(tmp_path / "b"), array)
+
+
+GOOD = idx(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "starts with ''"),
+        (b"\0\0", "starts with '00 00'"),
+        (b"\x89PNG" + GOOD, "starts with '89 50 4e 47'"),
+        (b"\0\0\x0d\3" + GOOD[4:], "no IDX file of bytes"),
+        (b"\0\0\x08\0", "no IDX file of bytes"),
+        (b"\0\0\x08\x09" + GOOD[4:], "no IDX file of bytes"),
+        (GOOD[:7], "has 7 bytes"),
+        (GOOD[:-1], "has 39 bytes, its header wants 16 + 2 x 3 x 4"),
+        (GOOD + b"!", "has 41 bytes"),
+        (gzip.compress(GOOD)[:-9], "end-of-stream"),
+        (gzip.compress(GOOD)[:12] + b"\xff" * 20, "cannot read"),
+        (gzip.compress(GOOD)[:-8] + b"\0" * 8, "CRC"),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path, content, reason):
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_idx(path)
+    message = str(caught.value)
+    assert str(path) in message and reason in message and "\n" not in message
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"No such file.*gone"):
+        read_idx(tmp_path / "gone")

@@ -1,0 +1,400 @@
+"""What a loaded split is: the same images whatever holds them, and errors that name the file."""
+
+import io
+import os
+import pickle
+import signal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from maebench.data import on_disk
+from maebench.data.augment import Augment
+from maebench.data.decode import fit, read_header, read_image, to_tensor
+from maebench.data.images import (
+    InMemory,
+    OnDisk,
+    channel_statistics,
+    from_arrays,
+    from_files,
+    limited,
+)
+from maebench.errors import DataError
+
+# Python 3.12 warns of any fork in a process with threads, which torch always has; torch warns of
+# more workers than cores.
+forks = pytest.mark.filterwarnings(
+    "ignore:This process:DeprecationWarning", "ignore:This DataLoader will create:UserWarning"
+)
+GB = 2**30
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Twelve colour images of 16x20 and one that is cut off, as the fifth."""
+    for i in range(13):
+        Image.fromarray(noise(16, 20, 3, seed=i)).save(tmp_path / f"{i:02}.png")
+    bad = tmp_path / "04.png"
+    bad.write_bytes(bad.read_bytes()[:200])
+    return tmp_path
+
+
+def load(folder, size=(16, 20), labels=True, bad="fail", limit=GB, leave=("04.png",), channels=3):
+    paths = [path for path in sorted(folder.iterdir()) if path.name not in leave]
+    classes = [int(path.stem) % 3 for path in paths] if labels else None
+    return from_files(paths, classes, ["a", "b", "c"], folder, size, channels, bad, limit)
+
+
+# Reading one file.
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_mode_is_brought_to_gray_or_colour(tmp_path, mode, channels):
+    picture = Image.fromarray(noise(5, 7, 3)).convert(mode)
+    suffix = ".tif" if mode in ("CMYK", "YCbCr", "HSV") else ".png"
+    path = tmp_path / f"image{suffix}"
+    if mode == "HSV":  # no format holds it
+        picture = picture.convert("RGB")
+    picture.save(path)
+    image = read_image(path, channels)
+    assert image.mode == ("L" if channels == 1 else "RGB")
+    pixels = to_tensor(image)
+    assert pixels.shape == (channels, 5, 7) and pixels.dtype == torch.uint8
+    wanted = np.array(picture.convert("RGB").convert(image.mode), dtype=float)
+    assert np.abs(np.array(image, dtype=float) - wanted).max() <= 2
+
+
+def test_sixteen_bits_of_gray_keep_their_range(tmp_path):
+    levels = np.linspace(0, 65535, 40).astype("uint16").reshape(5, 8)
+    wanted = np.rint(levels / 257).astype("uint8")
+    for name in ("image.png", "image.tif"):
+        Image.fromarray(levels).save(tmp_path / name)
+        assert np.array_equal(np.array(read_image(tmp_path / name, 1)), wanted), name
+        assert np.array_equal(np.array(read_image(tmp_path / name, 3))[..., 2], wanted), name
+    (tmp_path / "image.pgm").write_bytes(b"P5 8 5 65535\n" + levels.astype(">u2").tobytes())
+    assert np.array_equal(np.array(read_image(tmp_path / "image.pgm", 1)), wanted)
+
+
+def test_one_bit_is_black_and_white(tmp_path):
+    bits = noise(6, 6) > 127
+    Image.fromarray(bits).save(tmp_path / "image.png")
+    assert np.array_equal(np.array(read_image(tmp_path / "image.png", 1)), bits * np.uint8(255))
+
+
+def test_a_palette_with_transparent_colours_keeps_its_colours_without_a_warning(tmp_path):
+    picture = Image.fromarray(noise(6, 6, 3)).convert("P", palette=Image.Palette.ADAPTIVE)
+    picture.save(tmp_path / "image.png", transparency=bytes([0, 128] * 10))
+    wanted = np.array(picture.convert("RGB"))
+    assert np.array_equal(np.array(read_image(tmp_path / "image.png", 3)), wanted)
+
+
+@pytest.mark.parametrize("levels", [np.ones((3, 3), "float32"), np.full((3, 3), 70_000, "int32")])
+def test_numbers_whose_white_is_unknown_are_refused(tmp_path, levels):
+    path = tmp_path / "image.tif"
+    Image.fromarray(levels).save(path)
+    with pytest.raises(DataError, match="wanted 8 or 16 bits of gray") as caught:
+        read_image(path, 1)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", "cut off", "missing", "folder"])
+def test_a_file_that_is_no_image_is_named_in_one_line(tmp_path, content):
+    path = tmp_path / "image.jpg"
+    if content == "cut off":
+        buffer = io.BytesIO()
+        Image.fromarray(noise(40, 40, 3)).save(buffer, "JPEG")
+        content = buffer.getvalue()[:700]
+    if content == "folder":
+        path.mkdir()
+    elif content != "missing":
+        path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_image(path, 3)
+    message = str(caught.value)
+    assert message.count(str(path)) == 1 and "\n" not in message
+    assert "--on-bad-image skip" in message
+
+
+def test_damaged_bytes_are_always_a_data_error(tmp_path):
+    random = np.random.default_rng(0)
+    picture = Image.fromarray(noise(12, 12, 3))
+    path = tmp_path / "image"
+    for kind in ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM"):
+        buffer = io.BytesIO()
+        picture.save(buffer, kind)
+        for _ in range(60):
+            data = bytearray(buffer.getvalue())
+            for place in random.integers(0, len(data), 4):
+                data[place] = random.integers(256)
+            path.write_bytes(data[: random.integers(1, len(data) + 1)])
+            try:
+                assert read_image(path, 3).mode == "RGB"
+            except DataError as error:
+                assert "\n" not in str(error)
+
+
+def test_a_header_gives_size_and_grayness(tmp_path):
+    for mode, gray in {"1": True, "L": True, "LA": True, "P": False, "RGB": False}.items():
+        Image.new(mode, (7, 5)).save(tmp_path / "image.png")
+        assert read_header(tmp_path / "image.png") == (5, 7, gray)
+    Image.fromarray(np.zeros((5, 7), "uint16")).save(tmp_path / "image.png")
+    assert read_header(tmp_path / "image.png") == (5, 7, True)
+
+
+def test_fit_takes_the_largest_centre_of_the_wanted_shape():
+    pixels = np.zeros((20, 40), np.uint8)
+    pixels[:, 10:30] = 200
+    image = Image.fromarray(pixels)
+    inner = fit(image, (10, 10))[0, :, 2:-2]  # at the edges the kernel sees the pixels beside
+    assert inner.unique().tolist() == [200]
+    assert fit(image, (20, 40)).shape == (1, 20, 40)
+    assert fit(image.convert("RGB"), (40, 8)).shape == (3, 40, 8)
+
+
+def test_fit_takes_every_size_to_every_size():
+    # 29 / 7 * 7 is more than 29 in floating point
+    for width, side in ((29, 7), (58, 7), (123, 7), (450, 7), (1, 49), (3, 5)):
+        assert fit(Image.new("L", (width, width)), (side, side)).shape == (1, side, side)
+
+
+# A split of files.
+
+
+def test_the_fit_into_memory_decides_what_holds_a_split(pictures):
+    small, large = load(pictures), load(pictures, limit=1000)
+    assert isinstance(small, InMemory) and isinstance(large, OnDisk)
+    assert len(small) == len(large) == 12
+    assert small.about.labels.tolist() == large.about.labels.tolist()
+    for batch in (5, 12, 100):
+        assert torch.equal(torch.cat(list(small.whole(batch))), small.pixels)
+    assert torch.equal(small.pick([3, 1]), large.pick([3, 1]))
+
+
+@forks
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("shift", [0, 2])
+def test_crops_from_disk_are_the_crops_from_memory(pictures, workers, shift):
+    memory, disk = load(pictures), load(pictures, limit=0)
+    disk = OnDisk(disk.paths, disk.about, workers)
+    assert torch.equal(torch.cat(list(disk.whole(5))), memory.pixels)
+    plan = [
+        (torch.tensor([3, 0, 11, 3]), torch.tensor([0, 0, 1, 1])),
+        (torch.arange(5), torch.ones(5).long()),
+    ]
+    augment = Augment(shift=shift)
+    pairs = zip(
+        memory.crops(plan, augment, 1, "cpu"), disk.crops(plan, augment, 1, "cpu"), strict=True
+    )
+    for a, b in pairs:
+        for name in ("index", "ids", "epoch", "boxes", "flips"):
+            assert torch.equal(getattr(a, name), getattr(b, name)), name
+        assert (a.images - b.images).abs().max() < 0.01
+
+
+@forks
+def test_reading_by_workers_leaves_the_global_random_state_as_found(pictures):
+    disk = load(pictures, limit=0)
+    before = torch.get_rng_state()
+    for _ in OnDisk(disk.paths, disk.about, 1).whole(6):
+        pass
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@forks
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("what", ["whole", "crops", "pick"])
+def test_a_bad_image_read_by_a_worker_is_named_in_one_line(pictures, workers, what):
+    disk = load(pictures, limit=0, leave=())
+    disk = OnDisk(disk.paths, disk.about, workers)
+    plan = [(torch.arange(13), torch.zeros(13, dtype=torch.int64))]
+    read = {
+        "whole": lambda: list(disk.whole(4)),
+        "crops": lambda: list(disk.crops(plan, Augment(), 0, "cpu")),
+        "pick": lambda: disk.pick(range(13)),
+    }[what]
+    with pytest.raises(DataError) as caught:
+        read()
+    message = str(caught.value)
+    assert str(pictures / "04.png") in message
+    assert "\n" not in message and "Traceback" not in message
+
+
+@forks
+def test_a_worker_that_is_killed_is_explained(pictures, monkeypatch):
+    disk = load(pictures, limit=0)
+    monkeypatch.setattr(on_disk, "read_image", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(DataError, match=r"killed.*--batch"):
+        list(OnDisk(disk.paths, disk.about, 1).whole(4))
+
+
+def test_other_errors_of_a_worker_are_not_hidden(pictures, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("ours")
+
+    disk = load(pictures, limit=0)
+    monkeypatch.setattr(on_disk, "read_image", broken)
+    with pytest.raises(RuntimeError, match="ours"):
+        list(OnDisk(disk.paths, disk.about, 0).whole(4))
+
+
+def test_what_workers_get_can_be_sent_to_another_process(pictures):
+    disk = load(pictures, limit=0)
+    items = on_disk._Cropped(disk.paths, disk.about, Augment(), 0)
+    (a, b) = (x.__getitems__([(2, 0)]) for x in (items, pickle.loads(pickle.dumps(items))))
+    assert torch.equal(a.images, b.images)
+
+
+@pytest.mark.parametrize("limit", [0, GB])
+def test_skipping_leaves_bad_images_out_and_keeps_the_ids_of_the_others(pictures, limit):
+    kept = load(pictures, bad="skip", leave=(), limit=limit)
+    assert len(kept) == 12
+    assert kept.about.skipped == ("04.png",)
+    assert kept.about.ids.tolist() == [0, 1, 2, 3, *range(5, 13)]
+    assert kept.about.labels.tolist() == [i % 3 for i in range(13) if i != 4]
+    without = load(pictures, limit=limit)
+    assert torch.equal(kept.pick(range(12)), without.pick(range(12)))
+    # other ids give other crops: it is another split
+    assert kept.about.fingerprint != without.about.fingerprint
+
+
+def test_skipped_or_not_an_image_has_the_same_crops(pictures):
+    plan = [(torch.tensor([7]), torch.tensor([0]))]
+    (before,) = load(pictures, bad="skip", leave=()).crops(plan, Augment(), 0, "cpu")
+    Image.fromarray(noise(16, 20, 3)).save(pictures / "04.png")
+    plan = [(torch.tensor([8]), torch.tensor([0]))]
+    (after,) = load(pictures, leave=()).crops(plan, Augment(), 0, "cpu")
+    assert torch.equal(before.images, after.images)
+
+
+def test_a_bad_image_stops_loading_where_it_is_not_to_be_skipped(pictures):
+    with pytest.raises(DataError, match=r"04\.png"):
+        load(pictures, leave=())
+
+
+@pytest.mark.parametrize("limit", [0, GB])
+def test_where_no_image_can_be_read_it_says_so(tmp_path, limit):
+    for i in range(3):
+        (tmp_path / f"{i}.png").write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"no image in .* can be read \(3 files were tried\)"):
+        load(tmp_path, bad="skip", limit=limit)
+
+
+def test_a_listed_file_that_is_missing_is_named(pictures):
+    paths = [pictures / "00.png", pictures / "gone.png"]
+    for limit in (0, GB):
+        with pytest.raises(DataError, match=r"gone\.png: No such file"):
+            from_files(paths, None, [], pictures, (8, 8), 3, "fail", limit)
+
+
+def test_progress_counts_every_file(pictures):
+    seen = []
+    paths = sorted(pictures.iterdir())
+    from_files(paths, None, [], pictures, (8, 8), 3, "skip", GB, lambda *at: seen.append(at))
+    assert seen == [(i, 13) for i in range(1, 14)]
+
+
+@pytest.mark.parametrize("limit", [0, GB])
+def test_the_fingerprint_changes_with_the_content_and_only_with_it(pictures, tmp_path, limit):
+    def mark(folder=pictures, **how):
+        return load(folder, limit=limit, **how).about.fingerprint
+
+    first = mark()
+    assert mark() == first
+    moved = pictures.parent / f"{pictures.name}-moved"
+    pictures.rename(moved)
+    assert mark(moved) == first
+    assert (
+        len(
+            {
+                first,
+                mark(moved, labels=False),
+                mark(moved, size=(8, 8)),
+                mark(moved, leave=("04.png", "03.png")),
+            }
+        )
+        == 4
+    )
+    Image.fromarray(noise(17, 20, 3)).save(moved / "07.png")
+    assert mark(moved) != first
+
+
+def test_a_part_has_its_own_fingerprint_ids_and_labels(pictures):
+    images = load(pictures)
+    part = images.subset(torch.tensor([5, 2]))
+    assert part.about.ids.tolist() == [5, 2]
+    assert part.about.labels.tolist() == images.about.labels[[5, 2]].tolist()
+    assert torch.equal(part.pixels, images.pixels[[5, 2]])
+    assert part.about.fingerprint != images.about.fingerprint
+    assert part.about.fingerprint != images.subset(torch.tensor([5, 3])).about.fingerprint
+    disk = load(pictures, limit=0).subset(torch.tensor([5, 2]))
+    assert torch.equal(disk.pick([0, 1]), part.pixels)
+
+
+# A split of an array, and what is made of splits.
+
+
+def test_arrays_keep_their_pixels_and_are_resized_where_asked():
+    pixels = noise(300, 3, 8, 8)
+    images = from_arrays(pixels, np.arange(300) % 4, list("abcd"), None)
+    assert np.array_equal(images.pixels.numpy(), pixels)
+    assert images.about.size == (8, 8) and images.about.channels == 3
+    assert from_arrays(pixels[:, 0], None, [], (8, 8)).pixels.shape == (300, 1, 8, 8)
+    large = from_arrays(pixels, None, [], (16, 12))
+    assert large.pixels.shape == (300, 3, 16, 12) and large.pixels.dtype == torch.uint8
+    assert large.about.fingerprint != images.about.fingerprint
+
+
+def test_a_limit_takes_classes_in_turn():
+    labels = np.array([0] * 50 + [1] * 30 + [2] * 3)
+    images = from_arrays(noise(83, 4, 4), labels, list("abc"), None)
+    for limit, counts in ((3, [1, 1, 1]), (9, [3, 3, 3]), (23, [10, 10, 3]), (83, [50, 30, 3])):
+        assert limited(images, limit).about.labels.bincount().tolist() == counts
+
+
+def test_a_limit_is_the_same_for_every_run_and_another_for_another_seed():
+    images = from_arrays(noise(90, 4, 4), np.arange(90) % 3, list("abc"), None)
+    first = limited(images, 12)
+    assert first.about.ids.tolist() == limited(images, 12).about.ids.tolist()
+    assert first.about.ids.tolist() == sorted(first.about.ids.tolist())
+    assert first.about.ids.tolist() != limited(images, 12, seed=1).about.ids.tolist()
+    assert set(first.about.ids.tolist()) < set(limited(images, 13).about.ids.tolist())
+    without = from_arrays(noise(90, 4, 4), None, [], None)
+    assert len(limited(without, 12)) == 12
+
+
+def test_a_limit_beyond_what_there_is_is_refused():
+    images = from_arrays(noise(5, 4, 4), None, [], None)
+    with pytest.raises(DataError, match="--limit 6: train has only 5 images"):
+        limited(images, 6)
+
+
+def test_channel_statistics_are_numpys():
+    pixels = noise(300, 3, 6, 5)
+    pixels[:, 1] //= 3
+    mean, deviation = channel_statistics(from_arrays(pixels, None, [], None))
+    assert mean == pytest.approx((pixels / 255).mean((0, 2, 3)), abs=1e-6)
+    assert deviation == pytest.approx((pixels / 255).std((0, 2, 3), ddof=1), abs=1e-6)
+
+
+def test_channel_statistics_of_many_images_come_from_a_fixed_sample():
+    pixels = noise(5000, 1, 2, 2)
+    images = from_arrays(pixels, None, [], None)
+    mean, deviation = channel_statistics(images)
+    assert (mean, deviation) == channel_statistics(images)
+    assert mean == pytest.approx(((pixels / 255).mean(),), abs=0.02)
+
+
+def test_one_colour_has_deviation_one():
+    images = from_arrays(np.full((4, 1, 3, 3), 77, np.uint8), None, [], None)
+    assert channel_statistics(images) == ((round(77 / 255, 6),), (1.0,))
+
+
+def test_statistics_are_the_same_from_memory_and_from_disk(pictures):
+    assert channel_statistics(load(pictures)) == channel_statistics(load(pictures, limit=0))
