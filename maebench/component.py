@@ -156,9 +156,6 @@ def check_class(cls: object, base: type[Component]) -> str | None:
     return None
 
 
-_SCALARS = ("bool", "float", "int", "str")  # how pydantic names a union's members
-
-
 def explain(error: ValidationError, where: str) -> ConfigError:
     """Pydantic's findings as one line: what, where, what was given, what is allowed."""
     found: dict[str, list[str]] = {}
@@ -166,7 +163,7 @@ def explain(error: ValidationError, where: str) -> ConfigError:
     for item in error.errors(include_url=False):
         place = ".".join([where, *(str(p) for p in item["loc"] if not _is_tag(p))]).strip(".")
         message = item["msg"].removeprefix("Value error, ")
-        found.setdefault(place, []).append(message[:1].lower() + message[1:])
+        found.setdefault(place, []).append(message)
         if item["type"] != "value_error" and not isinstance(item["input"], dict | Component):
             given[place] = f", given {_short(item['input'])!r}"
     # several messages for one place are the members of a union: any of them would do

@@ -89,7 +89,8 @@ class Machine(Options):
     """How the work is done on this machine; only the precision can change numbers."""
 
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="bf16 mixed precision or fp32; auto: bf16 where it pays (see docs)"
+        "auto",
+        description="fp32, or bf16 mixed precision; auto: bf16 where the hardware has it, on a CPU from width 192",
     )
     checkpoint_seconds: PositiveFloat = Field(
         10.0, description="least seconds between checkpoints (more where writing one is slow)"
@@ -262,8 +263,9 @@ def from_sources(
     """
     names = names or installed()
     parts = dict(names.table["evaluation"])
-    layers = [read_yaml(file) if file else {}, read_options(options, parts), dict(flags)]
-    merged = merge(*layers)
+    # first what one command line says: -o masking.aspect=0.5 means its --masking, not the file's
+    typed = merge(read_options(options, parts), flags)
+    merged = merge(read_yaml(file) if file else {}, typed)
     chosen = merged.get("evals")
     if chosen is None:
         chosen = DEFAULT_EVALUATIONS

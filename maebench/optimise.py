@@ -28,12 +28,12 @@ def parameter_groups(model: Any, weight_decay: float) -> tuple[list[dict[str, An
 
 
 def learning_rate(step: int, steps: int, peak: float, optimiser: Optimiser) -> float:
-    """The rate of update `step` (from 0): linear warm-up, then half a cosine.
+    """The rate of update `step` (from 0) per 256 images: linear warm-up, then half a cosine.
 
     The official code starts at exactly 0, a wasted update; here the first is one part of warm-up.
     """
     warmup = round(optimiser.warmup * steps)
-    floor = optimiser.min_lr * peak
+    floor = optimiser.min_lr
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
     share = (step - warmup) / max(1, steps - warmup)

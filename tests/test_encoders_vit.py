@@ -43,7 +43,9 @@ def vit(size=(16, 16), patch=4, channels=3, registers=0, **options):
     options = {"width": D, "depth": DEPTH, "heads": HEADS, **options}
     with isolated(0, "test"):
         module = ViTNano(patch=patch, registers=registers, **options).build(size, channels)
-        with torch.no_grad():  # biases and norms are 0 and 1 at first: an error there would not show
+        with (
+            torch.no_grad()
+        ):  # biases and norms are 0 and 1 at first: an error there would not show
             for parameter in module.parameters():
                 if parameter.requires_grad:
                     parameter += 0.05 * torch.randn_like(parameter)
@@ -179,7 +181,10 @@ def test_an_image_is_encoded_the_same_in_any_batch():
     mask = mask_of((4, 4), 5)
     for whole, alone in (
         (module(images), [module(i[None]) for i in images]),
-        (module(images, mask), [module(i[None], m) for i, m in zip(images, mask.split(1), strict=True)]),
+        (
+            module(images, mask),
+            [module(i[None], m) for i, m in zip(images, mask.split(1), strict=True)],
+        ),
     ):
         torch.testing.assert_close(
             all_of(whole), torch.cat([all_of(t) for t in alone]), atol=1e-5, rtol=1e-5
@@ -249,7 +254,9 @@ def test_drop_path_grows_linearly_and_acts_only_while_training():
         [m.drop_prob if isinstance(m, DropPath) else 0.0 for m in (b.drop_path1, b.drop_path2)]
         for b in module.blocks
     ]
-    torch.testing.assert_close(torch.tensor(rates), torch.tensor([0, 0.1, 0.2, 0.3])[:, None].expand(4, 2))
+    torch.testing.assert_close(
+        torch.tensor(rates), torch.tensor([0, 0.1, 0.2, 0.3])[:, None].expand(4, 2)
+    )
     assert torch.equal(all_of(module(images)), before)
     module.train()
     with isolated(0, "drop"):
@@ -357,7 +364,9 @@ def test_a_patch_that_does_not_divide_the_image_is_refused_with_those_that_do():
 
 @pytest.mark.parametrize(("width", "heads"), [(30, 3), (32, 3)])
 def test_a_width_that_heads_or_positions_do_not_divide_is_refused(width, heads):
-    with pytest.raises(ConfigError, match=rf"encoder.width: {width} must be a multiple of 4 .*heads={heads}$"):
+    with pytest.raises(
+        ConfigError, match=rf"encoder.width: {width} must be a multiple of 4 .*heads={heads}$"
+    ):
         ViTNano(width=width, heads=heads).build((8, 8), 1)
 
 

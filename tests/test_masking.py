@@ -202,7 +202,9 @@ def test_an_image_has_the_same_mask_in_any_batch(masking):
             for i, e in zip(ids.split(size), epochs.split(size), strict=True)
         ]
         assert torch.equal(torch.cat(parts), whole)
-    assert torch.equal(mask_of(masking, 0.6, (7, 9), ids.flip(0), epochs.flip(0)).hidden.flip(0), whole)
+    assert torch.equal(
+        mask_of(masking, 0.6, (7, 9), ids.flip(0), epochs.flip(0)).hidden.flip(0), whole
+    )
 
 
 @pytest.mark.parametrize("masking", EVERY, **by_options)
@@ -293,7 +295,9 @@ def test_block_is_as_clustered_as_beits_algorithm_and_random_is_not(ratio):
     assert difference.mean() < 0.03
 
 
-@pytest.mark.parametrize(("grid", "ratio"), [((14, 14), 0.75), ((14, 14), 0.4), ((4, 4), 0.75), ((6, 11), 0.5)])
+@pytest.mark.parametrize(
+    ("grid", "ratio"), [((14, 14), 0.75), ((14, 14), 0.4), ((4, 4), 0.75), ((6, 11), 0.5)]
+)
 def test_what_block_accepts_are_rectangles_that_fit_into_the_count(grid, ratio):
     n = count_hidden(grid[0] * grid[1], ratio)
     asked = view(grid, range(200))

@@ -124,12 +124,17 @@ def test_loss_prediction_and_features_equal_hugging_faces(target, channels):
     order = noise.argsort(1)[:, :4].argsort(1)  # theirs keeps the shuffled order
     torch.testing.assert_close(tokens.prefix, latent[:, :1], atol=1e-5, rtol=0)
     torch.testing.assert_close(
-        tokens.patches, latent[:, 1:].gather(1, order[:, :, None].expand(-1, -1, 32)), atol=1e-5, rtol=0
+        tokens.patches,
+        latent[:, 1:].gather(1, order[:, :, None].expand(-1, -1, 32)),
+        atol=1e-5,
+        rtol=0,
     )
     theirs.config.mask_ratio = 0.0
     whole = theirs.vit(images, noise=torch.arange(16.0).expand(B, -1)).last_hidden_state
     tokens = ours.encoder(images)
-    torch.testing.assert_close(torch.cat([tokens.prefix, tokens.patches], 1), whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        torch.cat([tokens.prefix, tokens.patches], 1), whole, atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -193,7 +198,9 @@ def test_the_target_is_the_patch_or_the_patch_by_its_mean_and_unbiased_deviation
 
 
 def test_a_patch_of_one_colour_has_a_finite_target():
-    assert torch.equal(mae(target="normalised-pixels").target(torch.ones(1, 3, 16, 16)), torch.zeros(1, 16, 48))
+    assert torch.equal(
+        mae(target="normalised-pixels").target(torch.ones(1, 3, 16, 16)), torch.zeros(1, 16, 48)
+    )
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -242,7 +249,9 @@ def test_a_batch_without_a_mask_is_refused():
         *((64, 3, (1, 32, 1)), (128, 4, (1, 64, 2)), (192, 12, (2, 96, 3)), (384, 12, (2, 192, 6))),
     ],
 )
-def test_the_default_decoder_is_the_papers_for_large_and_half_as_wide_for_small(width, depth, expected):
+def test_the_default_decoder_is_the_papers_for_large_and_half_as_wide_for_small(
+    width, depth, expected
+):
     assert default_decoder(width, depth) == expected
     assert MAE().decoder(width, depth) == expected
 
@@ -259,12 +268,16 @@ def test_what_is_asked_of_the_decoder_is_built():
     module = mae(decoder_depth=3, decoder_width=64, decoder_heads=8).decoder
     assert (len(module.decoder_blocks), module.decoder_embed.out_features) == (3, 64)
     assert module.decoder_blocks[0].attn.num_heads == 8
-    assert mae(decoder_width=96).decoder.decoder_blocks[0].attn.num_heads == 3  # 32 each, as in the paper
+    assert (
+        mae(decoder_width=96).decoder.decoder_blocks[0].attn.num_heads == 3
+    )  # 32 each, as in the paper
 
 
 @pytest.mark.parametrize(("width", "heads"), [(30, 3), (32, 5)])
 def test_a_decoder_that_cannot_be_built_is_refused(width, heads):
-    with pytest.raises(ConfigError, match=rf"objective.decoder_width: {width} must .*decoder_heads={heads}$"):
+    with pytest.raises(
+        ConfigError, match=rf"objective.decoder_width: {width} must .*decoder_heads={heads}$"
+    ):
         mae(decoder_width=width, decoder_heads=heads)
 
 
@@ -325,21 +338,28 @@ def test_statistics_of_seen_patches_are_their_own_and_of_hidden_ones_by_inverse_
     assert mean.shape == deviation.shape == (B, 15, 1)
     for b in range(B):
         own = [
-            (p.mean().item(), math.sqrt(p.var(correction=1).item() + VARIANCE_EPS)) for p in patches[b]
+            (p.mean().item(), math.sqrt(p.var(correction=1).item() + VARIANCE_EPS))
+            for p in patches[b]
         ]
         for place in range(15):
             if not mask.hidden[b, place]:
                 expected = own[place]
-                assert (mean[b, place].item(), deviation[b, place].item()) == pytest.approx(own[place], rel=1e-6)
+                assert (mean[b, place].item(), deviation[b, place].item()) == pytest.approx(
+                    own[place], rel=1e-6
+                )
                 continue
             weights = [
-                1 / ((s // 5 - place // 5) ** 2 + (s % 5 - place % 5) ** 2) for s in mask.seen[b].tolist()
+                1 / ((s // 5 - place // 5) ** 2 + (s % 5 - place % 5) ** 2)
+                for s in mask.seen[b].tolist()
             ]
             expected = [
-                sum(w * own[s][i] for w, s in zip(weights, mask.seen[b].tolist(), strict=True)) / sum(weights)
+                sum(w * own[s][i] for w, s in zip(weights, mask.seen[b].tolist(), strict=True))
+                / sum(weights)
                 for i in range(2)
             ]
-            assert (mean[b, place].item(), deviation[b, place].item()) == pytest.approx(expected, rel=1e-5)
+            assert (mean[b, place].item(), deviation[b, place].item()) == pytest.approx(
+                expected, rel=1e-5
+            )
 
 
 def test_statistics_do_not_read_hidden_patches():

@@ -95,7 +95,7 @@ class Folder(Dataset):
         return [
             f"folder: {count:,} images of about {look.height}x{look.width}: "
             f"image size {look.side}, {chosen['encoder']}, patch {patch}, "
-            f"{chosen['budget']}, batch {chosen['batch']}{unused}"
+            f"{chosen['budget']}, batch {chosen['batch']} where no flag says otherwise{unused}"
         ]
 
 

@@ -13,13 +13,19 @@ from maebench.report.table import LABELS, column, differences, headlines, mixed,
 if TYPE_CHECKING:
     from maebench.pretrain import Plan
 
+PIXELS = (
+    "Raw pixels are the control without an encoder: small centred pictures such as digits lie so "
+    "close together in pixels that they are hard to beat; what masking taught the encoder is its "
+    "distance to the untrained one."
+)
 WIDE = 200  # columns where the output is no terminal: nothing is cut off
 
 
 def console() -> Console:
     """Standard output, wide where it is a file or a pipe."""
-    out = Console(highlight=False)
-    return out if out.is_terminal else Console(highlight=False, width=WIDE)
+    # a name with [brackets] is a name and no markup
+    out = Console(highlight=False, markup=False)
+    return out if out.is_terminal else Console(highlight=False, markup=False, width=WIDE)
 
 
 def print_table(table: pd.DataFrame) -> None:
@@ -34,50 +40,56 @@ def print_table(table: pd.DataFrame) -> None:
 
 def print_run(rows: pd.DataFrame, models: list[str], plan: Plan) -> None:
     """Prints what `maebench run` ends with: table, differences, how to read it, what is next."""
-    run, untrained = models[0], models[1]
+    config, say = plan.config, console().print
     main = headlines(rows)
-    lines = []
-    for model in models:
-        mine = main[main["model"] == model].to_dict("records")
-        label = LABELS[mine[0]["model_kind"]] if mine else model
-        lines.append({"model": label, **{column(r, False): number(r) for r in mine}})
-    config = plan.config
-    title = (
+    say(
         f"{config.dataset.changed()}, {config.encoder.changed()}, {config.objective.changed()}, "
-        f"{config.masking.changed()} {plan.run.facts['realised_ratio']:.4g}, seed {config.seed}"
+        f"{config.masking.changed()} {plan.run.facts['realised_ratio']:.4g}, seed {config.seed}",
+        style="bold",
     )
-    say = console().print
-    say(title, style="bold")
+    lines = [
+        {
+            "model": LABELS[mine[0]["model_kind"]],
+            **{column(row, False): number(row) for row in mine},
+        }
+        for mine in (main[main["model"] == model].to_dict("records") for model in models)
+        if mine
+    ]
     if lines:
         print_table(pd.DataFrame(lines).fillna(""))
-    if not main.empty:
         say("Values are means over test images with 95 % bootstrap intervals.")
-    for name, interval, unit in differences(rows, run, untrained):
-        scale, digits = (100, 1) if unit == "%" else (1, 3)
-        value, low, high = (v * scale for v in (interval.value, interval.low, interval.high))
-        verdict = "" if low > 0 or high < 0 else ": no difference shown"
-        say(
-            f"  pretrained - untrained, {name}: {value:+.{digits}f} "
-            f"[{low:+.{digits}f}, {high:+.{digits}f}] paired{verdict}"
-        )
-    say(
-        "Raw pixels are the control without an encoder: small centred pictures such as digits lie "
-        "so close together in pixels that they are hard to beat; what masking taught the encoder "
-        "is its distance to the untrained one."
-    )
-    for row in (
-        rows[rows["status"] != "ok"].drop_duplicates(["model", "evaluation"]).to_dict("records")
-    ):
-        say(f"  {row['evaluation']} of {row['model_kind']}: {row['status']}: {row['reason']}")
-    for warning in edges(rows):
-        say(warning)
-    for row in rows[(rows["skipped"] > 0)].drop_duplicates("dataset").to_dict("records"):
-        say(f"  {row['skipped']} unreadable images were left out: see facts in config.json")
-    for note in mixed(rows):
-        say(f"  note: {note}")
+        say_differences(rows, models[0], models[1])
+        say(PIXELS)
+    say_gaps(rows)
+    for line in [*edges(rows), *(f"note: {note}" for note in mixed(rows))]:
+        say(f"  {line}")
+    for row in rows[rows["skipped"] > 0].drop_duplicates("dataset").to_dict("records"):
+        say(f"  {row['skipped']} unreadable images were left out: see skipped in config.json")
     say(f"results   {plan.run.folder}")
     say("pictures  " + str(plan.run.folder / "pictures"))
     say("next      maebench table    maebench eval linear-probe    maebench run --masking block")
+
+
+def say_differences(rows: pd.DataFrame, model: str, other: str) -> None:
+    """Prints the paired difference of each main metric, pretrained minus untrained."""
+    for name, interval, unit in differences(rows, model, other):
+        scale, digits = (100, 1) if unit == "%" else (1, 3)
+        value, low, high = (v * scale for v in (interval.value, interval.low, interval.high))
+        verdict = "" if low > 0 or high < 0 else ": no difference shown"
+        console().print(
+            f"  pretrained - untrained, {name}: {value:+.{digits}f} "
+            f"[{low:+.{digits}f}, {high:+.{digits}f}] paired{verdict}"
+        )
+
+
+def say_gaps(rows: pd.DataFrame) -> None:
+    """Prints which numbers are missing and why, equal reasons together."""
+    gaps = rows[rows["status"] != "ok"]
+    for (evaluation, status, reason), group in gaps.groupby(
+        ["evaluation", "status", "reason"], sort=False
+    ):
+        kinds = ", ".join(LABELS.get(kind, kind) for kind in group["model_kind"].unique())
+        console().print(f"  {evaluation} of {kinds}: {status}: {reason}")
 
 
 def edges(rows: pd.DataFrame) -> list[str]:
@@ -89,7 +101,7 @@ def edges(rows: pd.DataFrame) -> list[str]:
                 f"{k}={v}" for k, v in row["where"].items() if k not in ("chosen", "edge")
             )
             found.append(
-                f"  warning: {row['evaluation']} of {row['model']}: the choice made on train, {at}, "
+                f"warning: {row['evaluation']} of {row['model']}: the choice made on train, {at}, "
                 "lies on the edge of the grid that was tried: widen it with -o"
             )
     return found

@@ -1,0 +1,51 @@
+"""The slow copy that learned maskings ask."""
+
+from __future__ import annotations
+
+import torch
+from fakes import Hard, names
+
+from maebench import MAE, Inputs, RunConfig
+from maebench.encoders import ViTNano
+from maebench.pretrain import Normalise, batches, build, inputs_of, prepare
+from maebench.teacher import Teacher
+
+ENCODER = ViTNano(width=16, depth=1, heads=2)
+
+
+def test_the_teacher_follows_the_model_slowly_and_is_never_trained():
+    model = MAE().build(ENCODER.build((8, 8), 1), Inputs(1, (8, 8)))
+    teacher = Teacher(model)
+    start = {k: v.clone() for k, v in model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 1
+    teacher.follow(model, 0)  # at step n it keeps (1 + n) / (10 + n), at most .999
+    for name, value in teacher.model.state_dict().items():
+        torch.testing.assert_close(value, start[name] + 0.9)
+    teacher.follow(model, 10**6)
+    for name, value in teacher.model.state_dict().items():
+        torch.testing.assert_close(value, start[name] + 0.9 + 0.1 * 0.001)
+    assert not any(p.requires_grad for p in teacher.model.parameters())
+    assert not teacher.model.training
+
+
+def test_the_patch_loss_is_that_of_each_patch_when_it_is_hidden(tmp_path):
+    plan = prepare(
+        RunConfig(names(), encoder=ENCODER, masking=Hard(), limit=40, device="cpu"), tmp_path
+    )
+    model = build(plan.config, inputs_of(plan.config, plan.run.facts)).eval()
+    teacher = Teacher(model)
+    order = batches(40, 8, 0, 0, 1)
+    crop = next(iter(plan.images.crops(order, plan.config.augment, 0, "cpu")))
+    pixels = Normalise(plan.run.facts["mean"], plan.run.facts["std"], "cpu")(crop.images)
+    asked = []
+    original = teacher.model.reconstruct
+    teacher.model.reconstruct = lambda images, mask: (asked.append(mask), original(images, mask))[1]
+    loss = teacher.answers(pixels, plan.config, crop)["patch_loss"]()
+    assert loss.shape == (8, 16)
+    assert torch.equal(asked[0].hidden, ~asked[1].hidden)
+    for mask in asked:
+        made = original(pixels, mask)
+        error = (made.prediction - made.target).square().mean(2)
+        torch.testing.assert_close(loss[mask.hidden], error[mask.hidden])
