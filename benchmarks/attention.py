@@ -12,6 +12,7 @@ import statistics
 import time
 
 import torch
+
 from maebench.encoders.vit_module import make_block
 
 BATCH, HEAD_WIDTH, PAIRS = 64, 64, 9

@@ -11,6 +11,7 @@ import statistics
 import time
 
 import torch
+
 from maebench import MAE, Batch, Draws, Inputs, Random, View
 from maebench.encoders import ViTNano
 from maebench.masking import draw

@@ -90,7 +90,8 @@ class Machine(Options):
 
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="fp32, or bf16 mixed precision; auto: bf16 where the hardware has it, on a CPU from width 192",
+        description="fp32, or bf16 mixed precision; auto: bf16 where the hardware has it, "
+        "on a CPU from width 192 up",
     )
     checkpoint_seconds: PositiveFloat = Field(
         10.0, description="least seconds between checkpoints (more where writing one is slow)"

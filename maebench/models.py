@@ -18,11 +18,13 @@ from maebench import checkpoints, files, runs
 from maebench.component import parse
 from maebench.config import RunConfig, short_hash
 from maebench.data.dataset import Dataset
+from maebench.data.normalise import Normalise
 from maebench.data.splits import Splits
 from maebench.errors import ConfigError, RunError, unknown
 from maebench.evaluation import NotApplicable
+from maebench.hardware import find_device
 from maebench.plugins import Names, installed
-from maebench.pretrain import Normalise, build, find_device, inputs_of
+from maebench.pretrain import build, inputs_of
 
 KINDS = ("untrained", "pixels")  # prefixes of MODEL strings; without one it is a run
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,13 @@ from maebench import checkpoints, files, masking, runs
 from maebench.config import RunConfig
 from maebench.data.augment import Crops
 from maebench.data.images import Images, channel_statistics
+from maebench.data.normalise import Normalise
 from maebench.errors import ConfigError, RunError
 from maebench.hardware import find_device, find_precision
 from maebench.masking.mask import Mask, View
 from maebench.objectives.objective import Batch, Inputs
 from maebench.optimise import learning_rate, parameter_groups
+from maebench.outputs import Tracking
 from maebench.rng import Draws, isolated, permutation
 from maebench.teacher import Teacher
 
@@ -156,8 +157,9 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
         log = plan.run.folder / "log.jsonl"
         kept = [row for row in files.read_lines(log) if row["step"] <= done]
         files.write_text(log, "".join(_line(row) for row in kept))
-        trackers = open_trackers(plan)
-        at_end.callback(close_trackers, trackers)
+        trackers = at_end.enter_context(
+            Tracking(config.machine.trackers, plan.run.folder, plan.run.content)
+        )
 
         # The images, in an order and with crops that depend on the seed alone.
         order = batches(len(plan.images), config.batch, config.seed, done, steps)
@@ -180,7 +182,7 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
             # Forward and backward, in parts where the batch is accumulated.
             batch = make_batch(config, model, teacher, plan.images, crop, normalise, progress)
             loss = 0.0
-            for piece in split(batch, -(-config.batch // config.optimiser.accumulate)):
+            for piece in batch.split(-(-config.batch // config.optimiser.accumulate)):
                 share = len(piece.ids) / len(batch.ids)
                 # Stochastic layers of plugins use the global state: the same whoever resumes.
                 with isolated(config.seed, "step", number), autocast:
@@ -205,7 +207,7 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
             step = Step(number, steps, loss, lr, now - started, len(batch.ids))
             started = now
             files.append_line(log, {"step": number, "loss": loss, "lr": lr})
-            trackers = _track(trackers, step)
+            trackers.log(number, {"loss": loss, "lr": lr})
             if number == steps or now - saved > pause:
                 checkpoints.save(
                     folder,
@@ -321,45 +323,6 @@ def make_mask(
     return masking.draw(config.masking, config.ratio, encoder.patch, view)
 
 
-class Normalise:
-    """Pixels in 0..255 to the encoder's input: zero mean and unit deviation per channel."""
-
-    def __init__(self, mean: list[float], std: list[float], device: str) -> None:
-        self.mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
-        self.std = torch.tensor(std, device=device).view(1, -1, 1, 1)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Float32 (B, C, H, W)."""
-        return (images.to(self.mean.device).float() / 255 - self.mean) / self.std
-
-    def inverse(self, images: Tensor) -> Tensor:
-        """Pixels in 0..1, not clipped."""
-        return images * self.std + self.mean
-
-
-def split(batch: Batch, size: int) -> list[Batch]:
-    """The batch in parts of at most `size` images."""
-    if size >= len(batch.ids):
-        return [batch]
-    masks = batch.mask.split(size) if batch.mask is not None else None
-    labels = batch.labels.split(size) if batch.labels is not None else None
-    ids = batch.ids.split(size)
-    parts = []
-    for i, images in enumerate(batch.images.split(size)):
-        draws = batch.draws.at(slice(i * size, i * size + len(images)))
-        parts.append(
-            Batch(
-                images,
-                ids[i],
-                draws,
-                masks[i] if masks else None,
-                labels[i] if labels else None,
-                batch.progress,
-            )
-        )
-    return parts
-
-
 def state(
     model: nn.Module, teacher: Teacher | None, adam: torch.optim.Optimizer, names: list[str]
 ) -> dict[str, Tensor]:
@@ -393,37 +356,6 @@ def restore(
     }
     adam.load_state_dict(content)
     return manifest["step"]
-
-
-def open_trackers(plan: Plan) -> list[Any]:
-    """The trackers that the config names, opened; one that cannot is dropped with a warning."""
-    opened = []
-    for tracker in plan.config.machine.trackers:
-        try:
-            opened.append(tracker.open(plan.run.folder, plan.run.content))
-        except Exception as error:
-            warnings.warn(f"tracker {tracker.name!r} is dropped: {error}", stacklevel=2)
-    return opened
-
-
-def close_trackers(trackers: list[Any]) -> None:
-    """Ends every tracker that was opened, also those dropped since, however the run ended."""
-    for tracker in trackers:
-        try:
-            tracker.close()
-        except Exception as error:
-            warnings.warn(f"tracker {tracker!r} did not close: {error}", stacklevel=2)
-
-
-def _track(trackers: list[Any], step: Step) -> list[Any]:
-    kept = []
-    for tracker in trackers:
-        try:
-            tracker.log(step.number, {"loss": step.loss, "lr": step.lr})
-            kept.append(tracker)
-        except Exception as error:
-            warnings.warn(f"tracker {tracker!r} is dropped: {error}", stacklevel=2)
-    return kept
 
 
 def _not_finite(name: str, loss: float, number: int, folder: Path) -> str:

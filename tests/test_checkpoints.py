@@ -134,7 +134,7 @@ def test_a_full_disk_is_one_clear_error_and_the_checkpoints_before_stay(folder):
     big = {"model.weight": torch.zeros(100_000)}
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-        with pytest.raises(RunError, match="cannot write .*step-000000015") as caught:
+        with pytest.raises(RunError, match=r"cannot write .*step-000000015") as caught:
             save(folder, 15, big, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

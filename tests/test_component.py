@@ -144,7 +144,7 @@ def test_options_without_a_name_are_refused_where_no_name_is_known():
 def test_a_bad_value_is_named_with_its_place_and_what_was_given(option, given_value, place):
     message = refused({"name": "rounded", option: given_value})
     assert all(part.startswith("--shape." + option) for part in message.split("; "))
-    assert message.startswith(place + ":") and "given" in message or "required" in message
+    assert (message.startswith(place + ":") and "given" in message) or "required" in message
 
 
 @pytest.mark.parametrize("key", ["sides", 3, ("a", "b"), None])
@@ -223,7 +223,11 @@ shapes = (
 )
 
 
-@given(st.builds(Drawing, first=shapes, more=st.lists(shapes, max_size=3).map(tuple), best=st.none() | shapes))
+@given(
+    st.builds(
+        Drawing, first=shapes, more=st.lists(shapes, max_size=3).map(tuple), best=st.none() | shapes
+    )
+)
 def test_what_is_dumped_is_read_back_as_the_same_classes_with_the_same_options(drawing):
     for mode in ("python", "json"):
         dumped = drawing.model_dump(mode=mode)
@@ -346,7 +350,7 @@ def option_that_is_perhaps_a_dict():
         """Help."""
 
         name: ClassVar[str] = "a"
-        sides: None | dict[str, int] = Field(None, description="sides")
+        sides: dict[str, int] | None = Field(None, description="sides")
 
     return A
 
@@ -376,7 +380,9 @@ def test_a_class_that_breaks_the_contract_is_told_how(make, complaint):
 
 def test_pydantics_findings_become_one_line_without_its_own_words():
     with pytest.raises(ValidationError) as caught:
-        Drawing.model_validate({"more": ["square", {"name": "rounded", "patch": "x"}]}, context=CONTEXT)
+        Drawing.model_validate(
+            {"more": ["square", {"name": "rounded", "patch": "x"}]}, context=CONTEXT
+        )
     message = str(explain(caught.value, ""))
     assert "\n" not in message and "function" not in message and "int:" not in message
     assert {part.split(":")[0] for part in message.split("; ")} == {"more.1.patch"}

@@ -209,7 +209,9 @@ def test_a_config_is_read_back_from_what_it_dumps(config, names):
     ],
     ids=str,
 )
-def test_a_bad_value_is_one_line_with_place_what_was_given_and_what_is_allowed(config, flags, words):
+def test_a_bad_value_is_one_line_with_place_what_was_given_and_what_is_allowed(
+    config, flags, words
+):
     message = refused(config, **flags)
     assert [word for word in words if word.lower() not in message.lower()] == [], message
 
@@ -259,7 +261,9 @@ def test_two_long_budgets_have_two_texts():
 def test_a_budget_is_changed_in_one_part_or_whole(config):
     assert str(config(o=["budget.amount=3"]).budget) == "steps=3"  # digits' preset counts steps
     assert str(config(yaml="budget: {unit: steps, amount: 3}").budget) == "steps=3"
-    assert str(config(yaml="budget: {unit: steps, amount: 3}", budget="epochs=2").budget) == "epochs=2"
+    assert (
+        str(config(yaml="budget: {unit: steps, amount: 3}", budget="epochs=2").budget) == "epochs=2"
+    )
 
 
 @given(st.integers(1, 10**5), st.integers(1, 4096), st.floats(0.01, 300))
@@ -423,7 +427,9 @@ def test_the_same_settings_have_the_same_hash_however_they_are_told(config, name
 
 
 def test_a_hash_does_not_depend_on_the_order_of_keys_and_refuses_nan():
-    assert short_hash({"a": 1, "b": {"c": 2, "d": 3}}) == short_hash({"b": {"d": 3, "c": 2}, "a": 1})
+    assert short_hash({"a": 1, "b": {"c": 2, "d": 3}}) == short_hash(
+        {"b": {"d": 3, "c": 2}, "a": 1}
+    )
     assert short_hash({"a": 1}) != short_hash({"a": "1"})
     with pytest.raises(ValueError):
         short_hash({"a": float("nan")})

@@ -291,7 +291,8 @@ def test_the_note_says_what_was_chosen(tmp_path):
     for name, count in {"a": 66, "b": 66}.items():
         fill(tmp_path / name, count, size=(60, 80))
     assert Folder(path=tmp_path).notes() == [
-        "folder: 132 images of about 60x80: image size 64, vit-tiny, patch 8, epochs=200, batch 64"
+        "folder: 132 images of about 60x80: image size 64, vit-tiny, patch 8, epochs=200, batch 64 "
+        "where no flag says otherwise"
     ]
 
 

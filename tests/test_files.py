@@ -56,7 +56,8 @@ def test_every_portable_name_is_taken(rest, first):
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", ".hidden", "a/b", "a\\b", "a\0", "a\n", "ä", "a b", "a:b", "-rf", "a" * 201]
+    "name",
+    ["", ".", "..", ".hidden", "a/b", "a\\b", "a\0", "a\n", "ä", "a b", "a:b", "-rf", "a" * 201],
 )
 def test_a_name_that_could_escape_hide_or_break_is_refused(name):
     with pytest.raises(RunError, match="cannot be a file name"):
@@ -165,7 +166,9 @@ def test_whichever_call_the_disk_fails_in_a_file_is_old_or_new(tmp_path):
     path = tmp_path / "a.txt"
     broken = list(attempts(tmp_path, lambda t: files.write_text(path, t), path.read_text))
     assert {"mkdir", "write_bytes", "fsync", "replace", "open"} == {name for name, _ in broken}
-    assert all(text == "old" for name, text in broken if name in ("mkdir", "write_bytes", "replace"))
+    assert all(
+        text == "old" for name, text in broken if name in ("mkdir", "write_bytes", "replace")
+    )
 
 
 def test_whichever_call_the_disk_fails_in_a_new_folder_is_whole_or_absent(tmp_path):
@@ -183,7 +186,9 @@ def test_whichever_call_the_disk_fails_in_a_new_folder_is_whole_or_absent(tmp_pa
         files.write_folder(path, fill)
 
     def read():
-        return "new" if path.exists() and {p.read_text() for p in path.iterdir()} == {"new"} else "old"
+        return (
+            "new" if path.exists() and {p.read_text() for p in path.iterdir()} == {"new"} else "old"
+        )
 
     broken = {name for name, _ in attempts(tmp_path, write, read)}
     assert {"mkdir", "write_bytes", "fsync", "rename"} <= broken

@@ -21,7 +21,7 @@ ORDER = [
     *("errors", "files", "rng", "component", "masking", "encoders", "objectives", "data"),
     *("evaluation", "outputs", "hookspecs", "plugins", "config", "runs", "checkpoints"),
     *("hardware", "optimise", "teacher", "pretrain", "models", "features", "records", "stats"),
-    *("suite", "report", "cli", "__main__"),
+    *("subject", "suite", "report", "cli", "__main__"),
 ]
 # What only describes must not cost seconds: these are not even imported by the modules below.
 HEAVY = {"torch", "torchvision", "timm", "sklearn", "scipy", "pandas", "matplotlib", "numpy"}
@@ -178,7 +178,9 @@ def test_plugins_import_public_names_and_nothing_else():
         for node in ast.walk(tree(path)):  # also under TYPE_CHECKING: a type is a contract
             if isinstance(node, ast.Import):
                 assert [a.name for a in node.names if a.name.split(".")[0] == "maebench"] == []
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "maebench":
+            elif (
+                isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "maebench"
+            ):
                 assert node.module == "maebench", f"{path}:{node.lineno}"
                 private = {a.name for a in node.names} - set(maebench.__all__)
                 assert private == set(), f"{path}:{node.lineno}"
@@ -229,6 +231,8 @@ def target(call: ast.Call) -> ast.expr | None:
     function, arguments = call.func, call.args
     name = ast.unparse(function)
     last = name.rsplit(".", 1)[-1]
+    if name.startswith(("files.", "checkpoints.")):  # the one place that may, and what asks it
+        return None
     if last == "open":
         is_method = isinstance(function, ast.Attribute) and name not in ("os.open", "io.open")
         place, at = (function.value, 0) if is_method else (arguments[0], 1)
@@ -288,7 +292,7 @@ def is_beside(place: ast.expr, around: list[ast.FunctionDef], module: ast.Module
     calls = [
         node
         for node in ast.walk(module)
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(around[-1].name)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == around[-1].name
     ]
     return bool(calls) and all(
         len(c.args) > at and ast.unparse(c.args[at]).startswith("beside") for c in calls
@@ -319,6 +323,7 @@ def test_nothing_but_files_writes_except_beside():
     [
         ("path.write_text('x')", 1),
         ("open(path, 'wb')", 1),
+        ("files.write_text(path, 'x')", 0),
         ("open(path)", 0),
         ("path.open('a+')", 1),
         ("path.open('rb')", 0),

@@ -145,11 +145,17 @@ BAD = {
     "with a syntax error": ("def f(:", "SyntaxError"),
     "that ends the interpreter": ("raise SystemExit('bye')", "SystemExit: bye"),
     "that exits in silence": ("import sys; sys.exit()", "SystemExit"),
-    "with a misspelt hook": (GOOD.replace("maskings", "masking"), "unknown hook 'register_masking'"),
+    "with a misspelt hook": (
+        GOOD.replace("maskings", "masking"),
+        "unknown hook 'register_masking'",
+    ),
     "with a hook that wants more": (GOOD.replace("()", "(names)"), "register_maskings"),
     "that returns a class": (GOOD.replace("[Checks]", "Checks"), "must return a list of classes"),
     "that returns nothing": (GOOD.replace("[Checks]", "None"), "must return a list of classes"),
-    "that returns names": (GOOD.replace("Checks", "'checks'"), "not a subclass of maebench.Masking"),
+    "that returns names": (
+        GOOD.replace("Checks", "'checks'"),
+        "not a subclass of maebench.Masking",
+    ),
     "that returns an object": (GOOD.replace("Checks", "Checks()"), "not a subclass"),
     "of another kind": (GOOD.replace("maskings", "encoders"), "not a subclass of maebench.Encoder"),
     "without a docstring": (GOOD.replace("Checks", "Mute"), "Mute has no docstring"),
@@ -282,7 +288,9 @@ def test_the_command_line_lists_good_and_bad_plugins(tmp_path):
     package(tmp_path, "two", GOOD)
     ran = maebench(tmp_path, "plugins")
     assert (ran.returncode, ran.stderr) == (1, "")
-    assert re.search(r"^ok +good-plugin +\(good-plugin 1\.2\)\n +masking stripes$", ran.stdout, re.M)
+    assert re.search(
+        r"^ok +good-plugin +\(good-plugin 1\.2\)\n +masking stripes$", ran.stdout, re.M
+    )
     for bad, reason in {
         r"bad-plugin +\(bad-plugin 0\.1\)": "ModuleNotFoundError: No module named 'no_such_module'",
         r"exiting +\(exiting 1\.2\)": "SystemExit: 7",
@@ -293,6 +301,10 @@ def test_the_command_line_lists_good_and_bad_plugins(tmp_path):
 
     ran = maebench(tmp_path, "list", "maskings")
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert re.search(r"^  stripes +\(from good-plugin\)\n +Hides every other row\.$", ran.stdout, re.M)
-    assert re.search(r"^  checks +unusable: claimed by one \(one\) and two \(two\)$", ran.stdout, re.M)
+    assert re.search(
+        r"^  stripes +\(from good-plugin\)\n +Hides every other row\.$", ran.stdout, re.M
+    )
+    assert re.search(
+        r"^  checks +unusable: claimed by one \(one\) and two \(two\)$", ran.stdout, re.M
+    )
     assert re.search(r"^  random$", ran.stdout, re.M) and "Calls itself" not in ran.stdout

@@ -174,7 +174,11 @@ def test_a_permutation_holds_every_number_once(n, seed, epoch):
 
 def test_permutations_differ_by_epoch_seed_and_purpose_and_every_order_of_three_comes():
     base = permutation(50, 0, "order", 0)
-    for other in (permutation(50, 0, "order", 1), permutation(50, 1, "order"), permutation(50, 0, "x")):
+    for other in (
+        permutation(50, 0, "order", 1),
+        permutation(50, 1, "order"),
+        permutation(50, 0, "x"),
+    ):
         assert not torch.equal(base, other)
     orders = [tuple(permutation(3, seed, "order").tolist()) for seed in range(600)]
     counts = [orders.count(order) for order in set(orders)]

@@ -141,7 +141,7 @@ def test_the_newest_run_is_told_by_its_date_and_not_by_its_name(start, tmp_path)
 
 
 def test_a_run_that_is_not_there_is_answered_with_the_nearest(start, tmp_path):
-    with pytest.raises(RunError, match="no run in .*: start one with `maebench run`"):
+    with pytest.raises(RunError, match=r"no run in .*: start one with `maebench run`"):
         runs.find_run(tmp_path, "")
     run = start()
     with pytest.raises(RunError, match=f"Did you mean '{run.name}'"):

@@ -34,6 +34,17 @@ class Batch:
     labels: Tensor | None = None
     progress: float = 0.0
 
+    def split(self, size: int) -> list[Batch]:
+        """The batch in parts of at most `size` images; each image keeps its random numbers."""
+        if size >= len(self.ids):
+            return [self]
+        ids = self.ids.split(size)
+        masks = [None] * len(ids) if self.mask is None else self.mask.split(size)
+        labels = [None] * len(ids) if self.labels is None else self.labels.split(size)
+        draws = [self.draws.at(slice(i * size, i * size + len(part))) for i, part in enumerate(ids)]
+        parts = zip(self.images.split(size), ids, draws, masks, labels, strict=True)
+        return [Batch(*part, self.progress) for part in parts]
+
 
 @dataclass(frozen=True)
 class Inputs:

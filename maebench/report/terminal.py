@@ -59,7 +59,8 @@ def print_run(rows: pd.DataFrame, models: list[str], plan: Plan) -> None:
         print_table(pd.DataFrame(lines).fillna(""))
         say("Values are means over test images with 95 % bootstrap intervals.")
         say_differences(rows, models[0], models[1])
-        say(PIXELS)
+        if ((main["model_kind"] == "pixels") & (main["status"] == "ok")).any():
+            say(PIXELS)
     say_gaps(rows)
     for line in [*edges(rows), *(f"note: {note}" for note in mixed(rows))]:
         say(f"  {line}")
