@@ -35,11 +35,11 @@ def generate() -> str:
 def commands() -> list[str]:
     """Each command with its help text."""
     found = ["## Commands"]
-    context = click.Context(cli, info_name="maebench")
+    context = click.Context(cli, info_name="maebench", **cli.context_settings)
     for name in COMMANDS:
         command = cli.get_command(context, name)
         assert command is not None
-        shown = click.Context(command, info_name=f"maebench {name}", max_content_width=100)
+        shown = click.Context(command, context, info_name=name, terminal_width=100)
         found.append(f"### maebench {name}\n\n```\n{command.get_help(shown)}\n```")
     return found
 

@@ -48,9 +48,9 @@ _PUBLIC = {
     "hookimpl": "maebench.hookspecs",
     "load_model": "maebench.models",
     "load_records": "maebench.records",
-    "patchify": "maebench.objectives.mae_module",
+    "patchify": "maebench.masking.patches",
     "run": "maebench.suite",
-    "unpatchify": "maebench.objectives.mae_module",
+    "unpatchify": "maebench.masking.patches",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -113,7 +113,7 @@ class Component(Options):
 
 
 def _look_up(cls: type[Component], name: str, context: Any) -> type[Component]:
-    if name == cls.name:
+    if name and name == cls.name:  # a base class has no name, and cannot be chosen by none
         return cls
     names: Mapping[str, type[Component]] = (context or {}).get(cls.kind, {})
     found = names.get(name)

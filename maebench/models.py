@@ -172,13 +172,15 @@ def load_model(
     return trained_model(runs.find_run(folder, spec), device, names)
 
 
-def trained_model(run: runs.Run, device: str, names: Names) -> LoadedModel:
-    """A run with the weights of its last step.
+def trained_model(
+    run: runs.Run, device: str, names: Names, config: RunConfig | None = None
+) -> LoadedModel:
+    """A run with the weights of its last step; `config` saves looking up its components by name.
 
     Raises:
         RunError: it is not finished.
     """
-    config = run.config(names)
+    config = config or run.config(names)
     found = checkpoints.load_newest(run.folder / "checkpoint")
     steps = run.facts["steps"]
     done = found[1]["step"] if found else 0
@@ -192,9 +194,11 @@ def trained_model(run: runs.Run, device: str, names: Names) -> LoadedModel:
     return _loaded(run.name, "run", run.folder, module, config, run, device)
 
 
-def untrained_model(run: runs.Run, results: Path, device: str, names: Names) -> LoadedModel:
+def untrained_model(
+    run: runs.Run, results: Path, device: str, names: Names, config: RunConfig | None = None
+) -> LoadedModel:
     """A run's model at step 0: the floor that pretraining has to beat."""
-    config = run.config(names)
+    config = config or run.config(names)
     module = build(config, inputs_of(config, run.facts))
     mark = checkpoints.weights_hash(module.encoder.state_dict())
     folder = results / "models" / files.safe_name(f"untrained-{run.name}-{mark[:10]}")

@@ -259,8 +259,8 @@ def family(plan: Plan, names: Names) -> list[LoadedModel]:
     splits = plan.config.splits()
     splits._loaded["train"] = plan.images
     models = [
-        trained_model(plan.run, plan.device, names),
-        untrained_model(plan.run, results, plan.device, names),
+        trained_model(plan.run, plan.device, names, plan.config),
+        untrained_model(plan.run, results, plan.device, names, plan.config),
         pixels_of(plan.config, plan.run.facts, results, plan.device),
     ]
     import dataclasses

@@ -118,6 +118,11 @@ def test_a_component_of_another_kind_or_a_value_of_another_type_is_refused():
     assert "does not fit here" in refused("square", cls=Rounded)
 
 
+def test_an_empty_name_is_unknown_and_not_the_base_class():
+    for value in ("", {"name": ""}, ":x"):
+        assert "unknown shape ''" in refused(value)
+
+
 def test_options_without_a_name_are_refused_where_no_name_is_known():
     assert "the shape has no name" in refused({"side": 3})
     assert read({"side": 3}, cls=Square) == Square(side=3)

@@ -73,7 +73,9 @@ def test_pixels_need_no_run_and_take_the_newest_runs_data_set_where_none_is_name
     assert alone.pools() == ("flat",)
     images = images_of(of_run)
     mean, std = (plan.run.facts[key][0] for key in ("mean", "std"))
-    torch.testing.assert_close(of_run.encode(images), (images.flatten(1).float() / 255 - mean) / std)
+    torch.testing.assert_close(
+        of_run.encode(images), (images.flatten(1).float() / 255 - mean) / std
+    )
     with pytest.raises(NotApplicable, match="no decoder"):
         alone.decoder()
 

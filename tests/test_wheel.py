@@ -14,12 +14,22 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.slow
 def test_the_wheel_holds_the_core_and_its_evaluations_and_nothing_else(tmp_path):
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(tmp_path),
+    ]
     subprocess.run([*command, str(ROOT)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:
         files = set(packed.namelist())
-        entry_points = packed.read(next(f for f in files if f.endswith("entry_points.txt"))).decode()
+        entry_points = packed.read(
+            next(f for f in files if f.endswith("entry_points.txt"))
+        ).decode()
     modules = {f for f in files if f.endswith(".py")}
     wanted = {str(p.relative_to(ROOT)) for p in (ROOT / "maebench").rglob("*.py")}
     evaluations = ROOT / "plugins" / "maebench_evals"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from maebench.encoders.encoder import Tokens, check_images
 from maebench.masking.mask import Mask
+from maebench.masking.patches import raw_patches, take
 
 if TYPE_CHECKING:
     from maebench.encoders.vit import ViT
@@ -182,16 +183,3 @@ def sincos_positions(grid: tuple[int, int], width: int) -> Tensor:
         for axis in (columns, rows)
     ]
     return torch.cat(halves, 1).float()
-
-
-def raw_patches(images: Tensor, patch: tuple[int, int]) -> Tensor:
-    """Cuts images (B, C, H, W) into patches (B, L, C*p*q), each in channel, row, column order."""
-    B, C, H, W = images.shape
-    p, q = patch
-    x = images.view(B, C, H // p, p, W // q, q).permute(0, 2, 4, 1, 3, 5)
-    return x.reshape(B, (H // p) * (W // q), C * p * q)
-
-
-def take(x_BLD: Tensor, index_BK: Tensor) -> Tensor:
-    """The tokens at `index_BK` of each image, (B, K, D)."""
-    return x_BLD.gather(1, index_BK[:, :, None].expand(-1, -1, x_BLD.shape[2]))

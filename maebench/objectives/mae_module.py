@@ -17,10 +17,10 @@ from maebench.encoders.vit_module import (
     make_block,
     norm_layer,
     sincos_positions,
-    take,
 )
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
+from maebench.masking.patches import patchify, take, unpatchify
 from maebench.objectives.objective import Batch, Inputs, Reconstruction
 
 if TYPE_CHECKING:
@@ -114,23 +114,6 @@ class MaskedAutoencoder(nn.Module):
 def hidden_places(mask: Mask) -> Tensor:
     """Where the hidden patches of each image are, int64 (B, M), ascending."""
     return mask.hidden.nonzero()[:, 1].view(len(mask.hidden), mask.num_hidden)
-
-
-def patchify(images: Tensor, patch: tuple[int, int]) -> Tensor:
-    """Cuts images (B, C, H, W) into patches (B, L, p*q*C), channel last inside a patch."""
-    B, C, H, W = images.shape
-    p, q = patch
-    x = images.view(B, C, H // p, p, W // q, q).permute(0, 2, 4, 3, 5, 1)
-    return x.reshape(B, (H // p) * (W // q), p * q * C)
-
-
-def unpatchify(patches_BLT: Tensor, grid: tuple[int, int], patch: tuple[int, int]) -> Tensor:
-    """The inverse of `patchify`."""
-    B, _, T = patches_BLT.shape
-    (h, w), (p, q) = grid, patch
-    C = T // (p * q)
-    x = patches_BLT.view(B, h, w, p, q, C).permute(0, 5, 1, 3, 2, 4)
-    return x.reshape(B, C, h * p, w * q)
 
 
 def statistics_from_seen(patches_BLT: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:

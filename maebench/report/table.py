@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 # How a kind of model is called in the table that `maebench run` prints.
 LABELS = {"run": "pretrained", "untrained": "untrained", "pixels": "raw pixels"}
+# what `number` and `_spread` write: -0.101 [-0.106, -0.096] or 81.9 ±0.8 seeds (n=3) ±1.7 images
+NUMBER = re.compile(
+    r"-?[\d.]+( \[-?[\d.]+, -?[\d.]+\]|( ±[\d.]+ seeds)? \(n=\d+\)( ±[\d.]+ images)?)?"
+)
 FORMATS = ("markdown", "csv", "latex", "parquet", "html")
 
 
@@ -82,7 +87,7 @@ def by_settings(rows: pd.DataFrame, keys: Sequence[str], metric: str | None = No
     Raises:
         ConfigError: a key that is no column.
     """
-    allowed = [*records.COLUMNS, *records.FROM_CONFIG]
+    allowed = [c for c in (*records.COLUMNS, *records.FROM_CONFIG) if c != "where"]  # dicts
     for key in keys:
         if key not in allowed:
             raise ConfigError("--by: " + unknown("column", key, allowed))
@@ -172,5 +177,7 @@ def parquet(table: pd.DataFrame, path: Path) -> None:
 
 
 def _no_formula(cell: Any) -> Any:
-    """Text that a spreadsheet would run as a formula gets a quote before it."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in "=+-@" else cell
+    """Text that a spreadsheet would run as a formula gets a quote before it; our numbers do not."""
+    if not isinstance(cell, str) or NUMBER.fullmatch(cell):
+        return cell
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@")) else cell

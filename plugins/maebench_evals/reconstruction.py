@@ -18,7 +18,6 @@ from maebench import (
     Random,
     Reconstruction,
     Result,
-    patchify,
     unpatchify,
 )
 
@@ -226,6 +225,3 @@ def draw_picture(model: Model, normal: Tensor, mask: Mask, made: Reconstruction)
         line[0].set_ylabel(title)
     figure.suptitle(f"{model.name}\n{made.how or 'prediction in pixels'}", fontsize=8)
     return model.picture("reconstruction", figure)
-
-
-__all__ = ["ReconstructionQuality", "patchify"]
