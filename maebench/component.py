@@ -26,6 +26,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from maebench.errors import ConfigError, unknown
+from maebench.files import SAFE_NAME
 
 
 class Options(BaseModel):
@@ -142,8 +143,11 @@ def check_class(cls: object, base: type[Component]) -> str | None:
         return f"{cls.__name__}.kind must stay {base.kind!r}, got {cls.kind!r}"
     if not cls.name:
         return f"{cls.__name__} has no name: add name: ClassVar[str] = ..."
-    if ":" in cls.name or "," in cls.name or " " in cls.name:
-        return f"{cls.__name__}.name {cls.name!r} may hold no colon, comma or space"
+    if not SAFE_NAME.fullmatch(cls.name):  # it becomes a part of folders' and files' names
+        return (
+            f"{cls.__name__}.name {cls.name!r} may hold letters, digits, '.', '_' and '-' only, "
+            "first a letter or digit"
+        )
     if not cls.help():
         return f"{cls.__name__} has no docstring: its first line is its help"
     for key, field in cls.model_fields.items():

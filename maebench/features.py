@@ -82,11 +82,15 @@ def _read(path: files.Path) -> dict[str, Tensor] | None:
 
 
 def _write(path: files.Path, found: dict[str, Tensor]) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     try:
         files.write(path, lambda beside: save_file(found, beside))
-    except RunError as error:  # a cache: without it the next evaluation is slower, no more
+    except (
+        RunError,
+        SafetensorError,
+    ) as error:  # a cache: without it the next evaluation is slower, no more
         import warnings
 
         warnings.warn(f"features are not kept: {error}", stacklevel=2)

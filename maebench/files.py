@@ -199,7 +199,8 @@ def lock(folder: Path) -> Iterator[None]:
 
 def _sweep(folder: Path) -> None:
     """Removes what a killed process left half-written; only the lock's holder may."""
-    for left in [*folder.glob(f"{BESIDE}*"), *folder.glob(f"*/{BESIDE}*")]:
+    # not in records/ or features/: there an evaluation may be writing, which takes no lock
+    for left in [*folder.glob(f"{BESIDE}*"), *folder.glob(f"checkpoint/{BESIDE}*")]:
         remove(left)
 
 

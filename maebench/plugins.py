@@ -151,13 +151,22 @@ def installed(
     ):
         if _selected(entry_point):
             found.append(_load(manager, entry_point))
+    loaded = {plugin.name for plugin in found}
+    for name in set(_chosen() or ()) - loaded:
+        found.append(Plugin(name, "unknown", "", f"{SELECT} names it; no installed package has it"))
     return _without_clashes(found)
 
 
+def _chosen() -> list[str] | None:
+    """The plugins that the environment asks for; None where it does not say."""
+    value = os.environ.get(SELECT)
+    return None if value is None else [c.strip() for c in value.split(",") if c.strip()]
+
+
 def _selected(entry_point: importlib.metadata.EntryPoint) -> bool:
-    chosen = os.environ.get(SELECT)
+    chosen = _chosen()
     ours = entry_point.dist is not None and entry_point.dist.name == "maebench"
-    return ours or chosen is None or entry_point.name in [c.strip() for c in chosen.split(",")]
+    return ours or chosen is None or entry_point.name in chosen
 
 
 def _load(manager: pluggy.PluginManager, entry_point: importlib.metadata.EntryPoint) -> Plugin:

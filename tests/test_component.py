@@ -369,7 +369,7 @@ def option_that_is_perhaps_a_dict():
         (no_name, "A has no name: add name: ClassVar"),
         (name_as_field, "A.name must be a ClassVar"),
         (renamed_kind, "A.kind must stay 'shape', got 'figure'"),
-        (colon_in_name, "A.name 'a:b' may hold no colon, comma or space"),
+        (colon_in_name, "A.name 'a:b' may hold letters, digits, '.', '_' and '-' only"),
         (no_docstring, "A has no docstring"),
         (option_without_help, "option 'side' of A has no help"),
         (option_without_default, "option 'side' of A has no default"),

@@ -307,3 +307,10 @@ def test_the_command_line_lists_good_and_bad_plugins(tmp_path):
         r"^  checks +unusable: claimed by one \(one\) and two \(two\)$", ran.stdout, re.M
     )
     assert re.search(r"^  random$", ran.stdout, re.M) and "Calls itself" not in ran.stdout
+
+
+def test_a_plugin_that_the_environment_names_and_nobody_brings_is_reported(monkeypatch):
+    monkeypatch.setenv("MAEBENCH_PLUGINS", "typo")
+    (missing,) = [p for p in installed().plugins if p.problem]
+    assert missing.name == "typo"
+    assert missing.problem == "MAEBENCH_PLUGINS names it; no installed package has it"

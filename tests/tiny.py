@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from fakes import names
+from torch import Tensor
 
-from maebench import Evaluation, Metric, Result, RunConfig
+from maebench import Draws, Evaluation, Metric, Result, RunConfig
 from maebench.encoders import ViTNano
 from maebench.models import LoadedModel, load_model
 from maebench.pretrain import Plan, prepare, pretrain
+from maebench.rng import permutation
 
 SETTINGS: dict[str, Any] = {
     "encoder": ViTNano(width=16, depth=2, heads=2),
@@ -71,3 +74,44 @@ def evaluation(
 def yields(*results: Result) -> Callable[[Any], Any]:
     """What an evaluation does that gives these results."""
     return lambda model: iter(results)
+
+
+class Stub:
+    """A model made of features and labels, for evaluations that need no more."""
+
+    name = kind = "stub"
+    device = "cpu"
+
+    def __init__(self, train: Tensor, labels: Tensor, test: Tensor, right: Tensor) -> None:
+        self._features = {"train": train, "test": test}
+        self._labels = {"train": labels, "test": right}
+
+    def features(self, split: str, layer: int | None = None, pool: str = "mean") -> Tensor:
+        return self._features[split]
+
+    def labels(self, split: str) -> Tensor:
+        return self._labels[split]
+
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(map(str, range(int(self._labels["train"].max()) + 1)))
+
+    def holdout(self, share: float = 0.1) -> tuple[Tensor, Tensor]:
+        order = permutation(len(self._labels["train"]), 0, "holdout")
+        return order[len(order) // 5 :].sort().values, order[: len(order) // 5].sort().values
+
+    def draws(self, purpose: str) -> Draws:
+        return Draws(0, purpose, torch.zeros(1, dtype=torch.int64))
+
+    def progress(self, steps: Any, total: int, what: str) -> Any:
+        return steps
+
+
+def digits() -> Stub:
+    """The pixels of all digits, standardised as one."""
+    splits = config(limit=None).splits()
+    parts = []
+    for split in ("train", "test"):
+        images = splits.load(split)
+        pixels = torch.cat(list(images.whole(512))).flatten(1).float()
+        parts += [pixels / 255, images.about.labels]
+    return Stub(*parts)

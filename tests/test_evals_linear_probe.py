@@ -1,0 +1,144 @@
+"""The linear probe against scikit-learn's logistic regression."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from maebench_evals.linear_probe import LinearProbe, train_heads
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+PENALTIES = [1e-3, 1e-2, 1e-1]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return tiny.digits()
+
+
+def standardised(model):
+    train, test = model.features("train"), model.features("test")
+    mean, deviation = train.mean(0), train.std(0)
+    deviation[deviation < 1e-6] = 1
+    return (train - mean) / deviation, (test - mean) / deviation
+
+
+def results(model, **options):
+    """Top-1 on test and on the holdout by penalty, and what was chosen."""
+    top1, validation, chosen = {}, {}, []
+    for result in LinearProbe(**options).run(model):
+        penalty = result.where["l2"]
+        if result.metric == "top1":
+            top1[penalty] = result.value
+            chosen += [result.where] if result.where.get("chosen") else []
+        else:
+            validation[penalty] = result.value
+    (where,) = chosen
+    return top1, validation, where
+
+
+@pytest.mark.slow
+def test_the_heads_are_scikit_learns_logistic_regressions(digits):
+    train, test = standardised(digits)
+    labels, right = digits.labels("train"), digits.labels("test")
+    theirs = [
+        LogisticRegression(C=1 / (l2 * len(train)), tol=1e-7, max_iter=2000).fit(train, labels)
+        for l2 in PENALTIES
+    ]
+    for batch, closeness in ((2048, 0.002), (256, 0.02)):  # all at once, and in parts
+        steps = ((i, 0.05 * 0.5 * (1 + np.cos(np.pi * i / 1000))) for i in range(1000))
+        draws = digits.draws("order")
+        weights, biases = train_heads(train, labels, PENALTIES, 10, batch, steps, draws)
+        for l2, weight, bias, oracle in zip(PENALTIES, weights, biases, theirs, strict=True):
+            mine = (test @ weight + bias).double()
+            accuracy = (mine.argmax(1) == right).double().mean().item()
+            assert accuracy == pytest.approx(oracle.score(test, right), abs=0.006)
+            found = log_loss(right, mine.softmax(1).numpy())
+            assert found == pytest.approx(log_loss(right, oracle.predict_proba(test)), rel=closeness)
+            # what is minimised is as low as scikit-learn gets it
+            lowest, ours = (
+                log_loss(labels, p) + l2 / 2 * (w**2).sum()
+                for p, w in (
+                    (oracle.predict_proba(train), oracle.coef_),
+                    ((train @ weight + bias).double().softmax(1).numpy(), weight.numpy()),
+                )
+            )
+            assert lowest * (1 - 1e-4) <= ours <= lowest * (1 + closeness)
+
+
+def test_the_probe_reports_scikit_learns_accuracy_for_the_whole_grid(digits):
+    top1, validation, where = results(digits, l2=PENALTIES, steps=500)
+    train, test = standardised(digits)
+    fit, held = digits.holdout()
+    labels, right = digits.labels("train"), digits.labels("test")
+    assert list(top1) == list(validation) == PENALTIES
+    for l2 in PENALTIES:
+        oracle = LogisticRegression(C=1 / (l2 * len(train)), max_iter=2000).fit(train, labels)
+        assert top1[l2].shape == (360,)
+        assert top1[l2].mean() == pytest.approx(oracle.score(test, right), abs=0.01)
+        part = LogisticRegression(C=1 / (l2 * len(fit)), max_iter=2000).fit(train[fit], labels[fit])
+        assert validation[l2] == pytest.approx(part.score(train[held], labels[held]), abs=0.012)
+    assert validation[where["l2"]] == max(validation.values())
+
+
+def made(features):
+    """Five hundred training and as many test images of ten classes."""
+    labels = torch.arange(1000) % 10
+    x = features(labels).float()
+    return tiny.Stub(x[:500], labels[:500], x[500:], labels[500:])
+
+
+def noise(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_features_that_know_nothing_of_the_labels_reach_chance():
+    top1, _, where = results(made(lambda labels: noise(1000, 20)), steps=100)
+    assert abs(top1[where["l2"]].mean() - 0.1) < 4 * (0.1 * 0.9 / 500) ** 0.5
+
+
+def test_features_that_hold_the_label_reach_100_percent():
+    model = made(lambda labels: torch.nn.functional.one_hot(labels) + 0.1 * noise(1000, 10))
+    top1, validation, where = results(model, steps=100)
+    assert top1[where["l2"]].mean() == validation[where["l2"]] == 1
+
+
+def test_scale_and_offset_of_a_feature_do_not_matter_and_a_constant_one_is_harmless():
+    features = noise(1000, 10)
+
+    def signal(labels):
+        return torch.nn.functional.one_hot(labels) + features
+
+    plain, _, _ = results(made(signal), steps=100, l2=(0.01,))
+    changed, _, _ = results(
+        made(lambda y: torch.cat([signal(y) * 1000 + 50_000, torch.full((1000, 1), 0.1)], 1)),
+        steps=100,
+        l2=(0.01,),
+    )
+    assert 0.3 < plain[0.01].mean() < 0.8
+    assert (plain[0.01] == changed[0.01]).double().mean() > 0.99
+
+
+def test_test_images_are_only_looked_at_one_by_one():
+    model = made(lambda labels: torch.nn.functional.one_hot(labels) + noise(1000, 10))
+    before, first, _ = results(model, steps=20)
+    model._features["test"] = model._features["test"].clone()
+    model._features["test"][250:] *= 100
+    after, second, _ = results(model, steps=20)
+    assert first == second
+    assert all(torch.equal(before[l2][:250], after[l2][:250]) for l2 in before)
+
+
+def test_a_winner_on_the_edge_of_the_grid_is_flagged_and_of_equals_the_middle_is_taken():
+    def signal(labels):
+        return torch.nn.functional.one_hot(labels) + 0.5 * noise(1000, 10)
+
+    _, validation, where = results(made(signal), steps=50, l2=(1e-3, 1e5, 1e6))
+    assert validation[1e-3] > validation[1e6]
+    assert where == {"l2": 1e-3, "pool": "mean", "chosen": True, "edge": True}
+    easy = made(lambda labels: torch.nn.functional.one_hot(labels))
+    _, validation, where = results(easy, steps=50, l2=(1e-2, 1e-4, 1e-3, 1e-3))
+    assert validation == {1e-4: 1, 1e-3: 1, 1e-2: 1}
+    assert where == {"l2": 1e-3, "pool": "mean", "chosen": True}
