@@ -198,9 +198,8 @@ class RunConfig(Options):
         unused = set() if self.objective.hides else {"masking", "ratio"}
         settings = self.model_dump(mode="json", include=set(self.IDENTITY) - unused)
         parts = {"dataset", "encoder", "objective", "masking"} - unused
-        if (
-            self.dataset.spec
-        ):  # where a folder lies does not count: the fingerprint of its content does
+        # the fingerprint stands for what a folder holds; where it lies does not count
+        if self.dataset.spec:
             settings["dataset"].pop(self.dataset.spec)
         versions = {part: getattr(self, part).version for part in sorted(parts)}
         return {**settings, "versions": versions, "data": fingerprint, "precision": precision}

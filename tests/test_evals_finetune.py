@@ -8,11 +8,11 @@ import pytest
 import tiny
 import torch
 from fakes import Dense
-from maebench_evals.finetune import Finetune, make_classifier
 
 from maebench import MaebenchError, records, suite
 from maebench.encoders import ViTNano
 from maebench.rng import isolated
+from maebench_evals.finetune import Finetune, make_classifier
 
 DEPTH, WIDTH = 3, 16
 
@@ -155,10 +155,11 @@ def test_labels_are_smoothed_always_and_mixed_in_long_schedules(epochs):
 
 def test_the_loss_falls_and_the_run_keeps_its_weights(model):
     before = {k: v.clone() for k, v in model.module.state_dict().items()}
-    short, long = rows_of(model, epochs=1), rows_of(model, epochs=40, smoothing=0.0)
+    quick = {"lr": 0.1, "batch": 20, "drop_path": 0.0, "smoothing": 0.0, "layer_decay": 1.0}
+    short, long = rows_of(model, epochs=1, lr=1e-4), rows_of(model, epochs=40, **quick)
     assert short["train_loss"]["value"] == pytest.approx(math.log(10), abs=0.1)
     assert long["train_loss"]["value"] < 0.6 * short["train_loss"]["value"]
-    assert long["top1"]["value"] > 0.4 > 2 * short["top1"]["value"] - 0.3
+    assert long["top1"]["value"] > 0.4 > short["top1"]["value"]
     assert long["top1"]["low"] < long["top1"]["value"] < long["top1"]["high"]
     assert all(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 
-import maebench_evals.knn as module
 import numpy as np
 import pytest
 import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maebench_evals.knn import KNN, normalised, search, vote, votes_for
 from sklearn.neighbors import KNeighborsClassifier
 
+import maebench_evals.knn as module
 from maebench import MaebenchError, records, suite
+from maebench_evals.knn import KNN, normalised, search, vote, votes_for
 
 
 @pytest.fixture(scope="module")

