@@ -235,6 +235,17 @@ def test_two_maskings_start_from_the_same_weights_and_see_the_same_crops(tmp_pat
             assert not torch.equal(mine[3], theirs[3])
 
 
+def test_an_image_has_another_mask_and_another_crop_in_every_epoch(tmp_path, monkeypatch):
+    seen, original = [], story.make_batch
+    monkeypatch.setattr(story, "make_batch", lambda *a: seen.append(original(*a)) or seen[-1])
+    list(pretrain(config(limit=40, batch=40, budget="steps=3", augment={"shift": 2}), tmp_path))
+    orders = [batch.ids.argsort() for batch in seen]
+    for what in (lambda batch: batch.mask.hidden.float(), lambda batch: batch.images):
+        first, *others = (what(b)[order].flatten(1) for b, order in zip(seen, orders, strict=True))
+        for other in others:
+            assert (first != other).any(1).float().mean() > 0.9
+
+
 def test_seeds_differ_in_weights_and_order(tmp_path):
     plans = [prepare(config(seed=seed), tmp_path) for seed in (0, 1)]
     losses = [[step.loss for step in pretrain(plan)] for plan in plans]

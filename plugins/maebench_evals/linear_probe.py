@@ -36,7 +36,7 @@ class LinearProbe(Evaluation):
     }
 
     l2: tuple[PositiveFloat, ...] = Field(
-        tuple(10.0**e for e in (-6, -5, -4.5, -4, -3.5, -3, -2.5, -2, -1.5, -1, 0, 1)),
+        tuple(10.0**e for e in (-9, -8, -7, -6, -5, -4.5, -4, -3.5, -3, -2.5, -2, -1.5, -1, 0, 1)),
         description="penalties to try",
     )
     pool: Literal["mean", "cls"] = Field("mean", description="which token is the feature")
