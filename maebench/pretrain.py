@@ -209,6 +209,7 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
             files.append_line(log, {"step": number, "loss": loss, "lr": lr})
             trackers.log(number, {"loss": loss, "lr": lr})
             if number == steps or now - saved > pause:
+                check_finite(model, plan.run.name, number, folder)
                 checkpoints.save(
                     folder,
                     number,
@@ -356,6 +357,16 @@ def restore(
     }
     adam.load_state_dict(content)
     return manifest["step"]
+
+
+def check_finite(model: nn.Module, name: str, number: int, folder: Path) -> None:
+    """Refuses to keep weights that an update made infinite although its loss was not.
+
+    Raises:
+        RunError: names the step and the last good checkpoint.
+    """
+    if not all(bool(p.isfinite().all()) for p in model.parameters()):
+        raise RunError(_not_finite(name, float("nan"), number, folder))
 
 
 def _not_finite(name: str, loss: float, number: int, folder: Path) -> str:

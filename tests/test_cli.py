@@ -424,7 +424,7 @@ def test_by_groups_the_runs_by_settings(results):
 
     folder, _, _ = results
     frame = pd.read_csv(io.StringIO(table(folder, "--by", "masking,ratio", "--format", "csv")))
-    assert list(frame.columns) == ["masking", "ratio", "knn top1 (%)"]
+    assert list(frame.columns) == ["masking", "ratio", "dataset", "knn top1 (%)"]
     assert len(frame) == 2 and set(frame["ratio"]) == {0.75}
     assert all(re.fullmatch(r"\d+\.\d \(n=1\) ±\d+\.\d images", c) for c in frame["knn top1 (%)"])
     (row,) = pd.read_csv(io.StringIO(table(folder, "--by", "ratio", "--format", "csv"))).to_dict(

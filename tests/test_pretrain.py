@@ -85,6 +85,23 @@ class BreaksModule(MaskedAutoencoder):
         return {"loss": loss * self.bad if round(batch.progress * STEPS) + 1 >= self.step else loss}
 
 
+class Spoils(MAE):
+    """A masked autoencoder whose weights are infinite after the second update, its loss finite."""
+
+    name: ClassVar[str] = "spoils"
+
+    def build(self, encoder, inputs):
+        module = super().build(encoder, inputs)
+        module.__class__ = SpoilsModule
+        return module
+
+
+class SpoilsModule(MaskedAutoencoder):
+    def after_step(self, progress):
+        if round(progress * STEPS) == 2:
+            next(iter(self.parameters())).data.fill_(float("inf"))
+
+
 class Notes(Tracker):
     """Notes what it is told, and fails where it is told to."""
 
@@ -437,6 +454,13 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_checkpo
         -1
     ] == "step-000000003"
     assert len((plan.run.folder / "log.jsonl").read_text().splitlines()) == 3
+
+
+def test_weights_that_an_update_made_infinite_are_never_kept(tmp_path, every_step):
+    plan = prepare(config(objective=Spoils(), machine=OFTEN), tmp_path)
+    with pytest.raises(RunError, match=r"at step 2; the last good checkpoint is .*step-000000001"):
+        list(pretrain(plan))
+    assert len(checkpoints.steps(plan.run.folder / "checkpoint")) == 1
 
 
 def test_a_loss_that_is_not_finite_at_once_says_that_no_checkpoint_is_there(tmp_path):

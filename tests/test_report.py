@@ -131,8 +131,12 @@ def test_settings_show_the_mean_over_runs_its_spread_and_that_of_images():
     )
     found = table.by_settings(rows, ["masking"])
     assert found.to_dict("records") == [
-        {"masking": "block", "knn top1 (%)": "81.9 (n=1) ±1.8 images"},
-        {"masking": "random", "knn top1 (%)": "75.0 ±7.1 seeds (n=2) ±2.5 images"},
+        {"masking": "block", "dataset": "digits", "knn top1 (%)": "81.9 (n=1) ±1.8 images"},
+        {
+            "masking": "random",
+            "dataset": "digits",
+            "knn top1 (%)": "75.0 ±7.1 seeds (n=2) ±2.5 images",
+        },
     ]
     by_kind = table.by_settings(rows, ["masking", "model_kind"])
     assert len(by_kind) == 3
@@ -286,3 +290,20 @@ def test_a_run_of_one_step_has_a_loss_curve_too(tmp_path):
     plan = tiny.plan(tmp_path, budget="steps=1")
     plots.loss_curve(plan.run, tmp_path / "loss.png")
     assert (tmp_path / "loss.png").stat().st_size > 1000
+
+
+def test_runs_on_different_data_are_never_averaged():
+    rows = frame({}, {"model": "b", "dataset": "mnist", "value": 0.5})
+    found = table.by_settings(rows, ["masking"])
+    assert sorted(found["dataset"]) == ["digits", "mnist"]
+    assert all("(n=1)" in cell for cell in found["knn top1 (%)"])
+
+
+def test_a_run_that_was_evaluated_with_two_seeds_counts_once():
+    found = table.by_settings(frame({}, {"seed": 1, "created": "2026-01-02"}), ["masking"])
+    assert "(n=1)" in found["knn top1 (%)"][0]
+
+
+def test_what_a_mean_over_runs_leaves_out_is_told():
+    rows = frame({}, {"model": "b", "status": "failed", "value": None})
+    assert table.left_out(rows) == ["knn: 1 runs have no value (failed)"]

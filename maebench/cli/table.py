@@ -37,7 +37,15 @@ def table_command(
     from maebench import files, records, runs
     from maebench.errors import ConfigError, unknown
     from maebench.plugins import installed
-    from maebench.report.table import FORMATS, by_model, by_settings, mixed, parquet, render
+    from maebench.report.table import (
+        FORMATS,
+        by_model,
+        by_settings,
+        left_out,
+        mixed,
+        parquet,
+        render,
+    )
 
     names = installed()
     if form is not None and form not in [*FORMATS, *names.table["report"]]:
@@ -54,7 +62,7 @@ def table_command(
         table = by_settings(rows, [key.strip() for key in by.split(",")], metric)
     else:
         table = by_model(rows, metric)
-    for note in mixed(rows):
+    for note in [*mixed(rows), *(left_out(rows, metric) if by and not tidy else [])]:
         click.echo(f"note: {note}", err=True)
     if form == "parquet" and out is not None:
         files.write(Path(out), lambda beside: parquet(table, beside))

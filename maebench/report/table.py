@@ -83,6 +83,7 @@ def by_settings(rows: pd.DataFrame, keys: Sequence[str], metric: str | None = No
 
     A cell reads `81.9 ±0.8 seeds (n=3) ±1.7 images`: the standard deviation over runs and the mean
     half width of their 95 % intervals. Models of other kinds than runs have no settings to group.
+    Data sets are never mixed: their name is always a key. `left_out` counts what is not in it.
 
     Raises:
         ConfigError: a key that is no column.
@@ -91,6 +92,7 @@ def by_settings(rows: pd.DataFrame, keys: Sequence[str], metric: str | None = No
     for key in keys:
         if key not in allowed:
             raise ConfigError("--by: " + unknown("column", key, allowed))
+    keys = [*keys, *({"dataset"} - set(keys))]
     runs = headlines(rows, metric)
     runs = runs[runs["status"] == "ok"]
     if not {"model", "model_kind"} & set(keys):
@@ -100,10 +102,20 @@ def by_settings(rows: pd.DataFrame, keys: Sequence[str], metric: str | None = No
         line: dict[str, Any] = dict(zip(keys, values, strict=True))
         named = group.apply(lambda r: column(r, metric is not None), axis=1)
         for name, cell in group.groupby(named):
-            newest = cell.sort_values("created").drop_duplicates(["model", "seed"], keep="last")
+            newest = cell.sort_values("created").drop_duplicates("model", keep="last")
             line[str(name)] = _spread(newest)
         table.append(line)
     return pd.DataFrame(table).fillna("")
+
+
+def left_out(rows: pd.DataFrame, metric: str | None = None) -> list[str]:
+    """A note for each evaluation whose rows without a value `by_settings` cannot average."""
+    shown = headlines(rows, metric)
+    missing = shown[(shown["status"] != "ok") & (shown["model_kind"] == "run")]
+    return [
+        f"{name}: {len(group)} runs have no value ({', '.join(sorted(group['status'].unique()))})"
+        for name, group in missing.groupby("evaluation")
+    ]
 
 
 def _spread(cell: pd.DataFrame) -> str:
