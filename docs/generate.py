@@ -12,10 +12,10 @@ from maebench import hookspecs
 from maebench.cli import COMMANDS, cli
 from maebench.cli.settings import PRESET
 from maebench.cli.show import as_typed
-from maebench.config import Augment, Budget, Machine, Optimiser, RunConfig
+from maebench.config import Augment, Budget, Machine, Optimiser, RunConfig, Schedule
 from maebench.plugins import HOOKS, KINDS, installed
 
-PARTS = {"augment": Augment, "optimiser": Optimiser, "machine": Machine}
+PARTS = {"schedule": Schedule, "augment": Augment, "optimiser": Optimiser, "machine": Machine}
 PAGE = Path(__file__).with_name("reference.md")
 
 

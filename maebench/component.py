@@ -65,6 +65,8 @@ class Component(Options):
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
     spec: ClassVar[str | None] = None
+    # options of an instance small enough for the contracts of maebench.testing
+    example: ClassVar[Mapping[str, Any]] = {}
 
     @model_validator(mode="wrap")
     @classmethod
@@ -101,6 +103,10 @@ class Component(Options):
     def help(cls) -> str:
         """The first sentence of the docstring."""
         return (cls.__doc__ or "").strip().split("\n")[0]
+
+    def identity(self) -> dict[str, Any]:
+        """What of its options can change numbers, as JSON values; a file counts by its content."""
+        return self.model_dump(mode="json")
 
     def changed(self) -> str:
         """The name and the options that differ from their defaults, in one short text."""

@@ -68,6 +68,18 @@ class Budget(Options):
         return max(1, math.ceil(self.amount * num_images / batch))
 
 
+class Schedule(Options):
+    """How the ratio moves while pretraining, in a few equal stages so that shapes stay few."""
+
+    ratio: float | None = Field(
+        None, gt=0, lt=1, description="ratio of the last stage; none: --ratio from start to end"
+    )
+    # torch.compile makes a program per shape, and keeps 8 (torch._dynamo's default limit)
+    stages: int = Field(
+        4, ge=2, le=8, description="number of stages from --ratio to schedule.ratio"
+    )
+
+
 class Optimiser(Options):
     """How weights are updated: AdamW with warm-up and a half cosine, per step."""
 
@@ -128,6 +140,7 @@ class RunConfig(Options):
         DEFAULT_EVALUATIONS,  # type: ignore[arg-type]
         description="evaluations to run, separated by commas",
     )
+    schedule: Schedule = Field(Schedule(), description="how the ratio moves")
     augment: Augment = Field(Augment(), description="crops and flips")
     optimiser: Optimiser = Field(Optimiser(), description="how weights are updated")
     machine: Machine = Field(Machine(), description="how the work is done")
@@ -139,7 +152,7 @@ class RunConfig(Options):
     # Exactly the settings that can change the numbers; a test per field, both ways.
     IDENTITY: ClassVar[tuple[str, ...]] = (
         *("dataset", "image_size", "encoder", "objective", "masking", "ratio", "budget", "batch"),
-        *("lr", "seed", "limit", "augment", "optimiser"),
+        *("lr", "seed", "limit", "augment", "optimiser", "schedule"),
     )
 
     def __init__(self, _names: Names | None = None, /, **settings: Any) -> None:
@@ -174,6 +187,20 @@ class RunConfig(Options):
         """Rows and columns of the images."""
         return self.image_size
 
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """The ratio of each stage of the schedule; one where there is none."""
+        last, stages = self.schedule.ratio, self.schedule.stages
+        if last is None:
+            return (self.ratio,)
+        # rounded, because a ratio is read as it is written: .5 + 2 * .1 is no .7 in floats
+        step = (last - self.ratio) / (stages - 1)
+        return tuple(round(self.ratio + i * step, 6) for i in range(stages))
+
+    def ratio_at(self, progress: float) -> float:
+        """The ratio at a progress from 0 to 1."""
+        return self.ratios[min(len(self.ratios) - 1, int(progress * len(self.ratios)))]
+
     def splits(self) -> Splits:
         """The data set as this config asks for it."""
         request = Request(
@@ -195,9 +222,12 @@ class RunConfig(Options):
 
         Component versions and the fingerprint of the data count, the folder it lies in does not.
         """
-        unused = set() if self.objective.hides else {"masking", "ratio"}
+        unused = set() if self.objective.hides else {"masking", "ratio", "schedule"}
+        if self.schedule.ratio is None:
+            unused.add("schedule")
         settings = self.model_dump(mode="json", include=set(self.IDENTITY) - unused)
         parts = {"dataset", "encoder", "objective", "masking"} - unused
+        settings |= {part: getattr(self, part).identity() for part in parts}
         # the fingerprint stands for what a folder holds; where it lies does not count
         if self.dataset.spec:
             settings["dataset"].pop(self.dataset.spec)
@@ -350,6 +380,7 @@ __all__ = [
     "Machine",
     "Optimiser",
     "RunConfig",
+    "Schedule",
     "from_sources",
     "merge",
     "read_options",

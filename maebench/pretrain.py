@@ -25,7 +25,7 @@ from maebench.objectives.objective import Batch, Inputs
 from maebench.optimise import learning_rate, parameter_groups
 from maebench.outputs import Tracking
 from maebench.rng import Draws, isolated, permutation
-from maebench.teacher import Teacher
+from maebench.teacher import Teacher, answers
 
 # MAE, official code, main_pretrain.py: lr = blr * effective batch / 256
 LR_BATCH = 256
@@ -100,12 +100,11 @@ def prepare(
     model = build(config, inputs)
     encoder = model.encoder
     check_needs(config, model)
-    num_hidden = 0
-    if config.objective.hides:
-        units, num_units = masking.units_of(
-            config.masking, config.ratio, encoder.patch, encoder.grid
-        )
-        num_hidden = num_units * (encoder.grid[0] // units[0]) * (encoder.grid[1] // units[1])
+    num_hidden = []
+    for ratio in config.ratios if config.objective.hides else ():
+        units, num_units = masking.units_of(config.masking, ratio, encoder.patch, encoder.grid)
+        per_unit = (encoder.grid[0] // units[0]) * (encoder.grid[1] // units[1])
+        num_hidden.append(num_units * per_unit)
     precision = find_precision(config.machine.precision, device, encoder.width)
     mean, std = channel_statistics(images)
     length = encoder.grid[0] * encoder.grid[1]
@@ -116,7 +115,8 @@ def prepare(
         "channels": about.channels,
         "num_classes": inputs.num_classes,
         "num_hidden": num_hidden,
-        "realised_ratio": num_hidden / length,
+        # of a schedule, whose levels are equally long, the mean
+        "realised_ratio": sum(num_hidden) / length / max(1, len(num_hidden)),
         "images": len(images),
         "skipped": list(about.skipped),
         "fingerprint": about.fingerprint,
@@ -146,7 +146,7 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
 
         # What is trained. The same seed gives the same weights whatever the masking.
         model = build(config, inputs_of(config, plan.run.facts)).to(device)
-        teacher = Teacher(model) if config.masking.needs and config.objective.hides else None
+        teacher = Teacher(model) if has_teacher(config) else None
         groups, names = parameter_groups(model, config.optimiser.weight_decay)
         adam = torch.optim.AdamW(
             groups, betas=(config.optimiser.beta1, config.optimiser.beta2), fused=True
@@ -226,6 +226,12 @@ def inputs_of(config: RunConfig, facts: Mapping[str, Any]) -> Inputs:
     return Inputs(facts["channels"], config.size, facts["num_classes"])
 
 
+def has_teacher(config: RunConfig) -> bool:
+    """Whether a slow copy of the model is kept, because the masking asks it."""
+    asks = config.objective.hides and bool(config.masking.needs)
+    return asks and config.masking.answered_by == "teacher"
+
+
 def check_needs(config: RunConfig, model: Any) -> None:
     """Refuses a masking that asks what this encoder or objective cannot answer.
 
@@ -296,7 +302,9 @@ def make_batch(
             images=pixels,
             boxes=crop.boxes,
             flips=crop.flips,
-            needs=teacher.answers(pixels, config, crop) if teacher else {},
+            needs=answers(
+                teacher.model if teacher else model, pixels, crop.ids, config.seed, crop.epoch
+            ),
         )
     labels = images.about.labels
     return Batch(
@@ -320,8 +328,9 @@ def make_mask(
 ) -> Mask:
     """The mask of a batch by the config's strategy and ratio."""
     draws = Draws(config.seed, "masking", ids, epoch)
-    view = View(encoder.grid, 0, ids, draws, progress, _providers=needs or {}, **seen)
-    return masking.draw(config.masking, config.ratio, encoder.patch, view)
+    asked = {what: ask for what, ask in (needs or {}).items() if what in config.masking.needs}
+    view = View(encoder.grid, 0, ids, draws, progress, _providers=asked, **seen)
+    return masking.draw(config.masking, config.ratio_at(progress), encoder.patch, view)
 
 
 def state(

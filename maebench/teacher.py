@@ -1,18 +1,18 @@
-"""The slow copy of a model that learned maskings ask."""
+"""What learned maskings ask: a slow copy of what is trained, or that itself as it is."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from maebench import masking
-from maebench.config import RunConfig
-from maebench.data.augment import Crops
-from maebench.rng import Draws
+from maebench.rng import Draws, isolated
 
 # HPM uses .999 to .9999 (arXiv 2304.05919).
 TEACHER_DECAY = 0.999
@@ -34,27 +34,64 @@ class Teacher:
             if mine.is_floating_point():
                 mine.lerp_(theirs.to(mine.dtype), 1 - decay)
 
-    def answers(
-        self, images: Tensor, config: RunConfig, crop: Crops
-    ) -> dict[str, Callable[[], Tensor]]:
-        """What a view's lazy methods give for this very crop."""
-        return {
-            "attention": lambda: self.model.encoder.attention(images),
-            "teacher": lambda: self.model.encoder(images).patches,
-            "patch_loss": lambda: self._patch_loss(images, config, crop),
-        }
 
-    @torch.no_grad()
-    def _patch_loss(self, images: Tensor, config: RunConfig, crop: Crops) -> Tensor:
-        """The error of each patch when its random half of the image is hidden, (B, L)."""
-        grid = self.model.encoder.grid
-        length = grid[0] * grid[1]
-        scores = Draws(config.seed, "patch loss", crop.ids, crop.epoch).uniform(length)
-        first = masking.hide(scores, length // 2, grid)
-        second = masking.hide(first.hidden.logical_not().float(), length - length // 2, grid)
-        loss = torch.zeros_like(scores)
-        for mask in (first, second):
-            made = self.model.reconstruct(images, mask)
-            error = (made.prediction - made.target).square().mean(-1)
-            loss = torch.where(mask.hidden, error, loss)
-        return loss
+def answers(
+    model: Any, images: Tensor, ids: Tensor, seed: int, epoch: int | Tensor = 0
+) -> dict[str, Callable[[], Tensor]]:
+    """What a view's lazy methods give for this very crop; each is computed once, when asked.
+
+    Args:
+        model: the objective around its encoder, a teacher or the one that is trained.
+        images: float32 (B, C, H, W), normalised.
+        ids: sample ids, int64 (B,).
+        seed: of the run.
+        epoch: one for all, or int64 (B,).
+    """
+    made = {"attention": _attention, "features": _features, "patch_loss": _patch_loss}
+
+    def ask(what: str) -> Tensor:
+        with _as_is(model), isolated(seed, "answers", what):
+            return made[what](model, images, Draws(seed, "patch loss", ids, epoch))
+
+    return {what: functools.cache(functools.partial(ask, what)) for what in made}
+
+
+@contextmanager
+def _as_is(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode and without gradients, then as it was."""
+    was = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was)
+
+
+def _attention(model: Any, images: Tensor, draws: Draws) -> Tensor:
+    return model.encoder.attention(images)
+
+
+def _features(model: Any, images: Tensor, draws: Draws) -> Tensor:
+    """One feature per patch of the grid that masks are drawn on, (B, L, D)."""
+    encoder = model.encoder
+    tokens = encoder(images)
+    (h, w), (H, W) = tokens.grid, encoder.grid
+    features_BhwD = tokens.patches.unflatten(1, (h, w))
+    # a hierarchical encoder ends coarser: each of its tokens stands for several patches
+    return features_BhwD.repeat_interleave(H // h, 1).repeat_interleave(W // w, 2).flatten(1, 2)
+
+
+def _patch_loss(model: Any, images: Tensor, draws: Draws) -> Tensor:
+    """The error of each patch when its random half of the image is hidden, (B, L)."""
+    grid = model.encoder.grid
+    length = grid[0] * grid[1]
+    scores = draws.uniform(length)
+    first = masking.hide(scores, length // 2, grid)
+    second = masking.hide(first.hidden.logical_not().float(), length - length // 2, grid)
+    loss = torch.zeros_like(scores)
+    for mask in (first, second):
+        made = model.reconstruct(images, mask)
+        error = (made.prediction - made.target).square().mean(-1)
+        loss = torch.where(mask.hidden, error, loss)
+    return loss

@@ -17,6 +17,7 @@ from maebench.config import (
     Machine,
     Optimiser,
     RunConfig,
+    Schedule,
     from_sources,
     merge,
     short_hash,
@@ -307,7 +308,7 @@ def test_the_flags_of_run_are_exactly_these():
 
 
 def test_every_setting_has_help():
-    for cls in (RunConfig, Budget, Optimiser, Machine, Augment):
+    for cls in (RunConfig, Budget, Optimiser, Machine, Augment, Schedule):
         assert all(f.description for f in cls.model_fields.values()), cls
 
 
@@ -323,6 +324,7 @@ OTHER = {
     "encoder": "vit-micro",
     "objective": {"name": "mae", "target": "pixels"},
     "masking": "block",
+    "schedule": {"ratio": 0.5},
     "ratio": 0.5,
     "budget": "steps=7",
     "batch": 32,
@@ -337,7 +339,7 @@ OTHER = {
 }
 COUNTS = {
     *("dataset", "image_size", "encoder", "objective", "masking", "ratio", "budget", "batch"),
-    *("lr", "seed", "limit", "augment", "optimiser"),
+    *("lr", "seed", "limit", "augment", "optimiser", "schedule"),
 }
 
 
@@ -385,18 +387,22 @@ INNER = {
     ("optimiser", "min_lr"): 0.1,
     ("optimiser", "clip"): 1.0,
     ("optimiser", "accumulate"): 2,
+    ("schedule", "ratio"): 0.5,
+    ("schedule", "stages"): 3,
 }
 
 
 def test_every_option_of_augment_and_optimiser_is_among_those_tested():
     fields = [("augment", f) for f in Augment.model_fields]
+    fields += [("schedule", f) for f in Schedule.model_fields]
     assert set(INNER) == {*fields, *(("optimiser", f) for f in Optimiser.model_fields)}
 
 
 @pytest.mark.parametrize(("part", "option"), INNER)
 def test_every_option_of_augment_and_optimiser_counts(names, part, option):
-    changed = identity_hash(names, {part: {option: INNER[part, option]}})
-    assert changed != identity_hash(names, {})
+    base = {part: {"ratio": 0.9}} if part == "schedule" else {}  # without one nothing moves
+    changed = merge(base, {part: {option: INNER[part, option]}})
+    assert identity_hash(names, changed) != identity_hash(names, base)
 
 
 def test_data_precision_options_and_versions_count(names, monkeypatch):

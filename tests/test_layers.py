@@ -21,7 +21,7 @@ ORDER = [
     *("errors", "files", "rng", "component", "masking", "encoders", "objectives", "data"),
     *("evaluation", "outputs", "hookspecs", "plugins", "config", "runs", "checkpoints"),
     *("hardware", "optimise", "teacher", "pretrain", "models", "features", "records", "stats"),
-    *("subject", "suite", "report", "cli", "__main__"),
+    *("subject", "suite", "report", "testing", "cli", "__main__"),
 ]
 # What only describes must not cost seconds: these are not even imported by the modules below.
 HEAVY = {"torch", "torchvision", "timm", "sklearn", "scipy", "pandas", "matplotlib", "numpy"}

@@ -445,7 +445,7 @@ def test_a_strategy_refuses_what_it_cannot_do_before_it_is_asked_for_scores():
 
 
 def test_asking_for_what_was_not_declared_says_how_to_declare_it():
-    for what in ("attention", "patch_loss", "teacher"):
+    for what in ("attention", "patch_loss", "features"):
         with pytest.raises(PluginError, match=rf"needs = frozenset\(\{{'{what}'\}}\)"):
             getattr(view((2, 2)), what)()
 

@@ -530,4 +530,4 @@ def test_a_ratio_that_hides_everything_is_refused_before_a_folder_is_made(tmp_pa
 
 def test_the_realised_ratio_is_a_fact_of_the_run(tmp_path):
     facts = prepare(config(ratio=0.7), tmp_path).run.facts
-    assert (facts["num_hidden"], facts["realised_ratio"], facts["grid"]) == (11, 11 / 16, [4, 4])
+    assert (facts["num_hidden"], facts["realised_ratio"], facts["grid"]) == ([11], 11 / 16, [4, 4])

@@ -8,7 +8,7 @@ from fakes import Hard, names
 from maebench import MAE, Inputs, RunConfig
 from maebench.encoders import ViTNano
 from maebench.pretrain import Normalise, batches, build, inputs_of, prepare
-from maebench.teacher import Teacher
+from maebench.teacher import Teacher, answers
 
 ENCODER = ViTNano(width=16, depth=1, heads=2)
 
@@ -42,7 +42,7 @@ def test_the_patch_loss_is_that_of_each_patch_when_it_is_hidden(tmp_path):
     asked = []
     original = teacher.model.reconstruct
     teacher.model.reconstruct = lambda images, mask: (asked.append(mask), original(images, mask))[1]
-    loss = teacher.answers(pixels, plan.config, crop)["patch_loss"]()
+    loss = answers(teacher.model, pixels, crop.ids, 0, crop.epoch)["patch_loss"]()
     assert loss.shape == (8, 16)
     assert torch.equal(asked[0].hidden, ~asked[1].hidden)
     for mask in asked:

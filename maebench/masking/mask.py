@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from maebench.component import Component
 from maebench.errors import ConfigError, PluginError
@@ -63,16 +63,16 @@ class View:
         return self.grid[0] * self.grid[1]
 
     def attention(self) -> Tensor:
-        """Attention of the class token to each patch in the teacher's last block, (B, L)."""
+        """Attention of the class token to each patch in the last block, float (B, L)."""
         return self._ask("attention")
 
     def patch_loss(self) -> Tensor:
-        """The teacher's reconstruction error of each patch of this very crop, (B, L)."""
+        """The reconstruction error of each patch of this very crop, float (B, L)."""
         return self._ask("patch_loss")
 
-    def teacher(self) -> Tensor:
-        """The teacher's patch features of this very crop, (B, L, D)."""
-        return self._ask("teacher")
+    def features(self) -> Tensor:
+        """The patch features of this very crop, float (B, L, D)."""
+        return self._ask("features")
 
     def _ask(self, what: str) -> Tensor:
         if what not in self._providers:
@@ -111,13 +111,18 @@ class Mask:
 class Masking(Component):
     """A strategy that scores patches; the highest scores are hidden.
 
-    `needs` names what of the view is made on demand ("attention", "patch_loss", "teacher").
+    `needs` names what of the view is made on demand ("attention", "patch_loss", "features").
     `covers` is False where some positions are always hidden or always seen, as in `centred`.
     """
 
     kind: ClassVar[str] = "masking"
     needs: ClassVar[frozenset[str]] = frozenset()
     covers: ClassVar[bool] = True
+
+    @property
+    def answered_by(self) -> Literal["teacher", "encoder"]:
+        """Who answers what it needs: a slow copy of what is trained, or that itself as it is."""
+        return "teacher"
 
     def unit(self, patch: tuple[int, int]) -> tuple[int, int]:
         """How many patches (rows, columns) are hidden or seen together; a patch is `patch` px."""

@@ -1,0 +1,232 @@
+"""What every contract shares: its checks, its findings, and the values that options can take."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import traceback
+import unittest
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import ValidationError
+
+from maebench.component import Component, check_class, parse
+from maebench.errors import ConfigError, unknown
+
+PREFIX = "test_"  # pytest's: a contract's checks are the tests of the class that inherits it
+
+
+class Broken(AssertionError):
+    """A component does not keep to its contract; the message speaks to its author."""
+
+
+class NotChecked(unittest.SkipTest):
+    """A check cannot be made of this component here; the message says why. To pytest, a skip."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Args:
+        check: its name as a sentence.
+        status: "pass", "fail" or "not checked".
+        reason: why it failed or could not be made, in words for the plugin's author.
+    """
+
+    check: str
+    status: str
+    reason: str = ""
+
+
+def expect(holds: object, message: str) -> None:
+    """Fails the check unless something holds.
+
+    Raises:
+        Broken: with the message.
+    """
+    if not holds:
+        raise Broken(message)
+
+
+class Contract:
+    """Checks that a component keeps to its kind's contract; inherit it in a test class.
+
+        class TestMine(MaskingContract):
+            component = Mine
+
+    `component` is a class, then built with its `example` options, or an object. `variants` gives
+    values to try for options whose type does not list them, beside `Field(examples=[...])`.
+    `expected_failures` names checks that fail for a known reason; one that passes all the same
+    fails. Every method `test_...` is one check.
+    """
+
+    kind: ClassVar[str] = ""
+    component: ClassVar[Component | type[Component]]
+    variants: ClassVar[Mapping[str, Sequence[Any]]] = {}
+    expected_failures: ClassVar[Mapping[str, str]] = {}
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Turns the checks that are expected to fail into pytest's expected failures."""
+        super().__init_subclass__(**more)
+        for name, reason in cls.__dict__.get("expected_failures", {}).items():
+            if not callable(getattr(cls, name, None)):
+                checks = [n for n in dir(cls) if n.startswith(PREFIX)]
+                raise TypeError(unknown("check", name, checks, f"{cls.__name__}.expected_failures"))
+            setattr(cls, name, _expected_to_fail(getattr(cls, name), reason))
+
+    @classmethod
+    def checks(cls) -> list[str]:
+        """The names of the checks, in the order in which they are written."""
+        found: dict[str, None] = {}
+        for base in reversed(cls.__mro__):
+            found |= dict.fromkeys(name for name in vars(base) if name.startswith(PREFIX))
+        return list(found)
+
+    def made(self, **options: Any) -> Any:
+        """The component as an object, some of its options set."""
+        if isinstance(self.component, Component):
+            given = {key: getattr(self.component, key) for key in type(self.component).model_fields}
+            return type(self.component)(**{**given, **options}) if options else self.component
+        try:
+            return self.component(**{**self.component.example, **options})
+        except ValidationError as error:
+            if options:
+                raise
+            raise Broken(
+                f"{self.component.__name__} cannot be made without options: {error}; give every "
+                "option a default, or example: ClassVar = {...} with what a small one needs"
+            ) from error
+
+    def variations(self, option: str) -> list[Any]:
+        """The component with one option changed, over the values it declares.
+
+        Raises:
+            Broken: no value but the default is known.
+        """
+        base = self.made()
+        values = [*self.variants.get(option, ()), *declared_values(type(base), option)]
+        found = []
+        for value in values:
+            if value == getattr(base, option):
+                continue
+            try:
+                changed = self.made(**{option: value})
+            except ValidationError as error:
+                if option in self.variants and value in self.variants[option]:
+                    raise Broken(f"option {option!r} refuses {value!r} of variants") from error
+                continue  # a bound that the schema does not tell
+            if changed not in found:
+                found.append(changed)
+        expect(
+            found,
+            f"option {option!r}: no value but {getattr(base, option)!r} is known to try; give "
+            f"Field(..., examples=[...]) or variants = {{{option!r}: [...]}}",
+        )
+        return found
+
+    def test_it_is_documented_and_can_be_registered(self) -> None:
+        """Name, docstring, and help and a default for each option."""
+        base = type(self.made())
+        root = next(c for c in base.__mro__ if "kind" in vars(c) and vars(c)["kind"] == self.kind)
+        wrong = check_class(base, root)
+        expect(wrong is None, str(wrong))
+
+    def test_it_survives_json_and_back(self) -> None:
+        """What is written into a run's config gives the same component when it is read."""
+        import json
+
+        made = self.made()
+        names = {made.kind: {made.name: type(made)}}
+        options = [made]
+        for option in type(made).model_fields:
+            try:
+                options += self.variations(option)
+            except Broken:
+                continue  # another check says so
+        for one in options:
+            text = json.dumps(one.model_dump(mode="json"))
+            try:
+                read = parse(type(made), json.loads(text), names, made.kind)
+            except ConfigError as error:
+                raise Broken(f"written as {text}, it cannot be read back: {error}") from error
+            expect(read == one, f"written as {text}, it is read back as {read!r}")
+
+
+def declared_values(cls: type[Component], option: str) -> list[Any]:
+    """Values of an option that its type, bounds and examples declare, near the default first."""
+    schema = cls.model_json_schema()
+    field = schema["properties"].get(option, {})
+    field = {**schema.get("$defs", {}).get(str(field.get("$ref", "")).split("/")[-1], {}), **field}
+    default = field.get("default")
+    found = list(field.get("examples", []))
+    for kind in field.get("anyOf", [field]):
+        found += kind.get("enum", [])
+        found += [kind["const"]] if "const" in kind else []
+        if kind.get("type") == "boolean":
+            found += [True, False]
+        if kind.get("type") == "null":
+            found.append(None)
+        if kind.get("type") in ("integer", "number"):
+            found += _numbers(kind, default if isinstance(default, int | float) else None)
+    return found
+
+
+def _numbers(schema: Mapping[str, Any], default: float | None) -> list[float]:
+    """Some numbers between the bounds of a schema: around the default, the ends, the middle."""
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+    step = schema.get("multipleOf", 1)
+    start = default if default is not None else low if low is not None else 1
+    found = [start * 2, start / 2, start + step, start - step]
+    found += [end for end in (low, high) if end is not None]
+    if low is not None and high is not None:
+        found += [(low + high) / 2, low + (high - low) / 8, high - (high - low) / 8]
+    if schema["type"] == "integer":
+        return list(dict.fromkeys(int(value // step * step) for value in found))
+    return list(dict.fromkeys(float(value) for value in found))
+
+
+def _expected_to_fail(check: Any, reason: str) -> Any:
+    @functools.wraps(check)
+    def expected(self: Contract) -> None:
+        try:
+            check(self)
+        except Exception:
+            import pytest
+
+            pytest.xfail(reason)
+        raise Broken(f"it passes: take {check.__name__!r} out of expected_failures")
+
+    return expected
+
+
+def examine(contract: type[Contract]) -> Iterator[Finding]:
+    """Makes every check of a contract without pytest, one finding after the other."""
+    for name in contract.checks():
+        sentence = name.removeprefix(PREFIX).replace("_", " ")
+        try:
+            getattr(contract(), name)()
+        except NotChecked as error:
+            yield Finding(sentence, "not checked", str(error))
+        except Broken as error:
+            yield Finding(sentence, "fail", " ".join(str(error).split()))
+        # SystemExit too: a plugin that ends the interpreter must not end the report
+        except (Exception, SystemExit) as error:
+            yield Finding(sentence, "fail", _told(error, contract.component))
+        else:
+            yield Finding(sentence, "pass")
+
+
+def _told(error: BaseException, component: Any) -> str:
+    """An exception in one line, with the place in the plugin's own file where it arose."""
+    cls = component if isinstance(component, type) else type(component)
+    home = inspect.getsourcefile(cls) if cls.__module__ != "__main__" else None
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if home and Path(frame.filename) == Path(home)]
+    at = (own or frames)[-1]
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message} ({Path(at.filename).name}:{at.lineno})"
