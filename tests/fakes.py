@@ -15,10 +15,10 @@ from maebench import Batch, Encoder, Inputs, Mask, Masking, Objective, Tokens, V
 from maebench.plugins import Names, installed, plugin_manager
 
 
-class Hard(Masking):
+class Worst(Masking):
     """Hides the patches that the teacher reconstructs worst."""
 
-    name: ClassVar[str] = "hard"
+    name: ClassVar[str] = "worst"
     needs: ClassVar[frozenset[str]] = frozenset({"patch_loss"})
     share: float = Field(0.5, ge=0, le=1, description="share of the score that is the loss")
 
@@ -103,7 +103,7 @@ class Fakes:
 
     @maebench.hookimpl
     def register_maskings(self) -> list[type[Masking]]:
-        return [Hard, Attended]
+        return [Worst, Attended]
 
     @maebench.hookimpl
     def register_encoders(self) -> list[type[Encoder]]:

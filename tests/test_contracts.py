@@ -11,7 +11,7 @@ from maebench.pretrain import prepare, pretrain
 EVALUATIONS = ("linear-probe", "finetune", "knn", "reconstruction")
 QUICK = {"linear-probe": {"steps": 5, "epochs": 1}, "finetune": {"epochs": 1, "drop_path": 0}}
 SETTINGS = {
-    "a masking that asks the teacher's loss": {"masking": "hard"},
+    "a masking that asks the teacher's loss": {"masking": "worst"},
     "a masking that asks the teacher's attention": {"masking": "attended"},
     "an encoder that keeps all positions and ends coarser": {"encoder": "dense"},
     "an objective with labels that hides nothing": {"objective": "labelled"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 import re
@@ -16,7 +17,25 @@ from scipy.stats import chi2
 
 from maebench import Block, Centred, ConfigError, Grid, Masking, Random, View
 from maebench.errors import PluginError
-from maebench.masking import BUILT_IN, count_hidden, draw, hide
+from maebench.masking import (
+    BUILT_IN,
+    Attention,
+    BlueNoise,
+    Border,
+    GreenNoise,
+    Hard,
+    InverseBlock,
+    LabelMap,
+    MultiBlock,
+    Parts,
+    PurpleNoise,
+    RedNoise,
+    Uniform,
+    Units,
+    count_hidden,
+    draw,
+    hide,
+)
 from maebench.masking.block import TRIES
 from maebench.rng import Draws
 
@@ -28,6 +47,21 @@ EVERY = [
     Grid(k=3),
     Centred(),
     Centred(shape="disc", jitter=2.0),
+    Border(),
+    InverseBlock(),
+    InverseBlock(aspect=0.1),
+    MultiBlock(),
+    MultiBlock(targets=1, scale=(0.5, 0.9), context=(0.1, 0.3)),
+    Uniform(),
+    Uniform(k=3),
+    Units(),
+    Units(size=3),
+    *(RedNoise(), GreenNoise(), BlueNoise(), PurpleNoise(), GreenNoise(scale=3)),
+    Attention(),
+    Attention(hide="hint", reveal=0.5, start=0.5),
+    Hard(),
+    Parts(),
+    Parts(clusters=2, start=1),
 ]
 by_options = {"ids": lambda m: m.changed()}
 sides = st.integers(1, 32)
@@ -41,7 +75,20 @@ ratios = st.one_of(
 def view(grid, ids=None, epoch=0, seed=0, **more):
     """What pretraining shows a strategy."""
     ids = torch.arange(64) if ids is None else torch.as_tensor(ids)
+    model, length = Draws(seed, "model", ids, epoch), grid[0] * grid[1]
+    answers = {
+        "attention": lambda: model.normal(length).softmax(1),
+        "patch_loss": lambda: model.uniform(length),
+        "features": lambda: model.normal(length, 8),
+    }
+    answers = {what: functools.cache(ask) for what, ask in answers.items()}
+    more = {"progress": 0.5, "_providers": answers, **more}
     return View(grid, 0, ids, Draws(seed, "masking", ids, epoch), **more)
+
+
+def sized(masking, grid):
+    """The grid, or the next larger one that larger units divide."""
+    return tuple(-(-n // u) * u for n, u in zip(grid, masking.unit((1, 1)), strict=True))
 
 
 def mask_of(masking, ratio, grid, *args, **more):
@@ -117,9 +164,10 @@ def test_a_ratio_that_is_no_share_is_refused(ratio):
 @settings(max_examples=25, deadline=None)
 @given(grids, ratios, st.integers(1, 5))
 def test_every_strategy_hides_exactly_the_count_in_every_image(masking, grid, ratio, batch):
-    length = grid[0] * grid[1]
-    expected = hidden_by_decimals(length, ratio)
-    if not 0 < expected < length:
+    h, w = masking.unit((1, 1))
+    length = (grid[0] // h) * (grid[1] // w)
+    expected = hidden_by_decimals(length, ratio) * h * w
+    if grid[0] % h or grid[1] % w or not 0 < expected < length * h * w:
         with pytest.raises(ConfigError):
             mask_of(masking, ratio, grid, range(batch))
         return
@@ -195,31 +243,34 @@ def test_a_mask_splits_along_the_batch():
 def test_an_image_has_the_same_mask_in_any_batch(masking):
     ids = torch.randperm(40, generator=torch.Generator().manual_seed(0))
     epochs = ids % 3
-    whole = mask_of(masking, 0.6, (7, 9), ids, epochs).hidden
+    grid = sized(masking, (7, 9))
+    whole = mask_of(masking, 0.6, grid, ids, epochs).hidden
     for size in (1, 7):
         parts = [
-            mask_of(masking, 0.6, (7, 9), i, e).hidden
+            mask_of(masking, 0.6, grid, i, e).hidden
             for i, e in zip(ids.split(size), epochs.split(size), strict=True)
         ]
         assert torch.equal(torch.cat(parts), whole)
     assert torch.equal(
-        mask_of(masking, 0.6, (7, 9), ids.flip(0), epochs.flip(0)).hidden.flip(0), whole
+        mask_of(masking, 0.6, grid, ids.flip(0), epochs.flip(0)).hidden.flip(0), whole
     )
 
 
 @pytest.mark.parametrize("masking", EVERY, **by_options)
 def test_masks_repeat_with_the_seed_and_differ_by_seed_epoch_and_image(masking):
-    first = mask_of(masking, 0.6, (14, 14)).hidden
-    assert torch.equal(first, mask_of(masking, 0.6, (14, 14)).hidden)
+    grid = sized(masking, (14, 14))
+    first = mask_of(masking, 0.6, grid).hidden
+    assert torch.equal(first, mask_of(masking, 0.6, grid).hidden)
     for other in ({"seed": 1}, {"epoch": 1}):
-        same = (mask_of(masking, 0.6, (14, 14), **other).hidden == first).all(1)
+        same = (mask_of(masking, 0.6, grid, **other).hidden == first).all(1)
         assert same.float().mean() < 0.05
-    assert len({tuple(row) for row in first.tolist()}) > 0.9 * len(first)
+    # a rectangle has few places to be at
+    assert len({tuple(row) for row in first.tolist()}) > 0.8 * len(first)
 
 
 @pytest.mark.parametrize("masking", [m for m in EVERY if m.covers], **by_options)
 def test_every_patch_is_hidden_sometimes_and_seen_sometimes(masking):
-    for grid in ((4, 4), (8, 8), (14, 14), (5, 9)):
+    for grid in (sized(masking, g) for g in ((4, 4), (8, 8), (14, 14), (5, 9))):
         share = mask_of(masking, 0.75, grid, range(1000)).hidden.float().mean(0)
         assert share.min() > 0.02, (grid, share.view(grid))
         assert share.max() < 0.998, (grid, share.view(grid))
@@ -282,7 +333,9 @@ def neighbour_correlation(hidden_BHW):
 def test_block_is_as_clustered_as_beits_algorithm_and_random_is_not(ratio):
     grid, n = (14, 14), count_hidden(196, ratio)
     rng = random.Random(0)
-    oracle = torch.tensor([beit_blocks(grid, n, rng) for _ in range(400)])
+    made = torch.tensor([beit_blocks(grid, n, rng) for _ in range(600)])
+    oracle = made[made.sum((1, 2)) == n]  # the original reaches the count in most samples only
+    assert 300 < len(oracle) < 600
     block, uniform = (
         neighbour_correlation(mask_of(m, ratio, grid, range(1000)).hidden.view(-1, *grid))
         for m in (Block(), Random())
@@ -447,8 +500,8 @@ def test_a_strategy_refuses_what_it_cannot_do_before_it_is_asked_for_scores():
 def test_asking_for_what_was_not_declared_says_how_to_declare_it():
     for what in ("attention", "patch_loss", "features"):
         with pytest.raises(PluginError, match=rf"needs = frozenset\(\{{'{what}'\}}\)"):
-            getattr(view((2, 2)), what)()
+            getattr(view((2, 2), _providers={}), what)()
 
 
 def test_every_built_in_strategy_is_tested_here():
-    assert {type(m) for m in EVERY} == set(BUILT_IN)
+    assert {type(m) for m in EVERY} | {LabelMap} == set(BUILT_IN)  # it has its own, with files

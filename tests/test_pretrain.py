@@ -240,7 +240,7 @@ def test_two_maskings_start_from_the_same_weights_and_see_the_same_crops(tmp_pat
         {"masking": Random(), "ratio": 0.5},
         {"masking": Block()},
         {"masking": Grid()},
-        {"masking": fakes.Hard()},
+        {"masking": fakes.Worst()},
     ):
         seen.append([])
         list(pretrain(config(augment=augment, **changes), tmp_path))
@@ -322,7 +322,7 @@ def test_the_global_random_state_is_left_alone(tmp_path):
     np.random.seed(1)
     torch.manual_seed(1)
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    list(pretrain(config(objective=Noisy(), masking=fakes.Hard()), tmp_path))
+    list(pretrain(config(objective=Noisy(), masking=fakes.Worst()), tmp_path))
     assert random.getstate() == before[0]
     assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), before[1], strict=True))
     assert torch.equal(torch.get_rng_state(), before[2])
@@ -335,7 +335,7 @@ def test_the_global_random_state_is_left_alone(tmp_path):
     "changes",
     [
         {},
-        {"masking": fakes.Hard(), "optimiser": {"accumulate": 2, "clip": 0.1}},
+        {"masking": fakes.Worst(), "optimiser": {"accumulate": 2, "clip": 0.1}},
         {"masking": fakes.Attended()},
         {"objective": Noisy()},
         {"encoder": fakes.Dense(), "limit": 10, "batch": 16},
@@ -509,17 +509,17 @@ def test_a_masking_that_asks_what_the_encoder_cannot_answer_is_refused(tmp_path)
 def test_a_masking_that_asks_what_the_objective_cannot_answer_is_refused(tmp_path, monkeypatch):
     monkeypatch.delattr(MaskedAutoencoder, "reconstruct")
     with pytest.raises(
-        ConfigError, match="'hard' needs the loss of each patch, which objective 'mae'"
+        ConfigError, match="'worst' needs the loss of each patch, which objective 'mae'"
     ):
-        prepare(config(masking=fakes.Hard()), tmp_path)
+        prepare(config(masking=fakes.Worst()), tmp_path)
     assert not list(tmp_path.glob("runs/*"))
 
 
 def test_an_objective_that_hides_nothing_needs_no_masking(tmp_path):
-    plan = prepare(config(objective=fakes.Labelled(), masking=fakes.Hard(), ratio=0.999), tmp_path)
+    plan = prepare(config(objective=fakes.Labelled(), masking=fakes.Worst(), ratio=0.999), tmp_path)
     assert len(list(pretrain(plan))) == STEPS
     assert plan.run.facts["realised_ratio"] == 0
-    assert "hard" not in plan.run.name
+    assert "worst" not in plan.run.name
 
 
 def test_a_ratio_that_hides_everything_is_refused_before_a_folder_is_made(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from fakes import Hard, names
+from fakes import Worst, names
 
 from maebench import MAE, Inputs, RunConfig
 from maebench.encoders import ViTNano
@@ -32,7 +32,7 @@ def test_the_teacher_follows_the_model_slowly_and_is_never_trained():
 
 def test_the_patch_loss_is_that_of_each_patch_when_it_is_hidden(tmp_path):
     plan = prepare(
-        RunConfig(names(), encoder=ENCODER, masking=Hard(), limit=40, device="cpu"), tmp_path
+        RunConfig(names(), encoder=ENCODER, masking=Worst(), limit=40, device="cpu"), tmp_path
     )
     model = build(plan.config, inputs_of(plan.config, plan.run.facts)).eval()
     teacher = Teacher(model)

@@ -1,4 +1,4 @@
-"""Centred: one hole in the middle is hidden."""
+"""Centred and border: one hole in the middle is hidden, or one island in the middle is seen."""
 
 from __future__ import annotations
 
@@ -22,13 +22,18 @@ class Centred(Masking):
 
     name: ClassVar[str] = "centred"
     covers: ClassVar[bool] = False
-    shape: Literal["square", "disc"] = Field("square", description="outline of the hole")
-    jitter: float = Field(
-        0.0, ge=0, description="standard deviation of the hole's centre, in patches"
-    )
+    shape: Literal["square", "disc"] = Field("square", description="outline of what is cut out")
+    jitter: float = Field(0.0, ge=0, description="standard deviation of its centre, in patches")
 
     def scores(self, view: View) -> Tensor:
         """Minus the distance to the centre, ties broken at random, float32 (B, L)."""
+        return view.draws.uniform(view.length) - self.distance(view)
+
+    def distance(self, view: View) -> Tensor:
+        """The distance to the moved centre, float32 (B, L), in whole numbers where it is unmoved.
+
+        So a tie-break below 1 orders equal distances only.
+        """
         import torch
 
         h, w = view.grid
@@ -36,10 +41,21 @@ class Centred(Masking):
         y = torch.arange(h, device=view.device)[None, :, None] - (h - 1) / 2
         x = torch.arange(w, device=view.device)[None, None, :] - (w - 1) / 2
         dy, dx = y - moved_B2[:, :1, None], x - moved_B2[:, 1:, None]
-        # In these units the distances of an unmoved hole are whole numbers: a tie-break below 1
-        # orders equal ones only.
         if self.shape == "square":
-            distance_BHW = 2 * torch.maximum(dy.abs(), dx.abs())
-        else:
-            distance_BHW = 4 * (dy.square() + dx.square())
-        return view.draws.uniform(view.length) - distance_BHW.flatten(1)
+            return (2 * torch.maximum(dy.abs(), dx.abs())).flatten(1)
+        return (4 * (dy.square() + dx.square())).flatten(1)
+
+
+class Border(Centred):
+    """Hides the patches farthest from the centre: the middle has to predict the border.
+
+    The border is never seen while pretraining, as the middle never is under `centred`; the
+    well-behaved relative is `inverse-block`. Also known as outpainting: Teterwak et al. 2019,
+    "Boundless", arXiv 1908.07007.
+    """
+
+    name: ClassVar[str] = "border"
+
+    def scores(self, view: View) -> Tensor:
+        """The distance to the centre, ties broken at random, float32 (B, L)."""
+        return view.draws.uniform(view.length) + self.distance(view)

@@ -6,6 +6,8 @@ get the patch.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -214,13 +216,26 @@ def draw(masking: Masking, ratio: float, patch: tuple[int, int], view: View) -> 
     Raises:
         ConfigError: the ratio rounds to all or nothing, or units do not divide the grid.
     """
-    import dataclasses
-
     units, num_units = units_of(masking, ratio, patch, view.grid)
-    scores = masking.scores(dataclasses.replace(view, grid=units, num_hidden=num_units))
+    asked = {
+        what: functools.partial(_per_unit, ask, view.grid, units)
+        for what, ask in view._providers.items()
+    }
+    scores = masking.scores(
+        dataclasses.replace(view, grid=units, num_hidden=num_units, _providers=asked)
+    )
     mask = hide(scores, num_units, units)
     if units == view.grid:
         return mask
     uh, uw = masking.unit(patch)
     hidden = mask.hidden.view(-1, *units).repeat_interleave(uh, 1).repeat_interleave(uw, 2)
     return hide(hidden.flatten(1).float(), num_units * uh * uw, view.grid)
+
+
+def _per_unit(ask: Callable[[], Tensor], grid: tuple[int, int], units: tuple[int, int]) -> Tensor:
+    """What is known of each patch, (B, L, ...), as the mean over the patches of each unit."""
+    values = ask()
+    if units == grid:
+        return values
+    (h, w), (uh, uw) = units, (grid[0] // units[0], grid[1] // units[1])
+    return values.unflatten(1, (h, uh, w, uw)).mean((2, 4)).flatten(1, 2)
