@@ -38,6 +38,7 @@ _PUBLIC = {
     "Random": "maebench.masking.random",
     "Reconstruction": "maebench.objectives.objective",
     "Report": "maebench.outputs",
+    "mask_statistics": "maebench.report.masks",
     "Request": "maebench.data.dataset",
     "Result": "maebench.evaluation",
     "RunConfig": "maebench.config",

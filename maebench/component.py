@@ -85,7 +85,7 @@ class Component(Options):
         if "name" not in options:
             raise ValueError(f"the {cls.kind} has no name: give one beside its options")
         name, colon, rest = str(options.pop("name")).partition(":")
-        found = _look_up(cls, name, info.context)
+        found = look_up(cls, name, info.context)
         if colon and found.spec is None:
             raise ValueError(f"{cls.kind} {name!r} takes nothing after a colon, got {rest!r}")
         if colon and found.spec is not None:
@@ -119,7 +119,12 @@ class Component(Options):
         return self.name + (f"({', '.join(parts)})" if parts else "")
 
 
-def _look_up(cls: type[Component], name: str, context: Any) -> type[Component]:
+def look_up(cls: type[Component], name: str, context: Any) -> type[Component]:
+    """The class of this name in a table of names, which must be of the kind of `cls`.
+
+    Raises:
+        ValueError: there is none, or two packages claim it.
+    """
     if name and name == cls.name:  # a base class has no name, and cannot be chosen by none
         return cls
     names: Mapping[str, type[Component]] = (context or {}).get(cls.kind, {})
@@ -228,4 +233,4 @@ def parse(cls: type[Component], value: Any, context: Mapping[str, Any], where: s
         raise explain(error, where) from error
 
 
-__all__ = ["Component", "Options", "Self", "check_class", "explain", "parse"]
+__all__ = ["Component", "Options", "Self", "check_class", "explain", "look_up", "parse"]

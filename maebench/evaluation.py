@@ -34,6 +34,7 @@ class Metric:
         high: largest possible value, or None.
         per_example: whether a result holds one number per test example.
         main: whether this is the evaluation's main score; exactly one is.
+        guess: what blind guessing scores, where that is not one over the number of classes.
     """
 
     help: str
@@ -43,6 +44,7 @@ class Metric:
     high: float | None = None
     per_example: bool = True
     main: bool = False
+    guess: float | None = None
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ class Evaluation(Component):
     metrics: ClassVar[Mapping[str, Metric]] = {}
     splits: ClassVar[Sequence[str]] = ("train", "test")
     test: ClassVar[str] = "test"
+    changes_encoder: ClassVar[bool] = False
 
     def run(self, model: Model) -> Iterator[Result]:
         """Yields results; nothing is recorded until it ends.

@@ -20,7 +20,7 @@ import maebench.encoders
 import maebench.masking
 import maebench.objectives
 from maebench import hookspecs
-from maebench.component import Component, check_class, parse
+from maebench.component import Component, check_class, look_up
 from maebench.data.dataset import Dataset
 from maebench.encoders.encoder import Encoder
 from maebench.errors import ConfigError, unknown
@@ -104,7 +104,10 @@ class Names:
         Raises:
             ConfigError: there is none, or two packages claim the name.
         """
-        return type(parse(KINDS[kind], name, self.context(), ""))
+        try:
+            return look_up(KINDS[kind], name, self.context())
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
 
 def built_in() -> types.SimpleNamespace:

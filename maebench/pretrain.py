@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from maebench import checkpoints, files, masking, runs
 from maebench.config import RunConfig
+from maebench.data.about import About
 from maebench.data.augment import Crops
 from maebench.data.images import Images, channel_statistics
 from maebench.data.normalise import Normalise
 from maebench.errors import ConfigError, RunError
 from maebench.hardware import find_device, find_precision
-from maebench.masking.mask import Mask, View
+from maebench.masks import describe, make_mask, sample
 from maebench.objectives.objective import Batch, Inputs
 from maebench.optimise import learning_rate, parameter_groups
 from maebench.outputs import Tracking
@@ -94,9 +95,7 @@ def prepare(
             f"objective {config.objective.name!r} needs labels, "
             f"dataset {config.dataset.name!r} has none"
         )
-    inputs = Inputs(
-        about.channels, config.size, len(about.class_names) if about.labels is not None else 0
-    )
+    inputs = inputs_for(config, about)
     model = build(config, inputs)
     encoder = model.encoder
     check_needs(config, model)
@@ -208,6 +207,10 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
             started = now
             files.append_line(log, {"step": number, "loss": loss, "lr": lr})
             trackers.log(number, {"loss": loss, "lr": lr})
+            if number == steps and config.objective.hides:
+                asked = teacher.model if teacher else model
+                masks = describe(sample(config, asked, plan.images, normalise, device))
+                files.write_json(plan.run.folder / "masks.json", masks)
             if number == steps or now - saved > pause:
                 check_finite(model, plan.run.name, number, folder)
                 checkpoints.save(
@@ -219,6 +222,12 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
                 saved = time.monotonic()
                 pause = max(config.machine.checkpoint_seconds, CHECKPOINT_SHARE * (saved - now))
             yield step
+
+
+def inputs_for(config: RunConfig, about: About) -> Inputs:
+    """What a model is fed that learns from these images."""
+    classes = len(about.class_names) if about.labels is not None else 0
+    return Inputs(about.channels, config.size, classes)
 
 
 def inputs_of(config: RunConfig, facts: Mapping[str, Any]) -> Inputs:
@@ -315,22 +324,6 @@ def make_batch(
         labels=None if labels is None else labels[crop.index].to(pixels.device),
         progress=progress,
     )
-
-
-def make_mask(
-    config: RunConfig,
-    encoder: Any,
-    ids: Tensor,
-    epoch: Tensor | int = 0,
-    progress: float = 0.0,
-    needs: dict[str, Callable[[], Tensor]] | None = None,
-    **seen: Tensor,
-) -> Mask:
-    """The mask of a batch by the config's strategy and ratio."""
-    draws = Draws(config.seed, "masking", ids, epoch)
-    asked = {what: ask for what, ask in (needs or {}).items() if what in config.masking.needs}
-    view = View(encoder.grid, 0, ids, draws, progress, _providers=asked, **seen)
-    return masking.draw(config.masking, config.ratio_at(progress), encoder.patch, view)
 
 
 def state(

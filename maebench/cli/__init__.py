@@ -18,9 +18,13 @@ COMMANDS = {
     "pretrain": ("maebench.cli.run", "Pretrain one encoder."),
     "eval": ("maebench.cli.evaluate", "Run one evaluation on models."),
     "table": ("maebench.cli.table", "Print results as one table."),
+    "masks": ("maebench.cli.masks", "Show masking strategies: a picture and statistics."),
     "features": ("maebench.cli.features", "Write a model's features to a file."),
     "list": ("maebench.cli.show", "List what can be chosen, with every option."),
-    "plugins": ("maebench.cli.show", "List installed plugins and why any failed."),
+    "plugins": (
+        "maebench.cli.plugins",
+        "List installed plugins and why any failed; check them; begin one.",
+    ),
 }
 GROUP = "maebench.commands"  # entry points of third-party commands
 INTERRUPTED = 130  # what a shell gives for Ctrl-C

@@ -30,23 +30,24 @@ def run_options(command: F) -> F:
     command = click.option("--config", metavar="FILE", help="settings from a YAML file")(command)
     command = results_option(command)
     for name in reversed(RunConfig.FLAGS):
-        command = _option(name)(command)
+        command = flag(name)(command)
     return command
 
 
-def _option(name: str) -> Callable[[F], F]:
+def flag(name: str) -> Callable[[F], F]:
+    """The flag of one field of RunConfig."""
     field = RunConfig.model_fields[name]
-    flag = "--" + name.replace("_", "-")
+    written = "--" + name.replace("_", "-")
     text = field.description or ""
     if field.annotation is bool:
-        return click.option(flag, name, is_flag=True, default=None, help=text)
+        return click.option(written, name, is_flag=True, default=None, help=text)
     if name in PRESET:
         text += "  [default: by data set]"
     elif name == "evals":
         text += f"  [default: {','.join(DEFAULT_EVALUATIONS)}]"
     elif field.default is not None:
         text += f"  [default: {field.default}]"
-    return click.option(flag, name, metavar=METAVARS.get(name, "NAME"), help=text)
+    return click.option(written, name, metavar=METAVARS.get(name, "NAME"), help=text)
 
 
 METAVARS = {

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LABELS = 256  # a label map's labels are 0 to 255
-ROUNDS = 10  # of k-means; on patch features of digits no label changes after 8
+# Of k-means. On 49 patches of Fashion-MNIST the tenth changes a label in 2 % of the images, on 16
+# of digits none after the fourth does.
+ROUNDS = 10
 
 
 class ByPart(Masking):

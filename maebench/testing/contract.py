@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import traceback
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 
 from maebench.component import Component, check_class, parse
 from maebench.errors import ConfigError, unknown
+from maebench.plugins import installed
 
 PREFIX = "test_"  # pytest's: a contract's checks are the tests of the class that inherits it
 
@@ -91,6 +93,14 @@ class Contract:
         if isinstance(self.component, Component):
             given = {key: getattr(self.component, key) for key in type(self.component).model_fields}
             return type(self.component)(**{**given, **options}) if options else self.component
+        cls = self.component
+        if cls.spec and cls.spec not in {**cls.example, **options}:
+            field = cls.model_fields[cls.spec]
+            if field.is_required():
+                raise NotChecked(
+                    f"{cls.name} wants {cls.spec} ({field.description}): give component = "
+                    f"{cls.__name__}({cls.spec}=...)"
+                )
         try:
             return self.component(**{**self.component.example, **options})
         except ValidationError as error:
@@ -109,6 +119,8 @@ class Contract:
         """
         base = self.made()
         values = [*self.variants.get(option, ()), *declared_values(type(base), option)]
+        kind = getattr(type(base).model_fields[option].annotation, "kind", None)
+        values += [c() for c in (installed().table[kind].values() if kind else ()) if not c.spec]
         found = []
         for value in values:
             if value == getattr(base, option):
@@ -140,7 +152,8 @@ class Contract:
         import json
 
         made = self.made()
-        names = {made.kind: {made.name: type(made)}}
+        names = installed().context()  # an option may hold a component of another kind
+        names[made.kind] = {**names[made.kind], made.name: type(made)}
         options = [made]
         for option in type(made).model_fields:
             try:
@@ -224,7 +237,9 @@ def examine(contract: type[Contract]) -> Iterator[Finding]:
 def _told(error: BaseException, component: Any) -> str:
     """An exception in one line, with the place in the plugin's own file where it arose."""
     cls = component if isinstance(component, type) else type(component)
-    home = inspect.getsourcefile(cls) if cls.__module__ != "__main__" else None
+    home = None
+    with contextlib.suppress(TypeError, OSError):  # a class that no file holds
+        home = inspect.getsourcefile(cls)
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if home and Path(frame.filename) == Path(home)]
     at = (own or frames)[-1]

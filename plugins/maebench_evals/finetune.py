@@ -35,6 +35,7 @@ class Finetune(Evaluation):
     """
 
     name: ClassVar[str] = "finetune"
+    changes_encoder: ClassVar[bool] = True
     metrics: ClassVar[dict[str, Metric]] = {
         "top1": Metric("share of test images given their class", "%", True, 0, 1, True, True),
         "train_loss": Metric("mean loss of the last tenth of the steps", "", False, 0, None, False),

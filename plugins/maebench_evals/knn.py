@@ -32,7 +32,7 @@ class KNN(Evaluation):
     }
 
     k: tuple[PositiveInt, ...] = Field(
-        (1, 5, 10, 20, 50), description="numbers of neighbours to try"
+        (1, 5, 10, 20, 50), description="numbers of neighbours to try", examples=[(1,), (3, 7)]
     )
     pool: Literal["mean", "cls"] = Field("mean", description="which token is the feature")
     layer: PositiveInt | None = Field(

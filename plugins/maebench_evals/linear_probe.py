@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -35,9 +35,13 @@ class LinearProbe(Evaluation):
         ),
     }
 
+    # few images and steps: what the contract tries it with
+    example: ClassVar[dict[str, Any]] = {"steps": 20, "epochs": 10, "batch": 64}
+
     l2: tuple[PositiveFloat, ...] = Field(
         tuple(10.0**e for e in (-9, -8, -7, -6, -5, -4.5, -4, -3.5, -3, -2.5, -2, -1.5, -1, 0, 1)),
         description="penalties to try",
+        examples=[(1e-6, 1e-3), (1.0,)],
     )
     pool: Literal["mean", "cls"] = Field("mean", description="which token is the feature")
     layer: PositiveInt | None = Field(

@@ -1,0 +1,184 @@
+"""What masks are like: those of a run's batches, and statistics of many of them.
+
+E epochs, B images, L = h * w patches.
+"""
+
+from __future__ import annotations
+
+import statistics as plain
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maebench import masking
+from maebench.config import RunConfig
+from maebench.data.images import Images
+from maebench.data.normalise import Normalise
+from maebench.masking.mask import Mask, View
+from maebench.rng import Draws
+from maebench.teacher import answers
+
+IMAGES = 256  # in a sample, as in the milliseconds; each epoch draws masks for them anew
+EPOCHS = 4  # with 256 images, a position's hiding rate has a standard error below 1.6 %
+SIZES = ((1, 1), (2, 4), (5, 16), (17, None))  # patches of a component, each four times the last
+
+
+def make_mask(
+    config: RunConfig,
+    encoder: Any,
+    ids: Tensor,
+    epoch: Tensor | int = 0,
+    progress: float = 0.0,
+    needs: Mapping[str, Callable[[], Tensor]] | None = None,
+    **seen: Tensor,
+) -> Mask:
+    """The mask of a batch by the config's strategy and ratio.
+
+    Args:
+        config: the run's.
+        encoder: gives the grid and the patch.
+        ids: sample ids, int64 (B,).
+        epoch: one for all, or int64 (B,).
+        progress: 0 to 1.
+        needs: what answers the strategy's questions (`teacher.answers`).
+        seen: images, boxes and flips of a View.
+    """
+    draws = Draws(config.seed, "masking", ids, epoch)
+    asked = {what: ask for what, ask in (needs or {}).items() if what in config.masking.needs}
+    view = View(encoder.grid, 0, ids, draws, progress, _providers=asked, **seen)
+    return masking.draw(config.masking, config.ratio_at(progress), encoder.patch, view)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Masks of some images over some epochs.
+
+    Args:
+        hidden: bool (E, B, L) on the CPU.
+        grid: h * w = L.
+        images: the first epoch's crops, float32 (B, C, H, W) in 0..255, on the CPU.
+        milliseconds: median over epochs, per 256 images, with what the strategy asks of a model.
+    """
+
+    hidden: Tensor
+    grid: tuple[int, int]
+    images: Tensor
+    milliseconds: float
+
+
+def sample(
+    config: RunConfig,
+    model: Any,
+    images: Images,
+    normalise: Normalise,
+    device: str,
+    progress: float = 1.0,
+    epochs: int = EPOCHS,
+    index: Tensor | None = None,
+) -> Sample:
+    """The masks that pretraining would draw for the first 256 images, or those at `index`.
+
+    Args:
+        config: strategy, ratio, crops and seed.
+        model: the objective around its encoder; a strategy that asks a model asks this one.
+        images: the training split.
+        normalise: pixels to the encoder's input.
+        device: where masks are made.
+        progress: how far pretraining is, 0 to 1.
+        epochs: how many masks each image gets.
+        index: positions in `images`.
+    """
+    index = torch.arange(min(IMAGES, len(images))) if index is None else index
+    # the first is drawn twice: its first time pays for what is loaded and allocated once
+    plan = [(index, torch.full_like(index, epoch)) for epoch in (0, *range(epochs))]
+    hidden, seconds, shown = [], [], torch.empty(0)
+    for crop in images.crops(plan, config.augment, config.seed, device):
+        pixels = normalise(crop.images)
+        began = _now(device)
+        mask = make_mask(
+            config,
+            model.encoder,
+            ids=crop.ids,
+            epoch=crop.epoch,
+            progress=progress,
+            images=pixels,
+            boxes=crop.boxes,
+            flips=crop.flips,
+            needs=answers(model, pixels, crop.ids, config.seed, crop.epoch),
+        )
+        seconds.append(_now(device) - began)
+        hidden.append(mask.hidden.cpu())
+        shown = shown if len(shown) else crop.images.cpu()
+    scale = 1000 * IMAGES / len(index)
+    return Sample(
+        torch.stack(hidden[1:]), model.encoder.grid, shown, plain.median(seconds[1:]) * scale
+    )
+
+
+def _now(device: str) -> float:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def describe(found: Sample) -> dict[str, Any]:
+    """Statistics of a sample of masks, as plain values.
+
+    Returns:
+        grid: "h x w"; num_hidden and realised_ratio: of each image; rate_min, rate_max: share of
+        the masks that hide the position hidden least, and most, often; autocorrelation: of the
+        visible map with itself one patch away, mean over rows and columns (0: independent);
+        components: visible pieces per image, patches that touch at a side; size_1 to size_17: share
+        of the seen patches in pieces of 1, 2-4, 5-16 and 17 or more; distance: mean from a hidden
+        patch to the nearest seen one, in patches; overlap: share of an epoch's hidden patches that
+        are hidden in the next epoch too (the ratio, if epochs are independent and positions alike;
+        None for one epoch); ms_per_256: milliseconds.
+    """
+    from scipy import ndimage
+
+    E, B, L = found.hidden.shape
+    h, w = found.grid
+    hidden_NHW = found.hidden.view(E * B, h, w)
+    rate_L = found.hidden.double().mean((0, 1))
+    num_hidden = int(found.hidden[0, 0].sum())
+    within = [[[0] * 3, [0] * 3, [0] * 3], [[0, 1, 0], [1, 1, 1], [0, 1, 0]], [[0] * 3] * 3]
+    pieces, count = ndimage.label(~hidden_NHW.numpy(), within)  # no piece reaches another image
+    size = torch.bincount(torch.from_numpy(pieces).flatten().long())[1:]
+    # other images are farther away than anything in this one
+    distance = ndimage.distance_transform_edt(hidden_NHW.numpy(), (h + w, 1, 1))
+    again = (found.hidden[1:] & found.hidden[:-1]).sum() / max(1, (E - 1) * B * num_hidden)
+    return {
+        "grid": f"{h}x{w}",
+        "num_hidden": num_hidden,
+        "realised_ratio": num_hidden / L,
+        "rate_min": float(rate_L.min()),
+        "rate_max": float(rate_L.max()),
+        "autocorrelation": autocorrelation(hidden_NHW),
+        "components": count / len(hidden_NHW),
+        **{f"size_{low}": _share(size, low, high) for low, high in SIZES},
+        "distance": float(distance[hidden_NHW.numpy()].mean()) if num_hidden else 0.0,
+        "overlap": float(again) if E > 1 else None,
+        "ms_per_256": found.milliseconds,
+    }
+
+
+def autocorrelation(hidden_NHW: Tensor) -> float:
+    """Lag-1 autocorrelation of the visible map, the mean of its rows' and its columns'.
+
+    Each map's own mean is taken off, so independent patches have -1 / (L - 1). NaN for maps that
+    are one row and one column wide, or of one value.
+    """
+    visible = 1.0 - hidden_NHW.double()
+    visible = visible - visible.mean((1, 2), keepdim=True)
+    products = [visible[:, 1:] * visible[:, :-1], visible[:, :, 1:] * visible[:, :, :-1]]
+    means = [product.mean() for product in products if product.numel()]
+    return float(torch.stack(means).mean() / visible.square().mean()) if means else float("nan")
+
+
+def _share(size: Tensor, low: int, high: int | None) -> float:
+    inside = (size >= low) & (size <= (high or size.max()))
+    return float(size[inside].sum() / size.sum())

@@ -1,0 +1,175 @@
+"""Masking strategies side by side: a table of their statistics and a picture of their masks."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from maebench import files
+from maebench.component import parse
+from maebench.config import RunConfig, Schedule
+from maebench.data.augment import Augment
+from maebench.data.images import channel_statistics
+from maebench.data.normalise import Normalise
+from maebench.errors import ConfigError
+from maebench.hardware import find_device
+from maebench.masking.mask import Masking
+from maebench.masks import Sample, describe, sample
+from maebench.plugins import installed
+from maebench.pretrain import build, check_needs, inputs_for
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WHOLE = Augment(scale=(1.0, 1.0), aspect=(0.01, 100.0), flip=False)  # the image as it is
+PER_BAND = 6  # strategies beside each other: with three ratios a page in width
+SIDE = 1.5  # inches of a picture
+HIDDEN = torch.tensor([0.62, 0.55, 0.45])  # a brownish gray: neither a black nor a white patch
+
+
+def mask_statistics(
+    maskings: Iterable[Masking | str] | None = None,
+    ratios: Sequence[float] = (0.75,),
+    config: RunConfig | None = None,
+    model: Any = None,
+    progress: float = 1.0,
+    bench: Bench | None = None,
+    shown: Callable[[Iterable[Any], int, str], Iterable[Any]] = lambda steps, total, what: steps,
+) -> pd.DataFrame:
+    """Statistics of masking strategies on real images, one row per strategy and ratio.
+
+    Args:
+        maskings: objects or names; all that need no file by default.
+        ratios: shares of hidden patches.
+        config: data set, encoder (for the grid), crops, seed and device; digits by default.
+        model: what learned strategies ask: a module that an objective built; the config's own at
+            step 0 by default.
+        progress: how far pretraining is, for what changes with it.
+        bench: images and model in place of config and model, where several tables share them.
+        shown: goes through the work and shows it.
+
+    Returns:
+        Columns masking, ratio, those of `describe`, and reason: why a strategy refuses a ratio or
+        grid, in which case the others are empty.
+    """
+    import pandas as pd
+
+    bench = bench or Bench(config or RunConfig(), model)
+    work = [(m, r) for m in bench.maskings(maskings) for r in ratios]
+    rows = []
+    for chosen, ratio in shown(work, len(work), "masks"):
+        row: dict[str, Any] = {"masking": _name(chosen), "ratio": ratio}
+        try:
+            row |= describe(bench.sample(chosen, ratio, progress)) | {"reason": ""}
+        except ConfigError as error:
+            row["reason"] = str(error)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+class Bench:
+    """Images and a model, on which strategies can be tried one after the other."""
+
+    def __init__(self, config: RunConfig, model: Any = None) -> None:
+        self.config, self.device = config, find_device(config.device)
+        self.images = config.splits().load("train")
+        about = self.images.about
+        module = model or build(config, inputs_for(config, about))
+        self.model = module.to(self.device)
+        self.normalise = Normalise(*channel_statistics(self.images), self.device)
+
+    def maskings(self, chosen: Iterable[Any] | None) -> list[Any]:
+        """Objects for names, in a list; one that needs a file, and has none, stays a name.
+
+        Raises:
+            ConfigError: an unknown name.
+        """
+        names = installed()
+        table = names.table["masking"]
+        found = []
+        for one in list(table) if chosen is None else chosen:
+            alone = isinstance(one, str) and one in table and table[one].spec is not None
+            read = isinstance(one, str) and not alone
+            found.append(parse(Masking, one, names.context(), "masking") if read else one)
+        return found
+
+    def sample(
+        self, chosen: Masking | str, ratio: float, progress: float, **options: Any
+    ) -> Sample:
+        """Masks of one strategy at one ratio.
+
+        Raises:
+            ConfigError: it refuses the grid or the ratio, or needs a file.
+        """
+        if isinstance(chosen, str):
+            raise ConfigError(f"masking {chosen!r} needs a file: give {chosen}:PATH")
+        changes = {"masking": chosen, "ratio": ratio, "schedule": Schedule()}
+        config = self.config.model_copy(update={**changes, **options.pop("changes", {})})
+        check_needs(config, self.model)
+        return sample(
+            config, self.model, self.images, self.normalise, self.device, progress, **options
+        )
+
+
+def _name(chosen: Masking | str) -> str:
+    return chosen if isinstance(chosen, str) else chosen.changed()
+
+
+def gallery(
+    bench: Bench,
+    maskings: Sequence[Masking | str],
+    ratios: Sequence[float],
+    path: Path,
+    image: int = 0,
+    progress: float = 1.0,
+) -> None:
+    """Writes a PNG: each strategy at each ratio over one real image, hidden patches in gray.
+
+    A strategy that refuses a ratio or grid has its reason in place of the picture.
+
+    Raises:
+        ConfigError: there is no such image.
+    """
+    from matplotlib.figure import Figure
+
+    if not 0 <= image < len(bench.images):
+        raise ConfigError(f"--image {image}: train has images 0 to {len(bench.images) - 1}")
+    columns = min(PER_BAND, len(maskings))
+    bands = -(-len(maskings) // columns)
+    size = (SIDE * (columns + 0.2), SIDE * 1.12 * bands * len(ratios))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(bands * len(ratios), columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for number, chosen in enumerate(maskings):
+        band, column = divmod(number, columns)
+        for row, ratio in enumerate(ratios):
+            axis = axes[band * len(ratios) + row, column]
+            label = f"{_name(chosen)}\n{ratio:g}" if row == 0 else f"{ratio:g}"
+            axis.set_title(label, fontsize=7, pad=2)
+            try:
+                picture, text = _masked(bench, chosen, ratio, image, progress), ""
+            except ConfigError as error:
+                picture, text = torch.ones(*bench.config.size, 3), textwrap.fill(str(error), 26)
+            axis.imshow(picture, vmin=0, vmax=1, interpolation="nearest")
+            middle = [(side - 1) / 2 for side in picture.shape[:2]]
+            axis.text(middle[1], middle[0], text, fontsize=5, ha="center", va="center")
+    files.write(path, lambda beside: figure.savefig(beside, format="png", dpi=150))
+
+
+def _masked(
+    bench: Bench, chosen: Masking | str, ratio: float, image: int, progress: float
+) -> Tensor:
+    """The image with its hidden patches in a gray that no image has, (H, W, 3) in 0..1."""
+    index = torch.tensor([image])
+    found = bench.sample(chosen, ratio, progress, epochs=1, index=index, changes={"augment": WHOLE})
+    pixels = found.images[0] / 255
+    shown = pixels.expand(3, -1, -1) if len(pixels) == 1 else pixels[:3]
+    (h, w), (_, H, W) = found.grid, shown.shape
+    hidden = found.hidden[0, 0].view(h, w).repeat_interleave(H // h, 0).repeat_interleave(W // w, 1)
+    return torch.where(hidden, HIDDEN[:, None, None], shown).permute(1, 2, 0)

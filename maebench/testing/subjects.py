@@ -1,0 +1,306 @@
+"""What evaluations are tried on: synthetic images, models made of them, and what is noted."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import tempfile
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from maebench import checkpoints
+from maebench.config import RunConfig
+from maebench.data.augment import Augment
+from maebench.data.dataset import Dataset, Request
+from maebench.data.images import Images, channel_statistics, from_arrays
+from maebench.encoders import ViTNano
+from maebench.errors import DataError, PluginError
+from maebench.evaluation import Evaluation, Result
+from maebench.masking.random import Random
+from maebench.models import LoadedModel, pixels_of
+from maebench.objectives import MAE
+from maebench.objectives.objective import Inputs
+from maebench.plugins import Names
+from maebench.pretrain import build
+from maebench.rng import Draws, isolated, permutation
+from maebench.subject import Subject
+from maebench.suite import checked
+
+SPLITS = ("train", "test")  # what every data set has
+SIDE = 16  # pixels: four patches a side, and more than the 11 of SSIM's window
+TEST = 240  # images: chance on four classes then is 0.25 give or take 0.092
+TRAIN = 240  # images: enough to learn plain patterns without error, in a fraction of a second
+NOISE = 20  # deviation in grey levels: patterns three times as high are not yet clipped
+ENCODER = ViTNano(width=16, depth=2, heads=2)  # milliseconds for a whole split
+# What an evaluation could leave changed for all that come after it, and how it is put back.
+GLOBALS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "whether torch makes gradients": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
+    "torch's deterministic algorithms": (
+        torch.are_deterministic_algorithms_enabled,
+        torch.use_deterministic_algorithms,
+    ),
+}
+
+
+# ---- the models
+
+
+class Synthetic(Dataset):
+    """Noise with a pattern per class in it: flat, rows, columns or a board, in every patch."""
+
+    name: ClassVar[str] = "synthetic"
+    signal: float = Field(3.0, ge=0, description="height of the pattern in deviations of the noise")
+    classes: int = Field(4, ge=2, le=4, description="number of classes, equally many images each")
+    train: int = Field(TRAIN, ge=1, description="number of training images")
+    told: Literal["true", "flipped", "half", "none"] = Field(
+        "true", description="test labels; flipped: all of two classes, half: the first half's alone"
+    )
+
+    def load(self, request: Request) -> Images:
+        """One split, always the same."""
+        if request.split not in SPLITS:
+            raise DataError(f"no split {request.split!r}: data sets have {' and '.join(SPLITS)}")
+        count = self.train if request.split == "train" else TEST
+        purpose = f"synthetic {request.split}"
+        labels = permutation(count, 0, purpose) % self.classes
+        sign = (-1.0) ** torch.arange(SIDE)
+        rows, columns = sign[:, None].expand(SIDE, SIDE), sign[None].expand(SIDE, SIDE)
+        patterns = torch.stack([torch.ones(SIDE, SIDE), rows, columns, rows * columns])
+        noise = Draws(0, purpose, torch.arange(count)).normal(SIDE, SIDE)
+        grey = 127 + NOISE * (self.signal * patterns[labels] + noise)
+        wrong = {"flipped": count, "half": count // 2}.get(self.told, 0)
+        if request.split == "test":
+            labels[:wrong] = 1 - labels[:wrong]
+        return from_arrays(
+            grey.round().clamp(0, 255).to(torch.uint8).numpy(),
+            None if self.told == "none" else labels.numpy(),
+            [] if self.told == "none" else [f"class {c}" for c in range(self.classes)],
+            request.image_size,
+        )
+
+    def preset(self) -> dict[str, Any]:
+        """All that a config needs; crops leave the patterns as they are."""
+        whole = Augment(scale=(1, 1), aspect=(1, 1), flip=False)
+        return {"image_size": (SIDE, SIDE), "budget": "steps=1", "augment": whole.model_dump()}
+
+
+PLAIN, NOISY = Synthetic(), Synthetic(signal=0)
+HARD = Synthetic(signal=0.2)  # a probe is right on four images in five: any option moves it
+TWO = {told: Synthetic(signal=0, classes=2, told=told) for told in ("true", "flipped", "half")}
+UNLABELLED = Synthetic(told="none")
+FEW, FEWEST = Synthetic(train=8), Synthetic(train=4)  # two images of each class, and one
+KINDS = {
+    "pixels": "raw pixels",
+    "encoder": "an untrained encoder",
+    "no decoder": "an untrained encoder without a decoder",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What an evaluation is run on."""
+
+    data: Synthetic
+    kind: str
+
+    def __str__(self) -> str:
+        data = self.data
+        shows = {PLAIN.signal: "images that show their class", 0: "noise"}
+        parts = [shows.get(data.signal, "images that hardly show their class")]
+        parts += [f"{data.train} to train on"] if data.train < TRAIN else []
+        parts += ["no labels"] if data.told == "none" else []
+        return f"{KINDS[self.kind]} ({', '.join(parts)})"
+
+
+def model_of(case: Case, folder: Path) -> LoadedModel:
+    """The model of a case, its files below a folder."""
+    config = RunConfig(
+        Names({}, ()),  # all parts are given as objects: no plugin has to be looked for
+        dataset=case.data,
+        encoder=ENCODER,
+        objective=MAE(),
+        masking=Random(),
+        evals=(),
+        device="cpu",
+    )
+    if case.kind == "pixels":
+        return pixels_of(config, None, folder, "cpu")
+    splits = config.splits()
+    mean, std = channel_statistics(splits.load("train"))
+    module = build(config, Inputs(1, config.size, case.data.classes))
+    if case.kind == "no decoder":
+        bare: Any = nn.Module()
+        bare.encoder = module.encoder
+        module = bare
+    return LoadedModel(
+        name=case.kind,
+        kind="untrained",
+        folder=folder / "models" / "untrained",
+        module=module.eval().requires_grad_(False),
+        config=config,
+        splits=splits,
+        facts={"channels": 1, "mean": list(mean), "std": list(std)},
+        weights=checkpoints.weights_hash(module.encoder.state_dict()),
+        device="cpu",
+    )
+
+
+# ---- what it does with them
+
+
+@dataclass(frozen=True)
+class Watched(Subject):
+    """A model that notes what is asked of it."""
+
+    labels_of: set[str] = field(default_factory=set)
+    undeclared: set[str] = field(default_factory=set)
+    copies: list[tuple[str, nn.Module]] = field(default_factory=list)
+
+    def images(self, split: str) -> Images:
+        """The images of a declared split."""
+        if split not in self.evaluation.splits:
+            self.undeclared.add(split)
+        return super().images(split)
+
+    def labels(self, split: str) -> Tensor:
+        """Labels of a declared split."""
+        self.labels_of.add(split)
+        return super().labels(split)
+
+    def encoder(self) -> nn.Module:
+        """A trainable copy of the encoder."""
+        made = super().encoder()
+        self.copies.append((checkpoints.weights_hash(made.state_dict()), made))
+        return made
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one evaluation of one case.
+
+    Args:
+        evaluation: what was run.
+        results: as the suite records them; none where `broken`.
+        error: what it was ended by.
+        early: whether that was before the first result.
+        broken: why a result is not as declared.
+        labels_of: splits whose labels were asked for.
+        undeclared: splits that were asked for and not declared.
+        changed: what of the model, the data and the process is no longer as it was.
+        handed: copies of the encoder that were handed out.
+        trained: how many of them are no longer as they were.
+        strays: files that were written elsewhere than they may.
+    """
+
+    evaluation: Evaluation
+    results: Sequence[Result]
+    error: BaseException | None
+    early: bool
+    broken: str
+    labels_of: set[str]
+    undeclared: set[str]
+    changed: Sequence[str]
+    handed: int
+    trained: int
+    strays: Sequence[str]
+
+    @property
+    def rows(self) -> list[tuple[str, str, Any]]:
+        """Metric, where and value of each result, comparable."""
+        return [
+            (r.metric, place(r), r.value.tolist() if isinstance(r.value, Tensor) else r.value)
+            for r in self.results
+        ]
+
+
+def place(result: Result) -> str:
+    """What tells a result apart, as text."""
+    return json.dumps(dict(result.where), sort_keys=True)
+
+
+def run(evaluation: Evaluation, case: Case) -> Outcome:
+    """One evaluation of one case, as the suite does it, in a temporary folder."""
+    with tempfile.TemporaryDirectory() as home:
+        elsewhere = Path(home) / "elsewhere"  # the working folder meanwhile: nothing belongs there
+        elsewhere.mkdir()
+        model = model_of(case, Path(home))
+        subject = Watched(model, evaluation, model.splits, 0)
+        found: list[Any] = []
+        copies: list[tuple[Tensor, Tensor]] = []
+        error: BaseException | None = None
+        before, process = _state(model), {what: get() for what, (get, _) in GLOBALS.items()}
+        try:
+            with contextlib.chdir(elsewhere), isolated(0, "evaluation", evaluation.name):
+                for result in evaluation.run(subject):
+                    found.append(result)
+                    value = getattr(result, "value", None)
+                    copies += [(value, value.clone())] if isinstance(value, Tensor) else []
+        # SystemExit too: a plugin that ends the interpreter must not end the report
+        except (Exception, SystemExit) as raised:
+            error = raised
+        changed = [what for what, (get, _) in GLOBALS.items() if get() != process[what]]
+        for what in changed:
+            GLOBALS[what][1](process[what])
+        changed += [what for what, mark in _state(model).items() if mark != before[what]]
+        changed += ["a value it has yielded"] * any(not torch.equal(v, c) for v, c in copies)
+        kept, broken = _checked(evaluation, found, subject)
+        own = (model.folder / "features", subject.artifacts)
+        files = [path for path in Path(home).rglob("*") if path.is_file()]
+        return Outcome(
+            evaluation=evaluation,
+            results=kept,
+            error=error,
+            early=not found,
+            broken=broken,
+            labels_of=subject.labels_of,
+            undeclared=subject.undeclared,
+            changed=changed,
+            handed=len(subject.copies),
+            trained=sum(checkpoints.weights_hash(m.state_dict()) != h for h, m in subject.copies),
+            strays=[p.name for p in files if not any(p.is_relative_to(folder) for folder in own)],
+        )
+
+
+def _state(model: LoadedModel) -> dict[str, str]:
+    """Marks of all that an evaluation is lent."""
+    marks = {}
+    if model.module is not None:
+        marks["the model's own weights"] = checkpoints.weights_hash(model.module.state_dict())
+    for split in SPLITS:
+        images: Any = model.splits.load(split)
+        marks[f"the images of {split}"] = checkpoints.weights_hash({"": images.pixels})
+        if images.about.labels is not None:
+            marks[f"the labels of {split}"] = checkpoints.weights_hash({"": images.about.labels})
+    return marks
+
+
+def _checked(
+    evaluation: Evaluation, found: Sequence[Any], subject: Subject
+) -> tuple[list[Result], str]:
+    """The results as the suite takes them, or why it does not."""
+    kept = []
+    for result in found:
+        if not isinstance(result, Result):
+            return [], f"run yields {result!r}, which is no Result"
+        try:
+            kept.append(checked(evaluation, result, subject))
+        except PluginError as error:
+            return [], str(error)
+        except (TypeError, ValueError, RuntimeError) as error:
+            return [], f"{result.metric}: {type(result.value).__name__} is no value: {error}"
+    return kept, ""
+
+
+@functools.lru_cache(maxsize=64)  # the cases of one contract; each is a fraction of a second
+def remembered(contract: Hashable, evaluation: Evaluation, case: Case) -> Outcome:
+    """The outcome of a case, made once for all checks of one contract."""
+    return run(evaluation, case)
