@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 FLAGS = ("dataset", "data_dir", "download", "image_size", "encoder", "seed", "device", "limit")
 RATIOS = "0.5,0.75,0.9"
+LEGEND = """\
+least, most often: how often the position is hidden that is hidden least, and most, often.
+autocorr.: of the visible map with itself one patch away. components: visible pieces of an image;
+in 1 ... in 17+: share of the seen patches in pieces of so many. distance: of a hidden patch to the
+nearest seen one, in patches. overlap: share of hidden patches that are hidden in the next epoch
+too. ms/256: milliseconds for 256 images on this device, with what is asked of a model."""
 
 
 def flags(command: Any) -> Any:
@@ -76,6 +82,7 @@ def masks_command(**settings: Any) -> None:
     masks.gallery(bench, chosen, ratios, folder / f"{name}.png", image, progress)
     files.write_text(folder / f"{name}.csv", table.to_csv(index=False))
     terminal.print_table(readable(table))
+    click.echo(LEGEND)
     for row in table[table["reason"] != ""].to_dict("records"):
         click.echo(f"{row['masking']} {row['ratio']:g}: not there: {row['reason']}")
     click.echo(f"picture   {folder / name}.png\ntable     {folder / name}.csv")
@@ -146,7 +153,7 @@ def number(
     if not good:
         kind = "a whole number" if whole else "a number"
         bounds = f"from {low:g}" if high is None else f"from {low:g} to {high:g}"
-        beside = "" if ends else ", ends excluded"
+        beside = "" if ends else ", ends excluded,"
         raise ConfigError(f"{flag}: {kind} {bounds}{beside} is wanted, given {text!r}")
     return value
 
@@ -196,7 +203,14 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         "overlap": 3,
         "ms_per_256": 1,
     }
-    heads = {"realised_ratio": "realised", "autocorrelation": "autocorr.", "ms_per_256": "ms/256"}
+    heads = {
+        "realised_ratio": "realised",
+        "rate_min": "least often",
+        "rate_max": "most often",
+        "autocorrelation": "autocorr.",
+        **{"size_1": "in 1", "size_2": "in 2-4", "size_5": "in 5-16", "size_17": "in 17+"},
+        "ms_per_256": "ms/256",
+    }
     for key, places in digits.items() if len(rows) else ():
         text[heads.get(key, key)] = [f"{v:.{places}f}" for v in rows[key]]
     return pd.DataFrame(text)

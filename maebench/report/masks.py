@@ -156,7 +156,7 @@ def gallery(
                 picture, text = _masked(bench, chosen, ratio, image, progress), ""
             except ConfigError as error:
                 picture, text = torch.ones(*bench.config.size, 3), textwrap.fill(str(error), 26)
-            axis.imshow(picture, vmin=0, vmax=1, interpolation="nearest")
+            axis.imshow(picture.numpy(), vmin=0, vmax=1, interpolation="nearest")
             middle = [(side - 1) / 2 for side in picture.shape[:2]]
             axis.text(middle[1], middle[0], text, fontsize=5, ha="center", va="center")
     files.write(path, lambda beside: figure.savefig(beside, format="png", dpi=150))
