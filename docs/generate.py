@@ -146,4 +146,9 @@ def ours() -> list[object]:
 
 
 if __name__ == "__main__":
+    import extend
+
+    for path, text in extend.pages().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
     PAGE.write_text(generate(), encoding="utf-8")

@@ -77,6 +77,7 @@ def sample(
     normalise: Normalise,
     device: str,
     progress: float = 1.0,
+    precision: str = "fp32",
     epochs: int = EPOCHS,
     index: Tensor | None = None,
 ) -> Sample:
@@ -89,6 +90,7 @@ def sample(
         normalise: pixels to the encoder's input.
         device: where masks are made.
         progress: how far pretraining is, 0 to 1.
+        precision: of what the model is asked, "fp32" or "bf16".
         epochs: how many masks each image gets.
         index: positions in `images`.
     """
@@ -108,7 +110,7 @@ def sample(
             images=pixels,
             boxes=crop.boxes,
             flips=crop.flips,
-            needs=answers(model, pixels, crop.ids, config.seed, crop.epoch),
+            needs=answers(model, pixels, crop.ids, config.seed, crop.epoch, precision),
         )
         seconds.append(_now(device) - began)
         hidden.append(mask.hidden.cpu())

@@ -164,9 +164,8 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
         order = batches(len(plan.images), config.batch, config.seed, done, steps)
         crops = plan.images.crops(order, config.augment, config.seed, device)
         normalise = Normalise(plan.run.facts["mean"], plan.run.facts["std"], device)
-        autocast = torch.autocast(
-            torch.device(device).type, torch.bfloat16, plan.run.facts["precision"] == "bf16"
-        )
+        precision = plan.run.facts["precision"]
+        autocast = torch.autocast(torch.device(device).type, torch.bfloat16, precision == "bf16")
         model.train()
         started = saved = time.monotonic()
         pause = config.machine.checkpoint_seconds
@@ -179,7 +178,9 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
                 group["lr"] = lr
 
             # Forward and backward, in parts where the batch is accumulated.
-            batch = make_batch(config, model, teacher, plan.images, crop, normalise, progress)
+            batch = make_batch(
+                config, model, teacher, plan.images, crop, normalise, progress, precision
+            )
             loss = 0.0
             for piece in batch.split(-(-config.batch // config.optimiser.accumulate)):
                 share = len(piece.ids) / len(batch.ids)
@@ -209,7 +210,9 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
             trackers.log(number, {"loss": loss, "lr": lr})
             if number == steps and config.objective.hides:
                 asked = teacher.model if teacher else model
-                masks = describe(sample(config, asked, plan.images, normalise, device))
+                masks = describe(
+                    sample(config, asked, plan.images, normalise, device, precision=precision)
+                )
                 files.write_json(plan.run.folder / "masks.json", masks)
             if number == steps or now - saved > pause:
                 check_finite(model, plan.run.name, number, folder)
@@ -297,6 +300,7 @@ def make_batch(
     crop: Crops,
     normalise: Normalise,
     progress: float,
+    precision: str,
 ) -> Batch:
     """What the objective gets: normalised crops, their mask, labels and random numbers."""
     pixels = normalise(crop.images)
@@ -312,7 +316,12 @@ def make_batch(
             boxes=crop.boxes,
             flips=crop.flips,
             needs=answers(
-                teacher.model if teacher else model, pixels, crop.ids, config.seed, crop.epoch
+                teacher.model if teacher else model,
+                pixels,
+                crop.ids,
+                config.seed,
+                crop.epoch,
+                precision,
             ),
         )
     labels = images.about.labels

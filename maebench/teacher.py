@@ -36,7 +36,12 @@ class Teacher:
 
 
 def answers(
-    model: Any, images: Tensor, ids: Tensor, seed: int, epoch: int | Tensor = 0
+    model: Any,
+    images: Tensor,
+    ids: Tensor,
+    seed: int,
+    epoch: int | Tensor = 0,
+    precision: str = "fp32",
 ) -> dict[str, Callable[[], Tensor]]:
     """What a view's lazy methods give for this very crop; each is computed once, when asked.
 
@@ -46,12 +51,14 @@ def answers(
         ids: sample ids, int64 (B,).
         seed: of the run.
         epoch: one for all, or int64 (B,).
+        precision: "fp32", or "bf16" mixed, as the run's own steps.
     """
     made = {"attention": _attention, "features": _features, "patch_loss": _patch_loss}
 
     def ask(what: str) -> Tensor:
-        with _as_is(model), isolated(seed, "answers", what):
-            return made[what](model, images, Draws(seed, "patch loss", ids, epoch))
+        mixed = torch.autocast(images.device.type, torch.bfloat16, precision == "bf16")
+        with _as_is(model), isolated(seed, "answers", what), mixed:
+            return made[what](model, images, Draws(seed, "patch loss", ids, epoch)).float()
 
     return {what: functools.cache(functools.partial(ask, what)) for what in made}
 

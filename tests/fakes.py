@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import maebench
-from maebench import Batch, Encoder, Inputs, Mask, Masking, Objective, Tokens, View
+from maebench import Batch, ConfigError, Encoder, Inputs, Mask, Masking, Objective, Tokens, View
 from maebench.plugins import Names, installed, plugin_manager
 
 
@@ -44,6 +44,8 @@ class Dense(Encoder):
     width: int = Field(16, ge=4, multiple_of=4, description="channels of the last map")
 
     def build(self, image_size: tuple[int, int], channels: int) -> nn.Module:
+        if image_size[0] % 4 or image_size[1] % 4:
+            raise ConfigError(f"the stride of 4 does not divide images of {image_size}")
         return DenseModule(self.width, image_size, channels)
 
 
@@ -56,7 +58,7 @@ class DenseModule(nn.Module):
         self.grid = (image_size[0] // 2, image_size[1] // 2)
         self.out_grid = (self.grid[0] // 2, self.grid[1] // 2)
         self.embed = nn.Conv2d(channels, width, 2, 2)
-        self.hidden_token = nn.Parameter(torch.zeros(1, width, 1, 1))
+        self.hidden_token = nn.Parameter(0.02 * torch.randn(1, width, 1, 1))
         self.down = nn.Conv2d(width, width, 2, 2)
 
     def forward(self, images: Tensor, mask: Mask | None = None, layers: Any = ()) -> Tokens:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 from pathlib import Path
@@ -11,14 +12,16 @@ import pytest
 from maebench.cli import COMMANDS
 from maebench.config import RunConfig
 from maebench.plugins import HOOKS
+from maebench.testing import examine
+from maebench.testing.packages import contract_for
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 
 
-def generator():
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+def generator(name="generate"):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -26,6 +29,28 @@ def generator():
 
 def test_the_reference_is_what_the_code_says_now():
     assert generator().generate() == REFERENCE, "run python docs/generate.py"
+
+
+EXTEND = sorted((ROOT / "docs" / "extend").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", EXTEND, ids=lambda page: page.stem)
+def test_a_page_of_an_extension_point_is_what_the_code_says_now(page):
+    pages = generator("extend").pages()
+    assert set(pages) == set(EXTEND), "run python docs/generate.py"
+    assert pages[page] == page.read_text(encoding="utf-8"), "run python docs/generate.py"
+
+
+@pytest.mark.parametrize("page", EXTEND, ids=lambda page: page.stem)
+def test_the_example_of_a_page_keeps_to_its_contract(page, tmp_path, monkeypatch):
+    code = re.search(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)[1]
+    (tmp_path / f"example_{page.stem}.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module(f"example_{page.stem}")
+    (component,) = getattr(module, f"register_{page.stem}s")()
+    findings = list(examine(contract_for(component)))
+    assert [f for f in findings if f.status == "fail"] == []
+    assert sum(f.status == "pass" for f in findings) > len(findings) / 2
 
 
 @pytest.mark.parametrize("hook", HOOKS)

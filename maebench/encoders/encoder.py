@@ -75,9 +75,13 @@ class EncoderModule(Protocol):
 
 
 class Encoder(Component):
-    """Turns images into tokens, encoding only the patches that are seen."""
+    """Turns images into tokens, encoding only the patches that are seen.
+
+    `oblong` is False where images must be square.
+    """
 
     kind: ClassVar[str] = "encoder"
+    oblong: ClassVar[bool] = True
 
     def build(self, image_size: tuple[int, int], channels: int) -> nn.Module:
         """A fresh module (see EncoderModule) for images of (rows, columns) pixels.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, PositiveInt
 
@@ -25,6 +25,8 @@ class ViT(Encoder):
     Source: Dosovitskiy et al. 2020, arXiv 2010.11929, in the form of He et al. 2021,
     arXiv 2111.06377, appendix A.
     """
+
+    example: ClassVar[dict[str, Any]] = {"width": 16, "depth": 2, "heads": 2}
 
     width: PositiveInt = Field(768, description="numbers per token, a multiple of 4 and of heads")
     depth: PositiveInt = Field(12, description="number of transformer blocks")

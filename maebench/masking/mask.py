@@ -34,7 +34,7 @@ class View:
         ids: sample ids, int64 (B,).
         draws: random numbers per sample, for this strategy alone.
         progress: how far pretraining is, 0 to 1.
-        images: what the encoder will get, float (B, C, H, W), normalised; None in statistics.
+        images: what the encoder will get, float (B, C, H, W), normalised; None in tests.
         boxes: the crop of each image, float (B, 4): top, left, height, width in original pixels.
         flips: which images are mirrored, bool (B,).
     """

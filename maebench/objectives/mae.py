@@ -50,13 +50,19 @@ class MAE(Objective):
         "normalised-pixels", description="what is predicted: pixels, or normalised in each patch"
     )
     decoder_depth: PositiveInt | None = Field(
-        None, description="decoder blocks; default 8 from width 768 up, else 2 (1 up to depth 4)"
+        None,
+        description="decoder blocks; default 8 from width 768 up, else 2 (1 up to depth 4)",
+        examples=[2],
     )
     decoder_width: PositiveInt | None = Field(
-        None, description="decoder width; default 512 from width 768 up, else half the encoder's"
+        None,
+        description="decoder width; default 512 from width 768 up, else half the encoder's",
+        examples=[16],
     )
     decoder_heads: PositiveInt | None = Field(
-        None, description="decoder heads; default 16 from width 768 up, else one per 32 of width"
+        None,
+        description="decoder heads; default 16 from width 768 up, else one per 32 of width",
+        examples=[2],
     )
 
     def decoder(self, width: int, depth: int) -> DecoderSize:

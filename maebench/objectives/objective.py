@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from maebench.component import Component
 
@@ -95,6 +95,11 @@ class Objective(Component):
     kind: ClassVar[str] = "objective"
     hides: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
+
+    @property
+    def loss_on(self) -> Literal["hidden", "all"]:
+        """Which patches' targets the loss compares; overridden where an option decides."""
+        return "hidden" if self.hides else "all"
 
     def build(self, encoder: nn.Module, inputs: Inputs) -> nn.Module:
         """A fresh module around `encoder`; called inside `rng.isolated`.

@@ -17,7 +17,7 @@ from maebench.data.augment import Augment
 from maebench.data.images import channel_statistics
 from maebench.data.normalise import Normalise
 from maebench.errors import ConfigError
-from maebench.hardware import find_device
+from maebench.hardware import find_device, find_precision
 from maebench.masking.mask import Masking
 from maebench.masks import Sample, describe, sample
 from maebench.plugins import installed
@@ -112,7 +112,14 @@ class Bench:
         config = self.config.model_copy(update={**changes, **options.pop("changes", {})})
         check_needs(config, self.model)
         return sample(
-            config, self.model, self.images, self.normalise, self.device, progress, **options
+            config,
+            self.model,
+            self.images,
+            self.normalise,
+            self.device,
+            progress,
+            find_precision(config.machine.precision, self.device, self.model.encoder.width),
+            **options,
         )
 
 

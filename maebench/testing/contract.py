@@ -118,7 +118,7 @@ class Contract:
             Broken: no value but the default is known.
         """
         base = self.made()
-        values = [*self.variants.get(option, ()), *declared_values(type(base), option)]
+        values = [*self.variants.get(option, ()), *declared_values(base, option)]
         kind = getattr(type(base).model_fields[option].annotation, "kind", None)
         values += [c() for c in (installed().table[kind].values() if kind else ()) if not c.spec]
         found = []
@@ -169,12 +169,12 @@ class Contract:
             expect(read == one, f"written as {text}, it is read back as {read!r}")
 
 
-def declared_values(cls: type[Component], option: str) -> list[Any]:
-    """Values of an option that its type, bounds and examples declare, near the default first."""
-    schema = cls.model_json_schema()
+def declared_values(made: Component, option: str) -> list[Any]:
+    """Values of an option that its type, bounds and examples declare, near the present first."""
+    schema = type(made).model_json_schema()
     field = schema["properties"].get(option, {})
     field = {**schema.get("$defs", {}).get(str(field.get("$ref", "")).split("/")[-1], {}), **field}
-    default = field.get("default")
+    now = getattr(made, option)
     found = list(field.get("examples", []))
     for kind in field.get("anyOf", [field]):
         found += kind.get("enum", [])
@@ -184,16 +184,16 @@ def declared_values(cls: type[Component], option: str) -> list[Any]:
         if kind.get("type") == "null":
             found.append(None)
         if kind.get("type") in ("integer", "number"):
-            found += _numbers(kind, default if isinstance(default, int | float) else None)
+            found += _numbers(kind, now if isinstance(now, int | float) else None)
     return found
 
 
-def _numbers(schema: Mapping[str, Any], default: float | None) -> list[float]:
-    """Some numbers between the bounds of a schema: around the default, the ends, the middle."""
+def _numbers(schema: Mapping[str, Any], now: float | None) -> list[float]:
+    """Some numbers between the bounds of a schema: around the present, the ends, the middle."""
     low = schema.get("minimum", schema.get("exclusiveMinimum"))
     high = schema.get("maximum", schema.get("exclusiveMaximum"))
     step = schema.get("multipleOf", 1)
-    start = default if default is not None else low if low is not None else 1
+    start = now if now is not None else low if low is not None else 1
     found = [start * 2, start / 2, start + step, start - step]
     found += [end for end in (low, high) if end is not None]
     if low is not None and high is not None:
