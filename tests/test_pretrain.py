@@ -23,6 +23,7 @@ from maebench import pretrain as story
 from maebench.config import Machine
 from maebench.encoders import ViTNano
 from maebench.errors import RunError
+from maebench.masking import Attention, Hard, Parts
 from maebench.objectives.mae_module import MaskedAutoencoder
 from maebench.pretrain import batches, prepare, pretrain
 
@@ -337,10 +338,19 @@ def test_the_global_random_state_is_left_alone(tmp_path):
         {},
         {"masking": fakes.Worst(), "optimiser": {"accumulate": 2, "clip": 0.1}},
         {"masking": fakes.Attended()},
+        {"masking": Attention(of="encoder", hide="hint")},
+        {"masking": Hard(start=0.5)},
+        {"masking": Parts(start=0.5)},
+        {"masking": Parts(of="teacher"), "encoder": fakes.Dense()},
+        {"ratio": 0.25, "schedule": {"ratio": 0.75, "stages": 3}},
         {"objective": Noisy()},
         {"encoder": fakes.Dense(), "limit": 10, "batch": 16},
     ],
-    ids=["random", "teacher's loss", "teacher's attention", "global randomness", "dense"],
+    ids=[
+        *("random", "teacher's loss", "teacher's attention", "the model's own attention", "hard"),
+        *("parts", "parts by a teacher that ends coarser", "a schedule of the ratio"),
+        *("global randomness", "dense"),
+    ],
 )
 def test_a_run_that_stopped_anywhere_ends_the_same_to_the_last_bit(changes, tmp_path, every_step):
     once = prepare(config(**changes, machine=OFTEN), tmp_path / "once")
@@ -499,6 +509,16 @@ def test_a_tracker_is_closed_also_where_the_run_fails_or_is_stopped(tmp_path, to
     next(steps)
     steps.close()
     assert told.count("close") == 2
+
+
+def test_a_teacher_is_kept_and_checkpointed_only_where_it_is_asked(tmp_path):
+    for masking, there in ((Hard(), True), (Hard(of="encoder"), False), (Random(), False)):
+        plan = prepare(config(masking=masking), tmp_path)
+        list(pretrain(plan))
+        tensors, _ = checkpoints.load_newest(plan.run.folder / "checkpoint")
+        assert any(name.startswith("teacher.") for name in tensors) == there
+    with pytest.raises(ConfigError, match="'attention' needs attention, which encoder 'dense'"):
+        prepare(config(masking=Attention(of="encoder"), encoder=fakes.Dense()), tmp_path)
 
 
 def test_a_masking_that_asks_what_the_encoder_cannot_answer_is_refused(tmp_path):

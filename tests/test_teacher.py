@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from fakes import Worst, names
+from fakes import Dense, Worst, names
 
 from maebench import MAE, Inputs, RunConfig
 from maebench.encoders import ViTNano
@@ -49,3 +49,37 @@ def test_the_patch_loss_is_that_of_each_patch_when_it_is_hidden(tmp_path):
         made = original(pixels, mask)
         error = (made.prediction - made.target).square().mean(2)
         torch.testing.assert_close(loss[mask.hidden], error[mask.hidden])
+
+
+def test_the_model_that_is_asked_is_left_as_it_was_and_answers_once():
+    model = MAE().build(ENCODER.build((8, 8), 1), Inputs(1, (8, 8)))
+    model.encoder.set_drop_path(0.5)
+    model.train()
+    state = torch.get_rng_state()
+    images, ids = (
+        torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)),
+        torch.arange(4),
+    )
+    asked = answers(model, images, ids, 0)
+    for what, shape in (("attention", (4, 16)), ("patch_loss", (4, 16)), ("features", (4, 16, 16))):
+        first = asked[what]()
+        assert first.shape == shape
+        assert asked[what]() is first  # kept, however often it is asked
+        assert not first.requires_grad
+        torch.testing.assert_close(answers(model, images, ids, 0)[what](), first)  # no drop path
+        half = answers(model, images, ids, 0, precision="bf16")[what]()
+        assert half.dtype == torch.float32
+        assert 0 < (half - first).abs().max() < 0.1 * first.abs().max()
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_features_of_an_encoder_that_ends_coarser_lie_on_the_grid_of_the_masks():
+    encoder = Dense().build((8, 8), 1)
+    model = MAE().build(encoder, Inputs(1, (8, 8)))
+    images = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    features = answers(model, images, torch.arange(2), 0)["features"]()
+    assert features.shape == (2, 16, 16)
+    on_grid = features.view(2, 2, 2, 2, 2, 16)
+    assert torch.equal(on_grid, on_grid[:, :, :1, :, :1].expand_as(on_grid))
+    torch.testing.assert_close(on_grid[:, :, 0, :, 0].flatten(1, 2), encoder(images).patches)
