@@ -46,6 +46,8 @@ _PUBLIC = {
     "Tracker": "maebench.outputs",
     "View": "maebench.masking.mask",
     "evaluate": "maebench.suite",
+    "from_arrays": "maebench.data.images",
+    "from_files": "maebench.data.images",
     "hookimpl": "maebench.hookspecs",
     "load_model": "maebench.models",
     "load_records": "maebench.records",

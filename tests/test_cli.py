@@ -128,10 +128,11 @@ def test_every_option_that_is_listed_can_be_typed_as_it_stands():
     names = installed()
     for kind in ("encoder", "masking", "objective", "evaluation"):
         shown = call("list", f"{kind}s").out
-        for name in names.table[kind]:
-            block = re.search(rf"^  {name}\n((?:      .*\n)+)", shown, re.MULTILINE)[1]
+        for name, cls in names.table[kind].items():
+            block = re.search(rf"^  {name}(?::\w+)?\n((?:      .*\n)+)", shown, re.MULTILINE)[1]
             options = re.findall(r"-o (\S+=\S*)", block)
-            plain = {"evals": [name]} if kind == "evaluation" else {kind: name}
+            typed = f"{name}:PATH" if cls.spec else name
+            plain = {"evals": [typed]} if kind == "evaluation" else {kind: typed}
             told = from_sources(plain, options, None, names)
             for option in options:
                 key = option.partition("=")[0].partition(".")[2]

@@ -1,4 +1,4 @@
-"""`maebench list` and `maebench plugins`."""
+"""`maebench list`."""
 
 from __future__ import annotations
 
@@ -50,30 +50,3 @@ def as_typed(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return value.changed() if isinstance(value, Component) else str(value)
-
-
-@click.command("plugins")
-@click.argument("action", default="list")
-def plugins_command(action: str) -> None:
-    """List installed plugins and why any failed.
-
-    MAEBENCH_PLUGINS="" loads no third-party plugin, MAEBENCH_PLUGINS=a,b only those.
-    """
-    from maebench.errors import ConfigError, unknown
-    from maebench.plugins import installed
-
-    if action != "list":
-        raise ConfigError(unknown("action", action, ["list"], "maebench plugins"))
-    names = installed()
-    for plugin in names.plugins:
-        mark = "FAILED" if plugin.problem else "ok"
-        click.echo(f"{mark:7}{plugin.name}  ({plugin.package} {plugin.version})")
-        if plugin.problem:
-            click.echo(f"       {plugin.problem}")
-        for cls in plugin.components:
-            disputed = (cls.kind, cls.name) in names.conflicts
-            click.echo(f"       {cls.kind} {cls.name}" + ("  (claimed twice)" if disputed else ""))
-    for (kind, name), packages in names.conflicts.items():
-        click.echo(f"DISPUTE {kind} {name!r} is claimed by {' and '.join(packages)}: unusable")
-    if any(plugin.problem for plugin in names.plugins) or names.conflicts:
-        raise click.exceptions.Exit(1)

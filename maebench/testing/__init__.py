@@ -1,5 +1,32 @@
-"""Contracts that plugin authors inherit: a class of three lines checks a component of a kind."""
+"""Contracts that plugin authors inherit: a class of three lines checks a component of a kind.
 
-from maebench.testing.contract import Broken, Contract, Finding, NotChecked, examine
+Names are imported when they are used: most need torch, which beginning a package does not.
+"""
 
-__all__ = ["Broken", "Contract", "Finding", "NotChecked", "examine"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "Broken": "contract",
+    "Contract": "contract",
+    "DatasetContract": "dataset",
+    "EncoderContract": "encoder",
+    "EvaluationContract": "evaluation",
+    "Finding": "contract",
+    "MaskingContract": "masking",
+    "NotChecked": "contract",
+    "ObjectiveContract": "objective",
+    "ReportContract": "outputs",
+    "TrackerContract": "outputs",
+    "examine": "contract",
+}
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'maebench.testing' has no attribute {name!r}")
+    return getattr(import_module(f"maebench.testing.{_PUBLIC[name]}"), name)

@@ -1,0 +1,497 @@
+"""Whether a data set gives honest splits: pixels, ids, labels, crops, fingerprints, a preset."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from maebench.config import RunConfig
+from maebench.data.augment import Augment
+from maebench.data.dataset import Dataset, Request
+from maebench.data.images import Images
+from maebench.errors import ConfigError, DataError
+from maebench.plugins import installed
+from maebench.rng import isolated
+from maebench.testing.contract import Broken, Contract, NotChecked, expect
+from maebench.testing.splits import (
+    chosen,
+    cropped,
+    crops,
+    equal,
+    few,
+    looked_at,
+    marks,
+    other_size,
+    part,
+    random_state,
+    same_crops,
+)
+
+SPLITS = ("train", "test")
+REPEATED = 0.01  # published sets hold some images twice; a split that leaks holds far more
+SETTINGS = ("image_size", "encoder", "budget", "batch", "lr", "augment")  # what a preset may give
+MEMBERS = ("about", "__len__", "whole", "pick", "crops", "subset")  # of maebench.Images
+
+
+class DatasetContract(Contract):
+    """Checks of a data set, made on its splits train and test.
+
+    `request` gives what of a Request loading needs, such as data_dir; a split whose files are not
+    there is not checked. `repeated` is the share of test images that may also be in train.
+    """
+
+    kind = "dataset"
+    request: ClassVar[Mapping[str, Any]] = {}
+    repeated: ClassVar[float] = REPEATED
+    _kept: ClassVar[dict[Any, Images]] = {}
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Gives each test class a place for what it has loaded."""
+        super().__init_subclass__(**more)
+        cls._kept = {}
+
+    def load(self, split: str, dataset: Dataset | None = None, **how: Any) -> Images:
+        """A split, loaded anew.
+
+        Raises:
+            NotChecked: its files are not there.
+        """
+        made = dataset or self.made()
+        try:
+            images = made.load(Request(split, **{**self.request, **how}))
+        except DataError as error:
+            raise NotChecked(
+                f"{split} cannot be loaded here: {error} (request = {{'data_dir': ...}} in the "
+                "test class says where files are)"
+            ) from error
+        lacks = [name for name in MEMBERS if not hasattr(images, name)]
+        expect(
+            not lacks,
+            f"load() of {split} gives a {type(images).__name__} without {', '.join(lacks)}: "
+            "return what maebench.data.images.from_arrays or from_files gives",
+        )
+        expect(len(images) > 0, f"{split} holds no image")
+        return images
+
+    def images(self, split: str) -> Images:
+        """A split, loaded once for all checks."""
+        key = (self.made(), split, repr(self.request))
+        if key not in self._kept:
+            self._kept[key] = self.load(split)
+        return self._kept[key]
+
+    # --- what is in a split
+
+    def test_pixels_are_bytes_of_the_size_that_about_tells(self) -> None:
+        """Everything behind it reckons with uint8 (B, C, H, W) in 0..255."""
+        for split in SPLITS:
+            images = self.images(split)
+            shape = (images.about.channels, *images.about.size)
+            pixels = looked_at(images)
+            got = f"{str(pixels.dtype).removeprefix('torch.')} {tuple(pixels.shape)}"
+            expect(
+                pixels.dtype == torch.uint8 and tuple(pixels.shape[1:]) == shape,
+                f"images of {split} are {got}; about tells uint8 (B, {', '.join(map(str, shape))}) "
+                "as (B, channels, rows, columns)",
+            )
+            expect(
+                int(pixels.max()) > 1,
+                f"the brightest pixel of {split} is {int(pixels.max())}: pixels go from 0 to 255, "
+                "multiply those in 0..1 before they become bytes",
+            )
+
+    def test_every_image_has_an_id_of_its_own(self) -> None:
+        """Crops, masks and held-out sets are drawn by id: two images with one would share them."""
+        for split in SPLITS:
+            images = self.images(split)
+            ids = images.about.ids
+            expect(
+                ids.dtype == torch.int64 and ids.shape == (len(images),),
+                f"ids of {split} are {ids.dtype} {tuple(ids.shape)}; "
+                f"int64 ({len(images)},) is wanted, one for each image",
+            )
+            num = len(ids.unique())
+            expect(num == len(ids), f"{len(ids)} images of {split} have only {num} different ids")
+
+    def test_every_label_names_a_class(self) -> None:
+        """Labels are positions in class_names; another number would be another class, or none."""
+        for split in SPLITS:
+            images = self.images(split)
+            labels, names = images.about.labels, images.about.class_names
+            if labels is None:
+                expect(
+                    not names,
+                    f"{split} has no labels but {len(names)} class names: labels, or none of both",
+                )
+                continue
+            expect(
+                labels.dtype == torch.int64 and labels.shape == (len(images),),
+                f"labels of {split} are {labels.dtype} {tuple(labels.shape)}; "
+                f"int64 ({len(images)},) is wanted, or None for no labels",
+            )
+            low, high = int(labels.min()), int(labels.max())
+            expect(
+                0 <= low and high < len(names),
+                f"labels of {split} go from {low} to {high}, class_names has {len(names)}: "
+                f"0 to {len(names) - 1} are wanted",
+            )
+            texts = [name for name in names if isinstance(name, str) and name.strip()]
+            expect(
+                isinstance(names, tuple) and len(set(texts)) == len(names),
+                f"class_names of {split} must be a tuple of different texts, got {names!r}",
+            )
+        self._labels("train")
+
+    def test_every_class_of_test_is_learned_in_train(self) -> None:
+        """A class that train never shows can only be missed, whatever the encoder learned."""
+        train, test = self._labels("train"), self._labels("test")
+        seen = train.unique().tolist()
+        expect(
+            len(seen) > 1,
+            f"all labels of train are {seen[0]}: one class tells nothing apart, give labels=None",
+        )
+        names = self.images("test").about.class_names
+        missing = [names[i] for i in test.unique().tolist() if i not in seen]
+        expect(not missing, f"test has images of {', '.join(missing[:5])}, train has none")
+
+    def test_train_and_test_speak_of_the_same_things(self) -> None:
+        """An encoder and its classes are made for train and used on test."""
+        train, test = (self.images(split).about for split in SPLITS)
+        for what in ("channels", "size", "class_names"):
+            mine, theirs = getattr(train, what), getattr(test, what)
+            expect(mine == theirs, f"{what} of train is {mine!r}, of test {theirs!r}")
+        labelled = [about.labels is not None for about in (train, test)]
+        expect(labelled[0] == labelled[1], f"labels in train, test: {labelled}; both or none")
+
+    def test_train_and_test_share_no_image(self) -> None:
+        """What was seen in training says nothing about what was not: every number would flatter."""
+        train, test = (self.images(split) for split in SPLITS)
+        expect(train is not test, "load() gives one and the same object for train and for test")
+        known = {mark: i for i, mark in enumerate(marks(looked_at(train)))}
+        twice = [(i, known[mark]) for i, mark in enumerate(marks(looked_at(test))) if mark in known]
+        share = len(twice) / len(looked_at(test))
+        if share > self.repeated:
+            where = [chosen(images) for images in (test, train)]
+            i, j = (positions[k] for positions, k in zip(where, twice[0], strict=True))
+            raise Broken(
+                f"{len(twice)} of {len(looked_at(test))} test images are in train too, byte for "
+                f"byte (image {i} of test is image {j} of train); {self.repeated:.1%} may be. "
+                "Split so that they are apart; where the published set is so, set "
+                f"repeated = {share:.2g} and say why beside it"
+            )
+
+    # --- again, smaller, larger
+
+    def test_loading_twice_gives_the_same(self) -> None:
+        """A run goes on, and is compared, with the images that it began with."""
+        for split in SPLITS:
+            found = []
+            for state in range(2):  # another global state must not be another split
+                with isolated(state, "load"):
+                    found.append(self.load(split))
+            self._same(found[0], found[1], f"{split}, loaded twice")
+
+    def test_the_fingerprint_changes_with_the_content(self) -> None:
+        """Runs and cached features are told apart by it, and by nothing else."""
+        told = {}
+        for split in SPLITS:
+            images = self.images(split)
+            mark = images.about.fingerprint
+            expect(
+                isinstance(mark, str) and mark.strip(),
+                f"the fingerprint of {split} is {mark!r}: text is wanted, that stands for pixels, "
+                "labels and ids",
+            )
+            told[split] = mark
+            if len(images) > 1:
+                told[f"every other image of {split}"] = part(images, 0, 2).about.fingerprint
+                told[f"the others of {split}"] = part(images, 1, 2).about.fingerprint
+            told[f"{split} in another size"] = self.load(
+                split, image_size=other_size(images.about)
+            ).about.fingerprint
+        for (one, mark), (other, again) in itertools.combinations(told.items(), 2):
+            expect(mark != again, f"{one} and {other} have one fingerprint, {mark}")
+
+    def test_images_come_in_the_size_that_is_asked_for(self) -> None:
+        """--image-size speaks of rows and columns, and changes neither labels nor ids."""
+        for split in SPLITS:
+            images = self.images(split)
+            size = other_size(images.about)
+            other = self.load(split, image_size=size)
+            got, told = tuple(looked_at(other).shape[2:]), other.about.size
+            expect(
+                got == size and told == size,
+                f"{split} was asked for in {size} as (rows, columns): images are {got}, "
+                f"about.size is {told}",
+            )
+            same = equal(images.about.ids, other.about.ids)
+            same = same and equal(images.about.labels, other.about.labels)
+            expect(same, f"{split} has other ids or labels in another size")
+            own = self.load(split, image_size=images.about.size)
+            self._same(images, own, f"{split}, and when asked for in its own size,")
+
+    def test_whole_and_pick_give_the_same_images_in_the_same_order(self) -> None:
+        """Features are made by one and pictures by the other, and both are matched with labels."""
+        for split in SPLITS:
+            images = self.images(split)
+            count = few(images)
+            wanted = images.pick(range(count))
+            for batch in (3, count + 1):
+                parts, there = [], 0
+                for got in images.whole(batch):
+                    expect(len(got) <= batch, f"whole({batch}) of {split} gave {len(got)} at once")
+                    parts.append(got)
+                    there += len(got)
+                    if count < len(images) and there >= count:
+                        break
+                expect(
+                    there == count or (there > count and count < len(images)),
+                    f"whole({batch}) of {split} gave {there} images, len() is {len(images)}",
+                )
+                expect(
+                    torch.equal(torch.cat(parts)[:count], wanted),
+                    f"whole({batch}) of {split} gives other images, or another order, than pick()",
+                )
+            index = [count - 1, 0, count // 2, 0]
+            expect(
+                torch.equal(images.pick(index), wanted[index]),
+                f"pick({index}) of {split} does not give these images in this order",
+            )
+
+    def test_a_subset_keeps_the_ids_and_labels_of_its_images(self) -> None:
+        """--limit takes a subset: an image must stay what it was, with its own crops."""
+        for split in SPLITS:
+            images = self.images(split)
+            index = torch.tensor(list(dict.fromkeys([len(images) - 1, 0, len(images) // 2])))
+            before = (len(images), images.about.fingerprint, images.about.ids.tolist())
+            less = images.subset(index)
+            where = f"subset({index.tolist()}) of {split}"
+            expect(len(less) == len(index), f"{where} has {len(less)} images")
+            for what in ("ids", "labels"):
+                mine, theirs = getattr(less.about, what), getattr(images.about, what)
+                wanted = None if theirs is None else theirs[index]
+                expect(equal(mine, wanted), f"{where} has {what} {mine}; {wanted} are wanted")
+            for what in ("class_names", "size", "channels"):
+                mine, theirs = getattr(less.about, what), getattr(images.about, what)
+                expect(mine == theirs, f"{where} has {what} {mine!r} instead of {theirs!r}")
+            expect(
+                torch.equal(less.pick(range(len(index))), images.pick(index.tolist())),
+                f"{where} holds other images",
+            )
+            after = (len(images), images.about.fingerprint, images.about.ids.tolist())
+            expect(before == after, f"{where} changed {split} itself")
+
+    # --- crops
+
+    def test_crops_hold_what_the_contract_says(self) -> None:
+        """Pretraining takes images, positions, ids, epochs, boxes and flips of a batch as told."""
+        for split in SPLITS:
+            images, index = self.images(split), cropped(self.images(split))
+            got = crops(images, index, epoch=3)
+            B, C = len(index), images.about.channels
+            wanted = {
+                "images": (torch.float32, (B, C, *images.about.size)),
+                "index": (torch.int64, (B,)),
+                "ids": (torch.int64, (B,)),
+                "epoch": (torch.int64, (B,)),
+                "boxes": (torch.float32, (B, 4)),
+                "flips": (torch.bool, (B,)),
+            }
+            for what, (dtype, shape) in wanted.items():
+                value = getattr(got, what)
+                expect(
+                    value.dtype == dtype and tuple(value.shape) == shape,
+                    f"{what} of crops of {split} are {value.dtype} {tuple(value.shape)}; "
+                    f"{dtype} {shape} is wanted",
+                )
+            expect(torch.equal(got.index, index), f"crops of {split} are not those asked for")
+            expect(
+                torch.equal(got.ids, images.about.ids[index]) and bool((got.epoch == 3).all()),
+                f"crops of {split} have other ids or epochs than were asked for",
+            )
+            expect(bool((got.boxes[:, 2:] > 0).all()), f"a crop of {split} has an empty box")
+            low, high = float(got.images.min()), float(got.images.max())
+            expect(
+                low >= 0 and 1 < high <= 255,
+                f"crops of {split} go from {low:.3g} to {high:.3g}; 0..255 is wanted, normalising "
+                "comes later",
+            )
+
+    def test_a_crop_is_cut_from_its_own_image(self) -> None:
+        """Labels and ids go with a crop: one of another image would teach nonsense."""
+        for split in SPLITS:
+            images, index = self.images(split), cropped(self.images(split))
+            shape = images.about.size[1] / images.about.size[0]
+            augment = Augment(scale=(1.0, 1.0), aspect=(shape, shape), flip=False)
+            got = crops(images, index, augment=augment).images
+            own = images.pick(index.tolist()).float()
+            if len(index) < 2 or float((own - own.roll(1, 0)).abs().mean()) < 1:
+                raise NotChecked(f"{split} has too few different images to tell apart")
+            mine, other = (float((got - x).abs().mean()) for x in (own, own.roll(1, 0)))
+            expect(
+                mine < other / 2,
+                f"crops of whole images of {split} are {mine:.3g} away from their own images, "
+                f"{other:.3g} from others: crops() must take plan's positions in their order",
+            )
+
+    def test_crops_are_drawn_by_seed_id_and_epoch_and_nothing_else(self) -> None:
+        """A run that is resumed, or cut into other batches, must see the crops that it would."""
+        for split in SPLITS:
+            images, index = self.images(split), cropped(self.images(split))
+            first = crops(images, index)
+            with isolated(1, "crops"):
+                again = crops(images, index)
+            where = f"crops of {split}"
+            expect(same_crops(first, again), f"{where} differ the second time, with the same seed")
+            in_parts = crops(images, index, batch=3)
+            expect(same_crops(first, in_parts), f"{where} depend on the batch they are in")
+            other = images.subset(index)
+            less = crops(other, torch.arange(len(index)))
+            expect(same_crops(first, less), f"{where} differ in a subset: draw them by id")
+            for what, changed in (
+                ("epoch", crops(images, index, epoch=1)),
+                ("seed", crops(images, index, seed=1)),
+            ):
+                expect(not same_crops(first, changed), f"{where} are the same in another {what}")
+
+    # --- beside the images
+
+    def test_the_global_random_state_is_left_as_it_was(self) -> None:
+        """Whoever loads images must not change the weights that another part draws."""
+        with isolated(0, "dataset"):
+            before = random_state()
+            made = self.made()
+            for split in SPLITS:
+                images = self.load(split, made)
+                next(iter(images.whole(2)))
+                crops(images, cropped(images))
+            expect(
+                before == random_state(),
+                "loading or cropping changed the global random state of Python, numpy or torch: "
+                "draw from maebench.Draws, or inside maebench.rng.isolated",
+            )
+
+    def test_the_preset_makes_a_run(self) -> None:
+        """`maebench run --dataset NAME` takes from it all that no flag says."""
+        made = self.made()
+        try:
+            preset, again = made.preset(), made.preset()
+        except DataError as error:
+            raise NotChecked(f"the preset needs the files: {error}") from error
+        expect(isinstance(preset, dict), f"preset() must give a dict, got {preset!r}")
+        expect(preset == again, f"preset() gives {preset}, and the next time {again}")
+        other = sorted(set(preset) - set(SETTINGS))
+        expect(not other, f"preset() gives {', '.join(other)}; it may give {', '.join(SETTINGS)}")
+        expect("image_size" in preset, "preset() gives no image_size, which no one else can know")
+        try:
+            config = RunConfig(installed(), dataset=made)
+            with isolated(0, "encoder"):
+                config.encoder.build(config.size, 3)
+        except ConfigError as error:
+            raise Broken(f"preset() gives {preset}, which makes no run: {error}") from error
+
+    def test_images_come_in_the_size_of_the_preset(self) -> None:
+        """What the preset chose, the images are brought to."""
+        try:
+            size = RunConfig(installed(), dataset=self.made()).size
+        except (ConfigError, DataError) as error:
+            raise NotChecked(f"the preset makes no run: {error}") from error
+        got = tuple(looked_at(self.load("test", image_size=size)).shape[2:])
+        expect(got == size, f"the preset asks for {size}, images of test come in {got}")
+
+    def test_notes_are_lines_of_text(self) -> None:
+        """They are printed before a run, one line each."""
+        try:
+            notes = self.made().notes()
+        except DataError as error:
+            raise NotChecked(f"the notes need the files: {error}") from error
+        lines = isinstance(notes, list) and all(
+            isinstance(note, str) and note.strip() and len(note.splitlines()) == 1 for note in notes
+        )
+        expect(lines, f"notes() must give a list of single lines of text, got {notes!r}")
+
+    def test_missing_files_are_a_data_error_and_nothing_is_written_unasked(self) -> None:
+        """A user reads which file is missing and where, and no download begins by itself."""
+        made, told = self.made(), False
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for place, split in itertools.product((folder, folder / "none", None), SPLITS):
+                try:
+                    made.load(Request(split, **{**self.request, "data_dir": place}))
+                except DataError as error:
+                    told = True
+                    expect(
+                        str(error).strip() and "\n" not in str(error),
+                        f"the message about missing files must be one line, got {str(error)!r}",
+                    )
+                except Exception as error:
+                    raise Broken(
+                        f"without files, {split} from data_dir={place} ends with "
+                        f"{type(error).__name__}: {error}; raise DataError with what is missing, "
+                        "where, and what to do"
+                    ) from error
+            left = sorted(path.name for path in folder.rglob("*"))
+            expect(not left, f"load() wrote {', '.join(left[:3])} though download was False")
+        if not told:
+            raise NotChecked("it loads without any file of --data-dir")
+
+    def test_every_option_matters(self) -> None:
+        """An option that is never read promises what it does not do."""
+        base = self.made()
+        options = [option for option in type(base).model_fields if option != base.spec]
+        if not options:
+            raise NotChecked("it has no options")
+        for option in options:
+            changed = self.variations(option)
+            expect(
+                any(self._differ(base, other) for other in changed),
+                f"option {option!r} changes neither images nor labels nor the preset "
+                f"({', '.join(str(getattr(other, option)) for other in changed)} were tried)",
+            )
+
+    # --- helpers
+
+    def _labels(self, split: str) -> Tensor:
+        labels = self.images(split).about.labels
+        if labels is None:
+            raise NotChecked("it has no labels")
+        return labels
+
+    def _same(self, one: Images, other: Images, what: str) -> None:
+        for key in ("ids", "labels"):
+            mine, theirs = getattr(one.about, key), getattr(other.about, key)
+            expect(equal(mine, theirs), f"{what} has other {key}")
+        for key in ("class_names", "size", "channels"):
+            mine, theirs = getattr(one.about, key), getattr(other.about, key)
+            expect(mine == theirs, f"{what} has {key} {mine!r}, then {theirs!r}")
+        expect(torch.equal(looked_at(one), looked_at(other)), f"{what} has other pixels")
+        marks = [images.about.fingerprint for images in (one, other)]
+        expect(marks[0] == marks[1], f"{what} has fingerprints {marks[0]!r} and {marks[1]!r}")
+
+    def _differ(self, one: Dataset, other: Dataset) -> bool:
+        """Whether two data sets give other images, labels or presets.
+
+        Raises:
+            Broken: they give other images or labels under one fingerprint.
+        """
+        if one.preset() != other.preset():
+            return True
+        for split in SPLITS:
+            mine, theirs = self.images(split), self.load(split, other)
+            told = mine.about.fingerprint != theirs.about.fingerprint
+            same = torch.equal(looked_at(mine), looked_at(theirs))
+            same = same and equal(mine.about.labels, theirs.about.labels)
+            expect(
+                told or same,
+                f"{other.changed()} gives other images or labels of {split} than {one.changed()}, "
+                "with the same fingerprint",
+            )
+            if told or not same:
+                return True
+        return False

@@ -1,0 +1,439 @@
+"""Whether numbers go where they should: contracts of trackers and of reports."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import gc
+import math
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from maebench import files, records
+from maebench.config import RunConfig
+from maebench.outputs import OpenTracker, Tracker
+from maebench.plugins import installed
+from maebench.report.table import by_model, by_settings
+from maebench.rng import isolated
+from maebench.testing.contract import Broken, Contract, NotChecked, expect
+from maebench.testing.splits import random_state
+
+NUMBERS: Sequence[tuple[int, Mapping[str, float]]] = [
+    (step, {"loss": 1 / step, "lr": 1e-3 * step}) for step in range(1, 4)
+]
+# what a run's folder holds while trackers are open; theirs come beside it
+OURS = ("config.json", "environment.json", "log.jsonl", "checkpoint/manifest.json")
+Log = Sequence[tuple[int, Mapping[str, float]]]
+
+
+class TrackerContract(Contract):
+    """Checks of a tracker, opened on the folder of a made-up run."""
+
+    kind = "tracker"
+
+    def test_it_opens_takes_numbers_and_closes(self) -> None:
+        """This is all that a run asks of it."""
+        with place() as folder:
+            opened = self._open(folder)
+            for step, values in NUMBERS:
+                opened.log(step, values)
+            opened.close()
+
+    def test_numbers_that_are_not_finite_are_taken(self) -> None:
+        """A loss that explodes is what one wants to see: the tracker must not go before it."""
+        with place() as folder:
+            strange = [float("nan"), float("inf"), float("-inf"), 1e-300, 0.0]
+            self._track(folder, [(i, {"loss": v, "lr": 1.0}) for i, v in enumerate(strange, 1)])
+
+    def test_a_run_that_goes_on_may_repeat_steps(self) -> None:
+        """After a crash a run begins at its last checkpoint, in the same folder."""
+        with place() as folder:
+            self._track(folder, NUMBERS)
+            self._track(folder, [*NUMBERS[1:], (4, {"loss": 0.1, "lr": 0.1})])
+            killed = self._open(folder)
+            killed.log(5, {"loss": 0.1, "lr": 0.1})  # and never closed
+            self._track(folder, [(5, {"loss": 0.1, "lr": 0.1})])
+            with contextlib.suppress(Exception):
+                killed.close()
+
+    def test_going_on_keeps_what_was_there(self) -> None:
+        """The curve of a resumed run begins at step 1, not where it was resumed."""
+        self._expect_comparable()
+        with place() as folder, place() as fresh:
+            self._track(folder, NUMBERS[:2])
+            self._track(folder, NUMBERS[2:])
+            self._track(fresh, NUMBERS[2:])
+            expect(
+                theirs(folder) != theirs(fresh),
+                "what was logged before a run was resumed is gone: open() must add to its files",
+            )
+
+    def test_closing_without_a_number_works(self) -> None:
+        """A run may stop before its first step."""
+        with place() as folder:
+            self._open(folder).close()
+
+    def test_each_number_makes_a_difference(self) -> None:
+        """A tracker that drops numbers in silence is worse than none."""
+        self._expect_comparable()
+        told = []
+        for step, values in ((1, {"loss": 0.5}), (1, {"loss": 0.25}), (2, {"loss": 0.5})):
+            with place() as folder:
+                self._track(folder, [(step, values)])
+                told.append(theirs(folder))
+        expect(told[0] != told[1], "its files are the same for a loss of 0.5 and one of 0.25")
+        expect(told[0] != told[2], "its files are the same for step 1 and step 2")
+
+    def test_two_runs_at_once_do_not_mix(self) -> None:
+        """Several runs in one process, such as a comparison's, have a tracker each."""
+        self._expect_comparable()
+        for _ in range(2):  # a clock in its files may tick in between once, but not twice
+            with place() as first, place() as second, place() as alone:
+                one, other = self._open(first), self._open(second)
+                for step, values in NUMBERS:
+                    one.log(step, values)
+                    other.log(step + 100, {"loss": 9.0, "lr": 9.0})
+                other.close()
+                one.close()
+                self._track(alone, NUMBERS)
+                if theirs(first) == theirs(alone):
+                    return
+        raise Broken(
+            "a run's files differ when another run is tracked at the same time: keep what belongs "
+            "to a run in what open() gives, and nothing in the class"
+        )
+
+    def test_settings_and_numbers_are_left_as_they_were(self) -> None:
+        """The next tracker, and the run itself, read the same settings."""
+        with place() as folder:
+            config, values = settings(), {"loss": 0.5, "lr": 0.1}
+            before = copy.deepcopy((config, values))
+            opened = self._open(folder, config)
+            opened.log(1, values)
+            opened.close()
+            expect(config == before[0], "open() changes the settings that it is given: copy them")
+            expect(values == before[1], f"log() makes {values} of {before[1]}: copy the numbers")
+
+    def test_it_writes_nothing_outside_its_folder(self) -> None:
+        """Results can be moved and deleted as one folder, and nothing lies about elsewhere."""
+        with place() as folder:
+            before = everything(folder.parent.parent)
+            self._track(folder, NUMBERS)
+            after = everything(folder.parent.parent)
+            inside = folder.relative_to(folder.parent.parent).as_posix() + "/"
+            ours = {inside + name for name in OURS}
+            new = [name for name in after.keys() - before.keys() if not name.startswith(inside)]
+            expect(
+                not new,
+                f"it writes {', '.join(sorted(new)[:3])} outside the run's folder: write below "
+                "the folder that open() is given",
+            )
+            lost = [name for name in before if after.get(name) != before[name]]
+            expect(
+                not set(lost) & ours,
+                f"it changes {', '.join(sorted(lost)[:3])}, which are the run's own: "
+                "choose other names",
+            )
+            expect(not lost, f"it changes {', '.join(sorted(lost)[:3])}")
+
+    def test_the_process_is_left_as_it_was(self) -> None:
+        """A tracker must not change the weights that are drawn next, nor where paths lead."""
+        with place() as folder, isolated(0, "tracker"):
+            before, here = random_state(), Path.cwd()
+            self._track(folder, NUMBERS)
+            moved, there = random_state() != before, Path.cwd()
+            os.chdir(here)
+            expect(
+                not moved,
+                "it changes the global random state of Python, numpy or torch: draw inside "
+                "maebench.rng.isolated",
+            )
+            expect(here == there, f"it changes the working directory to {there}")
+
+    def test_files_are_closed(self) -> None:
+        """Hundreds of runs in one process would run out of open files."""
+        with place() as folder, warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", ResourceWarning)
+            self._track(folder, NUMBERS)
+            gc.collect()
+        left = [str(one.message) for one in told if folder.name in str(one.message)]
+        expect(not left, f"close() leaves a file open: {' '.join(left[:1])}")
+
+    def test_every_option_matters(self) -> None:
+        """An option that is never read promises what it does not do."""
+        base = self.made()
+        options = list(type(base).model_fields)
+        if not options:
+            raise NotChecked("it has no options")
+        self._expect_comparable()
+        with place() as folder:
+            self._track(folder, NUMBERS, base)
+            wanted = theirs(folder)
+        for option in options:
+            tried = self.variations(option)
+            found = []
+            for changed in tried:
+                with place() as folder:
+                    self._track(folder, NUMBERS, changed)
+                    found.append(theirs(folder))
+            expect(
+                any(one != wanted for one in found),
+                f"option {option!r} changes no file that it writes "
+                f"({', '.join(str(getattr(one, option)) for one in tried)} were tried)",
+            )
+
+    def _open(self, folder: Path, config: Mapping[str, Any] | None = None) -> OpenTracker:
+        opened = self.made().open(folder, settings() if config is None else config)
+        lacks = [name for name in ("log", "close") if not callable(getattr(opened, name, None))]
+        expect(
+            not lacks,
+            f"open() gives {type(opened).__name__} without {' and '.join(lacks)}: return an "
+            "object with log(step, values) and close()",
+        )
+        return opened
+
+    def _expect_comparable(self) -> None:
+        """Gives a check up where what is written cannot be told apart by comparing files.
+
+        Raises:
+            NotChecked: it writes no file, or never the same twice.
+        """
+        told = []
+        for _ in range(2):
+            with place() as folder:
+                self._track(folder, NUMBERS)
+                told.append(theirs(folder))
+        if not told[0]:
+            raise NotChecked("it writes no file into the run's folder: where numbers go is unseen")
+        if told[0] != told[1]:
+            raise NotChecked("its files differ from one time to the next with the same numbers")
+
+    def _track(self, folder: Path, log: Log, tracker: Tracker | None = None) -> None:
+        opened = tracker.open(folder, settings()) if tracker else self._open(folder)
+        for step, values in log:
+            opened.log(step, values)
+        opened.close()
+
+
+def settings() -> dict[str, Any]:
+    """What a run gives its trackers: the content of its config.json."""
+    config = copy.deepcopy(_config())
+    return {"name": "a-run", "config": config, "facts": {"steps": 4, "mean": [0.5], "grid": [4, 4]}}
+
+
+@functools.cache
+def _config() -> dict[str, Any]:
+    return RunConfig(installed(), evals=[], budget="steps=4").dump()
+
+
+@contextlib.contextmanager
+def place() -> Iterator[Path]:
+    """The folder of a run in a place of its own, with another one as working directory and home."""
+    home = os.environ.get("HOME")
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        folder = root / "runs" / f"run-{root.name}"
+        for one in OURS:
+            files.write_text(folder / one, "{}\n")
+        with contextlib.chdir(files.make_folder(root / "here")):
+            os.environ["HOME"] = str(files.make_folder(root / "home"))
+            try:
+                yield folder
+            finally:
+                os.environ.pop("HOME", None)
+                os.environ.update({} if home is None else {"HOME": home})
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    """The files below a folder with what they hold."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def theirs(folder: Path) -> dict[str, bytes]:
+    """What a tracker wrote into the folder of a run, its name and temporary place left out."""
+    found = everything(folder)
+    root = str(folder.parent.parent).encode()
+    return {
+        name: content.replace(root, b"").replace(folder.name.encode(), b"")
+        for name, content in found.items()
+        if name not in OURS
+    }
+
+
+class ReportContract(Contract):
+    """Checks of a report, on the tables that `maebench table` gives it."""
+
+    kind = "report"
+
+    def test_every_table_becomes_text(self) -> None:
+        """Columns change with --by and --tidy: a report may not count on any of them."""
+        for name, table in tables().items():
+            text = self._render(table, name)
+            expect(text.strip(), f"{name} becomes nothing")
+
+    def test_an_empty_table_becomes_text(self) -> None:
+        """Where all runs failed, --by has nothing to show."""
+        for table in (pd.DataFrame(), rows().iloc[:0]):
+            self._render(table, f"an empty table with {len(table.columns)} columns")
+
+    def test_the_same_table_gives_the_same_text(self) -> None:
+        """Two reports are compared line by line: no clock, no counter, no chance."""
+        for name, table in tables().items():
+            texts = []
+            for state in range(2):
+                with isolated(state, "report"):
+                    texts.append(self._render(table.copy(), name))
+            expect(texts[0] == texts[1], f"{name} becomes another text the second time")
+
+    def test_every_model_is_in_the_text(self) -> None:
+        """A benchmark must never shrink quietly."""
+        for name in ("the table of models", "the tidy table"):
+            text = self._render(tables()[name], name)
+            missing = [model for model in MODELS if model not in text]
+            expect(not missing, f"{name}: {', '.join(missing)} of {len(MODELS)} models not in text")
+
+    def test_every_evaluation_is_in_the_text(self) -> None:
+        """A column left out is a result that nobody reads."""
+        for name, table in tables().items():
+            text = self._render(table, name)
+            missing = [one for one in EVALUATIONS if one not in text]
+            expect(
+                not missing,
+                f"{name}: {', '.join(missing)} of {len(EVALUATIONS)} evaluations not in the text",
+            )
+
+    def test_every_number_is_in_the_text(self) -> None:
+        """The means of the table of models, each in its own row, are what it is about."""
+        for name in ("the table of models", "the table by settings"):
+            table = tables()[name]
+            text = self._render(table, name)
+            cells = [str(cell) for column in table.columns for cell in table[column]]
+            numbers = [m[0] for cell in cells if (m := re.match(r"-?\d+\.\d+(?=$| [\[(±])", cell))]
+            missing = [number for number in numbers if number not in text]
+            expect(
+                not missing,
+                f"{name}: {', '.join(missing[:3])} not in the text "
+                f"({len(missing)} of {len(numbers)} numbers)",
+            )
+
+    def test_what_failed_or_was_not_applicable_is_told(self) -> None:
+        """A gap without a word looks like a number that was forgotten, or like zero."""
+        for name in ("the table of models", "the tidy table"):
+            text = self._render(tables()[name], name).lower()
+            for status in ("not applicable", "failed"):
+                expect(status in text, f"{name}: the status {status!r} of a number is not told")
+
+    def test_the_table_is_left_as_it_was(self) -> None:
+        """Whoever gave the table may print it once more."""
+        for name, table in tables().items():
+            before = copy.deepcopy(table)
+            self._render(table, name)
+            same = list(before.columns) == list(table.columns) and before.equals(table)
+            expect(
+                same and before.index.equals(table.index),
+                f"render() changes {name} that it is given: begin with table = table.copy()",
+            )
+
+    def test_nothing_but_text_comes_of_it(self) -> None:
+        """`maebench table --out` decides what is written, and where."""
+        with place() as folder, isolated(0, "report"):
+            before, state = everything(folder.parent.parent), random_state()
+            self._render(tables()["the table of models"], "the table of models")
+            new = sorted(everything(folder.parent.parent).keys() - before.keys())
+            expect(not new, f"render() writes {', '.join(new[:3])}: return the text instead")
+            expect(
+                state == random_state(),
+                "render() changes the global random state of Python, numpy or torch",
+            )
+
+    def test_every_option_matters(self) -> None:
+        """An option that is never read promises what it does not do."""
+        base = self.made()
+        options = list(type(base).model_fields)
+        if not options:
+            raise NotChecked("it has no options")
+        for option in options:
+            tried = self.variations(option)
+            expect(
+                any(
+                    one.render(table.copy()) != base.render(table.copy())
+                    for one in tried
+                    for table in tables().values()
+                ),
+                f"option {option!r} changes no text "
+                f"({', '.join(str(getattr(one, option)) for one in tried)} were tried)",
+            )
+
+    def _render(self, table: pd.DataFrame, name: str) -> str:
+        render: Callable[[pd.DataFrame], Any] = self.made().render
+        try:
+            text = render(table)
+        except KeyError as error:
+            raise Broken(
+                f"{name} has no column {error}: it has {', '.join(map(str, table.columns[:6]))}"
+            ) from error
+        expect(isinstance(text, str), f"render() gives {type(text).__name__} of {name}, not text")
+        return text
+
+
+MODELS = {  # a name in the alphabet of another user, too: what MODEL strings may hold
+    "digits-vit-nano-mae-random-0.75-s0-a1b2c3d4e5": "run",
+    "digits-vit-nano-mae-block-0.75-s0-0f9e8d7c6b": "run",
+    "untrained:digits-vit-nano-mae-random-0.75-s1-9a8b7c6d5e": "untrained",
+    "pixels:digits": "pixels",
+    "file:modèle-größe-雪.pth": "file",
+}
+EVALUATIONS = {"knn": "top1", "linear-probe": "top1", "reconstruction": "psnr"}
+
+
+def rows() -> pd.DataFrame:
+    """Made-up rows as `maebench.load_records` gives them, with gaps of every sort."""
+    found = []
+    for i, (model, kind) in enumerate(MODELS.items()):
+        for j, (evaluation, metric) in enumerate(EVALUATIONS.items()):
+            value = 0.41 + 0.0713 * i + 0.0137 * j  # no two alike, whatever the rounding
+            row = dict.fromkeys((*records.COLUMNS, *records.FROM_CONFIG, "file")) | {
+                **{"model": model, "model_kind": kind, "run": model if kind == "run" else None},
+                **{"dataset": "digits", "dataset_fingerprint": "f1", "split": "test"},
+                **{"examples": 360, "skipped": 0, "evaluation": evaluation, "options": evaluation},
+                **{"evaluation_version": 1, "metric": metric, "where": {}, "main": True},
+                **{"unit": "dB" if metric == "psnr" else "%", "higher_is_better": True},
+                **{"value": value, "low": value - 0.02, "high": value + 0.03, "status": "ok"},
+                **{"reason": "", "seed": 0, "seconds": 1.5, "device": "cpu", "precision": "fp32"},
+                **{"created": f"2026-01-0{i + 1}T00:00:0{j}Z", "maebench_version": "0.1.0"},
+                "file": f"results/{i}-{evaluation}.json",
+            }
+            if kind == "run":
+                masking = "random" if "random" in model else "block(aspect=0.3)"
+                row |= {"encoder": "vit-nano", "objective": "mae", "masking": masking}
+                row |= {"ratio": 0.75, "budget": "steps=3600", "batch": 64, "run_seed": 0}
+            gap = {"value": None, "low": None, "high": None}
+            if evaluation == "reconstruction" and kind == "pixels":
+                row |= {"status": "not applicable", "reason": "raw pixels have no decoder", **gap}
+            elif evaluation == "linear-probe" and kind == "file":
+                row |= {"status": "failed", "reason": "RuntimeError: out of memory | [8, 8]", **gap}
+            elif evaluation == "reconstruction":
+                row |= {"low": None, "high": math.nan}
+            found.append(row)
+    # a grid that was searched, and an evaluation that one model never had
+    grid = {"metric": "validation_top1", "main": False, "where": {"k": 5}, "value": 0.9}
+    del found[3 * len(EVALUATIONS)]
+    return pd.DataFrame([*found, found[0] | grid])
+
+
+def tables() -> dict[str, pd.DataFrame]:
+    """The tables that `maebench table` gives a report: plain, --by and --tidy."""
+    return {
+        "the table of models": by_model(rows()),
+        "the table by settings": by_settings(rows(), ["masking", "ratio"]),
+        "the tidy table": rows(),
+    }

@@ -1,0 +1,119 @@
+"""What are contracts of models tried on: images, masks, and small encoders of the kit's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maebench.encoders.encoder import Tokens
+from maebench.masking.mask import Mask, hide
+from maebench.masking.patches import patchify, take
+from maebench.rng import Draws
+
+BATCH = 4  # images: as many as a batch needs to be turned and split in a way that shows
+IMAGES = 8  # images that an objective learns by heart
+PATCH = (4, 4)  # pixels: sixteen patches on images of 16x16, which take milliseconds
+WIDTH = 16  # of tokens: enough for as many patches to be told apart
+Size = tuple[int, int]
+
+
+# ---- images and masks
+
+
+def images_of(size: Size, channels: int = 3, count: int = BATCH, seed: int = 0) -> Tensor:
+    """Images of noise, float32 (B, C, H, W)."""
+    return Draws(seed, "images", torch.arange(count)).normal(channels, *size)
+
+
+def mask_of(grid: Size, ratio: float = 0.5, count: int = BATCH, seed: int = 0) -> Mask:
+    """A mask that is another one for every image; hides at least one patch, sees at least one."""
+    length = grid[0] * grid[1]
+    scores = Draws(seed, "masking", torch.arange(count)).uniform(length)
+    return hide(scores, min(max(1, round(ratio * length)), length - 1), grid)
+
+
+def hidden_pixels(mask: Mask, patch: Size) -> Tensor:
+    """Which pixels are hidden, bool (B, 1, H, W)."""
+    grid = mask.hidden.view(-1, 1, *mask.grid)
+    return grid.repeat_interleave(patch[0], 2).repeat_interleave(patch[1], 3)
+
+
+def pictures(size: Size, channels: int, count: int = IMAGES) -> Tensor:
+    """Smooth waves, float32 (B, C, H, W): unlike noise, a hidden patch follows from the others."""
+    draws = Draws(0, "waves", torch.arange(count))
+    phase_BC11 = 2 * math.pi * draws.uniform(channels, 1, 1)
+    slope_BC2 = 0.6 * draws.uniform(channels, 2) - 0.3  # radians a pixel: waves of 20 px and more
+    rows, columns = (torch.arange(side) for side in size)
+    angle = slope_BC2[..., :1, None] * rows[:, None] + slope_BC2[..., 1:, None] * columns
+    return (angle + phase_BC11).sin() * math.sqrt(2)  # deviation 1, as normalised images have
+
+
+# ---- encoders
+
+
+class Small(nn.Module):
+    """What the kit's own encoders share: attributes, and an embedding of each patch alone."""
+
+    prefix, depth, width, patch = 0, 1, WIDTH, PATCH
+
+    def __init__(self, size: Size, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.grid = self.out_grid = (size[0] // PATCH[0], size[1] // PATCH[1])
+        self.embed = nn.Linear(PATCH[0] * PATCH[1] * channels, WIDTH)
+        self.hidden_token = nn.Parameter(0.02 * torch.randn(1, 1, WIDTH))
+
+    def layer_ids(self) -> dict[str, int]:
+        """All in the embedding."""
+        return {name: 0 for name, _ in self.named_parameters()}
+
+    def no_weight_decay(self) -> set[str]:
+        """None."""
+        return set()
+
+    def give(self, patches_BLD: Tensor, layers: Any, seen: Tensor | None = None) -> Tokens:
+        """The tokens, and the same as the only layer."""
+        prefix = patches_BLD.new_zeros(len(patches_BLD), self.prefix, WIDTH)
+        end = Tokens(prefix, patches_BLD, self.out_grid, seen)
+        return dataclasses.replace(end, layers={1: end} if 1 in layers else {})
+
+
+class Coarse(Small):
+    """Keeps all positions and ends on a grid half as fine."""
+
+    def __init__(self, size: Size, channels: int) -> None:
+        super().__init__(size, channels)
+        self.out_grid = (self.grid[0] // 2, self.grid[1] // 2)
+        self.down = nn.Conv2d(WIDTH, WIDTH, 2, 2)
+
+    def forward(self, images: Tensor, mask: Mask | None = None, layers: Any = ()) -> Tokens:
+        """Hidden patches are replaced before patches are mixed."""
+        x = self.embed(patchify(images, PATCH))
+        if mask is not None:
+            x = torch.where(mask.hidden[:, :, None], self.hidden_token.to(x.dtype), x)
+        x = nn.functional.gelu(x).transpose(1, 2).unflatten(2, self.grid)
+        return self.give(self.down(x).flatten(2).transpose(1, 2), layers)
+
+
+class Blind(Small):
+    """Under a mask its tokens do not depend on pixels, which so reach the loss as target alone.
+
+    Without a mask each token depends on its own patch: a teacher copied from it gives targets.
+    """
+
+    prefix = 1  # some objectives read a class token
+
+    def __init__(self, size: Size, channels: int) -> None:
+        super().__init__(size, channels)
+        self.places = nn.Parameter(0.02 * torch.randn(1, self.grid[0] * self.grid[1], WIDTH))
+
+    def forward(self, images: Tensor, mask: Mask | None = None, layers: Any = ()) -> Tokens:
+        """Places alone, or places and pixels."""
+        places = self.places.expand(len(images), -1, -1)
+        if mask is None:
+            return self.give(self.embed(patchify(images, PATCH)) + places, layers)
+        return self.give(take(places + self.hidden_token, mask.seen), layers, mask.seen)
