@@ -17,8 +17,7 @@ from maebench import ConfigError, Objective
 from maebench.masking.patches import patchify
 from maebench.objectives import MAE
 from maebench.objectives.mae_module import MaskedAutoencoder
-from maebench.testing.contract import Contract, examine
-from maebench.testing.modules import global_state
+from maebench.testing.contract import Contract, examine, global_state
 from maebench.testing.objective import ObjectiveContract
 from maebench.testing.probes import Blind, Coarse, mask_of
 

@@ -203,6 +203,21 @@ def _numbers(schema: Mapping[str, Any], now: float | None) -> list[float]:
     return list(dict.fromkeys(float(value) for value in found))
 
 
+def global_state() -> dict[str, bytes]:
+    """The global random state of torch, numpy and Python, to compare."""
+    import random
+
+    import numpy as np
+    import torch
+
+    kind, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.random.get_rng_state().numpy().tobytes(),
+        "numpy": repr((kind, np.asarray(keys).tobytes(), rest)).encode(),
+        "random": repr(random.getstate()).encode(),
+    }
+
+
 def _expected_to_fail(check: Any, reason: str) -> Any:
     @functools.wraps(check)
     def expected(self: Contract) -> None:

@@ -18,7 +18,7 @@ from maebench.data.images import Images
 from maebench.errors import ConfigError, DataError
 from maebench.plugins import installed
 from maebench.rng import isolated
-from maebench.testing.contract import Broken, Contract, NotChecked, expect
+from maebench.testing.contract import Broken, Contract, NotChecked, expect, global_state
 from maebench.testing.splits import (
     chosen,
     cropped,
@@ -29,7 +29,6 @@ from maebench.testing.splits import (
     marks,
     other_size,
     part,
-    random_state,
     same_crops,
 )
 
@@ -365,14 +364,14 @@ class DatasetContract(Contract):
     def test_the_global_random_state_is_left_as_it_was(self) -> None:
         """Whoever loads images must not change the weights that another part draws."""
         with isolated(0, "dataset"):
-            before = random_state()
+            before = global_state()
             made = self.made()
             for split in SPLITS:
                 images = self.load(split, made)
                 next(iter(images.whole(2)))
                 crops(images, cropped(images))
             expect(
-                before == random_state(),
+                before == global_state(),
                 "loading or cropping changed the global random state of Python, numpy or torch: "
                 "draw from maebench.Draws, or inside maebench.rng.isolated",
             )

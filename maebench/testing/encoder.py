@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maebench.errors import ConfigError
 from maebench.rng import isolated
-from maebench.testing.contract import NotChecked, expect
+from maebench.testing.contract import NotChecked, expect, global_state
 from maebench.testing.encoder_hiding import HidingChecks
 from maebench.testing.modules import (
     STEPS,
@@ -21,7 +21,6 @@ from maebench.testing.modules import (
     copied,
     differs,
     gap,
-    global_state,
     shake,
     unreached,
 )

@@ -5,18 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import random
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from maebench.errors import ConfigError, MaebenchError
 from maebench.masking.mask import Mask, Masking, View, draw, units_of
 from maebench.rng import Draws, isolated
-from maebench.testing.contract import Broken, Contract, NotChecked, expect
+from maebench.testing.contract import Broken, Contract, NotChecked, expect, global_state
 
 # square and oblong, even and odd, one row, and the 14x14 of a ViT on 224 pixels
 GRIDS = ((4, 4), (14, 14), (4, 8), (8, 6), (3, 7), (1, 2))
@@ -107,9 +105,9 @@ class MaskingContract(Contract):
         made = self.made()
         grid = _largest(made)
         with isolated(0, "contract"):
-            before = _global_state()
+            before = global_state()
             _scores(made, _view(made, grid, 0.5, IMAGES))
-            after = _global_state()
+            after = global_state()
         for name, was in before.items():
             expect(was == after[name], f"scores(view) moves the global state of {name}")
 
@@ -374,11 +372,3 @@ def _noting(what: str, ask: Callable[[], Tensor], asked: set[str]) -> Callable[[
         return ask()
 
     return noted
-
-
-def _global_state() -> dict[str, bytes]:
-    return {
-        "torch": torch.random.get_rng_state().numpy().tobytes(),
-        "numpy": repr([np.asarray(part).tobytes() for part in np.random.get_state()]).encode(),
-        "random": repr(random.getstate()).encode(),
-    }

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -50,12 +48,6 @@ def gap(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> tuple[float, 
         scale = max(1.0, float(y.detach().abs().max()))
         found.append((float(x.sub(y).detach().abs().max()) / scale, name))
     return max(found)
-
-
-def global_state() -> str:
-    """The global random state of Python, numpy and torch, as text that can be compared."""
-    arrays = np.random.get_state(legacy=False)
-    return repr((random.getstate(), arrays, torch.get_rng_state().tolist()))
 
 
 # ---- what it trains

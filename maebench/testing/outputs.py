@@ -23,8 +23,7 @@ from maebench.outputs import OpenTracker, Tracker
 from maebench.plugins import installed
 from maebench.report.table import by_model, by_settings
 from maebench.rng import isolated
-from maebench.testing.contract import Broken, Contract, NotChecked, expect
-from maebench.testing.splits import random_state
+from maebench.testing.contract import Broken, Contract, NotChecked, expect, global_state
 
 NUMBERS: Sequence[tuple[int, Mapping[str, float]]] = [
     (step, {"loss": 1 / step, "lr": 1e-3 * step}) for step in range(1, 4)
@@ -147,9 +146,9 @@ class TrackerContract(Contract):
     def test_the_process_is_left_as_it_was(self) -> None:
         """A tracker must not change the weights that are drawn next, nor where paths lead."""
         with place() as folder, isolated(0, "tracker"):
-            before, here = random_state(), Path.cwd()
+            before, here = global_state(), Path.cwd()
             self._track(folder, NUMBERS)
-            moved, there = random_state() != before, Path.cwd()
+            moved, there = global_state() != before, Path.cwd()
             os.chdir(here)
             expect(
                 not moved,
@@ -346,12 +345,12 @@ class ReportContract(Contract):
     def test_nothing_but_text_comes_of_it(self) -> None:
         """`maebench table --out` decides what is written, and where."""
         with place() as folder, isolated(0, "report"):
-            before, state = everything(folder.parent.parent), random_state()
+            before, state = everything(folder.parent.parent), global_state()
             self._render(tables()["the table of models"], "the table of models")
             new = sorted(everything(folder.parent.parent).keys() - before.keys())
             expect(not new, f"render() writes {', '.join(new[:3])}: return the text instead")
             expect(
-                state == random_state(),
+                state == global_state(),
                 "render() changes the global random state of Python, numpy or torch",
             )
 

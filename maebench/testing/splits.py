@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -95,10 +90,3 @@ def same_crops(one: Crops, other: Crops) -> bool:
     drawn = torch.equal(one.boxes, other.boxes) and torch.equal(one.flips, other.flips)
     # a hundredth of a grey level: matrix products of other sizes round otherwise
     return drawn and torch.allclose(one.images, other.images, rtol=0, atol=0.01)
-
-
-def random_state() -> Sequence[Any]:
-    """The global state of Python's, numpy's and torch's random numbers, to compare."""
-    array: Any = np.random.get_state()
-    numbers = torch.get_rng_state().numpy().tobytes()
-    return (random.getstate(), array[1].tobytes(), array[2:], numbers)
