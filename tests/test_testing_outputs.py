@@ -14,7 +14,8 @@ from pydantic import Field
 
 from maebench import Report, Tracker, files
 from maebench.testing.contract import examine
-from maebench.testing.outputs import ReportContract, TrackerContract
+from maebench.testing.report import ReportContract
+from maebench.testing.tracker import TrackerContract
 
 
 def finding(contract, component, check):

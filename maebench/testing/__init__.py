@@ -18,8 +18,8 @@ _PUBLIC = {
     "MaskingContract": "masking",
     "NotChecked": "contract",
     "ObjectiveContract": "objective",
-    "ReportContract": "outputs",
-    "TrackerContract": "outputs",
+    "ReportContract": "report",
+    "TrackerContract": "tracker",
     "examine": "contract",
 }
 

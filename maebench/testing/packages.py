@@ -26,8 +26,8 @@ CONTRACTS: Mapping[str, tuple[str, str]] = {
     "objective": ("objective", "ObjectiveContract"),
     "dataset": ("dataset", "DatasetContract"),
     "evaluation": ("evaluation", "EvaluationContract"),
-    "tracker": ("outputs", "TrackerContract"),
-    "report": ("outputs", "ReportContract"),
+    "tracker": ("tracker", "TrackerContract"),
+    "report": ("report", "ReportContract"),
 }
 # kind -> how a component is used; NAME stands for its name
 COMMANDS: Mapping[str, str] = {
