@@ -150,7 +150,8 @@ def _methods(cls: type) -> list[str]:
             found.append(f"- `{name}`: {told.splitlines()[0]}")
         elif inspect.isfunction(member):
             call = str(inspect.signature(member)).replace("(self, ", "(").replace("(self)", "()")
-            found.append(f"- `{name}{call}`: {told.splitlines()[0]}".replace("'", ""))
+            call = call.replace("'", "")  # annotations are texts
+            found.append(f"- `{name}{call}`: {told.splitlines()[0]}")
     return ["\n".join(found)] if found else []
 
 
