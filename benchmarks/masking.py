@@ -20,13 +20,13 @@ import numpy as np
 import torch
 
 from maebench import Batch, Draws, Inputs, RunConfig
+from maebench.data.augment import Crops
 from maebench.encoders import ViTTiny
 from maebench.hardware import find_device, find_precision
 from maebench.masking import BUILT_IN, LabelMap
 from maebench.masks import make_mask
 from maebench.optimise import parameter_groups
 from maebench.pretrain import build
-from maebench.teacher import answers
 
 ROUNDS = 9
 BATCH, SIDE = 256, 32
@@ -59,16 +59,8 @@ def main(device: str = "auto") -> None:
     configs = [config.model_copy(update={"masking": masking}) for masking in made]
 
     def mask(chosen: RunConfig, epoch: int) -> object:
-        return make_mask(
-            chosen,
-            model.encoder,
-            ids,
-            epoch,
-            progress=0.5,
-            images=images,
-            boxes=boxes,
-            needs=answers(model, images, ids, 0, epoch, precision),
-        )
+        crop = Crops(images, ids, ids, torch.full_like(ids, epoch), boxes, ids % 2 == 0)
+        return make_mask(chosen, model, crop, images, 0.5, precision)
 
     def step(epoch: int) -> None:
         batch = Batch(images, ids, Draws(0, "objective", ids, epoch), mask(config, epoch))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import statistics as plain
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from maebench import masking
 from maebench.config import RunConfig
+from maebench.data.augment import Crops
 from maebench.data.images import Images
 from maebench.data.normalise import Normalise
 from maebench.masking.mask import Mask, View
@@ -28,28 +28,32 @@ SIZES = ((1, 1), (2, 4), (5, 16), (17, None))  # patches of a component, each fo
 
 
 def make_mask(
-    config: RunConfig,
-    encoder: Any,
-    ids: Tensor,
-    epoch: Tensor | int = 0,
-    progress: float = 0.0,
-    needs: Mapping[str, Callable[[], Tensor]] | None = None,
-    **seen: Tensor,
+    config: RunConfig, model: Any, crop: Crops, images: Tensor, progress: float, precision: str
 ) -> Mask:
     """The mask of a batch by the config's strategy and ratio.
 
     Args:
         config: the run's.
-        encoder: gives the grid and the patch.
-        ids: sample ids, int64 (B,).
-        epoch: one for all, or int64 (B,).
+        model: the objective around its encoder, or a slow copy of it: gives grid and patch, and
+            answers what the strategy asks.
+        crop: ids, epochs, boxes and flips of the batch.
+        images: its crops as the encoder gets them, float32 (B, C, H, W).
         progress: 0 to 1.
-        needs: what answers the strategy's questions (`teacher.answers`).
-        seen: images, boxes and flips of a View.
+        precision: of the answers, "fp32" or "bf16".
     """
-    draws = Draws(config.seed, "masking", ids, epoch)
-    asked = {what: ask for what, ask in (needs or {}).items() if what in config.masking.needs}
-    view = View(encoder.grid, 0, ids, draws, progress, _providers=asked, **seen)
+    encoder, needs = model.encoder, config.masking.needs
+    there = answers(model, images, crop.ids, config.seed, crop.epoch, precision)
+    view = View(
+        encoder.grid,
+        0,
+        crop.ids,
+        Draws(config.seed, "masking", crop.ids, crop.epoch),
+        progress,
+        images,
+        crop.boxes,
+        crop.flips,
+        _providers={what: ask for what, ask in there.items() if what in needs},
+    )
     return masking.draw(config.masking, config.ratio_at(progress), encoder.patch, view)
 
 
@@ -101,17 +105,7 @@ def sample(
     for crop in images.crops(plan, config.augment, config.seed, device):
         pixels = normalise(crop.images)
         began = _now(device)
-        mask = make_mask(
-            config,
-            model.encoder,
-            ids=crop.ids,
-            epoch=crop.epoch,
-            progress=progress,
-            images=pixels,
-            boxes=crop.boxes,
-            flips=crop.flips,
-            needs=answers(model, pixels, crop.ids, config.seed, crop.epoch, precision),
-        )
+        mask = make_mask(config, model, crop, pixels, progress, precision)
         seconds.append(_now(device) - began)
         hidden.append(mask.hidden.cpu())
         shown = shown if len(shown) else crop.images.cpu()

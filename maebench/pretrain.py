@@ -26,7 +26,7 @@ from maebench.objectives.objective import Batch, Inputs
 from maebench.optimise import learning_rate, parameter_groups
 from maebench.outputs import Tracking
 from maebench.rng import Draws, isolated, permutation
-from maebench.teacher import Teacher, answers
+from maebench.teacher import Teacher
 
 # MAE, official code, main_pretrain.py: lr = blr * effective batch / 256
 LR_BATCH = 256
@@ -306,24 +306,8 @@ def make_batch(
     pixels = normalise(crop.images)
     mask = None
     if config.objective.hides:
-        mask = make_mask(
-            config,
-            model.encoder,
-            ids=crop.ids,
-            epoch=crop.epoch,
-            progress=progress,
-            images=pixels,
-            boxes=crop.boxes,
-            flips=crop.flips,
-            needs=answers(
-                teacher.model if teacher else model,
-                pixels,
-                crop.ids,
-                config.seed,
-                crop.epoch,
-                precision,
-            ),
-        )
+        asked = teacher.model if teacher else model
+        mask = make_mask(config, asked, crop, pixels, progress, precision)
     labels = images.about.labels
     return Batch(
         images=pixels,

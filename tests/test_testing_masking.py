@@ -271,7 +271,7 @@ class AsksNothing(Bug):
 class Misspelt(Bug):
     """Needs what there is not."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"atention"})
+    needs: ClassVar[frozenset[str]] = frozenset({"attentoin"})
 
 
 class Forgets(Bug):
@@ -329,7 +329,7 @@ BUGS = {
     "no new mask each epoch": (SameEachEpoch, "another epoch", "break ties"),
     "a need not declared": (AsksUndeclared, "scores are one finite", "needs = frozenset"),
     "a need never asked": (AsksNothing, "what it asks", "never asks for"),
-    "a need misspelt": (Misspelt, "what it asks", "atention"),
+    "a need misspelt": (Misspelt, "what it asks", "attentoin"),
     "an option not written": (Forgets, "json and back", "read back as"),
     "an exit": (Exits, "scores are one finite", "SystemExit"),
     "a refused shape of the guide": (WrongDirection, "scores are one finite", "a guide must be"),
