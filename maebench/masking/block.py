@@ -59,13 +59,12 @@ class Block(Masking):
             w = (area / aspect).sqrt().round().clamp(1, max(1, W - 1))
             top, side = (y * (H - h + 1)).floor(), (x * (W - w + 1)).floor()
             inside = _between(rows, top, h) & _between(columns, side, w)
-            new = inside & (order_BHW >= TRIES)
-            count = new.sum((1, 2))
-            fits = ((count <= left_B) & (left_B > 0))[:, None, None]
-            spare = inside & (order_BHW == 2 * TRIES)
-            order_BHW = torch.where(new & fits, number, order_BHW)
-            order_BHW = torch.where(spare & ~fits, TRIES + number, order_BHW)
-            left_B = left_B - torch.where(fits[:, 0, 0], count, 0)
+            count = (inside & (order_BHW >= TRIES)).sum((1, 2))
+            fits = (count <= left_B) & (left_B > 0)
+            # the earlier number stays, and an accepted one, which is smaller, beats one too large
+            mine = torch.where(fits, number, TRIES + number)[:, None, None]
+            order_BHW = torch.where(inside, torch.minimum(order_BHW, mine), order_BHW)
+            left_B = left_B - count * fits
         return -(order_BHW.flatten(1) + view.draws.uniform(view.length))
 
 

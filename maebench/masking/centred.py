@@ -27,7 +27,8 @@ class Centred(Masking):
 
     def scores(self, view: View) -> Tensor:
         """Minus the distance to the centre, ties broken at random, float32 (B, L)."""
-        return view.draws.uniform(view.length) - self.distance(view)
+        distance_BL = self.distance(view)
+        return view.draws.uniform(view.length) - distance_BL
 
     def distance(self, view: View) -> Tensor:
         """The distance to the moved centre, float32 (B, L), in whole numbers where it is unmoved.
@@ -58,4 +59,5 @@ class Border(Centred):
 
     def scores(self, view: View) -> Tensor:
         """The distance to the centre, ties broken at random, float32 (B, L)."""
-        return view.draws.uniform(view.length) + self.distance(view)
+        distance_BL = self.distance(view)
+        return view.draws.uniform(view.length) + distance_BL
