@@ -68,6 +68,8 @@ A report renders the table of results as text, for `maebench table --format NAME
 row per model and a column per evaluation; what is not applicable says so in its cell.
 """,
 }
+# written with the README and these pages alone
+EXAMPLES: Mapping[str, str] = {"masking": "spiral_arms.py", "evaluation": "cluster_vote.py"}
 # what else an author meets, with its documentation
 BESIDE: Mapping[str, tuple[type, ...]] = {
     "masking": (View, Mask),
@@ -99,6 +101,7 @@ def page(hook: str) -> str:
         "the module under the entry-point group `maebench`.",
         f"```python\n{example.strip()}\n```",
         f"```sh\n{_used(kind)}\n```",
+        *_another(kind),
         f"## {base.__name__}",
         _told(base),
         *_methods(base),
@@ -116,6 +119,13 @@ def page(hook: str) -> str:
         ),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _another(kind: str) -> list[str]:
+    if kind not in EXAMPLES:
+        return []
+    source = FOLDER.with_name("examples").joinpath(EXAMPLES[kind]).read_text(encoding="utf-8")
+    return ["## Another one", f"```python\n{source.strip()}\n```"]
 
 
 def _used(kind: str) -> str:

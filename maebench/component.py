@@ -90,6 +90,12 @@ class Component(Options):
             raise ValueError(f"{cls.kind} {name!r} takes nothing after a colon, got {rest!r}")
         if colon and found.spec is not None:
             options.setdefault(found.spec, rest)
+        spec = found.spec
+        if spec and spec not in options and found.model_fields[spec].is_required():
+            raise ValueError(
+                f"{cls.kind} {name!r} wants {found.model_fields[spec].description}: "
+                f"write {name}:{spec.upper()}"
+            )
         if found is cls:
             return handler(options)
         return found.model_validate(options, context=info.context)

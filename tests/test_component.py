@@ -91,7 +91,7 @@ def test_what_follows_a_colon_is_the_option_that_the_class_says():
     assert read("read:/a:b,c").path == "/a:b,c"
     assert read({"name": "read:/a"}).path == "/a"
     assert "takes nothing after a colon, got 'x'" in refused("square:x")
-    assert refused("read") == "--shape.path: field required"
+    assert refused("read") == "--shape: shape 'read' wants where it lies: write read:PATH"
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_all():

@@ -31,6 +31,20 @@ def test_the_reference_is_what_the_code_says_now():
     assert generator().generate() == REFERENCE, "run python docs/generate.py"
 
 
+EXAMPLES = {"spiral_arms": ("masking", 30), "cluster_vote": ("evaluation", 40)}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_short_and_keeps_to_its_contract(name, monkeypatch):
+    kind, most = EXAMPLES[name]
+    path = ROOT / "docs" / "examples" / f"{name}.py"
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    assert len(lines) <= most
+    monkeypatch.syspath_prepend(path.parent)
+    (component,) = getattr(importlib.import_module(name), f"register_{kind}s")()
+    assert [f for f in examine(contract_for(component)) if f.status == "fail"] == []
+
+
 EXTEND = sorted((ROOT / "docs" / "extend").glob("*.md"))
 
 
