@@ -20,7 +20,17 @@ CORE = ROOT / "maebench"
 ORDER = [
     *("errors", "files", "rng", "component", "masking", "encoders", "objectives", "data"),
     *("evaluation", "outputs", "hookspecs", "plugins", "config", "runs", "checkpoints"),
-    *("hardware", "optimise", "teacher", "masks", "pretrain", "models", "features", "records", "stats"),
+    *(
+        "hardware",
+        "optimise",
+        "teacher",
+        "masks",
+        "pretrain",
+        "models",
+        "features",
+        "records",
+        "stats",
+    ),
     *("subject", "suite", "report", "testing", "templates", "cli", "__main__"),
 ]
 # What only describes must not cost seconds: these are not even imported by the modules below.
