@@ -59,7 +59,9 @@ def main(device: str = "auto") -> None:
     configs = [config.model_copy(update={"masking": masking}) for masking in made]
 
     def mask(chosen: RunConfig, epoch: int) -> object:
-        crop = Crops(images, ids, ids, torch.full_like(ids, epoch), boxes, ids % 2 == 0)
+        crop = Crops(
+            images, ids, ids, torch.full_like(ids, epoch), boxes, ids % 2 == 0, boxes[:, 2:].long()
+        )
         return make_mask(chosen, model, crop, images, 0.5, precision)
 
     def step(epoch: int) -> None:

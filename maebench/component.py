@@ -88,7 +88,7 @@ class Component(Options):
         found = look_up(cls, name, info.context)
         if colon and found.spec is None:
             raise ValueError(f"{cls.kind} {name!r} takes nothing after a colon, got {rest!r}")
-        if colon and found.spec is not None:
+        if rest and found.spec is not None:
             options.setdefault(found.spec, rest)
         spec = found.spec
         if spec and spec not in options and found.model_fields[spec].is_required():

@@ -79,6 +79,11 @@ class Schedule(Options):
         4, ge=2, le=8, description="number of stages from --ratio to schedule.ratio"
     )
 
+    def model_post_init(self, _: object) -> None:
+        """Refuses stages that lead nowhere."""
+        if self.ratio is None and self.stages != type(self).model_fields["stages"].default:
+            raise ValueError("schedule.stages needs schedule.ratio, the ratio of the last stage")
+
 
 class Optimiser(Options):
     """How weights are updated: AdamW with warm-up and a half cosine, per step."""
@@ -195,7 +200,14 @@ class RunConfig(Options):
             return (self.ratio,)
         # rounded, because a ratio is read as it is written: .5 + 2 * .1 is no .7 in floats
         step = (last - self.ratio) / (stages - 1)
-        return tuple(round(self.ratio + i * step, 6) for i in range(stages))
+        between = (round(self.ratio + i * step, 6) for i in range(1, stages - 1))
+        return (self.ratio, *between, last)
+
+    @property
+    def ratio_text(self) -> str:
+        """The ratio as in a run's name, with where a schedule moves it: .75, or .5to0.8."""
+        first, last = self.ratios[0], self.ratios[-1]
+        return f"{first:g}" + (f"to{last:g}" if last != first else "")
 
     def ratio_at(self, progress: float) -> float:
         """The ratio at a progress from 0 to 1."""

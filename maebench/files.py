@@ -38,7 +38,7 @@ def safe_name(name: str) -> str:
     return name
 
 
-def make_folder(path: Path) -> Path:
+def make_folder(path: Path, flag: str = "--results or MAEBENCH_RESULTS") -> Path:
     """The folder, made with its parents where it was missing.
 
     Raises:
@@ -49,10 +49,12 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise RunError(
             f"cannot write to folder {path}: {error.strerror or error}. "
-            "Choose another one with --results or MAEBENCH_RESULTS"
+            f"Choose another one with {flag}"
         ) from error
     if not os.access(path, os.W_OK):
-        raise RunError(f"cannot write to folder {path}: permission denied. Choose another one")
+        raise RunError(
+            f"cannot write to folder {path}: permission denied. Choose another one with {flag}"
+        )
     return path
 
 

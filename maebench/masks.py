@@ -24,6 +24,10 @@ from maebench.teacher import answers
 
 IMAGES = 256  # in a sample, as in the milliseconds; each epoch draws masks for them anew
 EPOCHS = 4  # with 256 images, a position's hiding rate has a standard error below 1.6 %
+STATISTICS = (  # what `describe` gives
+    *("grid", "num_hidden", "realised_ratio", "rate_min", "rate_max", "autocorrelation"),
+    *("components", "size_1", "size_2", "size_5", "size_17", "distance", "overlap", "ms_per_256"),
+)
 SIZES = ((1, 1), (2, 4), (5, 16), (17, None))  # patches of a component, each four times the last
 
 
@@ -52,6 +56,7 @@ def make_mask(
         images,
         crop.boxes,
         crop.flips,
+        crop.sizes,
         _providers={what: ask for what, ask in there.items() if what in needs},
     )
     return masking.draw(config.masking, config.ratio_at(progress), encoder.patch, view)
@@ -65,7 +70,8 @@ class Sample:
         hidden: bool (E, B, L) on the CPU.
         grid: h * w = L.
         images: the first epoch's crops, float32 (B, C, H, W) in 0..255, on the CPU.
-        milliseconds: median over epochs, per 256 images, with what the strategy asks of a model.
+        milliseconds: median over epochs, per 256 images in batches of the run's size,
+            with what the strategy asks of a model.
     """
 
     hidden: Tensor
@@ -99,19 +105,25 @@ def sample(
         index: positions in `images`.
     """
     index = torch.arange(min(IMAGES, len(images))) if index is None else index
+    pieces = index.split(config.batch)  # no more at a time than fits while pretraining
     # the first is drawn twice: its first time pays for what is loaded and allocated once
-    plan = [(index, torch.full_like(index, epoch)) for epoch in (0, *range(epochs))]
-    hidden, seconds, shown = [], [], torch.empty(0)
+    plan = [(p, torch.full_like(p, epoch)) for epoch in (0, *range(epochs)) for p in pieces]
+    shown: list[Tensor] = []
+    hidden, seconds = [], []
     for crop in images.crops(plan, config.augment, config.seed, device):
         pixels = normalise(crop.images)
         began = _now(device)
         mask = make_mask(config, model, crop, pixels, progress, precision)
         seconds.append(_now(device) - began)
         hidden.append(mask.hidden.cpu())
-        shown = shown if len(shown) else crop.images.cpu()
-    scale = 1000 * IMAGES / len(index)
+        if len(shown) < len(pieces):
+            shown.append(crop.images.cpu())
+    took = torch.tensor(seconds).view(1 + epochs, len(pieces)).sum(1)[1:]
     return Sample(
-        torch.stack(hidden[1:]), model.encoder.grid, shown, plain.median(seconds[1:]) * scale
+        torch.cat(hidden).view(1 + epochs, len(index), -1)[1:],
+        model.encoder.grid,
+        torch.cat(shown),
+        plain.median(took.tolist()) * 1000 * IMAGES / len(index),
     )
 
 
@@ -146,7 +158,7 @@ def describe(found: Sample) -> dict[str, Any]:
     size = torch.bincount(torch.from_numpy(pieces).flatten().long())[1:]
     # other images are farther away than anything in this one
     distance = ndimage.distance_transform_edt(hidden_NHW.numpy(), (h + w, 1, 1))
-    again = (found.hidden[1:] & found.hidden[:-1]).sum() / max(1, (E - 1) * B * num_hidden)
+    again = int((found.hidden[1:] & found.hidden[:-1]).sum()) / max(1, (E - 1) * B * num_hidden)
     return {
         "grid": f"{h}x{w}",
         "num_hidden": num_hidden,
@@ -157,7 +169,7 @@ def describe(found: Sample) -> dict[str, Any]:
         "components": count / len(hidden_NHW),
         **{f"size_{low}": _share(size, low, high) for low, high in SIZES},
         "distance": float(distance[hidden_NHW.numpy()].mean()) if num_hidden else 0.0,
-        "overlap": float(again) if E > 1 else None,
+        "overlap": again if E > 1 else None,
         "ms_per_256": found.milliseconds,
     }
 
@@ -177,4 +189,4 @@ def autocorrelation(hidden_NHW: Tensor) -> float:
 
 def _share(size: Tensor, low: int, high: int | None) -> float:
     inside = (size >= low) & (size <= (high or size.max()))
-    return float(size[inside].sum() / size.sum())
+    return int(size[inside].sum()) / int(size.sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,16 @@ class Plan:
         return self.run.facts["steps"]
 
     @property
+    def masks(self) -> Path:
+        """Where the statistics of the run's masks go."""
+        return self.run.folder / "masks.json"
+
+    @property
     def finished(self) -> bool:
-        """Whether the last step's checkpoint is there."""
+        """Whether the last step's checkpoint is there, and what the masks were like in the end."""
         manifest = checkpoints.newest(self.run.folder / "checkpoint")
-        return manifest is not None and manifest["step"] == self.steps
+        whole = manifest is not None and manifest["step"] == self.steps
+        return whole and (self.masks.exists() or not self.config.objective.hides)
 
 
 @dataclass(frozen=True)
@@ -99,23 +105,25 @@ def prepare(
     model = build(config, inputs)
     encoder = model.encoder
     check_needs(config, model)
-    num_hidden = []
+    num_hidden: list[int] = []
     for ratio in config.ratios if config.objective.hides else ():
         units, num_units = masking.units_of(config.masking, ratio, encoder.patch, encoder.grid)
         per_unit = (encoder.grid[0] // units[0]) * (encoder.grid[1] // units[1])
         num_hidden.append(num_units * per_unit)
+    if config.objective.hides:
+        config.masking.check_ids(about.ids)
     precision = find_precision(config.machine.precision, device, encoder.width)
+    steps = config.budget.steps(len(images), config.batch)
     mean, std = channel_statistics(images)
     length = encoder.grid[0] * encoder.grid[1]
     facts = {
-        "steps": config.budget.steps(len(images), config.batch),
+        "steps": steps,
         "grid": list(encoder.grid),
         "patch": list(encoder.patch),
         "channels": about.channels,
         "num_classes": inputs.num_classes,
         "num_hidden": num_hidden,
-        # of a schedule, whose levels are equally long, the mean
-        "realised_ratio": sum(num_hidden) / length / max(1, len(num_hidden)),
+        "realised_ratio": mean_over_stages(num_hidden, steps) / length,
         "images": len(images),
         "skipped": list(about.skipped),
         "fingerprint": about.fingerprint,
@@ -208,12 +216,6 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
             started = now
             files.append_line(log, {"step": number, "loss": loss, "lr": lr})
             trackers.log(number, {"loss": loss, "lr": lr})
-            if number == steps and config.objective.hides:
-                asked = teacher.model if teacher else model
-                masks = describe(
-                    sample(config, asked, plan.images, normalise, device, precision=precision)
-                )
-                files.write_json(plan.run.folder / "masks.json", masks)
             if number == steps or now - saved > pause:
                 check_finite(model, plan.run.name, number, folder)
                 checkpoints.save(
@@ -225,6 +227,21 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
                 saved = time.monotonic()
                 pause = max(config.machine.checkpoint_seconds, CHECKPOINT_SHARE * (saved - now))
             yield step
+
+        # What the masks were like in the end, when the weights are safe.
+        if config.objective.hides:
+            asked = teacher.model if teacher else model
+            last = sample(config, asked, plan.images, normalise, device, precision=precision)
+            at = {"progress": 1.0, "ratio": config.ratio_at(1.0)}
+            files.write_json(plan.masks, at | describe(last))
+
+
+def mean_over_stages(values: Sequence[int], steps: int) -> float:
+    """The mean over the steps of what each stage of a schedule has; 0 where there is no stage."""
+    stages = len(values)
+    starts = [-(-i * steps // stages) for i in range(stages)]
+    ends = [*starts[1:], steps]
+    return sum(v * (end - at) for v, at, end in zip(values, starts, ends, strict=False)) / steps
 
 
 def inputs_for(config: RunConfig, about: About) -> Inputs:

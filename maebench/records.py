@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maebench import files, runs
+from maebench.config import short_hash
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +35,7 @@ COLUMNS = (
 # what joining a run's config.json adds
 FROM_CONFIG = (
     *("encoder", "objective", "masking", "ratio", "realised_ratio", "budget", "batch", "lr"),
-    *("run_seed", "limit", "image_size"),
+    *("run_seed", "limit", "image_size", "schedule", "settings"),
 )
 Row = dict[str, Any]
 
@@ -110,7 +111,16 @@ def _settings(run: runs.Run) -> Row:
         "run_seed": config["seed"],
         "limit": config["limit"],
         "image_size": "x".join(map(str, config["image_size"])),
+        "schedule": _schedule(config["schedule"]),
+        # what all seeds of one treatment have in common
+        "settings": short_hash({k: v for k, v in run.content["identity"].items() if k != "seed"}),
     }
+
+
+def _schedule(schedule: Mapping[str, Any]) -> str | None:
+    """Where the ratio goes and in how many stages."""
+    last, stages = schedule["ratio"], schedule["stages"]
+    return None if last is None else f"to {last:g} in {stages} stages"
 
 
 def _changed(part: Mapping[str, Any]) -> str:

@@ -60,8 +60,7 @@ def run_name(config: RunConfig, identity: dict[str, Any]) -> str:
     """<dataset>-<encoder>-<objective>-<masking>-<ratio>-s<seed>-<hash of what changes numbers>."""
     parts = [config.dataset.name, config.encoder.name, config.objective.name]
     if config.objective.hides:
-        first, last = config.ratios[0], config.ratios[-1]
-        parts += [config.masking.name, f"{first:g}" + (f"to{last:g}" if last != first else "")]
+        parts += [config.masking.name, config.ratio_text]
     return files.safe_name("-".join([*parts, f"s{config.seed}", short_hash(identity)]))
 
 

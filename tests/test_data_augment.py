@@ -170,7 +170,9 @@ def test_images_of_one_row_or_column_resize_to_numbers(shape, size):
 
 def test_batches_of_one_stack_to_one_batch():
     one = torch.zeros(1, dtype=torch.int64)
-    part = Crops(torch.zeros(1, 3, 2, 2), one, one, one, torch.zeros(1, 4), one.bool())
+    part = Crops(
+        torch.zeros(1, 3, 2, 2), one, one, one, torch.zeros(1, 4), one.bool(), torch.zeros(1, 2)
+    )
     stacked = Crops.stack([part, part])
     assert stacked.images.shape == (2, 3, 2, 2) and stacked.boxes.shape == (2, 4)
     assert stacked.to("cpu").index is stacked.index

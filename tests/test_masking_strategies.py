@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from fakes import names
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from maebench.masking import (
     Attention,
     BlueNoise,
     Border,
+    Centred,
     GreenNoise,
     Hard,
     InverseBlock,
@@ -31,9 +33,11 @@ from maebench.masking import (
     Uniform,
     Units,
     draw,
+    hide,
 )
 from maebench.masking.guided import ranks
 from maebench.masking.parts import cluster
+from maebench.pretrain import prepare
 from maebench.rng import Draws
 
 GRID = (14, 14)
@@ -53,6 +57,20 @@ def test_border_and_centred_of_one_shape_are_opposites():
     border = Border(shape="disc").distance(view((9, 7)))
     order = Border(shape="disc").scores(view((9, 7))) - border
     assert ((order >= 0) & (order < 1)).all()
+
+
+@pytest.mark.parametrize("cls", [Centred, Border])
+@pytest.mark.parametrize("shape", ["square", "disc"])
+def test_jitter_moves_the_outline_and_does_not_fray_it(cls, shape):
+    masking = cls(shape=shape, jitter=1.0)
+    asked = view(GRID, range(300))
+    moved = masking.distance(asked)
+    hidden = hide(masking.scores(view(GRID, range(300))), 98, GRID).hidden
+    inner, outer = (hidden, ~hidden) if cls is Centred else (~hidden, hidden)
+    # a tie is broken within a thousandth
+    farthest = moved.masked_fill(~inner, 0).amax(1)
+    nearest = moved.masked_fill(~outer, 1e9).amin(1)
+    assert (farthest < nearest + 2e-3).all()
 
 
 # ---- inverse block
@@ -76,7 +94,11 @@ def test_inverse_block_sees_the_first_cells_of_one_rectangle(h, w, ratio):
 
 
 def is_cut_rectangle(seen, num_seen):
-    """Whether the seen cells are whole rows from the corner and then a part of one more."""
+    """Whether they are whole rows, or columns, from the corner and then a part of one more."""
+    return fills_rows(seen, num_seen) or fills_rows(seen.T, num_seen)
+
+
+def fills_rows(seen, num_seen):
     width = int(seen[0].sum())
     if not seen[0, :width].all() or seen[:, width:].any():
         return False
@@ -100,7 +122,35 @@ def test_inverse_blocks_keep_to_the_aspect():
     assert shapes[1].mean().abs() < 0.3
 
 
+def test_small_inverse_blocks_lie_flat_as_often_as_they_stand():
+    seen = ~mask_of(InverseBlock(), 0.9, GRID, range(2000)).hidden.view(-1, *GRID)
+    aspect = (seen.any(2).sum(1) / seen.any(1).sum(1)).log()
+    # a standard error of .4 / 2000^.5
+    assert aspect.mean().abs() < 0.045
+    assert aspect.exp().max() > 1.7 and aspect.exp().min() < 0.6
+
+
 # ---- multi-block
+
+
+@pytest.mark.parametrize("grid", [(3, 17), (17, 3), (1, 12)])
+def test_multi_blocks_context_is_its_share_of_an_oblong_image_too(grid):
+    length = grid[0] * grid[1]
+    # a target of one patch, and all that is outside of the context
+    masking = MultiBlock(targets=1, scale=(0.01, 0.01), context=(0.85, 1.0))
+    asked = view(grid, range(500))
+    inside = masking.scores(asked) < 1
+    share = (inside.sum(1) + 1) / length
+    assert share.min() > 0.6
+    assert 0.85 < share.mean() < 1.0
+
+
+@pytest.mark.parametrize("grid", [(4, 16), (16, 4)])
+def test_a_target_that_is_too_long_for_the_image_keeps_its_area(grid):
+    masking = MultiBlock(targets=1, scale=(0.5, 0.5), aspect=(1.0, 1.0), context=(1.0, 1.0))
+    hidden = mask_of(masking, 0.5, grid, range(50)).hidden.view(-1, *grid)
+    for one in hidden:
+        assert (one.any(1).sum() * one.any(0).sum()) == one.sum() == 32
 
 
 def test_multi_block_hides_its_targets_before_what_is_outside_of_the_context():
@@ -172,7 +222,35 @@ def test_cells_of_uniform_differ_by_one_patch_at_most(k, ratio):
     assert (by_cell.amax(1) - by_cell.amin(1)).max() <= 1
 
 
+@pytest.mark.parametrize(
+    ("k", "grid", "ratio"),
+    [
+        *[(2, GRID, 0.75), (2, (6, 6), 0.75), (2, (2, 2), 0.75), (2, (7, 5), 0.6)],
+        *[(3, (6, 6), 0.89), (4, (8, 8), 0.9375), (4, (4, 4), 0.75)],
+    ],
+)
+def test_uniform_hides_each_position_equally_often(k, grid, ratio):
+    masks, length = 4000, grid[0] * grid[1]
+    mask = mask_of(Uniform(k=k), ratio, grid, range(masks))
+    share = mask.num_hidden / length
+    rate = mask.hidden.double().mean(0)
+    # cells cut by the edge see the same share as far as whole patches allow
+    slack = 0.08 if grid == (7, 5) else 0.0
+    assert (rate - share).abs().max() < slack + 5 * (share * (1 - share) / masks) ** 0.5
+
+
 # ---- colour noise
+
+
+def test_a_filter_too_narrow_to_have_its_colour_is_refused():
+    for cls in (RedNoise, GreenNoise, BlueNoise, PurpleNoise):
+        with pytest.raises(ValueError, match=r"greater than or equal to 0\.9"):
+            cls(scale=0.5)
+    narrow = [
+        neighbour_correlation(mask_of(m, 0.75, GRID, range(2000)).hidden.view(-1, *GRID))
+        for m in (RedNoise(scale=0.9), GreenNoise(scale=0.9), Random(), PurpleNoise(scale=0.9))
+    ]
+    assert narrow == sorted(narrow, reverse=True)
 
 
 def test_the_colours_are_in_order_of_their_autocorrelation():
@@ -248,6 +326,19 @@ def test_hints_are_drawn_from_the_most_attended_in_proportion_to_attention():
     assert hidden[(place >= 8) & (place < 20)].all()
     by_place = [float(shown[place == p].float().mean()) for p in range(8)]
     assert by_place[0] > 0.7 > 0.4 > by_place[7]
+
+
+@pytest.mark.parametrize(("epoch", "image"), [(3, 3699), (15, 2847), (32, 2138)])
+def test_the_largest_number_that_can_be_drawn_still_gives_a_hint(epoch, image):
+    asked = view(GRID, [image], epoch=epoch)
+    top = asked.draws.uniform(196), asked.draws.uniform(196)  # of the ranks, then of the maxima
+    place = int(top[1].argmax())
+    assert float(top[1].max()) == 1 - 2**-24
+    attention = torch.full((1, 196), 1e-3)
+    attention[0, place] = 0.5
+    asked = view(GRID, [image], epoch=epoch, _providers={"attention": lambda: attention})
+    hidden = draw(Attention(hide="hint"), 0.75, (1, 1), asked).hidden
+    assert hidden.sum() == 147 and not hidden[0, place]
 
 
 @pytest.mark.parametrize(("progress", "share"), [(0.0, 0.0), (0.5, 0.25), (1.0, 0.5)])
@@ -387,13 +478,38 @@ def test_label_maps_that_do_not_fit_are_refused(tmp_path):
         masking.check((4, 4), 8)
     np.save(file, np.full((2, 4, 4), 300))
     masking.check((4, 4), 8)
-    with pytest.raises(ConfigError, match="labels beside 0 to 255"):
-        masking.labels(view((4, 4), [0]))
+    with pytest.raises(ConfigError, match="labels from 300 to 300, 0 to 255 are allowed"):
+        masking.check_ids(torch.tensor([0]))
+    np.save(file, np.full((2, 4, 4), -1))
+    with pytest.raises(ConfigError, match="labels from -1 to -1"):
+        masking.check_ids(torch.tensor([0]))
+    for nothing in (np.zeros((2, 0, 0), "uint8"), np.zeros((0, 4, 4), "uint8")):
+        np.save(file, nothing)
+        with pytest.raises(ConfigError, match=r"is no integer \.npy of \(N, H, W\)"):
+            masking.check((4, 4), 8)
+    file.write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"maps\.npy cannot be read"):
+        masking.check((4, 4), 8)
     np.save(file, np.zeros((2, 4, 4), "uint8"))
+    masking.check_ids(torch.tensor([0, 1]))
     with pytest.raises(ConfigError, match="has 2 maps, there is none for image 2"):
-        masking.labels(view((4, 4), [2]))
-    with pytest.raises(ConfigError, match="maps of 4x4, smaller than crops"):
-        masking.labels(view((4, 4), [0], boxes=torch.tensor([[0.0, 0, 8, 8]])))
+        masking.check_ids(torch.tensor([2, 0]))
+    for stored in ([8, 8], [2, 4]):  # larger or smaller than its map
+        with pytest.raises(ConfigError, match=f"maps of 4x4, an image is stored as {stored[0]}x"):
+            masking.labels(view((4, 4), [0], sizes=torch.tensor([stored])))
+    with pytest.raises(ConfigError, match=r"label-map.* wants the \.npy of labels"):
+        RunConfig(names(), masking="label-map:")
+
+
+def test_a_label_map_that_does_not_fit_is_refused_before_the_run_begins(tmp_path):
+    file = tmp_path / "maps.npy"
+    np.save(file, np.zeros((20, 8, 8), "uint8"))
+    with pytest.raises(ConfigError, match="has 20 maps, there is none for image 1426"):
+        prepare(tiny.config(masking=LabelMap(file=file)), tmp_path)
+    assert not (tmp_path / "runs").exists()
+    np.save(file, np.zeros((1797, 16, 16), "uint8"))
+    with pytest.raises(ConfigError, match="maps of 16x16, an image is stored as 8x8"):
+        tiny.plan(tmp_path, masking=LabelMap(file=file))
 
 
 def test_a_learned_strategy_of_larger_units_is_told_means_over_its_units():

@@ -11,11 +11,11 @@ import torch
 from scipy.ndimage import distance_transform_edt, label
 from test_masking import mask_of, neighbour_correlation
 
-from maebench import Block, Grid, Random
+from maebench import Block, ConfigError, Grid, Random, RunConfig, load_model
 from maebench.data.normalise import Normalise
 from maebench.masking import Attention, Hard, Parts, Units
 from maebench.masks import Sample, autocorrelation, describe, sample
-from maebench.pretrain import build, inputs_of, prepare, pretrain
+from maebench.pretrain import build, inputs_of, mean_over_stages, prepare, pretrain
 
 
 def of(*maps):
@@ -108,7 +108,49 @@ def test_a_run_records_the_statistics_of_its_masks(tmp_path):
     again = describe(sample(plan.config, model, plan.images, normalise, "cpu"))
     assert {k: v for k, v in kept.items() if k != "ms_per_256"} == {
         k: v for k, v in again.items() if k != "ms_per_256"
-    }
+    } | {"progress": 1.0, "ratio": 0.5}
+
+
+@pytest.mark.parametrize("masking", [Hard(of="encoder"), Random()])
+def test_a_sample_asks_for_no_more_at_a_time_than_a_batch(trained, masking, monkeypatch):
+    from maebench import masks as module
+
+    sizes = []
+    original = module.make_mask
+
+    def noting(config, model, crop, *rest):
+        sizes.append(len(crop.ids))
+        return original(config, model, crop, *rest)
+
+    monkeypatch.setattr(module, "make_mask", noting)
+    plan, model, normalise = trained
+    config = plan.config.model_copy(update={"masking": masking, "batch": 7})
+    found = sample(config, model, plan.images, normalise, "cpu", index=torch.arange(16))
+    assert sizes == 5 * [7, 7, 2]
+    whole = config.model_copy(update={"batch": 16})
+    again = sample(whole, model, plan.images, normalise, "cpu", index=torch.arange(16))
+    assert torch.equal(found.images, again.images)
+    if not masking.needs:
+        assert torch.equal(found.hidden, again.hidden)
+
+
+def test_a_run_whose_statistics_failed_keeps_its_weights_and_makes_them_later(
+    tmp_path, monkeypatch
+):
+    from maebench import pretrain as module
+
+    def broken(*_, **__):
+        raise MemoryError
+
+    plan = prepare(tiny.config(), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "sample", broken)
+        with pytest.raises(MemoryError):
+            list(pretrain(plan))
+    assert not plan.finished
+    assert load_model(plan.run.name, tmp_path).weights
+    assert list(pretrain(plan)) == []
+    assert plan.finished and plan.masks.exists()
 
 
 def test_a_run_that_hides_nothing_has_no_masks_to_record(tmp_path):
@@ -141,6 +183,24 @@ def test_a_schedule_goes_through_its_stages_with_exact_counts(tmp_path, monkeypa
     assert plan.run.facts["num_hidden"] == [4, 8, 12]
     assert plan.run.facts["realised_ratio"] == 0.5
     assert "-random-0.25to0.75-" in plan.run.name
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 8, 100])
+def test_the_realised_ratio_of_a_schedule_is_the_mean_over_the_steps(steps):
+    config = tiny.config(ratio=0.25, schedule={"ratio": 0.75, "stages": 3}, budget="steps=6")
+    by_stage = {0.25: 4, 0.5: 8, 0.75: 12}
+    done = [by_stage[config.ratio_at(n / steps)] for n in range(steps)]
+    assert mean_over_stages([4, 8, 12], steps) == pytest.approx(sum(done) / steps)
+
+
+def test_the_ends_of_a_schedule_are_the_ratios_that_were_given():
+    config = RunConfig(ratio=1 / 3, schedule={"ratio": 2 / 3})
+    assert config.ratios == (1 / 3, 0.444444, 0.555556, 2 / 3)
+
+
+def test_stages_that_lead_nowhere_are_refused():
+    with pytest.raises(ConfigError, match=r"schedule\.stages needs schedule\.ratio"):
+        RunConfig(schedule={"stages": 8})
 
 
 def test_every_stage_of_a_schedule_has_to_fit_before_the_first_step(tmp_path):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from maebench.plugins import Names
 
 FLAGS = ("dataset", "data_dir", "download", "image_size", "encoder", "seed", "device", "limit")
+# the settings of a run that its masks depend on, beside masking and ratio
+READ = (*FLAGS, "on_bad_image", "objective", "augment", "batch", "machine")
 RATIOS = "0.5,0.75,0.9"
 LEGEND = """\
 least, most often: how often the position is hidden that is hidden least, and most, often.
@@ -73,14 +75,16 @@ def masks_command(**settings: Any) -> None:
 
     results = runs.results_folder(settings["results"])
     config, module = base(given, settings, names, results)
+    out = settings["out"]
+    folder = files.make_folder(Path(out), "--out") if out else files.make_folder(results / "masks")
     bench = masks.Bench(config, module)
+    masks.check_image(bench, image)
     chosen = bench.maskings(wanted)
     table = masks.mask_statistics(chosen, ratios, bench=bench, progress=progress, shown=shown)
     spec = [table["masking"].tolist(), ratios, image, progress, config.dump(), settings["model"]]
-    folder = Path(settings["out"]) if settings["out"] else results / "masks"
     name = files.safe_name(f"{config.dataset.name}-{config.encoder.name}-{short_hash(spec)}")
-    masks.gallery(bench, chosen, ratios, folder / f"{name}.png", image, progress)
     files.write_text(folder / f"{name}.csv", table.to_csv(index=False))
+    masks.gallery(bench, chosen, ratios, folder / f"{name}.png", image, progress)
     terminal.print_table(readable(table))
     click.echo(LEGEND)
     for row in table[table["reason"] != ""].to_dict("records"):
@@ -99,7 +103,13 @@ def read_given(settings: dict[str, Any], names: Names) -> tuple[dict[str, Any], 
     own = options.pop("masking", {})
     if not isinstance(own, dict):
         raise ConfigError("-o masking=...: strategies are chosen by --masking")
-    return merge(options, {k: settings[k] for k in FLAGS if settings[k]}), own
+    if "ratio" in options:
+        raise ConfigError("-o ratio=...: ratios are chosen by --ratio")
+    if idle := sorted(options.keys() - set(READ)):
+        raise ConfigError(
+            f"-o {idle[0]}: it changes no mask here; what does: masking, {', '.join(sorted(READ))}"
+        )
+    return merge(options, {k: settings[k] for k in FLAGS if settings[k] not in (None, False)}), own
 
 
 def read_maskings(text: str | None, own: dict[str, Any], names: Names) -> list[Masking] | None:
@@ -120,15 +130,16 @@ def read_maskings(text: str | None, own: dict[str, Any], names: Names) -> list[M
         raise ConfigError(f"--masking: names are wanted, such as random,block; given {text!r}")
     found = []
     used: set[str] = set()
+    known: set[str] = set()
     for item in chosen:
         cls = names.get("masking", item.partition(":")[0])
         mine = {k: v for k, v in own.items() if k in cls.model_fields}
         if cls.spec and ":" not in item and text is None:
             continue
+        known |= cls.model_fields.keys()
         used |= mine.keys()
         found.append(parse(Masking, {"name": item, **mine}, names.context(), "masking"))
     if missing := sorted(own.keys() - used):
-        known = {k for item in chosen for k in table[item.partition(":")[0]].model_fields}
         raise ConfigError(unknown("option", missing[0], known, "the chosen maskings"))
     return found
 
@@ -168,8 +179,11 @@ def base(
     if settings["model"] is None:
         return RunConfig(names, **given), None
     if given.keys() - {"device"}:
-        flags = ", ".join(f"--{k.replace('_', '-')}" for k in sorted(given.keys() - {"device"}))
-        raise ConfigError(f"--model brings its own settings: leave out {flags}")
+        said = (
+            f"--{k.replace('_', '-')}" if settings.get(k) else f"-o {k}"
+            for k in sorted(given.keys() - {"device"})
+        )
+        raise ConfigError(f"--model brings its own settings: leave out {', '.join(said)}")
     from maebench.models import load_model
 
     device = given.get("device", "auto")

@@ -45,6 +45,7 @@ def table_command(
         mixed,
         parquet,
         render,
+        several_settings,
     )
 
     names = installed()
@@ -56,13 +57,16 @@ def table_command(
     rows = records.load_records(folder)
     if rows.empty:
         raise ConfigError(f"no results in {folder}: start with `maebench run`, or name --results")
+    notes = mixed(rows)
     if tidy:
         table = rows
     elif by:
-        table = by_settings(rows, [key.strip() for key in by.split(",")], metric)
+        keys = [key.strip() for key in by.split(",")]
+        table = by_settings(rows, keys, metric)
+        notes += [*left_out(rows, metric), *several_settings(rows, keys)]
     else:
         table = by_model(rows, metric)
-    for note in [*mixed(rows), *(left_out(rows, metric) if by and not tidy else [])]:
+    for note in notes:
         click.echo(f"note: {note}", err=True)
     if form == "parquet" and out is not None:
         files.write(Path(out), lambda beside: parquet(table, beside))

@@ -54,6 +54,7 @@ class Crops:
         epoch: the epoch each was drawn in, int64 (B,).
         boxes: float32 (B, 4), top, left, height and width in original pixels.
         flips: bool (B,).
+        sizes: rows and columns of the images that the boxes lie in, int64 (B, 2).
     """
 
     images: Tensor
@@ -62,6 +63,7 @@ class Crops:
     epoch: Tensor
     boxes: Tensor
     flips: Tensor
+    sizes: Tensor
 
     @staticmethod
     def stack(parts: list[Crops]) -> Crops:

@@ -75,11 +75,12 @@ class InMemory:
         size = torch.tensor(self.about.size, device=device)
         for index, epoch in plan:
             ids, epoch = self.about.ids[index].to(device), epoch.to(device)
-            boxes, flips = crop_parameters(augment, seed, ids, epoch, size.expand(len(ids), 2))
+            sizes = size.expand(len(ids), 2)
+            boxes, flips = crop_parameters(augment, seed, ids, epoch, sizes)
             images = cut(
                 store[index.to(device)].float(), boxes, flips, self.about.size, augment.shift
             )
-            yield Crops(images, index, ids, epoch, boxes, flips)
+            yield Crops(images, index, ids, epoch, boxes, flips, sizes)
 
     def subset(self, index: Tensor) -> InMemory:
         """The images at these positions."""

@@ -126,7 +126,7 @@ class _Cropped:
         boxes, flips = crop_parameters(self.augment, self.seed, ids, epochs, size)
         top, left, height, width = boxes[0].int().tolist()
         pixels = crop(image, (top, left, height, width), bool(flips), self.about.size)
-        return Crops(pixels, index, ids, epochs, boxes, flips)
+        return Crops(pixels, index, ids, epochs, boxes, flips, size)
 
 
 def _by_workers(items: Any, batches: Iterable[list[Any]], workers: int) -> Iterator[Any]:

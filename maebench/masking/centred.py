@@ -27,14 +27,15 @@ class Centred(Masking):
 
     def scores(self, view: View) -> Tensor:
         """Minus the distance to the centre, ties broken at random, float32 (B, L)."""
-        distance_BL = self.distance(view)
-        return view.draws.uniform(view.length) - distance_BL
+        return -self.distance(view) + self.tie(view)
+
+    def tie(self, view: View) -> Tensor:
+        """What orders equal distances at random, and only those, float32 (B, L)."""
+        # unmoved distances are whole numbers; moved ones are hardly ever equal
+        return view.draws.uniform(view.length) * (1e-3 if self.jitter else 1.0)
 
     def distance(self, view: View) -> Tensor:
-        """The distance to the moved centre, float32 (B, L), in whole numbers where it is unmoved.
-
-        So a tie-break below 1 orders equal distances only.
-        """
+        """The distance to the moved centre, float32 (B, L), whole numbers where it is unmoved."""
         import torch
 
         h, w = view.grid
@@ -59,5 +60,4 @@ class Border(Centred):
 
     def scores(self, view: View) -> Tensor:
         """The distance to the centre, ties broken at random, float32 (B, L)."""
-        distance_BL = self.distance(view)
-        return view.draws.uniform(view.length) + distance_BL
+        return self.distance(view) + self.tie(view)

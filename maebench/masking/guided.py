@@ -75,7 +75,8 @@ class Attention(Guided):
             return attention_BL
         top = ranks(attention_BL, view) < max(1, round(self.reveal * view.length))
         # drawn without replacement in proportion to attention: Gumbel's maxima, arXiv 1903.06059
-        gumbel_BL = -(-(view.draws.uniform(view.length) + 2.0**-25).log()).log()
+        # at least 2^-25, below which nothing but 0 is drawn; 1 is never drawn, and must not be made
+        gumbel_BL = -(-view.draws.uniform(view.length).clamp(min=2.0**-25).log()).log()
         drawn_BL = attention_BL.clamp(min=1e-12).log() + gumbel_BL
         lowest = drawn_BL.amin(1, keepdim=True) - 1
         hint = ranks(drawn_BL.where(top, lowest), view) < max(

@@ -17,12 +17,14 @@ class InverseBlock(Masking):
     """Sees one rectangle and hides the rest, as CAPI does.
 
     The rectangle is moved over the edges, where it goes on at the other side, so that each
-    position is seen equally often. Where its area is more than what is to be seen, its last row
-    is cut. Source: Darcet et al. 2025, "Cluster and Predict Latent Patches",
+    position is seen equally often. Where its area is more than what is to be seen, its last row or
+    its last column is cut, as drawn per image (the original cuts rows, so its rectangles lie flat
+    where few patches are seen). Source: Darcet et al. 2025, "Cluster and Predict Latent Patches",
     arXiv 2502.08769.
     """
 
     name: ClassVar[str] = "inverse-block"
+    version: ClassVar[int] = 2
     aspect: float = Field(
         0.5,
         gt=0,
@@ -36,7 +38,7 @@ class InverseBlock(Masking):
 
         H, W = view.grid
         seen = view.length - view.num_hidden
-        shape_B, y_B, x_B = view.draws.uniform(3).unbind(1)
+        shape_B, y_B, x_B, cut_B = view.draws.uniform(4).unbind(1)
         # what is seen has to fit: its height over width lies between seen / W^2 and H^2 / seen
         low = min(max(math.log(self.aspect), math.log(seen / W**2)), math.log(H**2 / seen))
         high = max(min(-math.log(self.aspect), math.log(H**2 / seen)), low)
@@ -48,7 +50,9 @@ class InverseBlock(Masking):
         row_BH1 = _from(torch.arange(H, device=view.device), (y_B * H).floor(), H)[:, :, None]
         column_B1W = _from(torch.arange(W, device=view.device), (x_B * W).floor(), W)[:, None]
         inside = (row_BH1 < h_B[:, None, None]) & (column_B1W < w_B[:, None, None])
-        number_BL = (row_BH1 * w_B[:, None, None] + column_B1W).flatten(1)
+        by_rows_BL = (row_BH1 * w_B[:, None, None] + column_B1W).flatten(1)
+        by_columns_BL = (column_B1W * h_B[:, None, None] + row_BH1).flatten(1)
+        number_BL = torch.where(cut_B[:, None] < 0.5, by_rows_BL, by_columns_BL)
         outside_BL = view.length + view.draws.uniform(view.length)
         return torch.where(inside.flatten(1), number_BL, outside_BL)
 

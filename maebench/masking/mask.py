@@ -37,6 +37,7 @@ class View:
         images: what the encoder will get, float (B, C, H, W), normalised; None in tests.
         boxes: the crop of each image, float (B, 4): top, left, height, width in original pixels.
         flips: which images are mirrored, bool (B,).
+        sizes: rows and columns of what the boxes are cut out of, int64 (B, 2).
     """
 
     grid: tuple[int, int]
@@ -47,6 +48,7 @@ class View:
     images: Tensor | None = None
     boxes: Tensor | None = None
     flips: Tensor | None = None
+    sizes: Tensor | None = None
     _providers: Mapping[str, Callable[[], Tensor]] = field(default_factory=dict)
 
     @property
@@ -132,6 +134,9 @@ class Masking(Component):
 
     def check(self, grid: tuple[int, int], num_hidden: int) -> None:
         """Refuses a grid or count that this strategy cannot do, with a ConfigError."""
+
+    def check_ids(self, ids: Tensor) -> None:
+        """Refuses images, by their ids, that this strategy has nothing for, with a ConfigError."""
 
     def scores(self, view: View) -> Tensor:
         """One score per patch (or unit), float32 (B, L); the highest are hidden."""

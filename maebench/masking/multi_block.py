@@ -25,6 +25,7 @@ class MultiBlock(Masking):
     """
 
     name: ClassVar[str] = "multi-block"
+    version: ClassVar[int] = 2
     targets: PositiveInt = Field(4, le=16, description="number of target rectangles")
     scale: Range = Field(
         (0.15, 0.2),
@@ -55,7 +56,8 @@ class MultiBlock(Masking):
         import torch
 
         scores_BL = view.draws.uniform(view.length)
-        context = _rectangles(view, 1, self.context, (1.0, 1.0))[:, 0]
+        own = view.grid[0] / view.grid[1]  # the context has the image's shape
+        context = _rectangles(view, 1, self.context, (own, own))[:, 0]
         level_BL = (~context).float()
         for number, target in enumerate(
             _rectangles(view, self.targets, self.scale, self.aspect).unbind(1)
@@ -72,8 +74,10 @@ def _rectangles(view: View, number: int, scale: Range, aspect: Range) -> Tensor:
     size, shape, y, x = view.draws.uniform(number, 4).unbind(2)
     area = view.length * (scale[0] + (scale[1] - scale[0]) * size)
     ratio = (math.log(aspect[0]) + math.log(aspect[1] / aspect[0]) * shape).exp()
-    h = (area * ratio).sqrt().round().clamp(1, H)
-    w = (area / ratio).sqrt().round().clamp(1, W)
+    h, w = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
+    # a rectangle that is too long for the image keeps its area as far as it can
+    h, w = torch.where(w > W, area / W, h).round(), torch.where(h > H, area / H, w).round()
+    h, w = h.clamp(1, H), w.clamp(1, W)
     inside = []
     for length, side, place in ((H, h, y), (W, w, x)):
         start = (place * (length - side + 1)).floor()[:, :, None]

@@ -22,6 +22,7 @@ LABELS = 256  # a label map's labels are 0 to 255
 # Of k-means. On 49 patches of Fashion-MNIST the tenth changes a label in 2 % of the images, on 16
 # of digits none after the fourth does.
 ROUNDS = 10
+BLOCK = 4096  # maps of a file that are looked at together
 
 
 class ByPart(Masking):
@@ -104,6 +105,22 @@ class LabelMap(ByPart):
         """Refuses a file that is missing or of another kind."""
         self._maps()
 
+    def check_ids(self, ids: Tensor) -> None:
+        """Refuses images without a map, and a file with other labels."""
+        maps = self._maps()
+        if int(ids.max()) >= len(maps):
+            raise ConfigError(
+                f"masking.file: {self.file} has {len(maps)} maps, there is none for image "
+                f"{int(ids.max())}"
+            )
+        for part in range(0, len(maps), BLOCK):
+            block = maps[part : part + BLOCK]
+            if block.min() < 0 or block.max() >= LABELS:
+                raise ConfigError(
+                    f"masking.file: {self.file} has labels from {block.min()} to {block.max()}, "
+                    f"0 to {LABELS - 1} are allowed"
+                )
+
     def identity(self) -> dict[str, Any]:
         """The options, with the file's content for its name."""
         content = hashlib.blake2b(digest_size=10)
@@ -118,23 +135,18 @@ class LabelMap(ByPart):
         import torch
 
         maps, (h, w) = self._maps(), view.grid
-        ids = view.ids.cpu()
-        if int(ids.max()) >= len(maps):
+        H, W = maps.shape[1:]
+        whole = torch.tensor([H, W], device=view.device).expand(view.batch, 2)
+        sizes_B2 = whole if view.sizes is None else view.sizes
+        if bool((sizes_B2 != whole).any()):
+            rows, columns = sizes_B2[(sizes_B2 != whole).any(1)][0].tolist()
             raise ConfigError(
-                f"masking.file: {self.file} has {len(maps)} maps, there is none for image "
-                f"{int(ids.max())}"
+                f"masking.file: {self.file} has maps of {H}x{W}, an image is stored as "
+                f"{rows}x{columns}: a map has one label per pixel of its image"
             )
-        maps_BHW = torch.from_numpy(maps[ids.numpy()].astype("int64")).to(view.device)
-        H, W = maps_BHW.shape[1:]
-        if int(maps_BHW.min()) < 0 or int(maps_BHW.max()) >= LABELS:
-            raise ConfigError(f"masking.file: {self.file} has labels beside 0 to {LABELS - 1}")
-        whole = torch.tensor([0.0, 0.0, H, W], device=view.device).expand(view.batch, 4)
-        top, left, height, width = (whole if view.boxes is None else view.boxes).unbind(1)
-        if bool((height > H).any()) or bool((width > W).any()):
-            raise ConfigError(
-                f"masking.file: {self.file} has maps of {H}x{W}, smaller than crops of the images: "
-                "a map has one label per pixel of its image as it is stored"
-            )
+        maps_BHW = torch.from_numpy(maps[view.ids.cpu().numpy()].astype("int64")).to(view.device)
+        boxes_B4 = torch.cat([0 * whole, whole], 1) if view.boxes is None else view.boxes
+        top, left, height, width = boxes_B4.unbind(1)
         y = (torch.arange(h, device=view.device) + 0.5) / h
         x = (torch.arange(w, device=view.device) + 0.5) / w
         x_Bw = x.expand(view.batch, w)
@@ -155,9 +167,10 @@ class LabelMap(ByPart):
 
         try:
             maps = np.load(self.file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise ConfigError(f"masking.file: {self.file} cannot be read: {error}") from error
-        if not (isinstance(maps, np.ndarray) and maps.ndim == 3 and maps.dtype.kind in "iu"):
+        good = isinstance(maps, np.ndarray) and maps.ndim == 3 and maps.dtype.kind in "iu"
+        if not good or not maps.size:
             raise ConfigError(f"masking.file: {self.file} is no integer .npy of (N, H, W)")
         return maps
 

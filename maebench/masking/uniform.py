@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 class Uniform(Masking):
     """Sees one random patch of each k x k cell, as UM-MAE does; other ratios see more, or fewer.
 
-    With k = 2 and ratio .75 each cell sees exactly one; the places are dealt out, so that each of
-    the four is taken by a quarter of the cells. At other ratios cells differ by one patch at most.
+    With k = 2 and ratio .75 each cell sees exactly one; the places are dealt out in an order that
+    is drawn per image, so that each of the four is taken by a quarter of the cells. At other ratios
+    cells differ by one patch at most.
     The original's second masking, of seen patches by tokens, is left out.
     Source: Li et al. 2022, arXiv 2205.10063.
     """
 
     name: ClassVar[str] = "uniform"
+    version: ClassVar[int] = 2
     k: int = Field(2, ge=2, le=8, description="side of a cell in patches")
 
     def scores(self, view: View) -> Tensor:
@@ -31,7 +33,9 @@ class Uniform(Masking):
         (h, w), k = view.grid, self.k
         rows, columns = -(-h // k), -(-w // k)  # a cell at the edge may be cut
         place_BCP = view.draws.uniform(rows * columns, k * k)
-        dealt_BC = view.draws.uniform(rows * columns).argsort(1) % (k * k)
+        # in an order of its own per image: what does not divide evenly has to go anywhere
+        order_BP = view.draws.uniform(k * k).argsort(1)
+        dealt_BC = order_BP.gather(1, view.draws.uniform(rows * columns).argsort(1) % (k * k))
         first = torch.arange(k * k, device=view.device) == dealt_BC[:, :, None]
         y, x = torch.arange(h, device=view.device), torch.arange(w, device=view.device)
         there = torch.zeros(rows, columns, k, k, dtype=torch.bool, device=view.device)

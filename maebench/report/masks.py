@@ -19,7 +19,7 @@ from maebench.data.normalise import Normalise
 from maebench.errors import ConfigError
 from maebench.hardware import find_device, find_precision
 from maebench.masking.mask import Masking
-from maebench.masks import Sample, describe, sample
+from maebench.masks import STATISTICS, Sample, describe, sample
 from maebench.plugins import installed
 from maebench.pretrain import build, check_needs, inputs_for
 
@@ -56,9 +56,13 @@ def mask_statistics(
     Returns:
         Columns masking, ratio, those of `describe`, and reason: why a strategy refuses a ratio or
         grid, in which case the others are empty.
+
+    Raises:
+        ConfigError: an argument is of another kind, an unknown strategy, or progress out of range.
     """
     import pandas as pd
 
+    ratios = check_arguments(maskings, ratios, progress)
     bench = bench or Bench(config or RunConfig(), model)
     work = [(m, r) for m in bench.maskings(maskings) for r in ratios]
     rows = []
@@ -69,7 +73,24 @@ def mask_statistics(
         except ConfigError as error:
             row["reason"] = str(error)
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["masking", "ratio", *STATISTICS, "reason"])
+
+
+def check_arguments(
+    maskings: Iterable[Masking | str] | None, ratios: Sequence[float], progress: float
+) -> list[float]:
+    """The ratios, where all arguments are of the right kind.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    if isinstance(maskings, str | Masking):
+        raise ConfigError(f"maskings: a list is wanted, such as [{maskings!r}]")
+    if not isinstance(ratios, Iterable) or not all(isinstance(r, int | float) for r in ratios):
+        raise ConfigError(f"ratios: a list of numbers is wanted, given {ratios!r}")
+    if not 0 <= progress <= 1:  # NaN too
+        raise ConfigError(f"progress: a number from 0 to 1 is wanted, given {progress!r}")
+    return list(ratios)
 
 
 class Bench:
@@ -94,7 +115,7 @@ class Bench:
         found = []
         for one in list(table) if chosen is None else chosen:
             alone = isinstance(one, str) and one in table and table[one].spec is not None
-            read = isinstance(one, str) and not alone
+            read = not isinstance(one, Masking) and not alone
             found.append(parse(Masking, one, names.context(), "masking") if read else one)
         return found
 
@@ -111,6 +132,7 @@ class Bench:
         changes = {"masking": chosen, "ratio": ratio, "schedule": Schedule()}
         config = self.config.model_copy(update={**changes, **options.pop("changes", {})})
         check_needs(config, self.model)
+        chosen.check_ids(self.images.about.ids)
         return sample(
             config,
             self.model,
@@ -144,8 +166,7 @@ def gallery(
     """
     from matplotlib.figure import Figure
 
-    if not 0 <= image < len(bench.images):
-        raise ConfigError(f"--image {image}: train has images 0 to {len(bench.images) - 1}")
+    check_image(bench, image)
     columns = min(PER_BAND, len(maskings))
     bands = -(-len(maskings) // columns)
     size = (SIDE * (columns + 0.2), SIDE * 1.12 * bands * len(ratios))
@@ -167,6 +188,16 @@ def gallery(
             middle = [(side - 1) / 2 for side in picture.shape[:2]]
             axis.text(middle[1], middle[0], text, fontsize=5, ha="center", va="center")
     files.write(path, lambda beside: figure.savefig(beside, format="png", dpi=150))
+
+
+def check_image(bench: Bench, image: int) -> None:
+    """Refuses the number of an image that is not there.
+
+    Raises:
+        ConfigError: says which are.
+    """
+    if not 0 <= image < len(bench.images):
+        raise ConfigError(f"--image {image}: train has images 0 to {len(bench.images) - 1}")
 
 
 def _masked(

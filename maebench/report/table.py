@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LABELS = {"run": "pretrained", "untrained": "untrained", "pixels": "raw pixels"}
 # what `number` and `_spread` write: -0.101 [-0.106, -0.096] or 81.9 ±0.8 seeds (n=3) ±1.7 images
 NUMBER = re.compile(
-    r"-?[\d.]+( \[-?[\d.]+, -?[\d.]+\]|( ±[\d.]+ seeds)? \(n=\d+\)( ±[\d.]+ images)?)?"
+    r"-?[\d.]+( \[-?[\d.]+, -?[\d.]+\]|( ±[\d.]+ (seeds|runs))? \(n=\d+\)( ±[\d.]+ images)?)?"
 )
 FORMATS = ("markdown", "csv", "latex", "parquet", "html")
 
@@ -82,7 +82,8 @@ def by_settings(rows: pd.DataFrame, keys: Sequence[str], metric: str | None = No
     """One row per setting: mean over runs, its spread over seeds, and over test images.
 
     A cell reads `81.9 ±0.8 seeds (n=3) ±1.7 images`: the standard deviation over runs and the mean
-    half width of their 95 % intervals. Models of other kinds than runs have no settings to group.
+    half width of their 95 % intervals. Where runs differ in more than their seed it says runs, and
+    `several_settings` says in what. Models of other kinds than runs have no settings to group.
     Data sets are never mixed: their name is always a key. `left_out` counts what is not in it.
 
     Raises:
@@ -108,6 +109,20 @@ def by_settings(rows: pd.DataFrame, keys: Sequence[str], metric: str | None = No
     return pd.DataFrame(table).fillna("")
 
 
+def several_settings(rows: pd.DataFrame, keys: Sequence[str]) -> list[str]:
+    """A note for each group of `by_settings` whose runs differ in more than their seed."""
+    keys = [*keys, *({"dataset"} - set(keys))]
+    notes = []
+    for values, group in rows[rows["model_kind"] == "run"].groupby(keys, dropna=False):
+        if group["settings"].nunique() > 1:
+            told = set(records.FROM_CONFIG) - {"run_seed", "settings", "realised_ratio"}
+            what = sorted(c for c in told if group[c].nunique(dropna=False) > 1)
+            what = what or ["settings that are no column: see their config.json"]
+            name = ", ".join(str(value) for value in values)
+            notes.append(f"{name}: its runs differ in {', '.join(what)}")
+    return notes
+
+
 def left_out(rows: pd.DataFrame, metric: str | None = None) -> list[str]:
     """A note for each evaluation whose rows without a value `by_settings` cannot average."""
     shown = headlines(rows, metric)
@@ -122,7 +137,8 @@ def _spread(cell: pd.DataFrame) -> str:
     scale, digits = (100, 1) if cell["unit"].iloc[0] == "%" else (1, 3)
     text = f"{cell['value'].mean() * scale:.{digits}f}"
     if len(cell) > 1:
-        text += f" ±{cell['value'].std() * scale:.{digits}f} seeds"
+        what = "seeds" if cell["settings"].nunique() <= 1 else "runs"
+        text += f" ±{cell['value'].std() * scale:.{digits}f} {what}"
     text += f" (n={len(cell)})"
     half = (cell["high"] - cell["low"]).mean() / 2
     return text if pd.isna(half) else f"{text} ±{half * scale:.{digits}f} images"

@@ -42,9 +42,11 @@ def print_run(rows: pd.DataFrame, models: list[str], plan: Plan) -> None:
     """Prints what `maebench run` ends with: table, differences, how to read it, what is next."""
     config, say = plan.config, console().print
     main = headlines(rows)
+    moved = config.schedule.ratio is not None
+    ratio = config.ratio_text if moved else f"{plan.run.facts['realised_ratio']:.4g}"
     say(
         f"{config.dataset.changed()}, {config.encoder.changed()}, {config.objective.changed()}, "
-        f"{config.masking.changed()} {plan.run.facts['realised_ratio']:.4g}, seed {config.seed}",
+        f"{config.masking.changed()} {ratio}, seed {config.seed}",
         style="bold",
     )
     lines = [

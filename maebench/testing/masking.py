@@ -130,8 +130,11 @@ class MaskingContract(Contract):
             raise NotChecked("the class declares covers = False")
         # not the smallest: two patches, or two units, show nothing
         for grid in [g for g in _grids(made) if g[0] * g[1] < 100 and _length(made, g) > 3]:
-            for ratio in (0.25, 0.5, 0.75):
-                rate = _mask(made, grid, ratio, MANY).hidden.double().mean(0)
+            for ratio in (0.1, 0.25, 0.5, 0.75, 0.9):
+                try:
+                    rate = _mask(made, grid, ratio, MANY).hidden.double().mean(0)
+                except ConfigError:
+                    continue  # so few patches that this ratio hides none or all
                 for share, word in ((1.0, "hidden"), (0.0, "seen")):
                     always = (rate == share).nonzero()[:, 0].tolist()
                     places = ", ".join(str(divmod(p, grid[1])) for p in always[:3])
