@@ -276,7 +276,8 @@ def command(times):
 def test_broken_commands_of_other_packages_do_not_take_help_away(third_party):
     before = set(sys.modules)
     shown = call("--help")
-    assert shown.code == 0 and set(sys.modules) - before == set(), "help imports no command"
+    loaded = {n for n in set(sys.modules) - before if n.startswith(("command_", "maebench"))}
+    assert shown.code == 0 and loaded == set(), "help imports no command"
     rows = re.findall(r"^  ([a-z]+)  +(.*)", shown.out.split("Commands:")[1], re.MULTILINE)
     theirs = [("broken", "(from broken)"), ("greet", "(from good)"), ("leave", "(from leaving)")]
     assert rows[: len(cli.COMMANDS)] == [(n, text) for n, (_, text) in cli.COMMANDS.items()]
