@@ -56,6 +56,13 @@ class LeaksDetached(VisionTransformer):
         return dataclasses.replace(tokens, prefix=tokens.prefix + 0.1 * mean)
 
 
+class LeaksDetachedInTraining(VisionTransformer):
+    def forward(self, images, mask=None, layers=()):
+        tokens = super().forward(images, mask, layers)
+        mean = images.mean((1, 2, 3)).detach()[:, None, None] * self.training
+        return dataclasses.replace(tokens, prefix=tokens.prefix + 0.1 * mean)
+
+
 class LeaksGradient(VisionTransformer):
     def forward(self, images, mask=None, layers=()):
         tokens = super().forward(images, mask, layers)
@@ -156,6 +163,21 @@ class LayerIdsLackATensor(VisionTransformer):
 class LayerIdsTooHigh(VisionTransformer):
     def layer_ids(self):
         return {n: k + (n == "norm.bias") for n, k in super().layer_ids().items()}
+
+
+class LayerIdsAllZero(VisionTransformer):
+    def layer_ids(self):
+        return dict.fromkeys(super().layer_ids(), 0)
+
+
+class NormInTheFirstLayer(VisionTransformer):
+    def layer_ids(self):
+        return {n: 0 if n.startswith("norm.") else k for n, k in super().layer_ids().items()}
+
+
+class BlocksPartlyInTheFirstLayer(VisionTransformer):
+    def layer_ids(self):
+        return {n: 0 if "attn" in n else k for n, k in super().layer_ids().items()}
 
 
 class DecayMisspelt(VisionTransformer):
@@ -331,7 +353,18 @@ class NoSmallOne(ViTNano):
 PLANTED: list[tuple[Any, str, str, set[str]]] = [
     (LeaksDetached, "hidden pixels do not change what it returns", "prefix changes by", set()),
     (LeaksGradient, "no gradient reaches hidden pixels", "the gradient of patches", set()),
-    (NormalisesHiddenPixels, "no gradient reaches hidden pixels", "in training mode", set()),
+    (
+        LeaksDetachedInTraining,
+        "hidden pixels do not change what it returns",
+        "in training mode: with other pixels in hidden patches prefix changes",
+        set(),
+    ),
+    (
+        NormalisesHiddenPixels,
+        "no gradient reaches hidden pixels",
+        "in training mode",
+        {"hidden pixels do not change what it returns"},
+    ),
     (
         MixesImages,
         "an image does not depend on its companions",
@@ -360,6 +393,24 @@ PLANTED: list[tuple[Any, str, str, set[str]]] = [
     (ForgetsAParameter, "every parameter is trained", "forgotten: no gradient", set()),
     (LayerIdsLackATensor, "layer ids name every parameter", "lacks cls_token", set()),
     (LayerIdsTooHigh, "layer ids name every parameter", "'norm.bias' the layer 4", set()),
+    (
+        LayerIdsAllZero,
+        "layers depend on no later parameters",
+        "no parameter the layer 1, that of block 1",
+        set(),
+    ),
+    (
+        NormInTheFirstLayer,
+        "layers depend on no later parameters",
+        "puts into layer 0 and not 3",
+        set(),
+    ),
+    (
+        BlocksPartlyInTheFirstLayer,
+        "layers depend on no later parameters",
+        "layers[2] is the first to depend on blocks.1.attn.proj.bias",
+        set(),
+    ),
     (DecayMisspelt, "no weight decay names parameters", "names pos_embedding", set()),
     (SeedsItself, "weights depend on the seed alone", "two seeds give the same weights", set()),
     (NeverTheSame, "weights depend on the seed alone", "one seed differ in cls_token", set()),

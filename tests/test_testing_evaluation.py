@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import Field
+from sklearn.metrics import silhouette_samples
 
 from maebench import Evaluation, Metric, NotApplicable, Request, Result
 from maebench.testing import examine
@@ -167,7 +168,51 @@ class TopTwo(Nearest):
         yield Result("top1", (two == right[:, None]).any(1).double())
 
 
-HEALTHY = [Nearest, Nearest(powers=(1.0,)), Head, Loss, TopTwo]
+class Brier(Loss):
+    """A graded number in a range whose ends are not reached on the plainest images."""
+
+    metrics: ClassVar[dict[str, Metric]] = {
+        "loss": Metric("Brier score", "", False, 0, 2, main=True)
+    }
+
+    def run(self, model):
+        labels, right = model.labels("train"), model.labels("test")
+        train, test = model.features("train"), model.features("test")
+        share = (
+            -self.distances(train, labels, test, self.powers[0]) / train.shape[1] ** 0.5
+        ).softmax(1)
+        wanted = torch.nn.functional.one_hot(right, share.shape[1])
+        yield Result("loss", (share - wanted).square().sum(1).double())
+
+
+class Errors(Nearest):
+    """The share of wrong images, of which less is better, with what guessing has."""
+
+    metrics: ClassVar[dict[str, Metric]] = {
+        "top1": Metric("share of images", "%", False, 0, 1, True, True, guess=0.75),
+        "validation_top1": Nearest.metrics["validation_top1"],
+    }
+
+    def value(self, given, right):
+        return (given != right).double()
+
+
+class Apart(Evaluation):
+    """How far apart the classes of test are: it trains nothing and compares test images."""
+
+    name: ClassVar[str] = "apart"
+    splits: ClassVar[tuple[str, ...]] = ("test",)
+    metrics: ClassVar[dict[str, Metric]] = {
+        "silhouette": Metric("silhouette of the classes", "", True, -1, 1, main=True)
+    }
+
+    def run(self, model):
+        features, labels = model.features("test"), model.labels("test")
+        found = silhouette_samples(features.numpy(), labels.numpy())
+        yield Result("silhouette", torch.from_numpy(found).double())
+
+
+HEALTHY = [Nearest, Nearest(powers=(1.0,)), Head, Loss, TopTwo, Brier, Errors, Apart]
 
 
 # ---- the same with a bug
@@ -468,6 +513,38 @@ class NoGuess(TopTwo):
     metrics: ClassVar[dict[str, Metric]] = Nearest.metrics
 
 
+class Standardised(Nearest):
+    """Standardises each split by itself."""
+
+    def features(self, model, split):
+        found = model.features(split)
+        return (found - found.mean(0)) / found.std(0).clamp(min=1e-6)
+
+
+class Projected(Nearest):
+    """Projects on the test classes' directions, in which a swap of two classes changes nothing."""
+
+    def features(self, model, split):
+        test, labels = model.features("test"), model.labels("test")
+        means = torch.stack([test[labels == c].mean(0) for c in labels.unique()])
+        return model.features(split) @ (means - means.mean(0)).T
+
+
+class PlainOnTest(Nearest):
+    """Gives the mean alone, of class means made of test images."""
+
+    metrics: ClassVar[dict[str, Metric]] = {
+        "top1": Metric("share of images", "%", True, 0, 1, False, True, guess=0.25),
+        "validation_top1": Nearest.metrics["validation_top1"],
+    }
+
+    def run(self, model):
+        test, labels = model.features("test"), model.labels("test")
+        given = self.given(test, labels, test, self.powers[0])
+        yield Result("validation_top1", float(model.labels("train").double().mean()) * 0)
+        yield Result("top1", float((given == labels).double().mean()))
+
+
 class Unread(Nearest):
     """Has an option that nothing reads."""
 
@@ -495,6 +572,7 @@ FILES = "its files lie among the artifacts"
 BEST = "features that show the class score best"
 GUESSING = "features of noise score as guessing"
 APART = "test labels do not reach the predictions"
+ALONE = "an image is judged without the other test images"
 OPTIONS = "every option changes a number"
 BUGS = {
     "an undeclared metric": (Undeclared, AS_DECLARED, "does not declare 'top5'"),
@@ -547,8 +625,11 @@ BUGS = {
     "training on test": (TrainsOnTest, GUESSING, "test labels reach training"),
     "training on a little of test": (ALittleOfTest, APART, "test labels reach training"),
     "a choice on test": (BestOnTest, APART, "move a choice"),
-    "a choice on test that is not told": (BestOnTestUntold, APART, "beyond right becoming wrong"),
+    "a choice on test that is not told": (BestOnTestUntold, APART, "the labels of"),
     "other images' labels in a loss": (PriorOfTest, APART, "the labels of other images change"),
+    "each split standardised by itself": (Standardised, ALONE, "fit scalers, projections"),
+    "directions of the test classes": (Projected, APART, "the labels of other images change"),
+    "training on test told as one number": (PlainOnTest, GUESSING, "do test labels reach"),
     "a guess that is not declared": (NoGuess, GUESSING, "Metric(guess=...)"),
     "an option that is never read": (Unread, OPTIONS, "'rate' changes no number: 0.5"),
     "an option that is only told": (Echoed, OPTIONS, "'rate' changes no number"),

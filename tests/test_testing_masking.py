@@ -12,6 +12,7 @@ from pydantic import Field
 
 from maebench import ConfigError, Masking, View
 from maebench.masking import BUILT_IN, Hard, LabelMap, Random
+from maebench.rng import Draws
 from maebench.testing import examine
 from maebench.testing.contract import Broken, NotChecked
 from maebench.testing.masking import MaskingContract
@@ -255,6 +256,39 @@ class SameEachEpoch(Bug):
         return light.flatten(1)
 
 
+class ByParity(Bug):
+    """Hides the even columns of images with an even number, the odd ones of the others."""
+
+    def scores(self, view):
+        column = torch.arange(view.length, device=view.device) % view.grid[1]
+        side = (column + view.ids[:, None]) % 2
+        return side + 1e-3 * view.draws.uniform(view.length)
+
+
+class NumberDecides(Bug):
+    """Draws an order from the image's number; what changes with the epoch orders nothing."""
+
+    def scores(self, view):
+        mine = Draws(0, "mine", view.ids).uniform(view.length)
+        return mine + view.draws.uniform(1)
+
+
+class OneOrder(Bug):
+    """Has one order of patches, and a number of its own for each image that orders nothing."""
+
+    def scores(self, view):
+        order = torch.linspace(0, 1, view.length, device=view.device)
+        return order + view.draws.uniform(1)
+
+
+class FaintlyOverTheBatch(Bug):
+    """Takes off a mean over the batch, in very small numbers."""
+
+    def scores(self, view):
+        drawn = view.draws.uniform(view.length)
+        return 1e-6 * (drawn - drawn.mean(0))
+
+
 class AsksUndeclared(Bug):
     """Asks for attention without a word."""
 
@@ -327,6 +361,10 @@ BUGS = {
     "the CPU only": (OnCpu, "device of the view", "device=view.device"),
     "images written to": (Spoils, "view is left as it was", "view.images is changed"),
     "no new mask each epoch": (SameEachEpoch, "another epoch", "break ties"),
+    "chance by the image's number": (ByParity, "another epoch", "decides nothing"),
+    "an order by the image's number": (NumberDecides, "another epoch", "decides nothing"),
+    "one order for all": (OneOrder, "images of a batch", "of all 12 are hidden"),
+    "a faint statistic over the batch": (FaintlyOverTheBatch, "its batch", "companions"),
     "a need not declared": (AsksUndeclared, "scores are one finite", "needs = frozenset"),
     "a need never asked": (AsksNothing, "what it asks", "never asks for"),
     "a need misspelt": (Misspelt, "what it asks", "attentoin"),

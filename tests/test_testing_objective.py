@@ -129,6 +129,22 @@ class ScoresSeenInValueAlone(MaskedAutoencoder):
         return {"loss": super().forward(batch)["loss"] + 0.1 * seen.mean()}
 
 
+class ScoresEverythingAtFirst(MaskedAutoencoder):
+    def forward(self, batch):
+        if batch.progress < 0.25:
+            error = self._decode(batch.images, batch.mask) - self.target(batch.images)
+            return {"loss": error.square().mean()}
+        return super().forward(batch)
+
+
+class SeesWhatItIsToPredict(MaskedAutoencoder):
+    def forward(self, batch):
+        whole = dataclasses.replace(batch, mask=None)
+        seen = patchify(batch.images, self.patch)[~batch.mask.hidden].square().mean()
+        tokens = self.encoder(whole.images).patches
+        return {"loss": super().forward(batch)["loss"] + tokens.square().mean() + seen}
+
+
 class DetachesTheEncoder(MaskedAutoencoder):
     def __init__(self, *given):
         super().__init__(*given)
@@ -288,6 +304,35 @@ def objective(module: type[MaskedAutoencoder], target: str) -> MAE:
     return Planted(target=target)
 
 
+class AllInOnlyANumber(MAE):
+    """Compares seen patches too where a weight says so."""
+
+    name: ClassVar[str] = "planted"
+    seen_weight: float = Field(0.0, ge=0, le=1, description="weight of seen patches")
+
+    def build(self, encoder, inputs):
+        weight = self.seen_weight
+
+        class Weighted(MaskedAutoencoder):
+            def forward(self, batch):
+                error = self._decode(batch.images, batch.mask) - self.target(batch.images)
+                seen = error[~batch.mask.hidden].square().mean()
+                return {"loss": super().forward(batch)["loss"] + weight * seen}
+
+        return Weighted(self, encoder, self.decoder(encoder.width, encoder.depth), inputs)
+
+
+class LooksAtAll(MAE):
+    """Asks the encoder for all patches, and says rightly that all count."""
+
+    name: ClassVar[str] = "planted"
+    loss_on: ClassVar[str] = "all"
+
+    def build(self, encoder, inputs):
+        size = self.decoder(encoder.width, encoder.depth)
+        return SeesWhatItIsToPredict(self, encoder, size, inputs)
+
+
 class SaysAll(MAE):
     """It says that it compares all patches."""
 
@@ -336,6 +381,9 @@ EVERY_SETTING = {GIVES, COARSER, "it takes oblong images", "it takes grey images
 PLANTED: list[tuple[Any, str, str, set[str]]] = [
     (ScoresEverything, COMPARES, "other pixels in seen patches change the loss", set()),
     (ScoresSeenInValueAlone, COMPARES, "other pixels in seen patches change the loss", set()),
+    (ScoresEverythingAtFirst, COMPARES, "at progress 0, around", set()),
+    (AllInOnlyANumber, COMPARES, "other pixels in seen patches change the loss", set()),
+    (LooksAtAll, COMPARES, "it asks the encoder without the mask", set()),
     (SaysAll, COMPARES, 'loss_on is "all", but', set()),
     (
         DetachesTheEncoder,

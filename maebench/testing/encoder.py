@@ -59,6 +59,7 @@ class EncoderContract(HidingChecks):
         names = [name for name, p in module.named_parameters() if p.requires_grad]
         parameters = [p for p in module.parameters() if p.requires_grad]
         tokens = self.ask(module, images_of(self.size), None, range(1, module.depth + 1))
+        before: set[str] = set()
         for number, level in tokens.layers.items():
             found = torch.autograd.grad(
                 projection(flat(level)), parameters, retain_graph=True, allow_unused=True
@@ -74,10 +75,31 @@ class EncoderContract(HidingChecks):
             )
             block = [name for name in names if ids.get(name) == number]
             expect(
-                not block or used & set(block),
+                block, f"layer_ids gives no parameter the layer {number}, that of block {number}"
+            )
+            expect(
+                used & set(block),
                 f"layers[{number}] depends on no parameter of layer {number} by layer_ids, such as "
                 f"{block[0] if block else ''}",
             )
+            # the first block is the first to be seen after the embedding, whose layer is 0
+            early = [n for n in used - before if number > 1 and ids.get(n, number) != number]
+            self._expect_layer(early, ids, number, f"layers[{number}]")
+            before |= used
+        found = torch.autograd.grad(projection(flat(tokens)), parameters, allow_unused=True)
+        after = {n for n, g in zip(names, found, strict=True) if g is not None and bool(g.any())}
+        last = module.depth + 1
+        wrong = [n for n in after - before if ids.get(n, last) < last]
+        self._expect_layer(wrong, ids, last, "only what comes after the last block")
+
+    def _expect_layer(self, wrong: list[str], ids: dict[str, int], layer: int, where: str) -> None:
+        expect(
+            not wrong,
+            f"{where} is the first to depend on {', '.join(sorted(wrong)[:3])}, which layer_ids "
+            f"puts into layer {ids[min(wrong)]} and not {layer}"
+            if wrong
+            else "",
+        )
 
     def _layer_ids(self) -> dict[str, int]:
         module = self.build()

@@ -51,20 +51,31 @@ class HidingChecks(BuildChecks):
     def test_hidden_pixels_do_not_change_what_it_returns(self) -> None:
         """What is detached, rounded or counted leaks as well, and no gradient shows it."""
         for size in self.sizes:
-            module, images = self.ready(size), images_of(size)
-            for what, mask in self.cases(module):
-                if mask is None:
-                    continue
-                hidden = hidden_pixels(mask, module.patch)
-                # ten times as strong, so that a leak rises above rounding
-                other = torch.where(hidden, 10 * images_of(size, seed=1), images)
-                one, two = (self.outputs(module, x, mask) for x in (images, other))
-                found, where = gap(one, two)
-                expect(
-                    not differs(one, two),
-                    f"{what}: with other pixels in hidden patches {where} changes by up to "
-                    f"{found:.2g} of its largest number; it must stay identical",
-                )
+            module = self.ready(size)
+            start = copied(module.state_dict())
+            for training in (False, True):
+                module.train(training)
+                for what, mask in self.cases(module):
+                    if mask is not None:
+                        self._no_change(module, size, mask, what, start)
+
+    def _no_change(
+        self, module: Any, size: Size, mask: Mask, what: str, start: dict[str, Tensor]
+    ) -> None:
+        images, hidden = images_of(size), hidden_pixels(mask, module.patch)
+        # ten times as strong, so that a leak rises above rounding
+        other = torch.where(hidden, 10 * images_of(size, seed=1), images)
+        found = []
+        for x in (images, other):
+            module.load_state_dict(start)  # running statistics move in training
+            found.append(self.outputs(module, x, mask))
+        far, where = gap(*found)
+        mode = "training" if module.training else "evaluation"
+        expect(
+            not differs(*found),
+            f"{what}, in {mode} mode: with other pixels in hidden patches {where} changes by up to "
+            f"{far:.2g} of its largest number; it must stay identical",
+        )
 
     def test_what_is_seen_changes_what_it_returns(self) -> None:
         """An encoder that does not look at a seen patch has learnt less than it is said to."""

@@ -25,6 +25,7 @@ from maebench.testing.subjects import (
     FEWEST,
     HARD,
     NOISY,
+    OTHERS,
     PLAIN,
     SPLITS,
     TEST,
@@ -191,14 +192,19 @@ class EvaluationContract(Contract):
         if case.kind == "encoder":  # how far training comes depends on its length
             guess = self._guess(PLAIN)
             wanted = f"guessing has {guess:.3f}, give or take {margin(guess):.3f}"
-            better = score > guess + margin(guess)
-            expect(better, f"on {case} {name} is {score:.3f}, and {wanted}: {hint}")
+            ahead = score - guess if metric.higher_is_better else guess - score
+            expect(ahead > margin(guess), f"on {case} {name} is {score:.3f}, and {wanted}: {hint}")
             return
-        if metric.low is None or metric.high is None:
-            raise NotChecked(f"{name!r} declares no low and high to come near to")
         best = metric.high if metric.higher_is_better else metric.low
-        near = abs(score - best) <= NEAR * (metric.high - metric.low)
-        expect(near, f"on {case} {name} is {score:.3f}, and the best is {best:g}: {hint}")
+        values = torch.as_tensor(self._headline(outcome).value)  # type: ignore[union-attr]
+        if best is not None and set(values.flatten().tolist()) <= {0, 1}:  # right or wrong
+            near = abs(score - best) <= NEAR
+            expect(near, f"on {case} {name} is {score:.3f}, and the best is {best:g}: {hint}")
+            return
+        # a graded number need not reach its end, but has to be nearer to it than on noise
+        noise = self._score(self._on(NOISY, case.kind))
+        ahead = score - noise if metric.higher_is_better else noise - score
+        expect(ahead > 0, f"on {case} {name} is {score:.3f}, on noise {noise:.3f}: {hint}")
 
     def test_features_of_noise_score_as_guessing(self) -> None:
         """Test labels that reach training, or a metric that flatters, show where none can know."""
@@ -218,6 +224,11 @@ class EvaluationContract(Contract):
         if not metric.per_example:
             raise NotChecked(f"{name!r} is not one number per test image")
         case, (true, flipped) = self._scored(TWO["true"], TWO["flipped"])
+        if "train" not in true.labels_of:
+            raise NotChecked(
+                "it never asks for model.labels() of train: what compares test images with each "
+                "other moves with their labels"
+            )
         values, others = self._values(true), self._values(flipped)
         expect(
             values.keys() == others.keys(),
@@ -227,18 +238,44 @@ class EvaluationContract(Contract):
         every = (*values.values(), *others.values())
         # where another guess is declared more than one class may be right, as in top-5
         right = metric.guess is None and all(set(value.tolist()) <= {0, 1} for value in every)
-        if not right:  # such numbers must not move with the labels of other images
-            others = self._values(self._on(TWO["half"], case.kind))
-        kept = slice(0 if right else TEST // 2, None)
-        what = "test are flipped, beyond right becoming wrong" if right else "other images change"
-        for where, value in values.items():
-            wanted = 1 - value if right else value
-            wrong = int((others[where] != wanted)[kept].sum())
-            expect(
-                not wrong,
-                f"on {case} {name} {where} moves for {wrong} images when the labels of {what}: "
-                "test labels reach training",
-            )
+        # numbers must not move with the labels of other images
+        halves = self._values(self._on(TWO["half"], case.kind))
+        tried = [("other images change", halves, slice(TEST // 2, None))]
+        if right:
+            turned = {where: 1 - value for where, value in others.items()}
+            tried += [("test are flipped, beyond right becoming wrong", turned, slice(None))]
+        for what, found, kept in tried:
+            for where, value in values.items():
+                wrong = int((found[where] != value)[kept].sum()) if where in found else TEST
+                expect(
+                    not wrong,
+                    f"on {case} {name} {where} moves for {wrong} images when the labels of {what}: "
+                    "test labels reach training",
+                )
+
+    def test_an_image_is_judged_without_the_other_test_images(self) -> None:
+        """Statistics of the whole test split are not there when one image has to be judged."""
+        name, metric = self._main()
+        if not metric.per_example:
+            raise NotChecked(f"{name!r} is not one number per test image")
+        if "train" not in self.made().splits:
+            raise NotChecked("it declares test alone: what it measures may lie between its images")
+        for kind in ("pixels", "encoder"):
+            outcomes = [self._on(data, kind) for data in (HARD, OTHERS)]
+            if any(outcome.error or outcome.broken for outcome in outcomes):
+                continue
+            values, found = (self._values(outcome) for outcome in outcomes)
+            for where in values.keys() & found.keys():
+                one, other = (v[where][: TEST // 2] for v in (values, found))
+                wrong = int((~torch.isclose(one, other, rtol=1e-4, atol=1e-6)).sum())
+                expect(
+                    not wrong,
+                    f"on {Case(HARD, kind)} {name} {where} moves for {wrong} of {TEST // 2} images "
+                    "when the other test images change: fit scalers, projections and thresholds "
+                    "on train",
+                )
+            return
+        raise NotChecked("there are no results to look at")
 
     def test_every_option_changes_a_number(self) -> None:
         """An option that is never read makes one experiment of two rows of a table."""
@@ -327,12 +364,16 @@ class EvaluationContract(Contract):
         """What blind guessing has of the main metric.
 
         Raises:
-            NotChecked: it is another kind of number than a share of which more is better.
+            NotChecked: it is another kind of number than a share of right images, and declares
+                no guess.
         """
         name, metric = self._main()
         share = metric.per_example and metric.higher_is_better
-        if not share or (metric.low, metric.high) != (0, 1):
-            raise NotChecked(f"{name!r} is no share from 0 to 1 per image with more being better")
+        if (metric.low, metric.high) != (0, 1) or not (share or metric.guess is not None):
+            raise NotChecked(
+                f"{name!r} is no share from 0 to 1 per image with more being better, and declares "
+                "no Metric(guess=...)"
+            )
         return 1 / data.classes if metric.guess is None else metric.guess
 
 

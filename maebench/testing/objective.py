@@ -48,16 +48,15 @@ class ObjectiveContract(LossChecks):
                     module = self.around(Blind((16, 16), 3), MAIN, objective=objective)
             except ConfigError:
                 continue
-            self._compares(module, objective)
+            for progress in (0.0, 0.5, 1.0):
+                self._compares(module, objective, progress)
 
     def _deciding(self) -> Iterator[Any]:
-        """The objective with each choice of its options; numbers decide no such thing."""
+        """The objective, and with each value that is tried of each option."""
         base = self.made()
         yield base
         for option in type(base).model_fields:
-            for made in self._varied(option):
-                if isinstance(getattr(made, option), bool | str):
-                    yield made
+            yield from self._varied(option)
 
     def _varied(self, option: str) -> list[Any]:
         try:
@@ -65,8 +64,8 @@ class ObjectiveContract(LossChecks):
         except Broken:
             return []  # another check says so
 
-    def _compares(self, module: Any, objective: Any) -> None:
-        batch, declared = self.batch(), objective.loss_on
+    def _compares(self, module: Any, objective: Any, progress: float) -> None:
+        batch, declared = self.batch(progress=progress), objective.loss_on
         expect(declared in ("hidden", "all"), f'loss_on is {declared!r}, not "hidden" or "all"')
         if batch.mask is None:
             expect(declared == "all", 'it hides nothing, so loss_on must be "all"')
@@ -84,7 +83,15 @@ class ObjectiveContract(LossChecks):
             abs(asked[where] - asked["nowhere"]) / max(1.0, abs(asked["nowhere"]))
             for where in ("hidden", "seen")
         )
-        told = f"{objective.changed()}, around an encoder that sees no pixel under a mask"
+        told = (
+            f"{objective.changed()} at progress {progress:g}, around an encoder that sees no pixel "
+            "under a mask"
+        )
+        expect(
+            batch.mask is None or not module.encoder.asked_whole,
+            f"{told}: it asks the encoder without the mask, and trains what comes of it; give it "
+            "batch.mask, or ask a copy under torch.no_grad()",
+        )
         if by_hidden == by_seen == 0:
             raise NotChecked(f"{told}: the loss depends on no pixel")
         if declared == "hidden":

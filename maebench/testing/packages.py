@@ -131,9 +131,13 @@ def module_name(name: str) -> str:
 
 
 def class_name(name: str, kind: str, used: set[str]) -> str:
-    """The class of a component: its name without dashes, after its kind where that is no name."""
+    """The class of a component: its name without dashes, after its kind where that is no name.
+
+    A class that pytest would take for tests, by the first letters of its name, is none either.
+    """
     plain = "".join(part[:1].upper() + part[1:] for part in re.split(r"[-._]+", name))
-    return plain if plain.isidentifier() and plain not in used else kind.capitalize() + plain
+    good = plain.isidentifier() and plain not in used and not plain.startswith("Test")
+    return plain if good else kind.capitalize() + plain
 
 
 def _filled(text: str, words: Mapping[str, str]) -> str:

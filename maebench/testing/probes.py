@@ -110,10 +110,12 @@ class Blind(Small):
     def __init__(self, size: Size, channels: int) -> None:
         super().__init__(size, channels)
         self.places = nn.Parameter(0.02 * torch.randn(1, self.grid[0] * self.grid[1], WIDTH))
+        self.asked_whole = False  # without a mask, and with gradients
 
     def forward(self, images: Tensor, mask: Mask | None = None, layers: Any = ()) -> Tokens:
         """Places alone, or places and pixels."""
         places = self.places.expand(len(images), -1, -1)
         if mask is None:
+            self.asked_whole |= torch.is_grad_enabled()
             return self.give(self.embed(patchify(images, PATCH)) + places, layers)
         return self.give(take(places + self.hidden_token, mask.seen), layers, mask.seen)

@@ -64,6 +64,7 @@ class Synthetic(Dataset):
     told: Literal["true", "flipped", "half", "none"] = Field(
         "true", description="test labels; flipped: all of two classes, half: the first half's alone"
     )
+    others: bool = Field(False, description="other noise in the second half of the test images")
 
     def load(self, request: Request) -> Images:
         """One split, always the same."""
@@ -75,7 +76,10 @@ class Synthetic(Dataset):
         sign = (-1.0) ** torch.arange(SIDE)
         rows, columns = sign[:, None].expand(SIDE, SIDE), sign[None].expand(SIDE, SIDE)
         patterns = torch.stack([torch.ones(SIDE, SIDE), rows, columns, rows * columns])
-        noise = Draws(0, purpose, torch.arange(count)).normal(SIDE, SIDE)
+        ids = torch.arange(count)
+        noise = Draws(0, purpose, ids).normal(SIDE, SIDE)
+        if self.others and request.split == "test":
+            noise[count // 2 :] = 3 * Draws(1, purpose, ids[count // 2 :]).normal(SIDE, SIDE)
         grey = 127 + NOISE * (self.signal * patterns[labels] + noise)
         wrong = {"flipped": count, "half": count // 2}.get(self.told, 0)
         if request.split == "test":
@@ -96,6 +100,7 @@ class Synthetic(Dataset):
 PLAIN, NOISY = Synthetic(), Synthetic(signal=0)
 HARD = Synthetic(signal=0.2)  # a probe is right on four images in five: any option moves it
 TWO = {told: Synthetic(signal=0, classes=2, told=told) for told in ("true", "flipped", "half")}
+OTHERS = Synthetic(signal=0.2, others=True)  # HARD, with other test images in its second half
 UNLABELLED = Synthetic(told="none")
 FEW, FEWEST = Synthetic(train=8), Synthetic(train=4)  # two images of each class, and one
 KINDS = {
@@ -117,6 +122,7 @@ class Case:
         shows = {PLAIN.signal: "images that show their class", 0: "noise"}
         parts = [shows.get(data.signal, "images that hardly show their class")]
         parts += [f"{data.train} to train on"] if data.train < TRAIN else []
+        parts += ["other images in the second half of test"] if data.others else []
         parts += ["no labels"] if data.told == "none" else []
         return f"{KINDS[self.kind]} ({', '.join(parts)})"
 
