@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import pickle
 from dataclasses import dataclass
@@ -77,7 +78,8 @@ class TestDigits(DatasetContract):
 
 NO_OPTIONS = "every_option_matters"
 NO_FILES = "missing_files_are_a_data_error_and_nothing_is_written_unasked"
-NO_LABELS = {"every_label_names_a_class", "every_class_of_test_is_learned_in_train"}
+STREAMED = "the_fingerprint_changes_with_the_labels"  # which do not go through memory then
+NO_LABELS = {"every_label_names_a_class", "every_class_of_test_is_learned_in_train", STREAMED}
 
 
 def test_a_folder_with_class_folders_keeps_to_the_contract(tmp_path):
@@ -87,7 +89,7 @@ def test_a_folder_with_class_folders_keeps_to_the_contract(tmp_path):
 
 def test_a_folder_that_does_not_fit_into_memory_keeps_to_the_contract(tmp_path):
     folder = Folder(path=tree(tmp_path, cat=10, dog=9))
-    assert outcome(folder, request={"memory_limit": 0}) == ({}, {NO_FILES, NO_OPTIONS})
+    assert outcome(folder, request={"memory_limit": 0}) == ({}, {NO_FILES, NO_OPTIONS, STREAMED})
 
 
 def test_a_folder_without_labels_keeps_to_the_contract(tmp_path):
@@ -271,6 +273,15 @@ class SizelessMark(Plain):
     def load(self, request):
         mark = self.made(*self.drawn(request.split)).about.fingerprint
         return changed(super().load(request), fingerprint=mark)
+
+
+class LabelsAside(Plain):
+    """A fingerprint of the pixels alone."""
+
+    def load(self, request):
+        images = super().load(request)
+        pixels = images.pixels.numpy().tobytes()
+        return changed(images, fingerprint=hashlib.sha256(pixels).hexdigest())
 
 
 class NewMark(Plain):
@@ -547,6 +558,7 @@ SAME_THINGS = "train_and_test_speak_of_the_same_things"
 APART = "train_and_test_share_no_image"
 AGAIN = "loading_twice_gives_the_same"
 MARK = "the_fingerprint_changes_with_the_content"
+LABELS_MARK = "the_fingerprint_changes_with_the_labels"
 SIZE = "images_come_in_the_size_that_is_asked_for"
 ORDER = "whole_and_pick_give_the_same_images_in_the_same_order"
 SUBSET = "a_subset_keeps_the_ids_and_labels_of_its_images"
@@ -575,6 +587,7 @@ BUGS = {
     "a new fingerprint": (NewMark, AGAIN, ["train, loaded twice has fingerprints"]),
     "a seed for all": (Seeds, GLOBAL, ["changed the global random state", "isolated"]),
     "a name as fingerprint": (NameAsMark, MARK, ["train and ", "have one fingerprint, plain"]),
+    "a fingerprint without labels": (LabelsAside, LABELS_MARK, ["with other labels of the same"]),
     "a fingerprint without size": (SizelessMark, MARK, ["train and train in another size"]),
     "a number as fingerprint": (NumberAsMark, MARK, ["is 5: text is wanted"]),
     "a subset's fingerprint": (images_of(SubsetKeepsMark), MARK, ["train and every other image"]),

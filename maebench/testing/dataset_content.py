@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from maebench.data import images as images_module
 from maebench.data.dataset import Dataset, Request
-from maebench.data.images import Images
+from maebench.data.images import Images, InMemory
 from maebench.errors import DataError
 from maebench.rng import isolated
 from maebench.testing.contract import Broken, Contract, NotChecked, expect
@@ -26,6 +29,22 @@ from maebench.testing.splits import (
 SPLITS = ("train", "test")
 REPEATED = 0.01  # published sets hold some images twice; a split that leaks holds far more
 MEMBERS = ("about", "__len__", "whole", "pick", "crops", "subset")  # of maebench.Images
+
+
+@contextlib.contextmanager
+def _turned_labels() -> Iterator[None]:
+    """Makes every image in memory have the label of the one before it."""
+    make = images_module.in_memory_images
+
+    def turned(pixels: Tensor, about: Any, names: Sequence[str] = ()) -> InMemory:
+        labels = None if about.labels is None else about.labels.roll(1)
+        return make(pixels, dataclasses.replace(about, labels=labels), names)
+
+    images_module.in_memory_images = turned
+    try:
+        yield
+    finally:
+        images_module.in_memory_images = make
 
 
 class ContentChecks(Contract):
@@ -202,6 +221,19 @@ class ContentChecks(Contract):
             ).about.fingerprint
         for (one, mark), (other, again) in itertools.combinations(told.items(), 2):
             expect(mark != again, f"{one} and {other} have one fingerprint, {mark}")
+
+    def test_the_fingerprint_changes_with_the_labels(self) -> None:
+        """A set whose labels were corrected is another one, and its old numbers are not its own."""
+        images, before = self.images("train"), self._labels("train")
+        with _turned_labels():
+            other = self.load("train")
+        if other.about.labels is None or equal(before, other.about.labels):
+            raise NotChecked("its labels do not go through maebench.from_arrays or from_files")
+        expect(
+            other.about.fingerprint != images.about.fingerprint,
+            "with other labels of the same images train has the same fingerprint: keep that of "
+            "from_arrays, or make yours of pixels, labels and ids",
+        )
 
     def test_images_come_in_the_size_that_is_asked_for(self) -> None:
         """--image-size speaks of rows and columns, and changes neither labels nor ids."""
