@@ -23,7 +23,7 @@ from maebench import hookspecs
 from maebench.component import Component, check_class, look_up
 from maebench.data.dataset import Dataset
 from maebench.encoders.encoder import Encoder
-from maebench.errors import ConfigError, unknown
+from maebench.errors import ConfigError, PluginError, unknown
 from maebench.evaluation import Evaluation
 from maebench.masking.mask import Masking
 from maebench.objectives.objective import Objective
@@ -180,7 +180,10 @@ def _load(manager: pluggy.PluginManager, entry_point: importlib.metadata.EntryPo
     try:
         plugin = entry_point.load()
         manager.register(plugin, registered)
-        manager.check_pending()  # a misspelt hook is silence otherwise
+        for caller in manager.get_hookcallers(plugin) or []:
+            if caller.name not in HOOKS:  # a misspelt hook is silence otherwise
+                raise PluginError(unknown("hook", caller.name, HOOKS))
+        manager.check_pending()
         described = _describe(manager, plugin, entry_point.name, (package, version))
     # SystemExit too: a plugin that ends the interpreter at import must not take the command line
     except (Exception, SystemExit) as error:

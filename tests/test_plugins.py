@@ -147,7 +147,7 @@ BAD = {
     "that exits in silence": ("import sys; sys.exit()", "SystemExit"),
     "with a misspelt hook": (
         GOOD.replace("maskings", "masking"),
-        "unknown hook 'register_masking'",
+        "unknown hook 'register_masking'. Did you mean 'register_maskings'? There is:",
     ),
     "with a hook that wants more": (GOOD.replace("()", "(names)"), "register_maskings"),
     "that returns a class": (GOOD.replace("[Checks]", "Checks"), "must return a list of classes"),
