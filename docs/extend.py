@@ -27,9 +27,12 @@ image alone, so that a mask is the same in any batch, on any device and after a 
 A strategy that learns from the model names what it asks in `needs`: `view.attention()`,
 `view.patch_loss()` or `view.features()`, each of this very crop. Who answers is
 `answered_by`: a slow copy of what is trained, which pretraining keeps and checkpoints, or the
-model as it is. One that hides larger squares overrides `unit`; one that cannot do some grid or
-count refuses it in `check` by a ConfigError; one that never hides, or never shows, some positions
-declares `covers = False`. `view.progress` goes from 0 to 1, for what grows harder.
+model as it is. Two lines of the class say so,
+`needs: ClassVar[frozenset[str]] = frozenset({"patch_loss"})` and, where it is not the teacher,
+`answered_by: ClassVar[str] = "encoder"`. One that hides larger squares overrides `unit`; one that
+cannot do some grid or count refuses it in `check` by a ConfigError; one that never hides, or never
+shows, some positions declares `covers = False`. `view.progress` goes from 0 to 1, for what grows
+harder.
 """,
     "encoder": """
 An encoder makes tokens of images, and of a masked image only of what is seen: the gradient with
@@ -48,7 +51,7 @@ maskings. `loss_on` says whether the loss looks at hidden patches only.
 """,
     "dataset": """
 A data set loads its splits train and test as uint8 images with integer labels or none, and says
-which settings suit it. `maebench.data.images.from_arrays` and `from_files` make an `Images` of
+which settings suit it. `maebench.from_arrays` and `maebench.from_files` make an `Images` of
 arrays and of files, with the fingerprint that changes when the content does.
 """,
     "evaluation": """

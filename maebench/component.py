@@ -106,6 +106,11 @@ class Component(Options):
         return {"name": self.name, **handler(self)}
 
     @classmethod
+    def wrong(cls) -> str | None:
+        """Why this class cannot be registered, beyond what is asked of any; None where it can."""
+        return None
+
+    @classmethod
     def help(cls) -> str:
         """The first sentence of the docstring."""
         return (cls.__doc__ or "").strip().split("\n")[0]
@@ -174,7 +179,7 @@ def check_class(cls: object, base: type[Component]) -> str | None:
             return f"option {key!r} of {cls.__name__} has no default"
         if _unhashable(field):
             return f"option {key!r} of {cls.__name__} must be hashable: a tuple, not a list"
-    return None
+    return cls.wrong()
 
 
 def explain(error: ValidationError, where: str) -> ConfigError:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+FORMATS = ("markdown", "csv", "latex", "parquet", "html")  # of tables; no report has their names
+
+
 class OpenTracker(Protocol):
     """A tracker at work on one run."""
 

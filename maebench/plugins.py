@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import traceback
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -27,7 +29,7 @@ from maebench.errors import ConfigError, PluginError, unknown
 from maebench.evaluation import Evaluation
 from maebench.masking.mask import Masking
 from maebench.objectives.objective import Objective
-from maebench.outputs import Report, Tracker
+from maebench.outputs import FORMATS, Report, Tracker
 
 GROUP = "maebench"
 SELECT = "MAEBENCH_PLUGINS"  # "" loads no third-party plugin, "a,b" only those
@@ -187,10 +189,22 @@ def _load(manager: pluggy.PluginManager, entry_point: importlib.metadata.EntryPo
         described = _describe(manager, plugin, entry_point.name, (package, version))
     # SystemExit too: a plugin that ends the interpreter at import must not take the command line
     except (Exception, SystemExit) as error:
-        described = Plugin(entry_point.name, package, version, f"{type(error).__name__}: {error}")
+        described = Plugin(entry_point.name, package, version, _told(error))
     if described.problem and plugin is not None and manager.is_registered(plugin):
         manager.unregister(plugin)
     return described
+
+
+def _told(error: BaseException) -> str:
+    """An exception in one line, with the place in the plugin where it arose."""
+    own = (str(Path(maebench.data.__file__).parent.parent), str(Path(pluggy.__file__).parent))
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(("<", *own)) and "importlib" not in frame.filename
+    ]
+    at = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{at}"
 
 
 def _describe(
@@ -211,7 +225,9 @@ def _describe(
                 return Plugin(name, package, version, f"{caller.name}(): {wrong}")
             classes.append(cls)
     if not classes:
-        return Plugin(name, package, version, "it registers nothing: no hook returned a class")
+        bare = [hook for hook in HOOKS if callable(getattr(plugin, hook, None))]
+        hint = f"{bare[0]}() has no @maebench.hookimpl" if bare else "no hook returned a class"
+        return Plugin(name, package, version, f"it registers nothing: {hint}")
     return Plugin(name, package, version, None, tuple(classes))
 
 
@@ -231,7 +247,8 @@ def _without_clashes(found: Sequence[Plugin]) -> Names:
     for plugin in found:
         names = [(cls.kind, cls.name) for cls in plugin.components]
         problem = plugin.problem
-        taken = [n for n in names if n in ours and plugin.package != "maebench"]
+        formats = {("report", form) for form in FORMATS}
+        taken = [n for n in names if n in {*ours, *formats} and plugin.package != "maebench"]
         twice = [n for n in names if names.count(n) > 1]
         if taken:
             problem = f"{taken[0][0]} {taken[0][1]!r} is a built-in's name: choose another"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib.util
 import itertools
 import os
@@ -225,6 +226,23 @@ def test_a_bad_plugin_is_told_with_the_reason_and_is_code_1(third_party):
     assert re.search(r"^  FAILED       the same seed gives the same scores: .+$", ran.out, re.M)
 
 
+def test_a_name_that_two_packages_claim_is_told_and_is_code_1(third_party, monkeypatch):
+    names = installed()
+    disputed = dataclasses.replace(names, conflicts={("masking", "good"): ("one", "two")})
+    monkeypatch.setattr("maebench.plugins.installed", lambda: disputed)
+    ran = call("plugins", "check", "good-package")
+    assert ran.code == 1
+    assert ran.out.startswith("FAILED masking 'good' is claimed by one and two: unusable\n")
+
+
+def test_one_reason_of_several_failures_is_told_once():
+    findings = [Finding(f"check {n}", "fail", "one cause") for n in range(3)]
+    assert command.lines(findings, False) == ["FAILED       3 checks: one cause"]
+    assert command.lines(findings, True)[:3] == [
+        f"FAILED       check {n}: one cause" for n in range(3)
+    ]
+
+
 def test_a_plugin_that_does_not_load_is_told_and_is_code_1(third_party):
     ran = call("plugins", "check", "broken-entry")
     assert ran.code == 1
@@ -245,6 +263,10 @@ def test_all_third_party_packages_are_checked_where_none_is_named(third_party):
 
 def test_nothing_installed_is_said(monkeypatch):
     monkeypatch.setenv(SELECT, "")
+    ran = call("plugins", "check")
+    assert (ran.code, ran.out) == (0, f"{SELECT}='' leaves no third-party plugin to check\n")
+    monkeypatch.delenv(SELECT)
+    monkeypatch.setattr(command, "chosen", lambda names, package: [])
     ran = call("plugins", "check")
     assert ran.code == 0 and ran.out.startswith("no third-party plugin is installed")
 

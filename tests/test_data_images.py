@@ -21,7 +21,7 @@ from maebench.data.images import (
     from_files,
     limited,
 )
-from maebench.errors import DataError
+from maebench.errors import DataError, PluginError
 
 # Python 3.12 warns of any fork in a process with threads, which torch always has; torch warns of
 # more workers than cores.
@@ -398,3 +398,19 @@ def test_one_colour_has_deviation_one():
 
 def test_statistics_are_the_same_from_memory_and_from_disk(pictures):
     assert channel_statistics(load(pictures)) == channel_statistics(load(pictures, limit=0))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "labels", "said"),
+    [
+        (np.zeros((6, 8, 8), "float32"), None, "pixels: uint8 .* given float32 6x8x8"),
+        (np.zeros((6, 8), "uint8"), None, "pixels: uint8 .* given uint8 6x8"),
+        (np.zeros((6, 16, 16, 3), "uint8"), None, "channels come before rows.* given 6x16x16x3"),
+        (np.zeros((6, 8, 8), "uint8"), np.zeros(6), "one integer for each of 6 .* float64 6"),
+        (np.zeros((6, 8, 8), "uint8"), np.zeros(5, int), "one integer for each of 6 .* int64 5"),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(pixels, labels, said):
+    with pytest.raises(PluginError, match=said):
+        from_arrays(pixels, labels, ["a"], None)
+    assert from_arrays(np.zeros((6, 3, 8, 3), "uint8"), None, [], None).about.channels == 3

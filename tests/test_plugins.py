@@ -160,11 +160,46 @@ BAD = {
     "of another kind": (GOOD.replace("maskings", "encoders"), "not a subclass of maebench.Encoder"),
     "without a docstring": (GOOD.replace("Checks", "Mute"), "Mute has no docstring"),
     "with a kind of its own": (GOOD.replace("Checks", "Lost"), "Lost.kind must stay 'masking'"),
+    "with a hook that is not marked": (
+        GOOD.replace("@hookimpl", ""),
+        "register_maskings() has no @maebench.hookimpl",
+    ),
+    "with a need misspelt": (
+        GOOD.replace("Checks", "type('C', (Checks,), {'__doc__': 'C.', 'needs': {'attentoin'}})"),
+        "C.needs is {'attentoin'}: a frozenset of 'attention'",
+    ),
+    "with a need that is a word": (
+        GOOD.replace("Checks", "type('C', (Checks,), {'__doc__': 'C.', 'needs': 'attention'})"),
+        "C.needs is 'attention': a frozenset of",
+    ),
+    "that nobody answers": (
+        GOOD.replace(
+            "Checks",
+            "type('C', (Checks,), {'__doc__': 'C.', '__annotations__': {'answered_by': ClassVar[str]}, 'answered_by': 'techer'})",
+        ),
+        "C.answered_by is 'techer'; there is teacher and encoder",
+    ),
+    "that raises on several lines": (
+        GOOD.replace("return", "raise RuntimeError('one\\ntwo'); return"),
+        "RuntimeError: one two (plugin_",
+    ),
     "that raises": (GOOD.replace("return", "1 / 0; return"), "ZeroDivisionError"),
     "that exits late": (GOOD.replace("return", "raise SystemExit(2);"), "SystemExit: 2"),
     "without hooks": ("", "registers nothing"),
     "with an empty list": (GOOD.replace("Checks", ""), "registers nothing"),
     "with a built-in's name": (GOOD.replace("Checks", "Squatter"), "is a built-in's name"),
+    "with a format's name": (
+        """
+        from maebench import Report
+        class Csv(Report):
+            '''Says it is a format.'''
+            name: ClassVar[str] = "csv"
+        @hookimpl
+        def register_reports():
+            return [Csv]
+        """,
+        "report 'csv' is a built-in's name",
+    ),
     "that says it twice": (GOOD.replace("Checks", "Checks, Checks"), "registered twice"),
     "good in one of two": (GOOD + STRIPES.replace("maskings", "encoders"), "not a subclass"),
 }

@@ -328,6 +328,20 @@ class DeadOption(ViTNano):
     groups: PositiveInt = Field(1, description="groups of heads")
 
 
+class DepthInNameAlone(ViTNano):
+    """It says how deep it is, and always has two blocks."""
+
+    name: ClassVar[str] = "always-two"
+
+    def build(self, image_size, channels):
+        module = self.model_copy(update={"depth": 2})._built(image_size, channels)
+        module.depth = self.depth
+        return module
+
+    def _built(self, image_size, channels):
+        return super().build(image_size, channels)
+
+
 class FixedStem(ViTNano):
     """It has an option of which it takes the default alone."""
 
@@ -434,6 +448,12 @@ PLANTED: list[tuple[Any, str, str, set[str]]] = [
     (SaysSquare, "it takes oblong images or says so", "oblong is False, but", set()),
     (IsSquare, "it takes oblong images or says so", "declare oblong", set()),
     (FixedStem, "every option changes something", "option 'stem': each value tried", set()),
+    (
+        DepthInNameAlone,
+        "every option changes something",
+        "and it gives the layers [1, 2]",
+        set(),
+    ),
     (DeadOption, "every option changes something", "option 'groups' changes neither", set()),
 ]
 

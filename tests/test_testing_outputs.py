@@ -130,6 +130,39 @@ def test_the_checks_leave_the_process_as_it_was():
 # Planted bugs of trackers.
 
 
+class KeepsTheLastStep(Lines):
+    """Counts the steps, and keeps the numbers of the last one alone."""
+
+    def opened(self, path):
+        class Anew(LinesAtWork):
+            def log(self, step, values):
+                steps = files.read_json(self.path)["steps"] if self.path.exists() else 0
+                files.write_json(self.path, {"steps": steps + 1, "step": step, **values})
+
+        return Anew(path, self.digits)
+
+
+class LossAlone(Lines):
+    """Drops all but the loss."""
+
+    def opened(self, path):
+        class Alone(LinesAtWork):
+            def log(self, step, values):
+                super().log(step, {"loss": values["loss"]})
+
+        return Alone(path, self.digits)
+
+
+class KeepsHandles(Lines):
+    """Keeps each open file in a list."""
+
+    handles: ClassVar[list] = []
+
+    def opened(self, path):
+        self.handles.append(path.open("a"))
+        return super().opened(path)
+
+
 class FormatsStrictly(Lines):
     """JSON that has no word for NaN."""
 
@@ -326,6 +359,9 @@ OUTSIDE = "it_writes_nothing_outside_its_folder"
 PROCESS = "the_process_is_left_as_it_was"
 OPTIONS = "every_option_matters"
 TRACKERS = {
+    "the last step only": (KeepsTheLastStep, "going_on_keeps_what_was_there", ["the last steps"]),
+    "the loss alone": (LossAlone, "each_number_makes_a_difference", ["whatever lr is at step 1"]),
+    "files that stay open": (KeepsHandles, "files_are_closed", ["leaves a file open: lines.jsonl"]),
     "no return": (Nothing, "it_opens_takes_numbers_and_closes", ["NoneType without log and close"]),
     "no NaN": (FormatsStrictly, "numbers_that_are_not_finite_are_taken", ["ValueError"]),
     "once only": (OnceOnly, GOES_ON, ["FileExistsError"]),
@@ -359,6 +395,14 @@ def test_a_tracker_with_a_bug_is_found_and_told(bug):
 
 
 # Planted bugs of reports.
+
+
+class Talks(Spoken):
+    """Prints what it gives."""
+
+    def render(self, table):
+        print(super().render(table))  # noqa: T201
+        return super().render(table)
 
 
 class Printed(Spoken):
@@ -490,6 +534,7 @@ EVALUATION = "every_evaluation_is_in_the_text"
 TOLD = "what_failed_or_was_not_applicable_is_told"
 TABLE = "the_table_is_left_as_it_was"
 REPORTS = {
+    "a report that talks": (Talks, "nothing_but_text_comes_of_it", ["render() prints"]),
     "printed": (Printed, BECOMES, ["render() gives NoneType of the table of models"]),
     "a column counted on": (ByModelOnly, BECOMES, ["by settings has no column 'model'", "masking"]),
     "a first row": (FirstRow, "an_empty_table_becomes_text", ["IndexError"]),

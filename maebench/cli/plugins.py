@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -69,10 +70,13 @@ def check_command(package: str, verbose: bool) -> None:
     PACKAGE is a package's or a plugin's name, or maebench for what is built in; all third-party
     packages where it is left out. The checks are those of maebench.testing.
     """
-    from maebench.plugins import installed
+    from maebench.plugins import SELECT, installed
 
-    plugins = chosen(installed(), package)
-    if not plugins:
+    names = installed()
+    plugins = chosen(names, package)
+    if not plugins and os.environ.get(SELECT) is not None:
+        click.echo(f"{SELECT}={os.environ[SELECT]!r} leaves no third-party plugin to check")
+    elif not plugins:
         click.echo("no third-party plugin is installed; `maebench plugins new` begins one")
     failed = False
     for plugin in plugins:
@@ -81,6 +85,10 @@ def check_command(package: str, verbose: bool) -> None:
             click.echo(f"FAILED {plugin.name} ({plugin.package} {plugin.version}) does not load:")
             click.echo(f"  {plugin.problem}")
         for cls in plugin.components:
+            if packages := names.conflicts.get((cls.kind, cls.name)):
+                failed = True
+                several = " and ".join(packages)
+                click.echo(f"FAILED {cls.kind} {cls.name!r} is claimed by {several}: unusable")
             failed = not check(cls, verbose) or failed
     if failed:
         raise click.exceptions.Exit(1)
@@ -130,15 +138,16 @@ def check(cls: type[Component], verbose: bool) -> bool:
 
 def lines(findings: list[Finding], verbose: bool) -> list[str]:
     """A line for each finding that is worth one; what one reason prevents is told together."""
-    told = [f"FAILED       {f.check}: {f.reason}" for f in findings if f.status == "fail"]
-    unchecked: dict[str, list[str]] = {}
-    for finding in findings:
-        if finding.status == "not checked":
-            unchecked.setdefault(finding.reason, []).append(finding.check)
-    for reason, checks in unchecked.items():
-        alone = len(checks) == 1 or verbose
-        what = checks if alone else [f"{len(checks)} checks"]
-        told += [f"not checked  {one}: {reason}" for one in what]
+    told = []
+    for status, word in (("fail", "FAILED"), ("not checked", "not checked")):
+        by_reason: dict[str, list[str]] = {}
+        for finding in findings:
+            if finding.status == status:
+                by_reason.setdefault(finding.reason, []).append(finding.check)
+        for reason, checks in by_reason.items():
+            alone = len(checks) == 1 or verbose
+            what = checks if alone else [f"{len(checks)} checks"]
+            told += [f"{word:<11}  {one}: {reason}" for one in what]
     passed = [f"passed       {f.check}" for f in findings if f.status == "pass"]
     return [*told, *(passed if verbose else [])]
 

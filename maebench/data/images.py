@@ -11,7 +11,7 @@ from maebench.data.about import About, digest, identity
 from maebench.data.augment import Augment, Crops, crop_parameters, cut, resize
 from maebench.data.decode import unreadable
 from maebench.data.on_disk import BLOCK, OnDisk, by_threads, num_workers
-from maebench.errors import DataError
+from maebench.errors import DataError, PluginError
 from maebench.rng import permutation
 
 if TYPE_CHECKING:
@@ -179,9 +179,22 @@ def from_arrays(
         labels: integers (N,), or None.
         class_names: one per class.
         size: rows and columns to resize to where they differ; None keeps the array's.
+
+    Raises:
+        PluginError: pixels or labels are of another kind or shape.
     """
     import torch
 
+    shape = "x".join(map(str, pixels.shape))
+    if pixels.dtype != "uint8" or pixels.ndim not in (3, 4):
+        raise PluginError(f"pixels: uint8 (N, H, W) or (N, C, H, W), given {pixels.dtype} {shape}")
+    if pixels.ndim == 4 and pixels.shape[3] in (1, 3, 4) and pixels.shape[1] not in (1, 2, 3, 4):
+        raise PluginError(f"pixels: channels come before rows, (N, C, H, W), given {shape}")
+    if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != pixels.shape[:1]):
+        raise PluginError(
+            f"labels: one integer for each of {len(pixels)} images, given {labels.dtype} "
+            f"{'x'.join(map(str, labels.shape))}"
+        )
     images = torch.from_numpy(pixels[:, None] if pixels.ndim == 3 else pixels)
     if size is not None and size != tuple(images.shape[2:]):
         # in parts: in floating point the whole takes many times the memory of the result

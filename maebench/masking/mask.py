@@ -34,7 +34,7 @@ class View:
         ids: sample ids, int64 (B,).
         draws: random numbers per sample, for this strategy alone.
         progress: how far pretraining is, 0 to 1.
-        images: what the encoder will get, float (B, C, H, W), normalised; None in tests.
+        images: what the encoder will get, float (B, C, H, W), normalised.
         boxes: the crop of each image, float (B, 4): top, left, height, width in original pixels.
         flips: which images are mirrored, bool (B,).
         sizes: rows and columns of what the boxes are cut out of, int64 (B, 2).
@@ -112,6 +112,10 @@ class Mask:
         return [Mask(hidden, seen, self.grid) for hidden, seen in parts]
 
 
+NEEDS = ("attention", "features", "patch_loss")  # what a View can be asked for
+ANSWERED_BY = ("teacher", "encoder")
+
+
 class Masking(Component):
     """A strategy that scores patches; the highest scores are hidden.
 
@@ -127,6 +131,19 @@ class Masking(Component):
     def answered_by(self) -> Literal["teacher", "encoder"]:
         """Who answers what it needs: a slow copy of what is trained, or that itself as it is."""
         return "teacher"
+
+    @classmethod
+    def wrong(cls) -> str | None:
+        """Why this class cannot be registered: what it needs, or who answers, is nothing known."""
+        if isinstance(cls.needs, str) or not set(cls.needs) <= set(NEEDS):
+            return (
+                f"{cls.__name__}.needs is {cls.needs!r}: a frozenset of "
+                f"{', '.join(map(repr, NEEDS))} is wanted"
+            )
+        by = cls.__dict__.get("answered_by")
+        if isinstance(by, str) and by not in ANSWERED_BY:
+            return f"{cls.__name__}.answered_by is {by!r}; there is {' and '.join(ANSWERED_BY)}"
+        return None
 
     def unit(self, patch: tuple[int, int]) -> tuple[int, int]:
         """How many patches (rows, columns) are hidden or seen together; a patch is `patch` px."""

@@ -11,6 +11,7 @@ import pandas as pd
 
 from maebench import records
 from maebench.errors import ConfigError, MaebenchError, unknown
+from maebench.outputs import FORMATS
 from maebench.stats import Interval, paired_difference
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ LABELS = {"run": "pretrained", "untrained": "untrained", "pixels": "raw pixels"}
 NUMBER = re.compile(
     r"-?[\d.]+( \[-?[\d.]+, -?[\d.]+\]|( ±[\d.]+ (seeds|runs))? \(n=\d+\)( ±[\d.]+ images)?)?"
 )
-FORMATS = ("markdown", "csv", "latex", "parquet", "html")
 
 
 def headlines(rows: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:

@@ -78,7 +78,7 @@ class ContentChecks(Contract):
         expect(
             not lacks,
             f"load() of {split} gives a {type(images).__name__} without {', '.join(lacks)}: "
-            "return what maebench.data.images.from_arrays or from_files gives",
+            "return what maebench.from_arrays or from_files gives",
         )
         expect(len(images) > 0, f"{split} holds no image")
         return images

@@ -244,9 +244,17 @@ class EncoderContract(HidingChecks):
             except ConfigError:
                 continue
             yield f"weights {size}", copied(module.state_dict())
+            depth, what = module.depth, f"with {encoder.changed()}"
+            layers = set(self.ask(module, images_of(size), None, range(1, depth + 1)).layers)
+            expect(
+                layers == set(range(1, depth + 1)),
+                f"{what} its depth is {depth} and it gives the layers {sorted(layers)}",
+            )
             shake(module)
             for training in (False, True):
                 module.train(training)
                 for mask in (None, mask_of(module.grid)):
                     trace = self.outputs(module, images_of(size), mask)
-                    yield f"{size} {training} {mask is None}", trace
+                    # not the layers: how many are asked for is what `depth` says, not what it does
+                    final = {k: x for k, x in trace.items() if not k.startswith("layer ")}
+                    yield f"{size} {training} {mask is None}", final

@@ -91,8 +91,12 @@ class LossChecks(Contract):
         """The loss under a global seed, as pretraining asks for it."""
         with isolated(seed, "step"):
             found = module(dataclasses.replace(batch, draws=batch.draws.at(slice(None))))
+        got = f"a {type(found).__name__}"
+        if isinstance(found, dict):
+            kind = type(found.get("loss")).__name__
+            got = f"a {kind} for it" if "loss" in found else f"the keys {sorted(map(str, found))}"
         is_loss = isinstance(found, dict) and isinstance(found.get("loss"), Tensor)
-        expect(is_loss, f'forward must give a dict with a tensor "loss", got {type(found)}')
+        expect(is_loss, f'forward must give a dict with a tensor "loss", got {got}')
         return found["loss"]
 
     def train(self, module: Any, steps: int, setting: str = MAIN) -> None:

@@ -17,6 +17,7 @@ from maebench import files
 from maebench.component import Component
 from maebench.errors import ConfigError, unknown
 from maebench.files import SAFE_NAME
+from maebench.outputs import FORMATS
 from maebench.testing.contract import Contract
 
 # kind -> the module of maebench.testing that holds its contract, imported when it is asked for
@@ -68,6 +69,7 @@ def write_package(folder: Path, name: str, kind: str, taken: Mapping[str, Iterab
     root = folder / f"maebench-{name}"
     if root.exists():
         raise ConfigError(f"{root} exists already: choose another name, or another --folder")
+    files.make_folder(root, "--folder")
     for path, text in contents(name, kind).items():
         files.write_text(root / path, text)
     return root
@@ -86,7 +88,9 @@ def check_name(name: str, kind: str, taken: Mapping[str, Iterable[str]]) -> None
         )
     if keyword.iskeyword(name) or keyword.iskeyword(name.capitalize()):
         raise ConfigError(f"name {name!r} cannot be used: it is a word of Python's own")
-    if name in taken.get(kind, ()):
+    if name == "maebench":
+        raise ConfigError(f"name {name!r} cannot be used: it is maebench's own")
+    if name in taken.get(kind, ()) or (kind == "report" and name in FORMATS):
         raise ConfigError(f"{kind} {name!r} exists already: choose another name")
     if importlib.util.find_spec(module_name(name)):
         raise ConfigError(
@@ -103,7 +107,7 @@ def contents(name: str, kind: str) -> dict[str, str]:
         re.DOTALL | re.MULTILINE,
     )
     assert found is not None, f"the template of kind {kind!r} has no class with a name"
-    cls = class_name(name, kind, set(re.findall(r"\w+", source)) - {found[1]})
+    cls = class_name(name, kind, {*re.findall(r"\w+", source), CONTRACTS[kind][1]} - {found[1]})
     module = module_name(name)
     source = re.sub(rf"\b{found[1]}\b", cls, source)
     # the name in quotes, and as one types it; in a sentence the word is just a word

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import math
 import re
 from collections.abc import Callable
@@ -95,7 +97,13 @@ class ReportContract(Contract):
         """`maebench table --out` decides what is written, and where."""
         with place() as folder, isolated(0, "report"):
             before, state = everything(folder.parent.parent), global_state()
-            self._render(tables()["the table of models"], "the table of models")
+            said = io.StringIO()
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                self._render(tables()["the table of models"], "the table of models")
+            expect(
+                not said.getvalue(),
+                f"render() prints {said.getvalue()[:40]!r}: return the text instead",
+            )
             new = sorted(everything(folder.parent.parent).keys() - before.keys())
             expect(not new, f"render() writes {', '.join(new[:3])}: return the text instead")
             expect(

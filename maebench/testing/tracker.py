@@ -6,6 +6,7 @@ import contextlib
 import copy
 import functools
 import gc
+import itertools
 import os
 import tempfile
 import warnings
@@ -26,6 +27,16 @@ NUMBERS: Sequence[tuple[int, Mapping[str, float]]] = [
 # what a run's folder holds while trackers are open; theirs come beside it
 OURS = ("config.json", "environment.json", "log.jsonl", "checkpoint/manifest.json")
 Log = Sequence[tuple[int, Mapping[str, float]]]
+
+
+def open_below(folder: Path) -> list[str]:
+    """The files below a folder that this process has open, where the system tells."""
+    handles = Path("/proc/self/fd")
+    found = []
+    for handle in handles.iterdir() if handles.exists() else ():
+        with contextlib.suppress(OSError):  # the handle that lists them is gone by now
+            found.append(handle.readlink())
+    return [path.name for path in found if path.is_relative_to(folder.resolve())]
 
 
 class TrackerContract(Contract):
@@ -69,6 +80,16 @@ class TrackerContract(Contract):
                 theirs(folder) != theirs(fresh),
                 "what was logged before a run was resumed is gone: open() must add to its files",
             )
+        told = []
+        for loss in (0.9, 0.1):  # of the first step: what comes after it is the same
+            with place() as folder:
+                self._track(folder, [(1, {"loss": loss, "lr": 0.1}), *NUMBERS[1:2]])
+                self._track(folder, NUMBERS[2:])
+                told.append(theirs(folder))
+        expect(
+            told[0] != told[1],
+            "its files are the same whatever was logged before the last steps: add to them",
+        )
 
     def test_closing_without_a_number_works(self) -> None:
         """A run may stop before its first step."""
@@ -85,6 +106,18 @@ class TrackerContract(Contract):
                 told.append(theirs(folder))
         expect(told[0] != told[1], "its files are the same for a loss of 0.5 and one of 0.25")
         expect(told[0] != told[2], "its files are the same for step 1 and step 2")
+        with place() as folder:
+            self._track(folder, NUMBERS)
+            wanted = theirs(folder)
+        for row, name in itertools.product(range(len(NUMBERS)), NUMBERS[0][1]):
+            changed = [(step, dict(values)) for step, values in NUMBERS]
+            changed[row][1][name] = 7.0
+            with place() as folder:
+                self._track(folder, changed)
+                expect(
+                    theirs(folder) != wanted,
+                    f"its files are the same whatever {name} is at step {row + 1}",
+                )
 
     def test_two_runs_at_once_do_not_mix(self) -> None:
         """Several runs in one process, such as a comparison's, have a tracker each."""
@@ -158,7 +191,8 @@ class TrackerContract(Contract):
             warnings.simplefilter("always", ResourceWarning)
             self._track(folder, NUMBERS)
             gc.collect()
-        left = [str(one.message) for one in told if folder.name in str(one.message)]
+            left = [str(one.message) for one in told if folder.name in str(one.message)]
+            left += open_below(folder)
         expect(not left, f"close() leaves a file open: {' '.join(left[:1])}")
 
     def test_every_option_matters(self) -> None:
