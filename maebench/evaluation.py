@@ -13,7 +13,7 @@ from maebench.errors import MaebenchError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from maebench.data.augment import Crops
+    from maebench.data.augment import Augment, Crops
     from maebench.data.images import Images
     from maebench.masking.mask import Mask
     from maebench.objectives.objective import Reconstruction
@@ -93,6 +93,9 @@ class Model(Protocol):
     def artifacts(self) -> Path:
         """A folder for pictures."""
 
+    def depth(self) -> int:
+        """The number of blocks whose features can be asked for; 0 where there are none."""
+
     def features(self, split: str, layer: int | None = None, pool: str = "mean") -> Tensor:
         """Frozen features, float32 (N, D), on the CPU, cached; `layer=None` is after the last norm.
 
@@ -132,8 +135,20 @@ class Model(Protocol):
     def holdout(self, share: float = 0.1) -> tuple[Tensor, Tensor]:
         """Positions in train to fit on and to choose on: class-balanced, disjoint, seeded."""
 
-    def crops(self, split: str, batch: int, steps: int) -> Iterator[Crops]:
-        """Augmented batches on the device, epoch after epoch, in an order that the seed gives."""
+    def tokens(self, split: str, index: Tensor, layer: int | None = None) -> Tensor:
+        """Frozen patch tokens of the images at these positions, float32 (B, N, D), on the CPU.
+
+        Kept in memory where a split's fit; else encoded each time. A model without tokens, such
+        as raw pixels, raises NotApplicable.
+        """
+
+    def crops(
+        self, split: str, batch: int, steps: int, augment: Augment | None = None
+    ) -> Iterator[Crops]:
+        """Augmented batches on the device, epoch after epoch, in an order that the seed gives.
+
+        `augment` replaces the crops and flips that the model was made with.
+        """
 
     def picture(self, name: str, figure: Any) -> Path:
         """Writes a matplotlib figure among the artifacts as NAME.png."""
@@ -163,6 +178,12 @@ class Evaluation(Component):
             NotApplicable: before the first result, where the model cannot do this.
         """
         raise NotImplementedError(f"{type(self).__name__} has no run(model)")
+
+    @property
+    def protocol_name(self) -> str:
+        """Name, protocol where there are several, and version, such as `linear-probe/mae@v2`."""
+        chosen = getattr(self, "protocol", None)
+        return f"{self.name}{f'/{chosen}' if chosen else ''}@v{self.version}"
 
     @classmethod
     def main(cls) -> str:

@@ -109,6 +109,14 @@ class LoadedModel:
                 found[layer, "cls"] = level.prefix[:, 0].float().cpu()
         return found
 
+    @torch.no_grad()
+    def patches(self, images: Tensor, layer: int | None = None) -> Tensor:
+        """Patch tokens of images, float32 (B, N, D) on the CPU; `layer` as in `encode`."""
+        self.check_images(images)
+        tokens = self.encoder(self.normalise(images), None, () if layer is None else (layer,))
+        level = tokens if layer is None else tokens.layers[layer]
+        return level.patches.float().cpu()
+
     def check_images(self, images: Tensor) -> None:
         """Refuses images of another size or channel count.
 

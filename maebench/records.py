@@ -22,6 +22,7 @@ COLUMNS = (
         "skipped",
         "evaluation",
         "evaluation_version",
+        "protocol",
         "options",
         "metric",
         "where",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from maebench import files
 from maebench.component import Component
-from maebench.data.augment import Crops
+from maebench.data.augment import Augment, Crops
 from maebench.data.images import Images
 from maebench.data.splits import Splits
 from maebench.errors import PluginError
 from maebench.evaluation import Evaluation, NotApplicable
-from maebench.features import features
+from maebench.features import BATCH, features
 from maebench.masking.mask import Mask, View, draw
 from maebench.masking.random import Random
 from maebench.models import LoadedModel, pool_of
@@ -27,6 +27,7 @@ from maebench.pretrain import batches
 from maebench.rng import Draws, key, permutation
 
 MASK_SEED = 0  # of the common held-out masks: never a run's own
+TOKEN_MEMORY = 2 * 2**30  # bytes of patch tokens of one split that are kept
 T = TypeVar("T")
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
@@ -45,6 +46,7 @@ class Subject:
     splits: Splits
     seed: int
     show: Progress = no_progress
+    _tokens: dict[tuple[str, int | None], Tensor] = field(default_factory=dict, compare=False)
 
     @property
     def name(self) -> str:
@@ -89,6 +91,10 @@ class Subject:
     def pools(self) -> tuple[str, ...]:
         """The poolings this model has."""
         return self.loaded.pools()
+
+    def depth(self) -> int:
+        """The number of blocks."""
+        return 0 if self.loaded.encoder is None else self.loaded.encoder.depth
 
     def features(self, split: str, layer: int | None = None, pool: str = "mean") -> Tensor:
         """Frozen features of a declared split, cached by content."""
@@ -143,9 +149,27 @@ class Subject:
         fit[held] = False
         return fit.nonzero()[:, 0], held
 
-    def crops(self, split: str, batch: int, steps: int) -> Iterator[Crops]:
+    @torch.no_grad()
+    def tokens(self, split: str, index: Tensor, layer: int | None = None) -> Tensor:
+        """Frozen patch tokens of some images of a declared split."""
+        images = self.images(split)
+        if self.loaded.encoder is None:
+            raise NotApplicable("raw pixels have no patch tokens")
+        length = self.loaded.encoder.out_grid[0] * self.loaded.encoder.out_grid[1]
+        size = 4 * len(images) * length * self.loaded.encoder.width
+        if size > TOKEN_MEMORY:
+            return self.loaded.patches(images.pick(index.tolist()), layer)
+        if (split, layer) not in self._tokens:
+            steps = -(-len(images) // BATCH)
+            whole = self.show(images.whole(BATCH), steps, f"tokens of {self.kind}")
+            self._tokens[split, layer] = torch.cat([self.loaded.patches(x, layer) for x in whole])
+        return self._tokens[split, layer][index]
+
+    def crops(
+        self, split: str, batch: int, steps: int, augment: Augment | None = None
+    ) -> Iterator[Crops]:
         """Augmented batches on the device, in the order of this evaluation's seed."""
-        images, augment = self.images(split), self.loaded.config.augment
+        images, augment = self.images(split), augment or self.loaded.config.augment
         purpose = key(self.seed, f"{self.evaluation.name}/crops")
         plan = batches(len(images), batch, purpose, 0, steps)
         return images.crops(plan, augment, purpose, self.device)

@@ -202,6 +202,7 @@ def _shared(
         "skipped": skipped,
         "evaluation": evaluation.name,
         "evaluation_version": evaluation.version,
+        "protocol": evaluation.protocol_name,
         "options": evaluation.changed(),
         "seed": seed,
         "device": model.device,

@@ -9,7 +9,7 @@ import tiny
 import torch
 from tiny import evaluation, yields
 
-from maebench import NotApplicable, Result, records
+from maebench import Augment, NotApplicable, Result, records
 from maebench.subject import Subject
 from maebench.suite import evaluate
 
@@ -27,6 +27,7 @@ REACHES = {
     "images": lambda model: model.images("train"),
     "labels": lambda model: model.labels("train"),
     "features": lambda model: model.features("train"),
+    "tokens": lambda model: model.tokens("train", torch.arange(2)),
     "crops": lambda model: next(model.crops("train", 4, 1)),
     "holdout": lambda model: model.holdout(),
 }
@@ -109,3 +110,33 @@ def test_pixels_undo_normalising(model):
     images = model.splits.load("test").pick([0, 1])
     one = subject(model)
     torch.testing.assert_close(one.pixels(one.normalise(images)), images / 255)
+
+
+def test_tokens_are_those_of_the_encoder_kept_or_encoded_each_time(model, monkeypatch):
+    index = torch.tensor([5, 0, 31])
+    images = model.splits.load("train").pick(index.tolist())
+    last = model.encoder(model.normalise(images)).patches
+    first = model.encoder(model.normalise(images), None, (1,)).layers[1].patches
+    for memory in (2**30, 0):
+        monkeypatch.setattr("maebench.subject.TOKEN_MEMORY", memory)
+        one = subject(model)
+        torch.testing.assert_close(one.tokens("train", index), last)
+        torch.testing.assert_close(one.tokens("train", index, 1), first)
+        assert bool(one._tokens) == bool(memory)
+    assert one.depth() == 2
+
+
+def test_raw_pixels_have_no_tokens_and_no_blocks(model):
+    pixels = subject(tiny.load(model.run.folder.parent.parent, "pixels:"))
+    with pytest.raises(NotApplicable, match="no patch tokens"):
+        pixels.tokens("train", torch.arange(2))
+    assert pixels.depth() == 0
+
+
+def test_crops_can_be_other_than_those_of_pretraining(model):
+    whole = Augment(scale=(1, 1), aspect=(1, 1), flip=False)
+    (crop,) = subject(model).crops("train", 4, 1, whole)
+    images = model.splits.load("train").pick(crop.index.tolist())
+    torch.testing.assert_close(crop.images, images.float(), atol=1e-3, rtol=0)
+    (other,) = subject(model).crops("train", 4, 1)
+    assert not torch.equal(other.images, crop.images)

@@ -92,6 +92,12 @@ class Stub:
     def labels(self, split: str) -> Tensor:
         return self._labels[split]
 
+    def pools(self) -> tuple[str, ...]:
+        return ("mean",)
+
+    def depth(self) -> int:
+        return 0
+
     def class_names(self) -> tuple[str, ...]:
         return tuple(map(str, range(int(self._labels["train"].max()) + 1)))
 

@@ -71,13 +71,16 @@ class MaskedAutoencoder(nn.Module):
             return Reconstruction(
                 prediction_BLT, target_BLT, "pixels", prediction_BLT, "as predicted"
             )
-        mean_BL1, std_BL1 = statistics_from_seen(patchify(images, self.patch), mask)
+        patches_BLT = patchify(images.float(), self.patch)
+        mean_BL1, std_BL1 = statistics_from_seen(patches_BLT, mask)
+        true_variance, true_mean = torch.var_mean(patches_BLT, dim=-1, keepdim=True)
         return Reconstruction(
             prediction_BLT,
             target_BLT,
             "normalised-pixels",
             prediction_BLT * std_BL1 + mean_BL1,
             "mean and deviation of each patch interpolated from the seen patches",
+            prediction_BLT * (true_variance + VARIANCE_EPS).sqrt() + true_mean,
         )
 
     def target(self, images: Tensor) -> Tensor:

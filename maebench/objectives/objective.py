@@ -73,6 +73,9 @@ class Reconstruction:
             (B, L, p*q*C), made without any true statistic of a hidden patch; None where there is
             no such way.
         how: how the pixels were made, for the table.
+        oracle: the prediction as pixels with the true mean and deviation of each hidden patch:
+            it leaks two numbers a patch and is never in a headline metric; None where the
+            prediction needs no statistics.
     """
 
     prediction: Tensor
@@ -80,6 +83,7 @@ class Reconstruction:
     space: str
     pixels: Tensor | None = None
     how: str = ""
+    oracle: Tensor | None = None
 
 
 class Objective(Component):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, PositiveInt
 
 from maebench import Evaluation, MaebenchError, Metric, Model, Result
+from maebench_evals.frozen import pool_for
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +25,7 @@ class KNN(Evaluation):
     """
 
     name: ClassVar[str] = "knn"
+    version: ClassVar[int] = 2  # rows name the pooling that was used
     metrics: ClassVar[dict[str, Metric]] = {
         "top1": Metric("share of test images given their class", "%", True, 0, 1, True, True),
         "validation_top1": Metric(
@@ -34,7 +36,9 @@ class KNN(Evaluation):
     k: tuple[PositiveInt, ...] = Field(
         (1, 5, 10, 20, 50), description="numbers of neighbours to try", examples=[(1,), (3, 7)]
     )
-    pool: Literal["mean", "cls"] = Field("mean", description="which token is the feature")
+    pool: Literal["mean", "cls"] | None = Field(
+        None, description="which token is the feature; none: the mean of the patches"
+    )
     layer: PositiveInt | None = Field(
         None, description="block to take features after; none: the end"
     )
@@ -42,8 +46,9 @@ class KNN(Evaluation):
     def run(self, model: Model) -> Iterator[Result]:
         """Yields the whole grid of k, the one chosen on train marked."""
         labels = model.labels("train")
-        train = normalised(model.features("train", self.layer, self.pool))
-        test = normalised(model.features("test", self.layer, self.pool))
+        pool = pool_for(model, self.pool, "mean")
+        train = normalised(model.features("train", self.layer, pool))
+        test = normalised(model.features("test", self.layer, pool))
         right = model.labels("test")
         fit, held = model.holdout()
         ks = usable(self.k, len(fit), model.name)
@@ -53,7 +58,7 @@ class KNN(Evaluation):
         chosen = max(ks, key=lambda k: (validation[k], -k))  # of equals the smallest k
         votes = votes_for(train, labels, test, ks)
         for k in ks:
-            where = {"k": k, "pool": self.pool}
+            where = {"k": k, "pool": pool}
             if k == chosen:  # a single neighbour is no edge: there are not fewer
                 where |= {"chosen": True} | ({"edge": True} if len(ks) > 1 and k == ks[-1] else {})
             yield Result("validation_top1", validation[k], where)

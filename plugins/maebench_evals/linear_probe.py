@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from maebench import Evaluation, Metric, Model, Result
+from maebench_evals.frozen import pool_for, standardised
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +29,7 @@ class LinearProbe(Evaluation):
     """
 
     name: ClassVar[str] = "linear-probe"
+    version: ClassVar[int] = 2  # rows name the pooling that was used
     metrics: ClassVar[dict[str, Metric]] = {
         "top1": Metric("share of test images given their class", "%", True, 0, 1, True, True),
         "validation_top1": Metric(
@@ -43,7 +45,9 @@ class LinearProbe(Evaluation):
         description="penalties to try",
         examples=[(1e-6, 1e-3), (1.0,)],
     )
-    pool: Literal["mean", "cls"] = Field("mean", description="which token is the feature")
+    pool: Literal["mean", "cls"] | None = Field(
+        None, description="which token is the feature; none: the mean of the patches"
+    )
     layer: PositiveInt | None = Field(
         None, description="block to take features after; none: the end"
     )
@@ -54,11 +58,9 @@ class LinearProbe(Evaluation):
     def run(self, model: Model) -> Iterator[Result]:
         """Yields the whole grid, the penalty chosen on train marked."""
         labels, right = model.labels("train"), model.labels("test")
-        train = model.features("train", self.layer, self.pool)
-        test = model.features("test", self.layer, self.pool)
-        mean, deviation = train.mean(0), train.std(0)
-        deviation[deviation < 1e-6] = 1.0  # constant in float32: nothing to scale
-        train, test = (train - mean) / deviation, (test - mean) / deviation
+        pool = pool_for(model, self.pool, "mean")
+        train = model.features("train", self.layer, pool)
+        train, test = standardised(train, model.features("test", self.layer, pool))
         num_classes = len(model.class_names())
         fit, held = model.holdout()
         l2 = sorted(set(self.l2))
@@ -70,7 +72,7 @@ class LinearProbe(Evaluation):
         chosen = best[len(best) // 2]
         given = self._predict(model, train, labels, test, num_classes, "refit")
         for i, penalty in enumerate(l2):
-            where = {"l2": penalty, "pool": self.pool}
+            where = {"l2": penalty, "pool": pool}
             if i == chosen:
                 where |= {"chosen": True} | ({"edge": True} if i in (0, len(l2) - 1) else {})
             yield Result("validation_top1", validation[i], where)

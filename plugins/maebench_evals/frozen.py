@@ -1,0 +1,34 @@
+"""What of a frozen encoder an evaluation reads, and how it is scaled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from maebench import Model
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONSTANT = 1e-6  # a deviation below it is constant in float32: nothing to scale
+
+
+def pool_for(model: Model, asked: str | None, preferred: str) -> str:
+    """The pooling to use: what is asked for, else the protocol's own, else the model's first.
+
+    A protocol's class token is not to be had of a convolutional network or of raw pixels: their
+    own pooling stands in, and the rows say which it was. What was asked for by name and is not
+    there is refused where the features are read; raw pixels have one pooling only.
+    """
+    there = model.pools()
+    if there == ("flat",):
+        return "flat"
+    if asked is not None:
+        return asked
+    return preferred if preferred in there else there[0]
+
+
+def standardised(train: Tensor, *others: Tensor) -> list[Tensor]:
+    """Features with zero mean and unit deviation over train, the others by train's statistics."""
+    mean, deviation = train.mean(0), train.std(0)
+    deviation[deviation < CONSTANT] = 1.0
+    return [(part - mean) / deviation for part in (train, *others)]
