@@ -62,8 +62,7 @@ def cache_key(model: LoadedModel, images: Images, layers: tuple[int, ...]) -> st
     """A hash of all that features depend on: weights, pre-processing, images, layers, version."""
     parts = [
         model.weights,
-        repr(model.facts["mean"]),
-        repr(model.facts["std"]),
+        repr(model.preprocess),
         images.about.fingerprint,
         repr(layers),
         str(VERSION),

@@ -1,11 +1,14 @@
-"""MODEL strings to something that encodes: a run, its untrained floor, or raw pixels.
+"""MODEL strings to something that encodes: a run, its floor, raw pixels, or others' weights.
 
 Where a run is asked for: its name or folder. `untrained:RUN` is that run's encoder at step 0,
 `pixels:DATASET` the control without an encoder; both take the newest run where nothing follows.
+`file:PATH`, `timm:NAME` and `hf:NAME` are models that maebench did not train; what their weights
+do not say follows as `,heads=6`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +21,20 @@ from maebench import checkpoints, files, runs
 from maebench.component import parse
 from maebench.config import RunConfig, short_hash
 from maebench.data.dataset import Dataset
-from maebench.data.normalise import Normalise
+from maebench.data.preprocess import Preprocess, Ready
 from maebench.data.splits import Splits
 from maebench.errors import ConfigError, RunError, unknown
 from maebench.evaluation import NotApplicable
 from maebench.hardware import find_device
 from maebench.plugins import Names, installed
 from maebench.pretrain import build, inputs_of
+from maebench.weights.foreign import Foreign
+from maebench.weights.given import split_spec
+from maebench.weights.load import load_foreign
+from maebench.weights.verdict import Verdict
 
-KINDS = ("untrained", "pixels")  # prefixes of MODEL strings; without one it is a run
+FOREIGN = ("file", "timm", "hf")
+KINDS = ("untrained", "pixels", *FOREIGN)  # prefixes of MODEL strings; without one it is a run
 
 
 @dataclass(frozen=True)
@@ -34,16 +42,18 @@ class LoadedModel:
     """Anything that can be evaluated.
 
     Args:
-        name: as in tables: the run's name, `untrained:<run>` or `pixels:<dataset>`.
-        kind: "run", "untrained" or "pixels".
+        name: as in tables: the run's name, `untrained:<run>`, `pixels:<dataset>`, `timm:<name>`.
+        kind: "run", "untrained", "pixels", "file", "timm" or "hf".
         folder: where features, records and pictures of this model go.
         module: the objective around the encoder, in eval mode; None for pixels.
-        config: the run's settings; for pixels, what the data set's preset gives.
-        splits: the data it was made on.
-        facts: grid, patch, channels, mean, std ... of the run.
+        config: the run's settings; of other kinds, what the data set's preset gives.
+        splits: the data it was made on, or is tested on where it comes from elsewhere.
+        preprocess: what images go through before the encoder.
         weights: a hash of the encoder's weights; of the settings for pixels.
         device: where it lies.
         run: the run it belongs to, or None.
+        verdict: how weights from elsewhere fit; None for maebench's own.
+        no_decoder: why it cannot reconstruct, where its weights say so.
     """
 
     name: str
@@ -52,10 +62,12 @@ class LoadedModel:
     module: Any
     config: RunConfig
     splits: Splits
-    facts: Mapping[str, Any]
+    preprocess: Preprocess
     weights: str
     device: str
     run: runs.Run | None = None
+    verdict: Verdict | None = None
+    no_decoder: str = ""
 
     @property
     def encoder(self) -> Any:
@@ -63,15 +75,15 @@ class LoadedModel:
         return None if self.module is None else self.module.encoder
 
     @property
-    def normalise(self) -> Normalise:
-        """Pixels in 0..255 to the encoder's input, with the statistics of its training data."""
-        return Normalise(self.facts["mean"], self.facts["std"], self.device)
+    def normalise(self) -> Ready:
+        """Pixels in 0..255 to the encoder's input, as it was trained."""
+        return self.preprocess.on(self.device)
 
     def pools(self) -> tuple[str, ...]:
         """Which poolings there are, the one to prefer first."""
         if self.encoder is None:
             return ("flat",)
-        return ("mean", "cls") if self.encoder.prefix else ("mean",)
+        return ("mean", "cls") if has_class_token(self.encoder) else ("mean",)
 
     @torch.no_grad()
     def encode(self, images: Tensor, layer: int | None = None, pool: str = "mean") -> Tensor:
@@ -105,7 +117,7 @@ class LoadedModel:
         found = {}
         for layer, level in ((None, tokens), *tokens.layers.items()):
             found[layer, "mean"] = level.patches.mean(1).float().cpu()
-            if self.encoder.prefix:
+            if has_class_token(self.encoder) and level.prefix.shape[1]:
                 found[layer, "cls"] = level.prefix[:, 0].float().cpu()
         return found
 
@@ -123,13 +135,7 @@ class LoadedModel:
         Raises:
             ConfigError: names both.
         """
-        wanted = (self.facts["channels"], *self.config.size)
-        if images.ndim != 4 or tuple(images.shape[1:]) != wanted:
-            shape = "x".join(map(str, wanted))
-            raise ConfigError(
-                f"{self.name} was built for images of {shape} (channels x rows x columns), "
-                f"got {'x'.join(map(str, images.shape[1:]))}"
-            )
+        self.preprocess.check(self.name, tuple(images.shape[1:]))
 
     def decoder(self) -> Any:
         """The whole module, where it can reconstruct.
@@ -139,9 +145,16 @@ class LoadedModel:
         """
         if self.module is None:
             raise NotApplicable("raw pixels have no decoder")
+        if self.no_decoder:
+            raise NotApplicable(self.no_decoder)
         if not hasattr(self.module, "reconstruct"):
             raise NotApplicable(f"objective {self.config.objective.name!r} does not reconstruct")
         return self.module
+
+
+def has_class_token(encoder: Any) -> bool:
+    """Whether the first prefix token is one; registers alone are none."""
+    return bool(getattr(encoder, "class_token", encoder.prefix))
 
 
 def pool_of(model: LoadedModel, pool: str) -> str:
@@ -162,22 +175,120 @@ def load_model(
     results: str | Path | None = None,
     device: str = "auto",
     names: Names | None = None,
+    *,
+    data: Mapping[str, Any] | None = None,
+    key_map: str | Path | None = None,
+    download: bool = False,
 ) -> LoadedModel:
     """The model that a MODEL string names; the newest run where it is empty.
 
+    Args:
+        spec: such as "", "untrained:", "file:mae.pth,target=pixels" or "timm:resnet18".
+        results: where runs lie.
+        device: to put it on.
+        names: the installed components.
+        data: for a model from elsewhere, what it is to be tested on, as fields of RunConfig
+            (dataset, data_dir, limit, image_size ...); the newest run's data where it is left out.
+        key_map: for `file:`, regular expressions for the weights' names, a YAML file.
+        download: whether a hub may be asked for weights.
+
     Raises:
-        MaebenchError: there is none, or its weights are missing or damaged.
+        MaebenchError: there is none, or its weights are missing, damaged or do not fit.
     """
     folder = runs.results_folder(results)
     names = names or installed()
     kind, colon, rest = spec.partition(":")
     if colon and kind not in KINDS and not Path(spec).exists():
         raise ConfigError(unknown("kind of model", kind, [f"{k}:" for k in KINDS], repr(spec)))
+    if kind in FOREIGN and colon:
+        name, options = split_spec(rest)
+        if key_map is not None and kind == "file":
+            options.setdefault("key_map", str(key_map))
+        made = load_foreign(kind, name, options, download)
+        return foreign_model(made, kind, folder, device, names, data or {})
     if kind == "pixels" and colon:
         return pixels_model(rest, folder, device, names)
     if kind == "untrained" and colon:
         return untrained_model(runs.find_run(folder, rest), folder, device, names)
     return trained_model(runs.find_run(folder, spec), device, names)
+
+
+def foreign_model(
+    made: Foreign, kind: str, results: Path, device: str, names: Names, data: Mapping[str, Any]
+) -> LoadedModel:
+    """A model from elsewhere on the data it is to be tested on.
+
+    Raises:
+        ConfigError: no data set is given and there is no run to take it from.
+    """
+    config = data_config(made.preprocess, results, names, data)
+    place = find_device(device)
+    module = made.module.to(place)
+    mark = checkpoints.weights_hash(module.encoder.state_dict())
+    told = {"name": made.name, "weights": mark, "preprocessing": made.preprocess.dump()}
+    folder = results / "models" / files.safe_name(f"{kind}-{_plain(made.name)}-{short_hash(told)}")
+    files.write_json(folder / "model.json", {**told, **made.verdict.dump()})
+    return LoadedModel(
+        name=made.name,
+        kind=kind,
+        folder=folder,
+        module=module,
+        config=config,
+        splits=config.splits(),
+        preprocess=made.preprocess,
+        weights=mark,
+        device=place,
+        verdict=made.verdict,
+        no_decoder=made.no_decoder,
+    )
+
+
+def data_config(
+    preprocess: Preprocess, results: Path, names: Names, data: Mapping[str, Any]
+) -> RunConfig:
+    """The data of the newest run with what is asked for instead, at the size that suits a model.
+
+    A data set of smaller images than the model takes is kept as it is and enlarged on the way in;
+    of larger ones the split is cut at the size from which the model's centre crop is taken.
+    """
+    newest = next(iter(reversed(runs.all_runs(results))), None)
+    if newest is None and not data.get("dataset"):
+        raise ConfigError(
+            "a model from elsewhere is tested on the newest run's data, and there is "
+            "no run: give --dataset (and --data-dir)"
+        )
+    base: dict[str, Any] = {}
+    if newest is not None:
+        own = newest.config(names)
+        base = {"dataset": own.dataset, "data_dir": own.data_dir, "limit": own.limit}
+        base |= {"on_bad_image": own.on_bad_image}
+    return sized(RunConfig(names, **given_over(base, data, names)), preprocess, data)
+
+
+def given_over(base: Mapping[str, Any], data: Mapping[str, Any], names: Names) -> dict[str, Any]:
+    """Data settings over others: another data set does not keep the limit, nor the folder."""
+    kept = dict(base)
+    if data.get("dataset"):
+        asked = parse(Dataset, data["dataset"], names.context(), "--dataset")
+        before = base.get("dataset")
+        if before is None or asked.name != before.name:
+            kept.pop("limit", None)
+            kept.pop("data_dir", None)
+            kept.pop("image_size", None)
+    return {**kept, **data}
+
+
+def sized(config: RunConfig, preprocess: Preprocess, data: Mapping[str, Any]) -> RunConfig:
+    """The config with images of the size to hand to this pre-processing."""
+    if data.get("image_size"):
+        return config
+    small = all(own < side for own, side in zip(config.size, preprocess.size, strict=True))
+    return config if small else config.model_copy(update={"image_size": preprocess.resized})
+
+
+def _plain(name: str) -> str:
+    """A model's name as a part of a folder's."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name.partition(":")[2]).strip("-.")[-80:] or "model"
 
 
 def trained_model(
@@ -245,7 +356,7 @@ def pixels_of(
         module=None,
         config=config,
         splits=splits,
-        facts=kept,
+        preprocess=Preprocess(config.size, kept["channels"], kept["mean"], kept["std"]),
         weights=mark,
         device=find_device(device),
     )
@@ -257,6 +368,6 @@ def _loaded(
     place = find_device(device)
     module = module.to(place).eval().requires_grad_(False)
     mark = checkpoints.weights_hash(module.encoder.state_dict())
-    return LoadedModel(
-        name, kind, folder, module, config, config.splits(), run.facts, mark, place, run
-    )
+    facts = run.facts
+    feed = Preprocess(config.size, facts["channels"], facts["mean"], facts["std"])
+    return LoadedModel(name, kind, folder, module, config, config.splits(), feed, mark, place, run)

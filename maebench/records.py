@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 COLUMNS = (
-    *("model", "model_kind", "run", "dataset", "dataset_fingerprint", "split", "examples"),
+    *(
+        "model",
+        "model_kind",
+        "run",
+        "weights",
+        "dataset",
+        "dataset_fingerprint",
+        "split",
+        "examples",
+    ),
     *(
         "skipped",
         "evaluation",

@@ -19,7 +19,7 @@ import maebench
 from maebench import checkpoints, files, records, runs
 from maebench.config import RunConfig, short_hash
 from maebench.data.splits import Splits
-from maebench.errors import DataError, MaebenchError, PluginError
+from maebench.errors import ConfigError, DataError, MaebenchError, PluginError
 from maebench.evaluation import Evaluation, Metric, NotApplicable, Result
 from maebench.models import LoadedModel, pixels_of, trained_model, untrained_model
 from maebench.plugins import Names, installed
@@ -35,15 +35,12 @@ def check_fits(model: LoadedModel, splits: Splits, evaluation: Evaluation) -> No
     Raises:
         DataError: names both.
     """
-    wanted = (model.facts["channels"], *model.config.size)
     for split in evaluation.splits:
         about = splits.load(split).about
-        if (about.channels, *about.size) != wanted:
-            raise DataError(
-                f"{splits.dataset.name} has images of {about.channels}x{about.size[0]}x"
-                f"{about.size[1]} (channels x rows x columns), {model.name} was built for "
-                f"{'x'.join(map(str, wanted))}"
-            )
+        try:
+            model.preprocess.check(model.name, (about.channels, *about.size))
+        except ConfigError as error:
+            raise DataError(f"{splits.dataset.name}: {error}") from error
 
 
 def record_path(model: LoadedModel, evaluation: Evaluation, splits: Splits, seed: int) -> Path:
@@ -195,6 +192,7 @@ def _shared(
         "model": model.name,
         "model_kind": model.kind,
         "run": model.run.name if model.run else None,
+        "weights": str(model.verdict) if model.verdict else None,
         "dataset": splits.dataset.changed(),
         "dataset_fingerprint": test.about.fingerprint,
         "split": evaluation.test,

@@ -75,14 +75,20 @@ def test_a_second_call_reads_what_the_first_one_kept(model, passes):
 
 def test_the_key_changes_with_everything_features_depend_on(model, monkeypatch):
     train, test = (model.splits.load(split) for split in ("train", "test"))
-    mean, std = model.facts["mean"], model.facts["std"]
     keys = [
         cache_key(model, train, ()),
         cache_key(model, train, (1, 2)),
         cache_key(model, test, ()),
         cache_key(dataclasses.replace(model, weights="other"), train, ()),
-        cache_key(dataclasses.replace(model, facts={"mean": [0.0], "std": std}), train, ()),
-        cache_key(dataclasses.replace(model, facts={"mean": mean, "std": [1.0]}), train, ()),
+        *(
+            cache_key(dataclasses.replace(model, preprocess=other), train, ())
+            for other in (
+                dataclasses.replace(model.preprocess, mean=[0.0]),
+                dataclasses.replace(model.preprocess, std=[1.0]),
+                dataclasses.replace(model.preprocess, interpolation="bilinear"),
+                dataclasses.replace(model.preprocess, crop=0.9),
+            )
+        ),
         cache_key(model, train.subset(torch.arange(10)), ()),
     ]
     monkeypatch.setattr(features, "VERSION", features.VERSION + 1)

@@ -26,6 +26,7 @@ ORDER = [
         "teacher",
         "masks",
         "pretrain",
+        "weights",
         "models",
         "features",
         "records",

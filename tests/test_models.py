@@ -82,7 +82,7 @@ def test_pixels_need_no_run_and_take_the_newest_runs_data_set_where_none_is_name
 
 def test_features_are_the_mean_of_the_patches_or_the_class_token(model):
     images = images_of(model)
-    pixels = (images.float() / 255 - model.facts["mean"][0]) / model.facts["std"][0]
+    pixels = (images.float() / 255 - model.preprocess.mean[0]) / model.preprocess.std[0]
     tokens = model.encoder(pixels, None, (1,))
     for layer, level in ((None, tokens), (1, tokens.layers[1])):
         torch.testing.assert_close(model.encode(images, layer), level.patches.mean(1))

@@ -217,7 +217,7 @@ def test_what_is_done_is_not_run_again_and_what_failed_is(model):
 
 def test_images_that_the_model_was_not_built_for_are_refused(model):
     others = RunConfig(image_size=16, device="cpu").splits()
-    with pytest.raises(DataError, match="has images of 1x16x16 .* was built for 1x8x8"):
+    with pytest.raises(DataError, match="digits: .* was built for images of 1x8x8 .* got 1x16x16"):
         evaluate(model, GOOD, splits=others)
 
 

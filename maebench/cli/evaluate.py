@@ -15,23 +15,30 @@ from maebench.cli.settings import results_option
 @click.option("-o", "options", metavar="KEY=VALUE", multiple=True, help="an option; repeatable")
 @click.option("--dataset", metavar="NAME", help="test on other images  [default: the model's own]")
 @click.option("--data-dir", metavar="DIR", help="folder that holds the data set's files")
-@click.option("--download", is_flag=True, help="fetch missing files of the data set")
+@click.option("--download", is_flag=True, help="fetch missing images, and weights of a hub")
 @click.option("--image-size", metavar="N|H,W", help="pixels of a side  [default: the model's]")
 @click.option("--limit", metavar="N", help="number of training images  [default: the model's]")
 @click.option("--seed", metavar="N", default="0", help="seed of the evaluation  [default: 0]")
 @click.option("--device", metavar="NAME", default="auto", help="cpu, cuda, cuda:N  [default: auto]")
+@click.option(
+    "--key-map", metavar="FILE.yaml", help="regular expressions for the names of file: weights"
+)
 @click.option("--again", is_flag=True, help="run it even if its result is there")
 @results_option
 def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
     """Run one evaluation on models.
 
-    MODEL is a run's name or folder, untrained:RUN or pixels:DATASET; it defaults to the newest
-    run. `maebench list evaluations` shows names and options.
+    MODEL is a run's name or folder; untrained:RUN, its encoder at step 0; pixels:DATASET, no
+    encoder; file:PATH, a checkpoint of the official MAE code, of timm or of Hugging Face;
+    timm:NAME or hf:NAME. It defaults to the newest run. What weights do not say follows the name:
+    file:vit.pth,heads=6,target=pixels or timm:NAME,weights=FILE. `maebench list evaluations` shows
+    names and options.
 
     \b
     Examples:
       maebench eval linear-probe
       maebench eval knn RUN untrained: pixels: -o k=1,5,20
+      maebench eval knn file:mae_pretrain_vit_base.pth --dataset cifar10 --data-dir DIR
     """  # noqa: D301 - click wants the character \b itself
     from maebench.component import parse
     from maebench.config import merge
@@ -57,15 +64,28 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
     from maebench.report.table import by_model, mixed
 
     results = runs.results_folder(settings["results"])
-    loaded = [load_model(spec, results, settings["device"], names) for spec in models or ("",)]
+    data = data_settings(settings)
+    loaded = [
+        load_model(
+            spec,
+            results,
+            settings["device"],
+            names,
+            data=data,
+            key_map=settings["key_map"],
+            download=settings["download"],
+        )
+        for spec in models or ("",)
+    ]
     paths = []
     for model in loaded:
-        splits = other_splits(model, settings, names)
         click.echo(f"{name} of {model.name}", err=True)
+        if model.verdict is not None:
+            click.echo(f"  weights: {model.verdict}", err=True)
+        splits = other_splits(model, data, names)
+        seed = int(settings["seed"])
         paths.append(
-            suite.evaluate(
-                model, evaluation, int(settings["seed"]), splits, names, shown, settings["again"]
-            )
+            suite.evaluate(model, evaluation, seed, splits, names, shown, settings["again"])
         )
     rows = records.load_records(results)
     rows = rows[rows["file"].isin([str(path) for path in paths])]
@@ -85,20 +105,20 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
         raise click.exceptions.Exit(1)
 
 
-def other_splits(model: Any, settings: dict[str, Any], names: Any) -> Any:
+def data_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """What flags say of the images to test on."""
+    given = ("dataset", "data_dir", "image_size", "limit", "download")
+    return {key: settings[key] for key in given if settings[key]}
+
+
+def other_splits(model: Any, data: dict[str, Any], names: Any) -> Any:
     """The images to test on where flags ask for others than the model's own; None for its own."""
-    given = {
-        key: settings[key]
-        for key in ("dataset", "data_dir", "image_size", "limit", "download")
-        if settings[key]
-    }
-    if not given:
+    if not data or model.verdict is not None:  # one from elsewhere was loaded for these images
         return None
     from maebench.config import RunConfig
+    from maebench.models import given_over
 
     own = model.config
-    keep = {"image_size": own.size, "limit": own.limit, "data_dir": own.data_dir}
-    if "dataset" in given:
-        keep.pop("limit")
-    base = {"dataset": own.dataset, "on_bad_image": own.on_bad_image, **keep}
-    return RunConfig(names, **{**base, **given}).splits()
+    base = {"dataset": own.dataset, "data_dir": own.data_dir, "limit": own.limit}
+    kept = given_over({**base, "on_bad_image": own.on_bad_image}, data, names)
+    return RunConfig(names, **{"image_size": own.size, **kept}).splits()

@@ -20,6 +20,7 @@ from maebench.config import RunConfig
 from maebench.data.augment import Augment
 from maebench.data.dataset import Dataset, Request
 from maebench.data.images import Images, channel_statistics, from_arrays
+from maebench.data.preprocess import Preprocess
 from maebench.encoders import ViTNano
 from maebench.errors import DataError, PluginError
 from maebench.evaluation import Evaluation, Result
@@ -154,7 +155,7 @@ def model_of(case: Case, folder: Path) -> LoadedModel:
         module=module.eval().requires_grad_(False),
         config=config,
         splits=splits,
-        facts={"channels": 1, "mean": list(mean), "std": list(std)},
+        preprocess=Preprocess(config.size, 1, mean, std),
         weights=checkpoints.weights_hash(module.encoder.state_dict()),
         device="cpu",
     )

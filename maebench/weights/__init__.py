@@ -1,0 +1,1 @@
+"""Other people's weights: read safely, renamed, judged, and written in their formats."""

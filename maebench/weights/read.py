@@ -1,0 +1,186 @@
+"""What a file of weights holds; reading it never runs code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import pickletools
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maebench.errors import RunError
+from maebench.files import read_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Where a checkpoint keeps its weights beside an optimiser: the official code says "model",
+# Lightning and many others "state_dict", DeepSpeed "module".
+INSIDE = ("model", "state_dict", "model_state_dict", "module")
+SHARDS = "model.safetensors.index.json"
+IN_FOLDER = ("model.safetensors", SHARDS, "pytorch_model.bin")  # as Hugging Face writes a folder
+# What wrappers put before every name: DistributedDataParallel, torch.compile.
+WRAPPERS = ("module.", "_orig_mod.")
+# What torch's readers raise on files that are cut off or of another kind.
+BROKEN = (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError)
+OURS = "maebench"  # the key of what our own exports say about themselves
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a file holds.
+
+    Args:
+        path: the file or folder.
+        tensors: weights by the names they have there, without wrappers' prefixes.
+        facts: what stands beside them: `args` of a training checkpoint, `config` and
+            `preprocessor` of a Hugging Face folder, `maebench` of an export of ours.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_weights(path: Path) -> Found:
+    """The weights in a file (.pth, .pt, .bin, .ckpt, .safetensors) or a Hugging Face folder.
+
+    Raises:
+        RunError: it is missing, damaged, asks for code to be run, or holds no weights.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.exists():
+        raise RunError(f"file:{path}: there is no such file")
+    content, facts = _read_file(path)
+    return Found(path, _unwrapped(_weights_in(content, path)), {**_beside(path.parent), **facts})
+
+
+def _read_folder(folder: Path) -> Found:
+    name = next((n for n in IN_FOLDER if (folder / n).exists()), None)
+    if name is None:
+        raise RunError(f"file:{folder}: no {' or '.join(IN_FOLDER)} is in this folder")
+    if name != SHARDS:
+        found = read_weights(folder / name)
+        return Found(folder, found.tensors, found.facts)
+    tensors: dict[str, Any] = {}
+    shards = read_json(folder / SHARDS).get("weight_map", {}).values()
+    for shard in sorted(set(shards)):
+        if Path(shard).name != shard:  # a name that leaves the folder is no shard of it
+            raise RunError(f"file:{folder}: {SHARDS} names {shard!r}, which is no file beside it")
+        tensors |= _read_safetensors(folder / shard)[0]
+    return Found(folder, _unwrapped(_weights_in(tensors, folder)), _beside(folder))
+
+
+def _beside(folder: Path) -> dict[str, Any]:
+    """What a Hugging Face folder says of its weights."""
+    files = {"config": "config.json", "preprocessor": "preprocessor_config.json"}
+    there = {key: folder / name for key, name in files.items() if (folder / name).exists()}
+    read = {key: read_json(path) for key, path in there.items()}
+    # a run's own folder has a config.json too, which speaks of something else
+    return {k: v for k, v in read.items() if isinstance(v, dict) and "facts" not in v}
+
+
+def _read_file(path: Path) -> tuple[Any, dict[str, Any]]:
+    """The content, and what it says beside its weights."""
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    content = _read_pickle(path)
+    facts: dict[str, Any] = {}
+    if isinstance(content, dict):
+        args = content.get("args")
+        facts |= {"args": vars(args)} if isinstance(args, argparse.Namespace) else {}
+        facts |= {OURS: content[OURS]} if isinstance(content.get(OURS), dict) else {}
+    return content, facts
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            told = (file.metadata() or {}).get(OURS)
+            content = {name: file.get_tensor(name) for name in file.keys()}
+        return content, {OURS: json.loads(told)} if told else {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RunError(f"file:{path} cannot be read as safetensors: {error}") from error
+
+
+def _read_pickle(path: Path) -> Any:
+    """A torch file through torch's restricted unpickler.
+
+    Tensors and plain containers are let in, and argparse.Namespace, which the training checkpoints
+    of the official code hold (util/misc.py, save_model): a bag of values that runs nothing.
+    """
+    import torch
+
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that other pickle protocols are not all supported
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (*BROKEN, pickle.UnpicklingError) as error:
+        text = " ".join(str(error).split())
+        named = re.search(r"GLOBAL ([\w.]+[\w])", text)
+        forbidden = named[1] if named else _first_global(path)
+        if forbidden:
+            raise RunError(
+                f"file:{path} is refused: to load it, {forbidden} would have to be run or made; "
+                "only tensors, plain containers and argparse.Namespace are let in"
+            ) from error
+        raise RunError(
+            f"file:{path} cannot be read as weights of torch ({type(error).__name__}); "
+            "it may be cut off or of another kind"
+        ) from error
+
+
+def _first_global(path: Path) -> str:
+    """The first function or class that a bare pickle names, without running it; "" for none."""
+    texts: list[str] = []
+    try:
+        with path.open("rb") as file:
+            for code, argument, _ in pickletools.genops(file):
+                if code.name == "GLOBAL":
+                    return str(argument).replace(" ", ".")
+                if code.name == "STACK_GLOBAL":
+                    return ".".join(texts[-2:])
+                if isinstance(argument, str):
+                    texts.append(argument)
+    except (ValueError, UnicodeDecodeError, OverflowError):
+        return ""  # no pickle at all
+    return ""
+
+
+def _weights_in(content: Any, path: Path) -> dict[str, Tensor]:
+    """The names and tensors, wherever the checkpoint keeps them.
+
+    Raises:
+        RunError: there are none, or something else stands among them.
+    """
+    import torch
+
+    if not isinstance(content, dict):
+        raise RunError(f"file:{path} holds a {type(content).__name__}, no names with weights")
+    for key in INSIDE:
+        if isinstance(content.get(key), dict):
+            return _weights_in(content[key], path)
+    tensors = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
+    if not tensors or len(tensors) < len(content):
+        others = sorted(str(k) for k in content.keys() - tensors.keys())[:8]
+        raise RunError(
+            f"file:{path}: weights are looked for at the top or under {', '.join(INSIDE)}; "
+            f"it holds {', '.join(others) or 'nothing'}"
+        )
+    return tensors
+
+
+def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The names without what a wrapper put before every one of them."""
+    for prefix in WRAPPERS:
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): t for name, t in tensors.items()}
+    return tensors
