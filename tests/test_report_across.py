@@ -96,6 +96,20 @@ def test_of_one_model_the_newest_value_is_shown():
     assert found.to_dict() == {"a": "0.500*", "b": "0.200*"}
 
 
+@pytest.mark.parametrize(("width", "bands"), [(200, 1), (60, 2), (10, 2)])
+def test_a_narrow_terminal_has_the_matrix_in_parts_and_all_of_it(width, bands):
+    rows = [row("a", "inverse-block", at / 10, at / 10, str(at)) for at in range(1, 7)]
+    table = across.matrix(frame(*rows))
+    found = list(across.bands(table, width))
+    assert len(found) == bands
+    assert {tuple(band.columns[:2]) for band in found} == {("model", "trained with")}
+    assert [c for band in found for c in band.columns[2:]] == [
+        f"inverse-\nblock\n{at / 10}" for at in range(1, 7)
+    ]
+    cells = [cell for band in found for cell in band.iloc[0, 2:]]
+    assert cells == [f"{at / 10:.3f}" for at in range(1, 7)]
+
+
 def test_records_without_common_masks_have_none():
     assert not across.has_cells(frame(row("a", "random", 0.75, 0.5, metric="r2")))
 

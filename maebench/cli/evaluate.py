@@ -77,7 +77,8 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
     if across.has_cells(rows):
         picture = results / "pictures" / "across.png"
         across.heat_map(rows, picture)
-        terminal.print_table(across.matrix(rows))
+        for band in across.bands(across.matrix(rows), terminal.console().width):
+            terminal.print_table(band)
         click.echo(f"R2 under common masks; {across.OWN} what a run was trained with")
         click.echo(f"picture   {picture}")
     if (rows["status"] == "failed").any():

@@ -6,6 +6,7 @@ apart by `masking`, `ratio` and `masks`, a hash of what was hidden.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from maebench.records import written
 
 METRIC = "across_r2"
 OWN = "*"  # beside the value under the masking and ratio that a run was trained with
+LEAST = 3  # columns beside each other, however long a model's name: one masking's ratios
 EMPTY = "-"  # this grid does not allow the masking at this ratio
 # R2 has no lower end, and one untrained model would take all of the colours: at -1 the error is
 # twice the variance, and how much worse it is tells nothing more.
@@ -69,6 +71,26 @@ def matrix(rows: pd.DataFrame, metric: str = METRIC) -> pd.DataFrame:
         value = f"{row['value']:.3f}" if row["status"] == "ok" else EMPTY
         line[name] = value + OWN * (name == own)
     return pd.DataFrame(list(table.values())).fillna(EMPTY)
+
+
+def bands(table: pd.DataFrame, width: int) -> Iterator[pd.DataFrame]:
+    """The matrix in as many tables as it takes to fit a terminal, the columns' heads in lines."""
+
+    def needs(column: str) -> int:
+        texts = [*column.split("\n"), *table[column]]
+        return max(len(text) for text in texts) + 3  # a space on both sides and a line
+
+    heads = {name: name.replace("-", "-\n").replace(" ", "\n") for name in table.columns[2:]}
+    table = table.rename(columns=heads)
+    fixed, left = list(table.columns[:2]), list(table.columns[2:])
+    space = width - sum(map(needs, fixed)) - 1
+    while left:
+        count, used = 0, 0
+        while count < len(left) and (used + needs(left[count]) <= space or count < LEAST):
+            used += needs(left[count])
+            count += 1
+        yield table[fixed + left[:count]]
+        left = left[count:]
 
 
 def trained_with(row: dict[Any, Any]) -> str:
