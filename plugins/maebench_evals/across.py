@@ -113,23 +113,23 @@ def heat_map(model: Model, results: list[Result]) -> None:
     import numpy as np
     from matplotlib.figure import Figure
 
-    names, titles = [m.name for m in MASKINGS], {"across_r2": "R2", "across_psnr": "PSNR in dB"}
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    for axes, (metric, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+    names = [masking.name for masking in MASKINGS]
+    shown = {"across_r2": ("R2", 3), "across_psnr": ("PSNR in dB", 1)}
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    for axes, (metric, (title, digits)) in zip(figure.subplots(1, 2), shown.items(), strict=True):
         values = np.full((len(names), len(RATIOS)), np.nan)
         for result in results:
             if result.metric == metric and result.value is not None:
                 at = names.index(result.where["masking"]), RATIOS.index(result.where["ratio"])
                 values[at] = float(result.value.mean())  # type: ignore[union-attr]
-        shown = axes.imshow(values, aspect="auto", cmap="viridis")
+        axes.imshow(values, aspect="auto", cmap="viridis")
         for (row, column), value in np.ndenumerate(values):
-            text = "-" if np.isnan(value) else f"{value:.3g}"
+            text = "-" if np.isnan(value) else f"{value:.{digits}f}"
             # the middle of the scale parts what white and what black can be read on
             dark = np.isfinite(value) and value < (np.nanmax(values) + np.nanmin(values)) / 2
             axes.text(column, row, text, ha="center", va="center", color="w" if dark else "k")
         axes.set_xticks(range(len(RATIOS)), [f"{ratio:g}" for ratio in RATIOS])
         axes.set_yticks(range(len(names)), names)
         axes.set(xlabel="ratio hidden", title=title)
-        figure.colorbar(shown, ax=axes)
     figure.suptitle(f"{model.name} under the common masks", fontsize=8)
     model.picture("reconstruction-across", figure)

@@ -16,6 +16,7 @@ def examples(model: Model, normal: Tensor, mask: Mask, made: Reconstruction) -> 
     """Writes original, masked, prediction and paste-over of a few images as one PNG."""
     import torch
     from matplotlib.figure import Figure
+    from torch.nn.functional import pad
 
     if made.pixels is None:
         return
@@ -29,14 +30,20 @@ def examples(model: Model, normal: Tensor, mask: Mask, made: Reconstruction) -> 
         "prediction": model.pixels(predicted),
         "paste-over": model.pixels(pasted(patches, normal, mask)),
     }
-    figure = Figure(figsize=(1.1 * len(normal) + 1.2, 4.6), layout="constrained")
-    axes = figure.subplots(len(rows), len(normal), squeeze=False)
-    for line, (title, images) in zip(axes, rows.items(), strict=True):
-        for cell, image in zip(line, images.clamp(0, 1).cpu(), strict=True):
-            shown = image[0] if len(image) == 1 else image.permute(1, 2, 0)
-            cell.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            cell.set(xticks=[], yticks=[])
-        line[0].set_ylabel(title)
+    # one image of all: axes for each would take longer to draw than all the rest takes to measure
+    gap = max(1, normal.shape[3] // 14)
+    lines = [pad(images.clamp(0, 1), (0, gap, 0, gap), value=1.0) for images in rows.values()]
+    board = torch.cat([torch.cat([*line], 2) for line in lines], 1)[:, :-gap, :-gap].cpu()
+    shown = board[0] if len(board) == 1 else board.permute(1, 2, 0)
+    figure = Figure(figsize=(1.1 * len(normal) + 1.2, 4.9), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    height = normal.shape[2]
+    middles = [height / 2 - 0.5 + i * (height + gap) for i in range(len(rows))]
+    axes.set_yticks(middles, list(rows), rotation=90, va="center")
+    axes.tick_params(length=0)
+    axes.set_xticks([])
+    axes.set_frame_on(False)
     figure.suptitle(f"{model.name}\n{made.how or 'prediction in pixels'}", fontsize=8)
     model.picture("reconstruction", figure)
 
