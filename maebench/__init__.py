@@ -27,6 +27,7 @@ _PUBLIC = {
     "Grid": "maebench.masking.grid",
     "Images": "maebench.data.images",
     "Inputs": "maebench.objectives.objective",
+    "InverseBlock": "maebench.masking.inverse_block",
     "MAE": "maebench.objectives.mae",
     "MaebenchError": "maebench.errors",
     "Mask": "maebench.masking.mask",

@@ -266,14 +266,13 @@ def data_config(
 
 
 def given_over(base: Mapping[str, Any], data: Mapping[str, Any], names: Names) -> dict[str, Any]:
-    """Data settings over others: another data set does not keep the limit, nor the folder."""
+    """Data settings over others; another data set does not keep the limit and the size."""
     kept = dict(base)
     if data.get("dataset"):
         asked = parse(Dataset, data["dataset"], names.context(), "--dataset")
         before = base.get("dataset")
         if before is None or asked.name != before.name:
             kept.pop("limit", None)
-            kept.pop("data_dir", None)
             kept.pop("image_size", None)
     return {**kept, **data}
 

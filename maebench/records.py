@@ -110,7 +110,7 @@ def load_records(results: str | Path | None = None) -> pd.DataFrame:
 
 def _settings(run: runs.Run) -> Row:
     config, facts = run.content["config"], run.facts
-    chosen = {part: _changed(config[part]) for part in ("encoder", "objective", "masking")}
+    chosen = {part: written(config[part]) for part in ("encoder", "objective", "masking")}
     return {
         **chosen,
         "ratio": config["ratio"],
@@ -133,8 +133,8 @@ def _schedule(schedule: Mapping[str, Any]) -> str | None:
     return None if last is None else f"to {last:g} in {stages} stages"
 
 
-def _changed(part: Mapping[str, Any]) -> str:
-    """The name and the options, as they are in config.json."""
+def written(part: Mapping[str, Any]) -> str:
+    """The name and the options of a part of config.json, as text."""
     options = ", ".join(f"{k}={v}" for k, v in part.items() if k != "name" and v is not None)
     return f"{part['name']}({options})" if options else str(part["name"])
 

@@ -187,6 +187,12 @@ def test_an_unknown_flag_or_a_missing_argument_is_code_2(arguments):
         (["eval", "knn", "-o", "j=0"], ["unknown option 'j'"]),
         (["eval", "knn", "--seed", "x"], ["--seed", "'x'"]),
         (["eval", "knn", "--seed", "²"], ["--seed"]),
+        (["eval", "knn", "--across"], ["--across", "'knn'", "there is: reconstruction"]),
+        (
+            ["eval", "reconstruction", "--across", "-o", "across=false"],
+            ["--across", "-o across=false"],
+        ),
+        (["eval", "reconstruction", "-o", "ratio=2"], ["eval.ratio", "less than 1", "'2'"]),
         (["eval", "knn"], ["no run in", "maebench run"]),
         (["eval", "knn", "nothing"], ["unknown run 'nothing'"]),
         (["eval", "knn", "pixel:"], ["unknown kind of model 'pixel'", "pixels:", "untrained:"]),
@@ -470,6 +476,23 @@ def test_models_of_a_run_are_evaluated_again_only_when_asked(results):
     before = [os.stat(path).st_mtime_ns for path in records]  # noqa: PTH116
     call("eval", "knn", "untrained:", "pixels:", *more, "--again")
     assert [os.stat(path).st_mtime_ns for path in records] != before  # noqa: PTH116
+
+
+def test_models_are_compared_under_common_masks(results):
+    from PIL import Image
+
+    folder, _, _ = results
+    names = sorted(path.name for path in (folder / "runs").iterdir())
+    ran = call("eval", "reconstruction", *names, "--across", "--results", folder)
+    assert ran.code == 0, ran
+    assert "reconstruction(across=true) r2" in ran.out
+    # each run is marked once: the one masking and ratio that it was trained with
+    assert len(re.findall(r"-?\d\.\d{3}\*", ran.out)) == 2, ran.out
+    assert ran.out.count("inverse-") >= 3
+    (picture,) = re.findall(r"^picture   (.*)$", ran.out, re.MULTILINE)
+    with Image.open(picture) as image:
+        image.load()
+    assert picture.endswith("pictures/across.png")
 
 
 def test_features_are_written_to_a_file(results, tmp_path):

@@ -1,4 +1,4 @@
-"""Reconstruction: the numbers against scikit-learn and torchmetrics, the baselines by hand."""
+"""Reconstruction: the numbers against scikit-learn and torchmetrics."""
 
 from __future__ import annotations
 
@@ -19,15 +19,11 @@ from torchmetrics.functional.image import (
 
 from maebench import Block, Dataset, Random, patchify, records, suite, unpatchify
 from maebench.data.images import from_arrays
-from maebench.masking import hide
 from maebench.subject import Subject
 from maebench_evals import reconstruction as module
-from maebench_evals.reconstruction import (
-    ReconstructionQuality,
-    hidden_pixels,
-    interpolation,
-    mean_colour,
-)
+from maebench_evals.hidden import distance_to_seen, hidden_pixels
+from maebench_evals.inpainting import BASELINES
+from maebench_evals.reconstruction import FLAT, ReconstructionQuality
 
 TARGETS = ("pixels", "normalised-pixels")
 
@@ -41,9 +37,13 @@ def model(request, tmp_path_factory):
 
 
 def rows_of(model, evaluation=None, **options):
-    """Rows by (metric, baseline), and the file."""
+    """Rows by (metric, baseline), those of distances by their distance too, and the file."""
     path = suite.evaluate(model, evaluation or ReconstructionQuality(**options))
-    return {(r["metric"], r["where"].get("baseline")): r for r in records.read(path)}, path
+    rows = {}
+    for r in records.read(path):
+        at = (r["where"]["distance"],) if "distance" in r["where"] else ()
+        rows[r["metric"], r["where"].get("baseline"), *at] = r
+    return rows, path
 
 
 def by_hand(model, ratio=0.75, count=360):
@@ -92,6 +92,9 @@ def test_numbers_do_not_depend_on_the_batch(model, tmp_path, monkeypatch):
     others, other_path = rows_of(dataclasses.replace(model, folder=tmp_path))
     assert rows.keys() == others.keys()
     for key, row in rows.items():
+        assert others[key]["value"] == pytest.approx(row["value"], abs=1e-4)
+        if row["status"] != "ok" or key[0] == "error":  # no numbers per image
+            continue
         mine, theirs = records.values(path, row)[1], records.values(other_path, others[key])[1]
         np.testing.assert_allclose(mine, theirs, atol=1e-4)
 
@@ -100,7 +103,7 @@ def test_baselines_are_the_same_for_every_model_under_the_same_masks(model):
     untrained = tiny.load(model.run.folder.parent.parent, "untrained:")
     mine, theirs = rows_of(model)[0], rows_of(untrained)[0]
     for metric in ("r2", "psnr", "ssim"):
-        for baseline in ("mean-colour", "interpolation"):
+        for baseline in BASELINES:
             assert mine[metric, baseline]["value"] == theirs[metric, baseline]["value"]
             assert not mine[metric, baseline]["main"]
         assert mine[metric, None]["value"] != theirs[metric, None]["value"]
@@ -110,8 +113,8 @@ def test_baselines_are_the_error_of_what_was_filled_in(model):
     rows, path = rows_of(model)
     subject, normal, mask, made = by_hand(model)
     hidden = hidden_pixels(mask, normal)
-    for name, fill in (("mean-colour", mean_colour), ("interpolation", interpolation)):
-        filled = torch.where(hidden, fill(normal, hidden), normal)
+    for name, fill in BASELINES.items():
+        filled = fill(normal, mask)
         guess = model.module.target(filled)
         expected = r2_score(
             made.target[mask.hidden].numpy(),
@@ -181,74 +184,82 @@ def test_an_objective_without_pixels_has_r2_alone(model, tmp_path, monkeypatch):
     for metric in ("psnr", "ssim"):
         row = rows[metric, None]
         assert (row["status"], row["reason"]) == ("not applicable", "the objective gives no pixels")
-    assert not list(tmp_path.rglob("*.png"))
+    assert [path.name for path in tmp_path.rglob("*.png")] == ["reconstruction-distance.png"]
 
 
-def test_the_picture_is_a_png_that_can_be_read(model, tmp_path):
+def test_the_pictures_are_png_that_can_be_read(model, tmp_path):
     rows_of(dataclasses.replace(model, folder=tmp_path))
-    with Image.open(tmp_path / "pictures" / "reconstruction.png") as picture:
-        picture.load()
-        assert picture.format == "PNG"
-        assert picture.width > 500
-        assert len(picture.convert("L").getcolors()) > 50
+    for name in ("reconstruction", "reconstruction-distance"):
+        with Image.open(tmp_path / "pictures" / f"{name}.png") as picture:
+            picture.load()
+            assert picture.format == "PNG"
+            assert picture.width > 500
+            assert len(picture.convert("L").getcolors()) > 50
 
 
-# ---- baselines alone
+# ---- by distance
 
 
-def some_hidden(images, ratio=0.75):
-    scores = torch.rand(len(images), 64, generator=torch.Generator().manual_seed(3))
-    return hidden_pixels(hide(scores, round(64 * ratio), (8, 8)), images)
+def test_errors_at_all_distances_are_the_whole_error(model):
+    rows, _ = rows_of(model)
+    _, _, mask, made = by_hand(model)
+    distance = distance_to_seen(mask)
+    there = sorted(set(distance[mask.hidden].tolist()))
+    for name in (None, *BASELINES):
+        found = [r for key, r in rows.items() if key[:2] == ("error", name)]
+        assert [r["where"]["distance"] for r in found] == there
+        patches = [r["where"]["patches"] for r in found]
+        assert patches == [int((distance == d).sum()) for d in there]
+        whole = np.average([r["value"] for r in found], weights=patches)
+        assert 1 - whole == pytest.approx(rows["r2", name]["value"], abs=1e-6)
+    variance = made.target[mask.hidden].var(0, correction=0).mean()
+    for d in there:
+        error = (made.prediction - made.target)[distance == d].square().mean() / variance
+        assert rows["error", None, d]["value"] == pytest.approx(error.item(), rel=1e-4)
 
 
-def test_hidden_pixels_are_those_of_hidden_patches():
-    images = torch.zeros(2, 3, 4, 12)
-    mask = hide(torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 1]]), 1, (2, 2))
-    hidden = hidden_pixels(mask, images)
-    assert hidden.shape == (2, 1, 4, 12)
-    expected = torch.zeros(2, 4, 12, dtype=torch.bool)
-    expected[0, :2, :6] = expected[1, 2:, 6:] = True
-    assert torch.equal(hidden[:, 0], expected)
+# ---- with true statistics
 
 
-def test_interpolation_is_exact_on_one_colour():
-    images = torch.tensor([0.2, -1.5, 7.0]).view(1, 3, 1, 1).expand(2, 3, 32, 24).contiguous()
-    torch.testing.assert_close(interpolation(images, some_hidden(images)), images)
+def test_true_statistics_have_a_metric_of_their_own(model):
+    rows, path = rows_of(model)
+    subject, normal, mask, made = by_hand(model)
+    assert [key for key in rows if key[0] == "psnr_oracle"] == [
+        ("psnr_oracle", None),
+        ("psnr_oracle", FLAT),
+    ]
+    patches = patchify(normal, (4, 4))
+    flat = patches.mean(-1, keepdim=True).expand_as(patches)
+    guesses = {FLAT: flat}
+    if made.space == "pixels":
+        row = rows["psnr_oracle", None]
+        told = ("not applicable", "the prediction needs no statistics")
+        assert (row["status"], row["reason"]) == told
+    else:
+        std = patches.std(-1, keepdim=True)
+        guesses[None] = made.prediction * std + patches.mean(-1, keepdim=True)
+    for name, guess in guesses.items():
+        _, found = records.values(path, rows["psnr_oracle", name])
+        pixels = dataclasses.replace(made, pixels=guess)
+        hidden, image = pasted(subject, normal, mask, pixels)
+        expected = peak_signal_noise_ratio(
+            image[7][hidden[7]], subject.pixels(normal)[7][hidden[7]], data_range=1.0
+        )
+        assert found[7] == pytest.approx(expected.item(), abs=1e-2)
+        assert not rows["psnr_oracle", name]["main"]
 
 
-def test_interpolation_follows_a_ramp():
-    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
-    images = (x + 2 * y).expand(4, 1, 64, 64).contiguous()
-    hidden = some_hidden(images)
-    error = (interpolation(images, hidden) - images).abs()
-    dull = (mean_colour(images, hidden) - images).abs()
-    assert error[hidden].mean() < 0.3 * dull[hidden].mean()
-    assert (error[~hidden] == 0).all()
-    few = some_hidden(images, 0.1)
-    error = (interpolation(images, few) - images).abs()
-    assert error[few].mean() < 0.1 * dull[few].mean()
+def test_psnr_and_ssim_do_not_move_with_what_the_oracle_gives(model, tmp_path, monkeypatch):
+    original, mine = type(model.module).reconstruct, rows_of(model)[0]
 
+    def perfect(self, images, mask):
+        return dataclasses.replace(original(self, images, mask), oracle=patchify(images, (4, 4)))
 
-@pytest.mark.parametrize("fill", [interpolation, mean_colour])
-@pytest.mark.parametrize("size", [(16, 16), (8, 24), (40, 56)])
-def test_baselines_read_no_hidden_pixel_and_no_other_image(fill, size):
-    images = torch.randn(4, 2, *size, generator=torch.Generator().manual_seed(0))
-    hidden = some_hidden(images)
-    found = torch.where(hidden, fill(images, hidden), 0.0)
-    other = torch.where(hidden, 99 * torch.rand_like(images), images)
-    torch.testing.assert_close(torch.where(hidden, fill(other, hidden), 0.0), found)
-    alone = torch.cat([fill(i[None], h[None]) for i, h in zip(images, hidden, strict=True)])
-    torch.testing.assert_close(torch.where(hidden, alone, 0.0), found)
-
-
-def test_the_mean_colour_is_that_of_the_seen_pixels():
-    images = torch.randn(3, 2, 16, 16)
-    hidden = some_hidden(images)
-    found = mean_colour(images, hidden)
-    for b in range(3):
-        for c in range(2):
-            expected = images[b, c][~hidden[b, 0]].mean()
-            torch.testing.assert_close(found[b, c, 0, 0], expected)
+    monkeypatch.setattr(type(model.module), "reconstruct", perfect)
+    rows, _ = rows_of(dataclasses.replace(model, folder=tmp_path))
+    assert rows["psnr_oracle", None]["value"] == 100
+    for metric in ("r2", "psnr", "ssim"):
+        assert rows[metric, None]["value"] == mine[metric, None]["value"]
 
 
 # ---- what cannot be done
@@ -257,11 +268,9 @@ def test_the_mean_colour_is_that_of_the_seen_pixels():
 def test_small_images_have_no_ssim_and_the_rows_say_so(tmp_path):
     tiny.plan(tmp_path)
     rows, _ = rows_of(tiny.load(tmp_path))
-    assert {rows["ssim", b]["status"] for b in (None, *module.BASELINES)} == {"not applicable"}
+    assert {rows["ssim", b]["status"] for b in (None, *BASELINES)} == {"not applicable"}
     assert "smaller than SSIM's window of 11 pixels" in rows["ssim", None]["reason"]
-    assert {rows[m, b]["status"] for m in ("r2", "psnr") for b in (None, *module.BASELINES)} == {
-        "ok"
-    }
+    assert {rows[m, b]["status"] for m in ("r2", "psnr") for b in (None, *BASELINES)} == {"ok"}
 
 
 def test_a_model_without_a_decoder_is_not_applicable(tmp_path):

@@ -23,6 +23,7 @@ from maebench.cli.settings import results_option
 @click.option(
     "--key-map", metavar="FILE.yaml", help="regular expressions for the names of file: weights"
 )
+@click.option("--across", is_flag=True, help="score under the common masks too: -o across=true")
 @click.option("--again", is_flag=True, help="run it even if its result is there")
 @results_option
 def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
@@ -39,28 +40,20 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
       maebench eval linear-probe
       maebench eval knn RUN untrained: pixels: -o k=1,5,20
       maebench eval knn file:mae_pretrain_vit_base.pth --dataset cifar10 --data-dir DIR
+      maebench eval reconstruction RUN RUN --across
     """  # noqa: D301 - click wants the character \b itself
-    from maebench.component import parse
-    from maebench.config import merge
     from maebench.errors import ConfigError, MaebenchError
-    from maebench.evaluation import Evaluation
     from maebench.plugins import installed
 
     names = installed()
-    chosen: dict[str, Any] = {"name": name}
-    for text in settings["options"]:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"-o {text!r}: write key=value, such as k=1,5,20")
-        chosen = merge(chosen, {key.strip().removeprefix(f"{name}."): value})
-    evaluation = parse(Evaluation, chosen, names.context(), "eval")
+    evaluation = chosen_evaluation(name, settings["options"], settings["across"], names)
     if not settings["seed"].isdecimal():
         raise ConfigError(f"--seed: a whole number from 0 is wanted, given {settings['seed']!r}")
 
     from maebench import records, runs, suite
     from maebench.cli.progress import shown
     from maebench.models import load_model
-    from maebench.report import terminal
+    from maebench.report import across, terminal
     from maebench.report.table import by_model, mixed
 
     results = runs.results_folder(settings["results"])
@@ -101,6 +94,13 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
         click.echo(line)
     for path in paths:
         click.echo(f"record    {path}")
+    if across.has_cells(rows):
+        picture = results / "pictures" / "across.png"
+        across.heat_map(rows, picture)
+        for band in across.bands(across.matrix(rows), terminal.console().width):
+            terminal.print_table(band)
+        click.echo(f"R2 under common masks; {across.OWN} what a run was trained with")
+        click.echo(f"picture   {picture}")
     if (rows["status"] == "failed").any():
         raise click.exceptions.Exit(1)
 
@@ -109,6 +109,37 @@ def data_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """What flags say of the images to test on."""
     given = ("dataset", "data_dir", "image_size", "limit", "download")
     return {key: settings[key] for key in given if settings[key]}
+
+
+def chosen_evaluation(name: str, options: tuple[str, ...], across: bool, names: Any) -> Any:
+    """The evaluation by its name, with what -o and --across set.
+
+    Raises:
+        ConfigError: an unknown evaluation or option, or a value that is not allowed.
+    """
+    from maebench.component import parse
+    from maebench.config import merge
+    from maebench.errors import ConfigError
+    from maebench.evaluation import Evaluation
+
+    chosen: dict[str, Any] = {"name": name}
+    for text in options:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"-o {text!r}: write key=value, such as k=1,5,20")
+        chosen = merge(chosen, {key.strip().removeprefix(f"{name}."): value})
+    evaluation = parse(Evaluation, chosen, names.context(), "eval")
+    if not across:
+        return evaluation
+    table = names.table["evaluation"]
+    if "across" not in type(evaluation).model_fields:
+        having = sorted(n for n, cls in table.items() if "across" in cls.model_fields)
+        raise ConfigError(
+            f"--across: evaluation {name!r} has no option 'across'; there is: {', '.join(having)}"
+        )
+    if "across" in chosen and not evaluation.across:
+        raise ConfigError(f"--across: -o across={chosen['across']} says the opposite; leave one")
+    return parse(Evaluation, {**chosen, "across": True}, names.context(), "eval")
 
 
 def other_splits(model: Any, data: dict[str, Any], names: Any) -> Any:

@@ -3,225 +3,192 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from maebench import (
-    Evaluation,
-    MaebenchError,
-    Mask,
-    Masking,
-    Metric,
-    Model,
-    Random,
-    Reconstruction,
-    Result,
-    unpatchify,
-)
+from maebench import Evaluation, Mask, Masking, Metric, Model, Random, Reconstruction, Result
+from maebench_evals.across import AcrossMasks
+from maebench_evals.hidden import distance_to_seen, first, hidden_of, pasted, sum_at
+from maebench_evals.hidden_quality import NO_PIXELS, Similarity, Spread
+from maebench_evals.inpainting import BASELINES, patch_means
+from maebench_evals.reconstruction_pictures import distance_curves, examples
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 BATCH = 256
-WINDOW = 11  # SSIM's Gaussian window, Wang et al. 2004
-SMALLEST_ERROR = 1e-10  # mean squared error below which PSNR is given as 100 dB
 SHOWN = 8  # images in the picture
-BASELINES = ("mean-colour", "interpolation")
-
-
-@dataclass
-class Sums:
-    """What a pass over test leaves: errors per image, and sums for the deviation."""
-
-    errors: list[Tensor]
-    pixel_errors: list[Tensor]
-    ssim: list[Tensor]
+FLAT = "true patch means"  # what true statistics alone give: flat patches of the right mean
 
 
 class ReconstructionQuality(Evaluation):
     """Error on hidden patches under held-out masks that are the same for every model.
 
     r2 is in the model's own target space: one minus an image's squared error over the mean squared
-    deviation of hidden targets from their mean in test, so that its mean is the usual R2. psnr and
-    ssim are in pixels and use no true statistic of a hidden patch; `how` says how they were made.
-    Baselines: the mean colour of the seen pixels, and their interpolation.
+    deviation of hidden targets from their mean in test, so that its mean is the usual R2. error is
+    the same told by the distance to the nearest seen patch, in steps of a chess king: squared
+    error over variance, 1 = guessing the mean. psnr and ssim are in hidden pixels and use no true
+    statistic of a hidden patch; `how` says how the pixels were made. psnr_oracle uses the true
+    mean and deviation of each hidden patch: two leaked numbers a patch, so it is no score. Its row
+    `true patch means` is what these numbers give without any prediction.
+
+    Baselines need no model: the mean colour of the seen pixels, a copy of the nearest seen patch,
+    and harmonic inpainting (Laplace's equation between the seen pixels).
+
+    across scores the model under fixed masks of five strategies at three ratios each, whatever it
+    was trained with; `masks` is a hash of what was hidden.
     """
 
     name: ClassVar[str] = "reconstruction"
+    version: ClassVar[int] = 2
     splits: ClassVar[tuple[str, ...]] = ("test",)
+    example: ClassVar[dict[str, Any]] = {"across": True}  # so that every metric is there
     metrics: ClassVar[dict[str, Metric]] = {
         "r2": Metric(
             "share of the hidden targets' variance explained", "", True, None, 1, True, True
         ),
         "psnr": Metric("peak signal to noise ratio of hidden pixels", "dB", True, None, 100),
         "ssim": Metric("structural similarity around hidden pixels", "", True, -1, 1),
+        "psnr_oracle": Metric(
+            "psnr with the true mean and deviation of each hidden patch", "dB", True, None, 100
+        ),
+        "error": Metric(
+            "squared error over variance at a distance to what is seen", "", False, 0, None, False
+        ),
+        "across_r2": Metric("r2 under one of the common masks", "", True, None, 1),
+        "across_psnr": Metric("psnr under one of the common masks", "dB", True, None, 100),
     }
 
     ratio: float = Field(0.75, gt=0, lt=1, description="share of patches hidden for the test")
     masking: Masking = Field(Random(), description="strategy that hides them")
+    across: bool = Field(
+        False, description="score under each of fifteen fixed mask sets too, and draw a heat map"
+    )
 
     def run(self, model: Model) -> Iterator[Result]:
-        """Yields r2, psnr and ssim of the model and of both baselines, and writes the picture."""
+        """Yields all metrics of the model and of the baselines, and writes the pictures."""
         import torch
 
         images = model.images("test")
         ids = images.about.ids
         model.masks(ids[:1], self.masking, self.ratio)  # "not applicable" before anything is done
-        sums = {name: Sums([], [], []) for name in ("model", *BASELINES)}
-        total = torch.zeros(1, dtype=torch.float64)
-        square, count, done = total.clone(), 0, 0
-        how = ""
+        across = AcrossMasks(model, ids) if self.across else None
+        found, done = Pass(), 0
         steps = -(-len(images) // BATCH)
         with torch.no_grad():
             for part in model.progress(
                 images.whole(BATCH), steps, f"reconstruction of {model.kind}"
             ):
-                mask = model.masks(ids[done : done + len(part)], self.masking, self.ratio)
-                normal = model.normalise(part)
+                here = ids[done : done + len(part)]
+                mask, normal = model.masks(here, self.masking, self.ratio), model.normalise(part)
                 made = model.reconstruct(normal, mask)
-                truth = hidden_of(made.target, mask).double()
-                total = total + truth.sum((0, 1)).cpu()
-                square = square + truth.square().sum((0, 1)).cpu()
-                count += truth.shape[0] * truth.shape[1]
-                how = made.how
-                for name, guess, filled in self._guesses(model, made, normal, mask):
-                    error = (hidden_of(guess, mask).double() - truth).square()
-                    sums[name].errors.append(error.sum((1, 2)).cpu())
-                    if filled is not None:
-                        self._pixels(model, sums[name], normal, filled, mask)
+                found.add(model, normal, mask, made)
+                if across is not None:
+                    across.add(here, normal)
                 if done == 0:
-                    draw_picture(model, normal[:SHOWN], first(mask, SHOWN), made)
+                    examples(model, normal[:SHOWN], first(mask, SHOWN), made)
                 done += len(part)
-        deviation = (square - total.square() / count).sum().item() / len(images)
-        if deviation <= 0:
-            raise MaebenchError("reconstruction: all hidden targets are equal, there is no R2")
-        for name, found in sums.items():
-            where = {} if name == "model" else {"baseline": name}
-            yield Result("r2", 1 - torch.cat(found.errors) / deviation, where)
-            yield from self._in_pixels(found, where, how if name == "model" else "")
-
-    def _guesses(
-        self, model: Model, made: Reconstruction, normal: Tensor, mask: Mask
-    ) -> Iterator[tuple[str, Tensor, Tensor | None]]:
-        """Name, guess in the target space, and pixels pasted over the hidden ones."""
-        import torch
-
-        hidden = hidden_pixels(mask, normal)
-        guess = None
-        if made.pixels is not None:
-            guess = torch.where(
-                hidden, unpatchify(made.pixels, mask.grid, patch_of(mask, normal)), normal
-            )
-        yield "model", made.prediction, guess
-        for name, fill in (("mean-colour", mean_colour), ("interpolation", interpolation)):
-            filled = torch.where(hidden, fill(normal, hidden), normal)
-            # the target of a filled image is the baseline's guess in the same space
-            yield name, model.reconstruct(filled, mask).target, filled
-
-    def _pixels(self, model: Model, sums: Sums, normal: Tensor, filled: Tensor, mask: Mask) -> None:
-        """Adds squared errors and similarities of hidden pixels, clipped to 0..1."""
-        hidden = hidden_pixels(mask, normal).expand_as(normal)
-        true, guess = model.pixels(normal).clamp(0, 1), model.pixels(filled).clamp(0, 1)
-        count = hidden.sum((1, 2, 3))
-        error = ((true - guess).square() * hidden).sum((1, 2, 3)) / count
-        sums.pixel_errors.append(error.double().cpu())
-        if min(normal.shape[2:]) < WINDOW:
-            return
-        # its import takes seconds
-        from torchmetrics.functional.image import structural_similarity_index_measure as ssim
-
-        _, map_BCHW = ssim(guess, true, data_range=1.0, reduction="none", return_full_image=True)
-        sums.ssim.append(((map_BCHW * hidden).sum((1, 2, 3)) / count).double().cpu())
-
-    def _in_pixels(self, found: Sums, where: dict[str, str], how: str) -> Iterator[Result]:
-        import torch
-
-        where = {**where, "how": how} if how else where
-        if not found.pixel_errors:
-            yield Result("psnr", None, where, "the objective gives no pixels")
-            yield Result("ssim", None, where, "the objective gives no pixels")
-            return
-        error = torch.cat(found.pixel_errors).clamp(min=SMALLEST_ERROR)
-        yield Result("psnr", -10 * error.log10(), where)
-        if found.ssim:
-            yield Result("ssim", torch.cat(found.ssim).clamp(-1, 1), where)
-        else:
-            why = f"the image is smaller than SSIM's window of {WINDOW} pixels"
-            yield Result("ssim", None, where, why)
+        errors = list(found.errors())
+        distance_curves(model, errors, f"{self.masking.changed()}, ratio {self.ratio:g}")
+        yield from found.r2()
+        yield from found.in_pixels()
+        yield from found.with_true_statistics()
+        yield from errors
+        if across is not None:
+            yield from across.results()
 
 
-def patch_of(mask: Mask, images: Tensor) -> tuple[int, int]:
-    """Rows and columns of a patch in pixels."""
-    return images.shape[2] // mask.grid[0], images.shape[3] // mask.grid[1]
+@dataclass
+class Guess:
+    """What is left of the model's guesses, or of one baseline's.
 
-
-def hidden_of(patches_BLT: Tensor, mask: Mask) -> Tensor:
-    """The hidden patches of each image, (B, M, T)."""
-    return patches_BLT[mask.hidden].view(len(patches_BLT), mask.num_hidden, -1)
-
-
-def hidden_pixels(mask: Mask, images: Tensor) -> Tensor:
-    """Which pixels are hidden, bool (B, 1, H, W)."""
-    h, w = patch_of(mask, images)
-    grid = mask.hidden.view(-1, 1, *mask.grid)
-    return grid.repeat_interleave(h, 2).repeat_interleave(w, 3)
-
-
-def first(mask: Mask, count: int) -> Mask:
-    """The masks of the first images."""
-    return Mask(mask.hidden[:count], mask.seen[:count], mask.grid)
-
-
-def mean_colour(images: Tensor, hidden: Tensor) -> Tensor:
-    """The mean of each image's seen pixels per channel, (B, C, 1, 1)."""
-    seen = ~hidden
-    return (images * seen).sum((2, 3), keepdim=True) / seen.sum((2, 3), keepdim=True)
-
-
-def interpolation(images: Tensor, hidden: Tensor) -> Tensor:
-    """Seen pixels spread over the hidden ones: pull up a pyramid of means, push down bilinearly.
-
-    Source: Gortler et al. 1996, "The Lumigraph", section 3.4.3 (pull-push).
+    Args:
+        errors: squared error of each image's hidden targets.
+        by_distance: summed squared error of the patches at each distance, float64 (D,).
+        pixels: how near the pasted-over images are.
     """
-    import torch
-    from torch.nn.functional import avg_pool2d, interpolate
 
-    weight = (~hidden).to(images)
-    if bool((weight > 0).all()) or max(images.shape[2:]) == 1:
-        return images
-    values = avg_pool2d(images * weight, 2, ceil_mode=True, count_include_pad=False)
-    share = avg_pool2d(weight, 2, ceil_mode=True, count_include_pad=False)
-    coarse = values / share.clamp(min=1e-6)  # where no pixel is seen the next level fills
-    coarse = interpolation(coarse, share == 0)
-    fine = interpolate(coarse, images.shape[2:], mode="bilinear", align_corners=False)
-    return torch.where(hidden, fine, images)
+    errors: list[Tensor] = field(default_factory=list)
+    by_distance: Any = 0.0
+    pixels: Similarity = field(default_factory=Similarity)
 
 
-def draw_picture(model: Model, normal: Tensor, mask: Mask, made: Reconstruction) -> Any:
-    """Writes original, masked, prediction and paste-over of a few images as one PNG."""
-    import torch
-    from matplotlib.figure import Figure
+@dataclass
+class Pass:
+    """What one pass over test leaves; batches are added, results read off at the end."""
 
-    if made.pixels is None:
-        return None
-    hidden = hidden_pixels(mask, normal)
-    predicted = unpatchify(made.pixels[: len(normal)], mask.grid, patch_of(mask, normal))
-    grey = torch.full_like(model.pixels(normal), 0.5)
-    rows = {
-        "original": model.pixels(normal),
-        "masked": torch.where(hidden, grey, model.pixels(normal)),
-        "prediction": model.pixels(predicted),
-        "paste-over": model.pixels(torch.where(hidden, predicted, normal)),
-    }
-    figure = Figure(figsize=(1.1 * len(normal) + 1.2, 4.6), layout="constrained")
-    axes = figure.subplots(len(rows), len(normal), squeeze=False)
-    for line, (title, images) in zip(axes, rows.items(), strict=True):
-        for cell, image in zip(line, images.clamp(0, 1).cpu(), strict=True):
-            shown = image[0] if len(image) == 1 else image.permute(1, 2, 0)
-            cell.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            cell.set(xticks=[], yticks=[])
-        line[0].set_ylabel(title)
-    figure.suptitle(f"{model.name}\n{made.how or 'prediction in pixels'}", fontsize=8)
-    return model.picture("reconstruction", figure)
+    guesses: dict[str, Guess] = field(
+        default_factory=lambda: {name: Guess() for name in ("", *BASELINES)}
+    )
+    oracle: Similarity = field(default_factory=Similarity)
+    flat: Similarity = field(default_factory=Similarity)
+    spread: Spread = field(default_factory=Spread)
+    patches: Any = 0.0  # hidden ones at each distance, float64 (D,)
+    how: str = ""
+
+    def add(self, model: Model, normal: Tensor, mask: Mask, made: Reconstruction) -> None:
+        """Adds a batch of normalised images and what the model made of it."""
+        self.how = made.how
+        truth_BMT = hidden_of(made.target, mask).double()
+        self.spread.add(truth_BMT)
+        distance_BM = hidden_of(distance_to_seen(mask)[..., None], mask)[..., 0]
+        self.patches = self.patches + sum_at(distance_BM, mask)
+        for name, guess_BLT, filled in guesses_of(model, normal, mask, made):
+            found = self.guesses[name]
+            error_BM = (hidden_of(guess_BLT, mask).double() - truth_BMT).square().sum(2)
+            found.errors.append(error_BM.sum(1).cpu())
+            found.by_distance = found.by_distance + sum_at(distance_BM, mask, error_BM)
+            if filled is not None:
+                found.pixels.add(model, normal, filled, mask)
+        if made.oracle is not None:
+            self.oracle.add(model, normal, pasted(made.oracle, normal, mask), mask, False)
+        self.flat.add(model, normal, patch_means(normal, mask), mask, False)
+
+    def r2(self) -> Iterator[Result]:
+        """One minus the error of each image over the mean deviation of hidden targets."""
+        import torch
+
+        deviation = self.spread.deviation()
+        for name, found in self.guesses.items():
+            yield Result("r2", 1 - torch.cat(found.errors) / deviation, told(name))
+
+    def in_pixels(self) -> Iterator[Result]:
+        """Peak signal to noise ratio and structural similarity, without true statistics."""
+        for name, found in self.guesses.items():
+            where = told(name) or ({"how": self.how} if self.how else {})
+            yield from found.pixels.results(where, ("psnr", "ssim"))
+
+    def with_true_statistics(self) -> Iterator[Result]:
+        """The ratio with true statistics, and what they give alone."""
+        given = bool(self.guesses[""].pixels.psnr)
+        missing = "the prediction needs no statistics" if given else NO_PIXELS
+        yield from self.oracle.results({}, ("psnr_oracle",), missing)
+        yield from self.flat.results(told(FLAT), ("psnr_oracle",))
+
+    def errors(self) -> Iterator[Result]:
+        """Error over variance at each distance that is there, so that 1 is guessing the mean."""
+        per_patch = self.spread.deviation() * self.spread.images / self.spread.patches
+        for name, found in self.guesses.items():
+            for distance, number in enumerate(self.patches.tolist()):
+                if number:
+                    where = {"distance": distance, "patches": int(number), **told(name)}
+                    error = float(found.by_distance[distance]) / number
+                    yield Result("error", error / per_patch, where)
+
+
+def told(baseline: str) -> dict[str, Any]:
+    """What tells a baseline's rows from the model's."""
+    return {"baseline": baseline} if baseline else {}
+
+
+def guesses_of(
+    model: Model, normal: Tensor, mask: Mask, made: Reconstruction
+) -> Iterator[tuple[str, Tensor, Tensor | None]]:
+    """Name, guess in the target space, and pixels pasted over the hidden ones."""
+    yield "", made.prediction, None if made.pixels is None else pasted(made.pixels, normal, mask)
+    for name, fill in BASELINES.items():
+        filled = fill(normal, mask)
+        # the target of a filled image is the baseline's guess in the same space
+        yield name, model.reconstruct(filled, mask).target, filled

@@ -1,0 +1,94 @@
+"""How near a guess comes to what is hidden: in targets, and in pixels.
+
+B images, M hidden patches of each, T numbers of a target, C, H, W of images in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from maebench import MaebenchError, Mask, Model, Result
+from maebench_evals.hidden import hidden_pixels
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WINDOW = 11  # SSIM's Gaussian window, Wang et al. 2004
+NO_PIXELS = "the objective gives no pixels"
+SMALLEST_ERROR = 1e-10  # mean squared error below which PSNR is given as 100 dB
+
+
+@dataclass
+class Spread:
+    """Sums over the hidden targets of a split, for how far they lie from their mean."""
+
+    total: Tensor | float = 0.0  # (T,)
+    square: Tensor | float = 0.0  # (T,)
+    patches: int = 0
+    images: int = 0
+
+    def add(self, truth_BMT: Tensor) -> None:
+        """Counts the hidden targets of a batch, float64."""
+        self.total = self.total + truth_BMT.sum((0, 1)).cpu()
+        self.square = self.square + truth_BMT.square().sum((0, 1)).cpu()
+        self.patches += truth_BMT.shape[0] * truth_BMT.shape[1]
+        self.images += len(truth_BMT)
+
+    def deviation(self) -> float:
+        """The squared deviation of the hidden targets from their mean, per image.
+
+        Raises:
+            MaebenchError: there is none.
+        """
+        import torch
+
+        total_T, square_T = torch.as_tensor(self.total), torch.as_tensor(self.square)
+        found = (square_T - total_T.square() / self.patches).sum().item() / self.images
+        if found <= 0:
+            raise MaebenchError("reconstruction: all hidden targets are equal, there is no R2")
+        return found
+
+
+@dataclass
+class Similarity:
+    """How near the pixels of images are to the truth, one number per image."""
+
+    psnr: list[Tensor] = field(default_factory=list)
+    ssim: list[Tensor] = field(default_factory=list)
+
+    def add(
+        self, model: Model, true: Tensor, filled: Tensor, mask: Mask, window: bool = True
+    ) -> None:
+        """Compares normalised images (B, C, H, W) in 0..1, clipped, on their hidden pixels.
+
+        SSIM is the mean of its map over the hidden pixels: an image without its seen ones would be
+        another image. It is left out where the image is smaller than its window.
+        """
+        hidden = hidden_pixels(mask, true).expand_as(true)
+        right, guess = model.pixels(true).clamp(0, 1), model.pixels(filled).clamp(0, 1)
+        count = hidden.sum((1, 2, 3))
+        error = ((right - guess).square() * hidden).sum((1, 2, 3)) / count
+        self.psnr.append(-10 * error.double().clamp(min=SMALLEST_ERROR).log10().cpu())
+        if not window or min(true.shape[2:]) < WINDOW:
+            return
+        # its import takes seconds
+        from torchmetrics.functional.image import structural_similarity_index_measure as ssim
+
+        _, map_BCHW = ssim(guess, right, data_range=1.0, reduction="none", return_full_image=True)
+        found = (map_BCHW * hidden).sum((1, 2, 3)) / count
+        self.ssim.append(found.double().clamp(-1, 1).cpu())
+
+    def results(
+        self, where: Mapping[str, Any], metrics: Sequence[str], missing: str = NO_PIXELS
+    ) -> Iterator[Result]:
+        """PSNR and SSIM under these names, or as many of them as there are names."""
+        import torch
+
+        small = f"the image is smaller than SSIM's window of {WINDOW} pixels"
+        for metric, values in zip(metrics, (self.psnr, self.ssim), strict=False):
+            if values:
+                yield Result(metric, torch.cat(values), where)
+            else:
+                yield Result(metric, None, where, small if self.psnr else missing)
