@@ -1,0 +1,52 @@
+"""`maebench export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from maebench.cli.settings import results_option
+
+ENDINGS = {"official": ".pth", "timm": ".safetensors", "hf": ""}
+
+
+@click.command("export")
+@click.argument("model", metavar="[RUN]", default="")
+@click.option("--to", metavar="official|timm|hf", required=True, help="whose files to write")
+@click.option(
+    "--out", metavar="PATH", help="file, or folder for hf  [default: RUN-TO in this folder]"
+)
+@click.option("--force", is_flag=True, help="replace what is there")
+@results_option
+def export_command(model: str, to: str, out: str | None, force: bool, results: str | None) -> None:
+    """Write a run's weights as the official MAE code, timm or Hugging Face load them.
+
+    RUN is a run's name or folder, or untrained:RUN; it defaults to the newest run. What the other
+    side cannot hold is refused with the reason.
+
+    \b
+    Examples:
+      maebench export --to official
+      maebench export RUN --to hf --out my-vit-mae
+    """  # noqa: D301 - click wants the character \b itself
+    from maebench.errors import ConfigError, unknown
+    from maebench.models import load_model
+    from maebench.weights.export import TARGETS, export
+
+    if to not in TARGETS:
+        raise ConfigError(unknown("format", to, TARGETS, "--to"))
+    loaded = load_model(model, results, "cpu")
+    if loaded.run is None:
+        raise ConfigError(f"{loaded.name} is no run: only what maebench trained is exported")
+    default = f"{loaded.name.replace(':', '-')}-{to}{ENDINGS[to]}"
+    path = Path(out) if out else Path(default)
+    if path.exists() and not force:
+        raise ConfigError(f"--out {path} is there already: give another one, or --force")
+    feed = loaded.preprocess
+    objective = loaded.config.objective
+    lines = export(loaded.module, loaded.name, to, path, feed.mean, feed.std, objective)
+    click.echo(f"{path}: {loaded.name} for {to}")
+    for line in lines:
+        click.echo(line)
+    click.echo(f"pre-processing: pixels / 255, minus {tuple(feed.mean)}, over {tuple(feed.std)}")
