@@ -11,6 +11,13 @@ def register_evaluations() -> list[type[Evaluation]]:
     from maebench_evals.finetune import Finetune
     from maebench_evals.knn import KNN
     from maebench_evals.linear_probe import LinearProbe
+    from maebench_evals.logistic import Logistic
     from maebench_evals.reconstruction import ReconstructionQuality
 
-    return [LinearProbe, Finetune, KNN, ReconstructionQuality]
+    return [
+        LinearProbe,
+        Finetune,
+        KNN,
+        ReconstructionQuality,
+        Logistic,
+    ]
