@@ -13,6 +13,7 @@ def register_evaluations() -> list[type[Evaluation]]:
     from maebench_evals.linear_probe import LinearProbe
     from maebench_evals.logistic import Logistic
     from maebench_evals.reconstruction import ReconstructionQuality
+    from maebench_evals.retrieval import Retrieval
 
     return [
         LinearProbe,
@@ -20,4 +21,5 @@ def register_evaluations() -> list[type[Evaluation]]:
         KNN,
         ReconstructionQuality,
         Logistic,
+        Retrieval,
     ]
