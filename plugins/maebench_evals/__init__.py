@@ -12,6 +12,7 @@ def register_evaluations() -> list[type[Evaluation]]:
     from maebench_evals.knn import KNN
     from maebench_evals.linear_probe import LinearProbe
     from maebench_evals.logistic import Logistic
+    from maebench_evals.low_shot import LowShot
     from maebench_evals.reconstruction import ReconstructionQuality
     from maebench_evals.retrieval import Retrieval
 
@@ -22,4 +23,5 @@ def register_evaluations() -> list[type[Evaluation]]:
         ReconstructionQuality,
         Logistic,
         Retrieval,
+        LowShot,
     ]
