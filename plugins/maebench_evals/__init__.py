@@ -10,6 +10,7 @@ def register_evaluations() -> list[type[Evaluation]]:
     """The evaluations that ship with maebench."""
     from maebench_evals.finetune import Finetune
     from maebench_evals.knn import KNN
+    from maebench_evals.layers import Layers
     from maebench_evals.linear_probe import LinearProbe
     from maebench_evals.logistic import Logistic
     from maebench_evals.low_shot import LowShot
@@ -24,4 +25,5 @@ def register_evaluations() -> list[type[Evaluation]]:
         Logistic,
         Retrieval,
         LowShot,
+        Layers,
     ]
