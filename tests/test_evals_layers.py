@@ -76,10 +76,11 @@ def test_of_equally_good_layers_the_last_counts_and_of_poolings_the_preferred():
 
 
 def test_a_penalty_on_the_edge_of_its_grid_is_flagged_for_the_chosen_layer_alone():
-    top1, _, chosen = results(Deep({(2, "mean")}), l2=(1e-3,))
+    top1, _, chosen = results(Deep({(2, "mean")}), l2=(1e-3, 1e-1))
     edges = [place for place, r in top1.items() if r.where.get("edge")]
     assert edges == [chosen] == [(2, "mean")]
-    assert top1[chosen].where["l2"] == 1e-3
+    alone, _, chosen = results(Deep({(2, "mean")}), l2=(1e-3,))
+    assert "edge" not in alone[chosen].where, "there is no grid to widen"
 
 
 def test_choices_are_made_on_train():

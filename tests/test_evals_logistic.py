@@ -134,6 +134,8 @@ def test_one_class_and_an_empty_grid_are_told():
     for text in ("0", "x", ""):
         with pytest.raises(ConfigError, match=r"^eval\.C"):
             parse(Logistic, {"C": text}, {}, "eval")
+    with pytest.raises(ConfigError, match=r"^eval\.C\.0: [^;]*$"):  # told once
+        parse(Logistic, {"C": "0"}, {}, "eval")
 
 
 def test_a_protocol_chooses_its_pooling_and_the_record_names_it(tmp_path):

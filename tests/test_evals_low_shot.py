@@ -175,7 +175,7 @@ def test_an_entry_that_train_does_not_allow_is_a_row_that_says_so_and_one_draw_h
         rows(tiny.Stub(x, labels * 0, x, labels * 0))
 
 
-@pytest.mark.parametrize("text", ["abc", "0", "-1", "0%", "101%", "1.5", "%", "1,1", "5,abc"])
+@pytest.mark.parametrize("text", ["abc", "0", "-1", "0%", "101%", "1.5", "%", "1,1", "5,abc", ""])
 def test_a_wrong_entry_is_refused_in_one_line(text):
     with pytest.raises(ConfigError, match=r"^eval\.shots: ") as refused:
         parse(LowShot, {"shots": text}, {}, "eval")

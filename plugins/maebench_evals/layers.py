@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
 from maebench import Evaluation, Metric, Model, NotApplicable, Result
-from maebench_evals.frozen import middle_of_the_best, standardised
+from maebench_evals.frozen import middle_of_the_best, not_empty, standardised
 from maebench_evals.linear_probe import LR, train_heads
 
 if TYPE_CHECKING:
@@ -56,9 +56,8 @@ class Layers(Evaluation):
     pool: Literal["mean", "cls"] | None = Field(
         None, description="which token is the feature; none: all poolings that the model has"
     )
-    l2: tuple[PositiveFloat, ...] = Field(
+    l2: Annotated[tuple[PositiveFloat, ...], AfterValidator(not_empty)] = Field(
         tuple(10.0**e for e in range(-5, 1)),
-        min_length=1,
         description="penalties to try",
         examples=[(1e-4, 1e-2), (1.0,)],
     )
@@ -107,7 +106,7 @@ class Layers(Evaluation):
         i = middle_of_the_best(validation)
         given = self._predict(model, train, labels, test, [l2[i]])
         hits = (given[0] == model.labels("test")).double()
-        edge = i in (0, len(l2) - 1)
+        edge = len(l2) > 1 and i in (0, len(l2) - 1)
         return Place(layer or "last", pool, l2[i], edge, validation[i], hits)
 
     def _predict(
@@ -135,7 +134,7 @@ def draw_picture(model: Model, found: list[Place], chosen: Place) -> None:
     """Writes accuracy over depth as a PNG, one line per pooling, the choice marked."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     names = [str(place.layer) for place in found if place.pool == found[0].pool]
     for number, pool in enumerate(dict.fromkeys(place.pool for place in found)):
@@ -161,5 +160,5 @@ def draw_picture(model: Model, found: list[Place], chosen: Place) -> None:
         label=f"chosen on train: {chosen.layer}, {chosen.pool}",
     )
     axes.set(xlabel="block (last: after the norm)", ylabel="top-1 (%)", title=model.name)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     model.picture("layers", figure)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
 from maebench import Evaluation, Metric, Model, NotApplicable, Result
-from maebench_evals.frozen import middle_of_the_best, pool_for, standardised
+from maebench_evals.frozen import middle_of_the_best, not_empty, pool_for, standardised
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,9 +44,8 @@ class Logistic(Evaluation):
     protocol: Literal["fast", "dinov2"] = Field(
         "fast", description="dinov2: features as they are, its own grid and tolerance"
     )
-    C: tuple[PositiveFloat, ...] | None = Field(
+    C: Annotated[tuple[PositiveFloat, ...] | None, AfterValidator(not_empty)] = Field(
         None,
-        min_length=1,
         description="inverse penalties to try; none: the protocol's own grid",
         examples=[(1e-4, 1.0), (10.0,)],
     )
@@ -83,7 +82,8 @@ class Logistic(Evaluation):
         for i, C in enumerate(grid):
             where: dict[str, Any] = {"C": C, "pool": pool}
             if i == chosen:
-                where |= {"chosen": True} | ({"edge": True} if i in (0, len(grid) - 1) else {})
+                edge = len(grid) > 1 and i in (0, len(grid) - 1)
+                where |= {"chosen": True} | ({"edge": True} if edge else {})
             yield Result("validation_top1", validation[i], where)
             if i in again:
                 yield Result("top1", (given[again.index(i)] == right).double(), where)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator
 
 from maebench import Evaluation, MaebenchError, Metric, Model, NotApplicable, Result
-from maebench_evals.frozen import pool_for
+from maebench_evals.frozen import not_empty, pool_for
 from maebench_evals.subset_heads import Fitting, Subsets, together
 
 if TYPE_CHECKING:
@@ -45,16 +45,14 @@ class LowShot(Evaluation):
     # few draws and steps: what the contract tries it with
     example: ClassVar[dict[str, Any]] = {"shots": ("1", "10%"), "draws": 2, "steps": 20}
 
-    shots: tuple[str, ...] = Field(
+    shots: Annotated[tuple[str, ...], AfterValidator(not_empty)] = Field(
         ("1", "5", "10", "1%", "10%"),
-        min_length=1,
         description="labelled images per class, or shares of train such as 1%",
         examples=[("2",)],
     )
     draws: PositiveInt = Field(5, description="random subsets per entry of shots")
-    l2: tuple[PositiveFloat, ...] = Field(
+    l2: Annotated[tuple[PositiveFloat, ...], AfterValidator(not_empty)] = Field(
         tuple(10.0**e for e in range(-4, 1)),
-        min_length=1,
         description="penalties to try",
         examples=[(1.0,), (1e-3, 1.0)],
     )
