@@ -39,9 +39,12 @@ def features(
     if layer is not None and (model.encoder is None or not 1 <= layer <= model.encoder.depth):
         depth = 0 if model.encoder is None else model.encoder.depth
         raise ConfigError(f"layer {layer}: {model.name} has blocks 1 to {depth}")
-    layers = () if layer is None else tuple(range(1, model.encoder.depth + 1))
-    path = model.folder / "features" / f"{cache_key(model, images, layers)}.safetensors"
+    every = () if model.encoder is None else tuple(range(1, model.encoder.depth + 1))
+    layers = () if layer is None else every
+    path = _path(model, images, layers)
     found = _read(path)
+    if found is None and layers != every:  # a pass for all layers has the last one too
+        found = _read(_path(model, images, every))
     if found is None:
         total = -(-len(images) // BATCH)
         parts = [
@@ -56,6 +59,10 @@ def features(
     if not bool(value.isfinite().all()):
         raise NotApplicable(f"features of {model.name} are not finite")
     return value
+
+
+def _path(model: LoadedModel, images: Images, layers: tuple[int, ...]) -> files.Path:
+    return model.folder / "features" / f"{cache_key(model, images, layers)}.safetensors"
 
 
 def cache_key(model: LoadedModel, images: Images, layers: tuple[int, ...]) -> str:

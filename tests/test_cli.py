@@ -454,7 +454,7 @@ def test_another_metric_is_shown_by_name(results):
     ("arguments", "words"),
     [
         (["--by", "maskings"], ["--by", "unknown column 'maskings'", "Did you mean 'masking'?"]),
-        (["--metric", "top5"], ["unknown metric 'top5'", "knn/top1"]),
+        (["--metric", "top9"], ["unknown metric 'top9'", "knn/top1"]),
         (["--metric", "probe/top1"], ["unknown metric 'probe/top1'", "knn/top1"]),
         (["--out", "."], ["no regular file"]),
         (["--out", "/dev/null/x"], ["cannot write"]),

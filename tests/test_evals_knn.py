@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 import numpy as np
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
 import maebench_evals.knn as module
-from maebench import MaebenchError, records, suite
-from maebench_evals.knn import KNN, normalised, search, vote, votes_for
+from maebench import ConfigError, MaebenchError, NotApplicable, records, suite
+from maebench.component import parse
+from maebench_evals.knn import KNN, normalised, on_edge, search, vote, votes_for
 
 
 @pytest.fixture(scope="module")
@@ -32,26 +34,59 @@ def test_votes_are_scikit_learns_with_cosine_distance(digits):
         oracle = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(train, labels)
         share = oracle.predict_proba(test)
         most = share == share.max(1, keepdims=True)
-        assert most[np.arange(len(test)), found[k]].all(), "a class with fewer votes won"
+        winner = found[k][:, 0].numpy()
+        assert most[np.arange(len(test)), winner].all(), "a class with fewer votes won"
         clear = most.sum(1) == 1
         assert clear.mean() > 0.9
-        assert (found[k].numpy() == oracle.predict(test))[clear].all()
+        assert (winner == oracle.predict(test))[clear].all()
 
 
 @settings(max_examples=300)
 @given(st.lists(st.lists(st.integers(0, 4), min_size=7, max_size=7), min_size=1, max_size=4))
 def test_of_equally_many_votes_the_class_of_the_nearest_voter_wins(neighbours):
-    found = vote(torch.tensor(neighbours), [1, 2, 4, 7])
-    for k, given_classes in found.items():
-        for row, winner in zip(neighbours, given_classes.tolist(), strict=True):
+    found = vote(torch.tensor(neighbours), torch.zeros(len(neighbours), 7), [1, 2, 4, 7])
+    for k, ranking in found.items():
+        for row, best in zip(neighbours, ranking.tolist(), strict=True):
             voters = row[:k]
-            assert winner == max(voters, key=lambda c: (voters.count(c), -voters.index(c)))
+            strength = {c: (voters.count(c), -voters.index(c)) for c in voters}
+            expected = sorted(strength, key=strength.get, reverse=True)
+            assert best == (expected + [-1] * 5)[:5], "a class without a voter is no guess"
+
+
+def dino(bank, labels, query, k, temperature):
+    """The vote of DINO's eval_knn.py for one query, by hand: (winner, classes from the best)."""
+    similar = [sum(a * b for a, b in zip(query, other, strict=True)) for other in bank.tolist()]
+    nearest = sorted(range(len(bank)), key=lambda i: -similar[i])[:k]
+    votes = {}
+    for i in nearest:
+        votes[int(labels[i])] = votes.get(int(labels[i]), 0) + math.exp(similar[i] / temperature)
+    return sorted(votes, key=votes.get, reverse=True)
+
+
+@pytest.mark.parametrize("temperature", [0.07, 1.0])
+def test_dino_votes_with_the_exponential_of_similarity(digits, temperature):
+    train, labels = normalised(digits.features("train")[:150]), digits.labels("train")[:150]
+    test = normalised(digits.features("test")[:40])
+    found = votes_for(train, labels, test, [1, 10, 100], temperature)
+    for k, ranking in found.items():
+        for query, best in zip(test.tolist(), ranking.tolist(), strict=True):
+            assert best == (dino(train, labels, query, k, temperature) + [-1] * 5)[:5]
+    majority = votes_for(train, labels, test, [100])[100]
+    assert not torch.equal(found[100], majority)
+
+
+def test_a_cold_vote_does_not_overflow_and_is_that_of_the_nearest(digits):
+    train, labels = normalised(digits.features("train")), digits.labels("train")
+    test = normalised(digits.features("test"))
+    cold = votes_for(train, labels, test, [20], 1e-6)[20][:, 0]
+    nearest = votes_for(train, labels, test, [1])[1][:, 0]
+    assert (cold == nearest).double().mean() > 0.99  # exact ties may weigh as two
 
 
 def test_of_equally_similar_images_the_first_in_train_is_nearer():
     bank = normalised(torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [1.0, 0.1]]))
-    assert search(bank, bank[1:2], 5).tolist() == [[1, 2, 3, 4, 0]]
-    assert search(bank, bank[:1], 2).tolist() == [[0, 4]]
+    assert search(bank, bank[1:2], 5)[0].tolist() == [[1, 2, 3, 4, 0]]
+    assert search(bank, bank[:1], 2)[0].tolist() == [[0, 4]]
 
 
 def test_length_does_not_matter_and_a_feature_of_zeros_is_no_nan(digits):
@@ -70,6 +105,8 @@ def test_length_does_not_matter_and_a_feature_of_zeros_is_no_nan(digits):
 def results(model, **options):
     top1, validation, chosen = {}, {}, []
     for result in KNN(**options).run(model):
+        if result.metric == "top5" or result.value is None:
+            continue
         (top1 if result.metric == "top1" else validation)[result.where["k"]] = result.value
         chosen += [result.where] if result.where.get("chosen") and result.metric == "top1" else []
     (where,) = chosen
@@ -133,8 +170,71 @@ def test_without_faiss_the_row_names_what_to_install(tmp_path, monkeypatch):
         "the knn evaluation needs FAISS: pip install 'maebench[cpu]' (or 'maebench[gpu]')",
     )
     monkeypatch.undo()
-    (_, row) = records.read(suite.evaluate(tiny.load(tmp_path), KNN(k=(1,))))
+    (_, row, _) = records.read(suite.evaluate(tiny.load(tmp_path), KNN(k=(1,))))
     assert row["status"] == "ok"
+
+
+# ---- protocols
+
+
+def rows(model, **options):
+    return [(r.metric, r.where.get("k"), r.value, r.reason) for r in KNN(**options).run(model)]
+
+
+def test_majority_is_the_default_and_dino_has_its_own_grid(digits):
+    assert KNN().protocol_name == "knn/majority@v2"
+    assert list(results(digits)[0]) == [1, 5, 10, 20, 50]
+    assert list(results(digits, protocol="dino")[0]) == [10, 20, 100, 200]
+    assert list(results(digits, protocol="dino", k=(3,))[0]) == [3]
+    weighted = results(digits, protocol="dino", k=(50,))[0][50]
+    plain = results(digits, protocol="majority", k=(50,))[0][50]
+    assert not torch.equal(weighted, plain)
+    own = results(digits, protocol="dino", k=(50,), temperature=0.07)[0][50]
+    assert torch.equal(own, weighted)
+
+
+def test_top5_counts_the_five_strongest_classes_and_is_left_out_for_few(digits):
+    found = rows(digits, protocol="dino", k=(100,))
+    (top1,), (top5,) = ([v for m, _, v, _ in found if m == name] for name in ("top1", "top5"))
+    assert (top5 >= top1).all()
+    assert 0.95 < top1.mean() + 0.05 < top5.mean() + 0.05
+    assert top5.mean() > 0.99
+    few = two_classes(40)
+    ((_, k, value, reason),) = [row for row in rows(few, k=(1,)) if row[0] == "top5"]
+    assert (k, value, reason) == (None, None, "of 2 classes five guesses can hardly miss one")
+
+
+def two_classes(count):
+    labels = torch.arange(count) % 2
+    x = torch.nn.functional.one_hot(labels).float()
+    return tiny.Stub(x, labels, x, labels)
+
+
+def test_a_k_of_the_protocols_own_that_does_not_fit_is_a_row_that_says_so():
+    found = rows(two_classes(100), protocol="dino")  # eighty are left to vote
+    assert [(m, k) for m, k, v, _ in found if v is not None and m == "top1"] == [
+        ("top1", 10),
+        ("top1", 20),
+    ]
+    assert [(k, reason) for m, k, v, reason in found if v is None and m == "top1"] == [
+        (100, "k=100: only 80 training images can vote"),
+        (200, "k=200: only 80 training images can vote"),
+    ]
+    with pytest.raises(NotApplicable, match="only 8 training images can vote, the least k is 10"):
+        rows(two_classes(10), protocol="dino")
+    with pytest.raises(MaebenchError, match=r"knn.k: \[20, 100\] .* 1 to 80 training images"):
+        rows(two_classes(100), protocol="dino", k=(20, 100))
+
+
+def test_a_temperature_without_effect_is_refused():
+    with pytest.raises(ConfigError, match="temperature=0.1 weighs the votes of -o protocol=dino"):
+        parse(KNN, {"temperature": 0.1}, {}, "eval")
+
+
+def test_a_smallest_k_that_is_better_than_the_next_is_an_edge_unless_it_is_one():
+    assert on_edge([10, 20], [0.9, 0.8], 0) and not on_edge([10, 20], [0.9, 0.9], 0)
+    assert not on_edge([1, 20], [0.9, 0.8], 0) and not on_edge([1], [0.9], 0)
+    assert on_edge([1, 20], [0.7, 0.8], 1)
 
 
 def test_layer_and_pool_choose_the_features(tmp_path):

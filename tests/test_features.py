@@ -73,6 +73,15 @@ def test_a_second_call_reads_what_the_first_one_kept(model, passes):
     assert len(passes) == 4  # 360 images in two batches
 
 
+def test_a_pass_for_all_layers_serves_the_end_too(model, passes):
+    images = model.splits.load("train")
+    features.features(model, images, layer=1)
+    last = features.features(model, images, pool="cls")
+    assert passes == [(1, 2)]
+    expected = model.encode(images.pick(range(60)), pool="cls")
+    torch.testing.assert_close(last, expected, atol=1e-5, rtol=1e-4)
+
+
 def test_the_key_changes_with_everything_features_depend_on(model, monkeypatch):
     train, test = (model.splits.load(split) for split in ("train", "test"))
     keys = [

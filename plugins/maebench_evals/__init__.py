@@ -10,7 +10,20 @@ def register_evaluations() -> list[type[Evaluation]]:
     """The evaluations that ship with maebench."""
     from maebench_evals.finetune import Finetune
     from maebench_evals.knn import KNN
+    from maebench_evals.layers import Layers
     from maebench_evals.linear_probe import LinearProbe
+    from maebench_evals.logistic import Logistic
+    from maebench_evals.low_shot import LowShot
     from maebench_evals.reconstruction import ReconstructionQuality
+    from maebench_evals.retrieval import Retrieval
 
-    return [LinearProbe, Finetune, KNN, ReconstructionQuality]
+    return [
+        LinearProbe,
+        Finetune,
+        KNN,
+        ReconstructionQuality,
+        Logistic,
+        Retrieval,
+        LowShot,
+        Layers,
+    ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from maebench import Model
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+T = TypeVar("T")
 CONSTANT = 1e-6  # a deviation below it is constant in float32: nothing to scale
 
 
@@ -32,3 +33,16 @@ def standardised(train: Tensor, *others: Tensor) -> list[Tensor]:
     mean, deviation = train.mean(0), train.std(0)
     deviation[deviation < CONSTANT] = 1.0
     return [(part - mean) / deviation for part in (train, *others)]
+
+
+def not_empty(values: T) -> T:
+    """Refuses a grid without a value; a bound on its length would tell of a wrong value twice."""
+    if values is not None and not values:
+        raise ValueError("at least one value is wanted")
+    return values
+
+
+def middle_of_the_best(validation: list[float]) -> int:
+    """The position of the best value, of equals the middle: an edge wins where it is better."""
+    best = [i for i, value in enumerate(validation) if value == max(validation)]
+    return best[len(best) // 2]

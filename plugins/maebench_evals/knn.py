@@ -3,78 +3,131 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from maebench import Evaluation, MaebenchError, Metric, Model, Result
+from maebench import Evaluation, MaebenchError, Metric, Model, NotApplicable, Result
 from maebench_evals.frozen import pool_for
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 QUERIES = 1024  # searched at a time, so that memory is bounded
+GUESSES = 5  # of top5; not asked of fewer than six classes, where five guesses can hardly be wrong
+# dino: arXiv 2104.14294, and eval_knn.py of the official code, which finds 20 the best mostly
+TEMPERATURE = 0.07  # there too
+PROTOCOLS = {"majority": (1, 5, 10, 20, 50), "dino": (10, 20, 100, 200)}
 
 
 class KNN(Evaluation):
-    """Majority vote of the k nearest training images by cosine similarity, k chosen on train.
+    """Vote of the k nearest training images by cosine similarity, k chosen on train.
 
-    Exact search by FAISS's flat inner product over normalised features, for all k at once. Ties:
-    of equally similar images found, the first in train is nearer; of equally many votes
-    the class whose nearest voter is nearest wins.
+    Exact search by FAISS's flat inner product over normalised features, once for all k. Majority:
+    one vote each. dino: the class token, and exp(similarity / temperature) for a vote. Ties: of
+    equally similar images found the first in train is nearer; of equally strong classes the one
+    whose nearest voter is nearest wins. A class without a voter is no guess.
     """
 
     name: ClassVar[str] = "knn"
     version: ClassVar[int] = 2  # rows name the pooling that was used
     metrics: ClassVar[dict[str, Metric]] = {
         "top1": Metric("share of test images given their class", "%", True, 0, 1, True, True),
+        "top5": Metric("share whose class is among the five strongest", "%", True, 0, 1),
         "validation_top1": Metric(
-            "the same on the part of train that k is chosen on", "%", True, 0, 1, False
+            "top-1 on the part of train that k is chosen on", "%", True, 0, 1, False
         ),
     }
 
-    k: tuple[PositiveInt, ...] = Field(
-        (1, 5, 10, 20, 50), description="numbers of neighbours to try", examples=[(1,), (3, 7)]
+    # the contract tries the protocol in which every option counts
+    example: ClassVar[dict[str, Any]] = {"protocol": "dino"}
+
+    protocol: Literal["majority", "dino"] = Field(
+        "majority", description="how neighbours vote; dino: weighted by similarity, class token"
+    )
+    k: tuple[PositiveInt, ...] | None = Field(
+        None,
+        description="numbers of neighbours to try; none: 1,5,10,20,50, and 10,20,100,200 of dino",
+        examples=[(1,), (3, 7)],
+    )
+    temperature: PositiveFloat | None = Field(
+        None, description="of dino's votes exp(similarity / temperature); none: 0.07"
     )
     pool: Literal["mean", "cls"] | None = Field(
-        None, description="which token is the feature; none: the mean of the patches"
+        None,
+        description="which token is the feature; none: the mean of the patches, dino's class token",
     )
     layer: PositiveInt | None = Field(
         None, description="block to take features after; none: the end"
     )
 
+    @model_validator(mode="after")
+    def _no_option_without_effect(self) -> Self:
+        if self.temperature is not None and self.protocol != "dino":
+            raise ValueError(
+                f"temperature={self.temperature:g} weighs the votes of -o protocol=dino; in a "
+                f"{self.protocol} vote all count the same"
+            )
+        return self
+
     def run(self, model: Model) -> Iterator[Result]:
         """Yields the whole grid of k, the one chosen on train marked."""
-        labels = model.labels("train")
-        pool = pool_for(model, self.pool, "mean")
+        labels, right = model.labels("train"), model.labels("test")
+        dino = self.protocol == "dino"
+        pool = pool_for(model, self.pool, "cls" if dino else "mean")
+        fit, held = model.holdout()
+        ks, dropped = self._usable(len(fit), model.name)
         train = normalised(model.features("train", self.layer, pool))
         test = normalised(model.features("test", self.layer, pool))
-        right = model.labels("test")
-        fit, held = model.holdout()
-        ks = usable(self.k, len(fit), model.name)
+        temperature = (self.temperature or TEMPERATURE) if dino else None
 
-        votes = votes_for(train[fit], labels[fit], train[held], ks)
-        validation = {k: (votes[k] == labels[held]).double().mean().item() for k in ks}
-        chosen = max(ks, key=lambda k: (validation[k], -k))  # of equals the smallest k
-        votes = votes_for(train, labels, test, ks)
-        for k in ks:
-            where = {"k": k, "pool": pool}
-            if k == chosen:  # a single neighbour is no edge: there are not fewer
-                where |= {"chosen": True} | ({"edge": True} if len(ks) > 1 and k == ks[-1] else {})
-            yield Result("validation_top1", validation[k], where)
-            yield Result("top1", (votes[k] == right).double(), where)
+        votes = votes_for(train[fit], labels[fit], train[held], ks, temperature)
+        validation = [(votes[k][:, 0] == labels[held]).double().mean().item() for k in ks]
+        chosen = validation.index(max(validation))  # of equals the smallest k
+        votes = votes_for(train, labels, test, ks, temperature)
+        classes = len(model.class_names())
+        for i, k in enumerate(ks):
+            where: dict[str, Any] = {"k": k, "pool": pool}
+            if i == chosen:
+                where |= {"chosen": True} | ({"edge": True} if on_edge(ks, validation, i) else {})
+            hit = votes[k] == right[:, None]
+            yield Result("validation_top1", validation[i], where)
+            yield Result("top1", hit[:, 0].double(), where)
+            if classes > GUESSES:
+                yield Result("top5", hit.any(1).double(), where)
+        if classes <= GUESSES:
+            why = f"of {classes} classes five guesses can hardly miss one"
+            yield Result("top5", None, {"pool": pool}, why)
+        for k in dropped:
+            why = f"k={k}: only {len(fit)} training images can vote"
+            yield Result("top1", None, {"k": k, "pool": pool}, why)
+
+    def _usable(self, images: int, name: str) -> tuple[list[int], list[int]]:
+        """The k in ascending order, each once, and those of the protocol's own that do not fit.
+
+        Raises:
+            MaebenchError: one that was asked for is larger than the number of images to vote.
+            NotApplicable: all of the protocol's own are.
+        """
+        ks = sorted(set(PROTOCOLS[self.protocol] if self.k is None else self.k))
+        if self.k is not None and (not ks or ks[-1] > images):
+            raise MaebenchError(
+                f"knn.k: {list(self.k)} for {name}: 1 to {images} training images can vote"
+            )
+        if ks[0] > images:
+            raise NotApplicable(f"only {images} training images can vote, the least k is {ks[0]}")
+        return [k for k in ks if k <= images], [k for k in ks if k > images]
 
 
-def usable(ks: tuple[int, ...], images: int, name: str) -> list[int]:
-    """The k in ascending order, each once.
+def on_edge(ks: list[int], validation: list[float], chosen: int) -> bool:
+    """Whether another k beyond the grid might be better.
 
-    Raises:
-        MaebenchError: one is larger than the number of training images to vote.
+    Not below one neighbour, and not below a smallest k that is no better than the next.
     """
-    found = sorted(set(ks))
-    if not found or found[-1] > images:
-        raise MaebenchError(f"knn.k: {list(ks)} for {name}: 1 to {images} training images can vote")
-    return found
+    if len(ks) == 1:
+        return False
+    low = chosen == 0 and ks[0] > 1 and validation[0] > validation[1]
+    return low or chosen == len(ks) - 1
 
 
 def normalised(features: Tensor) -> Tensor:
@@ -84,34 +137,57 @@ def normalised(features: Tensor) -> Tensor:
     return torch.nn.functional.normalize(features, dim=1).contiguous()
 
 
-def votes_for(bank: Tensor, labels: Tensor, queries: Tensor, ks: list[int]) -> dict[int, Tensor]:
-    """The class each query is given for each k, from one search."""
+def votes_for(
+    bank: Tensor, labels: Tensor, queries: Tensor, ks: list[int], temperature: float | None = None
+) -> dict[int, Tensor]:
+    """The five strongest classes of each query for each k, int64 (Q, 5), from one search."""
     import torch
 
     ordered = sorted(ks)
-    parts = [vote(labels[search(bank, q, ordered[-1])], ordered) for q in queries.split(QUERIES)]
+    parts = []
+    for part in queries.split(QUERIES):
+        place, similarity = search(bank, part, ordered[-1])
+        parts.append(vote(labels[place], similarity, ordered, temperature))
     return {k: torch.cat([part[k] for part in parts]) for k in ordered}
 
 
-def vote(neighbours: Tensor, ks: list[int]) -> dict[int, Tensor]:
-    """The class that wins among the first k neighbours (Q, K, nearest first), for each k."""
+def vote(
+    neighbours: Tensor, similarity: Tensor, ks: list[int], temperature: float | None = None
+) -> dict[int, Tensor]:
+    """The strongest classes among the first k neighbours, for each k.
+
+    Args:
+        neighbours: classes of the neighbours, nearest first, int64 (Q, K).
+        similarity: their similarities, float32 (Q, K).
+        ks: numbers of neighbours to let vote.
+        temperature: of weights exp(similarity / temperature); None gives each one vote.
+
+    Returns:
+        For each k, int64 (Q, 5), the strongest first, -1 where no class is left with a voter.
+    """
     import torch
 
     queries, most = neighbours.shape
-    classes = int(neighbours.max()) + 1
-    rank = torch.arange(most).expand(queries, most)
+    none = torch.zeros(queries, max(int(neighbours.max()) + 1, GUESSES), dtype=torch.float64)
+    weight = torch.ones_like(similarity, dtype=torch.float64)
+    if temperature is not None:
+        # over the nearest one's: the ranking stays, and no temperature overflows
+        weight = ((similarity.double() - similarity[:, :1]) / temperature).exp()
+    rank = torch.arange(most, dtype=torch.float64).expand(queries, most)
     found = {}
     for k in ks:
-        voters, none = neighbours[:, :k], torch.zeros(queries, classes)
-        count = none.scatter_add(1, voters, torch.ones(queries, k))
-        first = (none + k).scatter_reduce(1, voters, rank[:, :k].float(), "amin")
-        # the nearest voter of each class breaks ties: rank / (k + 1) is below one vote
-        found[k] = (count - first / (k + 1)).argmax(1)
+        voters = neighbours[:, :k]
+        score = none.scatter_add(1, voters, weight[:, :k])
+        first = (none + k).scatter_reduce(1, voters, rank[:, :k], "amin")
+        order = first.argsort(dim=1, stable=True)  # of equal scores the nearest voter's class
+        score, by_score = score.gather(1, order).sort(dim=1, descending=True, stable=True)
+        best = order.gather(1, by_score)[:, :GUESSES]
+        found[k] = best.masked_fill(score[:, :GUESSES] == 0, -1)
     return found
 
 
-def search(bank: Tensor, queries: Tensor, k: int) -> Tensor:
-    """Positions of the k most similar in the bank, most similar first, int64 (Q, k).
+def search(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Positions of the k most similar in the bank and their similarities, nearest first, (Q, k).
 
     FAISS breaks exact ties as it likes, so similarities are ordered again with the position.
     """
@@ -125,8 +201,8 @@ def search(bank: Tensor, queries: Tensor, k: int) -> Tensor:
         ) from error
     index = faiss.IndexFlatIP(bank.shape[1])
     index.add(bank.numpy())
-    similarity, position = index.search(queries.numpy(), k)
-    place = torch.from_numpy(position)
-    order = place.argsort(dim=1, stable=True)
-    ordered = torch.from_numpy(similarity).gather(1, order)
-    return place.gather(1, order.gather(1, ordered.argsort(dim=1, descending=True, stable=True)))
+    similarity, position = (torch.from_numpy(a) for a in index.search(queries.numpy(), k))
+    by_place = position.argsort(dim=1, stable=True)
+    ordered = similarity.gather(1, by_place)
+    order = by_place.gather(1, ordered.argsort(dim=1, descending=True, stable=True))
+    return position.gather(1, order), similarity.gather(1, order)

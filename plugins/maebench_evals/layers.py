@@ -1,0 +1,164 @@
+"""Layers: after which block, and by which pooling, do features tell the classes best?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+
+from maebench import Evaluation, Metric, Model, NotApplicable, Result
+from maebench_evals.frozen import middle_of_the_best, not_empty, standardised
+from maebench_evals.linear_probe import LR, train_heads
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BATCH = 2048  # images per update, as in linear-probe
+EPOCHS = 20  # passes over train where that is more than `steps`, as in linear-probe
+
+
+@dataclass(frozen=True)
+class Place:
+    """A layer's probe: what was chosen for it on train, and what it is worth on test."""
+
+    layer: int | Literal["last"]
+    pool: str
+    l2: float
+    edge: bool
+    validation: float
+    hits: Tensor
+
+
+class Layers(Evaluation):
+    """Top-1 of a linear probe after every block and pooling, the best of them chosen on train.
+
+    One pass over the images gives all layers; "last" is the end, after the encoder's own norm.
+    Layer, pooling and l2 are chosen on a tenth of train, each layer's probe is trained again on all
+    of it with its l2. Of equally good layers the last one counts. The picture shows accuracy over
+    depth. An encoder of masked images is often best some blocks before its end (SimMIM probes
+    block 8 of 12, arXiv 2111.09886).
+    """
+
+    name: ClassVar[str] = "layers"
+    metrics: ClassVar[dict[str, Metric]] = {
+        "top1": Metric("share of test images given their class", "%", True, 0, 1, True, True),
+        "validation_top1": Metric(
+            "the same on the part of train that is chosen on", "%", True, 0, 1, False
+        ),
+    }
+
+    # few steps: what the contract tries it with
+    example: ClassVar[dict[str, Any]] = {"steps": 20, "l2": (1e-3, 1e-1)}
+
+    pool: Literal["mean", "cls"] | None = Field(
+        None, description="which token is the feature; none: all poolings that the model has"
+    )
+    l2: Annotated[tuple[PositiveFloat, ...], AfterValidator(not_empty)] = Field(
+        tuple(10.0**e for e in range(-5, 1)),
+        description="penalties to try",
+        examples=[(1e-4, 1e-2), (1.0,)],
+    )
+    # half of linear-probe's: on digits the other half moves no layer by more than 3.5 points, where
+    # the interval is 4 wide to each side
+    steps: PositiveInt = Field(500, description="least number of updates of a probe")
+
+    def run(self, model: Model) -> Iterator[Result]:
+        """Yields every layer and pooling, the best on train marked, and draws them."""
+        if not model.depth():
+            raise NotApplicable(f"{model.name} has no blocks to compare")
+        pools = model.pools() if self.pool is None else (self.pool,)
+        layers = [*range(1, model.depth() + 1), None]
+        places = [(layer, pool) for pool in pools for layer in layers]
+        labels = model.labels("train")
+        fit, held = model.holdout()
+        shown = model.progress(places, len(places), f"layers of {model.kind}")
+        found = [self._probe(model, labels, fit, held, *place) for place in shown]
+        best = max(place.validation for place in found)
+        # of equals the deepest, and of its poolings the one that the model prefers
+        equals = [place for place in found if place.validation == best]
+        chosen = max(equals, key=lambda place: layers.index(_number(place)))
+        draw_picture(model, found, chosen)
+        for place in found:
+            where: dict[str, Any] = {"layer": place.layer, "pool": place.pool, "l2": place.l2}
+            if place is chosen:
+                where |= {"chosen": True} | ({"edge": True} if place.edge else {})
+            yield Result("validation_top1", place.validation, where)
+            yield Result("top1", place.hits, where)
+
+    def _probe(
+        self,
+        model: Model,
+        labels: Tensor,
+        fit: Tensor,
+        held: Tensor,
+        layer: int | None,
+        pool: str,
+    ) -> Place:
+        """Chooses l2 for one layer and pooling and trains its probe again on all of train."""
+        train, test = model.features("train", layer, pool), model.features("test", layer, pool)
+        train, test = standardised(train, test)
+        l2 = sorted(set(self.l2))
+        given = self._predict(model, train[fit], labels[fit], train[held], l2)
+        validation = (given == labels[held]).double().mean(1).tolist()
+        i = middle_of_the_best(validation)
+        given = self._predict(model, train, labels, test, [l2[i]])
+        hits = (given[0] == model.labels("test")).double()
+        edge = len(l2) > 1 and i in (0, len(l2) - 1)
+        return Place(layer or "last", pool, l2[i], edge, validation[i], hits)
+
+    def _predict(
+        self, model: Model, x_ND: Tensor, y_N: Tensor, test: Tensor, l2: list[float]
+    ) -> Tensor:
+        """The class that the head of each penalty gives each test image, (G, test)."""
+        import torch
+
+        steps = max(self.steps, math.ceil(EPOCHS * len(x_ND) / BATCH))
+        rates = ((i, LR * 0.5 * (1 + math.cos(math.pi * i / steps))) for i in range(steps))
+        x_ND, y_N, test = (t.to(model.device) for t in (x_ND, y_N, test))
+        classes, draws = len(model.class_names()), model.draws("order")
+        weight_GDC, bias_GC = train_heads(x_ND, y_N, l2, classes, BATCH, rates, draws)
+        parts = [
+            (part @ weight_GDC + bias_GC[:, None]).argmax(2).cpu() for part in test.split(BATCH)
+        ]
+        return torch.cat(parts, 1)
+
+
+def _number(place: Place) -> int | None:
+    return None if place.layer == "last" else place.layer
+
+
+def draw_picture(model: Model, found: list[Place], chosen: Place) -> None:
+    """Writes accuracy over depth as a PNG, one line per pooling, the choice marked."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    names = [str(place.layer) for place in found if place.pool == found[0].pool]
+    for number, pool in enumerate(dict.fromkeys(place.pool for place in found)):
+        mine = [place for place in found if place.pool == pool]
+        test = [100 * place.hits.mean().item() for place in mine]
+        colour = f"C{number}"
+        axes.plot(names, test, "o-", color=colour, label=f"{pool}, test")
+        axes.plot(
+            names,
+            [100 * place.validation for place in mine],
+            "--",
+            color=colour,
+            alpha=0.5,
+            label=f"{pool}, part of train to choose on",
+        )
+    axes.plot(
+        [str(chosen.layer)],
+        [100 * chosen.hits.mean().item()],
+        "o",
+        markersize=14,
+        markerfacecolor="none",
+        color="black",
+        label=f"chosen on train: {chosen.layer}, {chosen.pool}",
+    )
+    axes.set(xlabel="block (last: after the norm)", ylabel="top-1 (%)", title=model.name)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+    model.picture("layers", figure)

@@ -1,0 +1,132 @@
+"""Logistic regression by scikit-learn: the linear probe solved to its optimum."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+
+from maebench import Evaluation, Metric, Model, NotApplicable, Result
+from maebench_evals.frozen import middle_of_the_best, not_empty, pool_for, standardised
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# fast: wide, as winners sit on edges: 100 on 600 digits, and what weighs is C times the number of
+# images, so that large sets want a small C. dinov2: eval/log_regression.py of the official code.
+GRIDS = {"fast": (-5.0, 4.0, 10), "dinov2": (-6.0, 5.0, 45)}  # powers of ten: first, last, number
+TOLERANCE = {"fast": 1e-4, "dinov2": 1e-12}  # scikit-learn's own, and the official code's
+
+
+class Logistic(Evaluation):
+    """Top-1 of scikit-learn's logistic regression on frozen features, its C chosen on train.
+
+    L-BFGS on the sum of cross entropies + |W|^2 / (2 C): C is 1 / (l2 * N) of linear-probe's l2 on
+    N images. fast: standardised features, ten C from small to large, each from the last one's
+    weights. dinov2: the class token as it is, 45 C from 1e-6 to 1e5, each from zero. C is chosen
+    on a tenth of train and fitted again on all of it; in dinov2 that of the choice alone, as there.
+    """
+
+    name: ClassVar[str] = "logistic"
+    metrics: ClassVar[dict[str, Metric]] = {
+        "top1": Metric("share of test images given their class", "%", True, 0, 1, True, True),
+        "validation_top1": Metric(
+            "the same on the part of train that C is chosen on", "%", True, 0, 1, False
+        ),
+        "converged": Metric("share of the fits that reached their optimum", "%", True, 0, 1, False),
+    }
+
+    # a few iterations: what the contract tries it with
+    example: ClassVar[dict[str, Any]] = {"max_iter": 20, "C": (1e-3, 1e-1)}
+
+    protocol: Literal["fast", "dinov2"] = Field(
+        "fast", description="dinov2: features as they are, its own grid and tolerance"
+    )
+    C: Annotated[tuple[PositiveFloat, ...] | None, AfterValidator(not_empty)] = Field(
+        None,
+        description="inverse penalties to try; none: the protocol's own grid",
+        examples=[(1e-4, 1.0), (10.0,)],
+    )
+    max_iter: PositiveInt = Field(1000, description="most iterations of a fit", examples=[1])
+    pool: Literal["mean", "cls"] | None = Field(
+        None,
+        description="which token is the feature; none: mean of the patches, dinov2's class token",
+    )
+    layer: PositiveInt | None = Field(
+        None, description="block to take features after; none: the end"
+    )
+
+    def run(self, model: Model) -> Iterator[Result]:
+        """Yields the whole grid of C, the one chosen on train marked."""
+        labels, right = model.labels("train"), model.labels("test")
+        if len(labels.unique()) < 2:
+            raise NotApplicable("train has one class: there is nothing to tell apart")
+        fit, held = model.holdout()
+        fast = self.protocol == "fast"
+        pool = pool_for(model, self.pool, "mean" if fast else "cls")
+        train = model.features("train", self.layer, pool)
+        test = model.features("test", self.layer, pool)
+        if fast:
+            train, test = standardised(train, test)
+        grid = self._grid()
+
+        shown = model.progress(grid, len(grid), f"logistic of {model.kind}")
+        given, done = self._predict(train[fit], labels[fit], train[held], shown)
+        validation = (given == labels[held]).double().mean(1).tolist()
+        chosen = middle_of_the_best(validation)
+        again = range(len(grid)) if fast else [chosen]
+        given, more = self._predict(train, labels, test, [grid[i] for i in again])
+        done += more
+        for i, C in enumerate(grid):
+            where: dict[str, Any] = {"C": C, "pool": pool}
+            if i == chosen:
+                edge = len(grid) > 1 and i in (0, len(grid) - 1)
+                where |= {"chosen": True} | ({"edge": True} if edge else {})
+            yield Result("validation_top1", validation[i], where)
+            if i in again:
+                yield Result("top1", (given[again.index(i)] == right).double(), where)
+        yield Result("converged", sum(done) / len(done))
+
+    def _grid(self) -> list[float]:
+        """The values of C in ascending order, each once."""
+        import numpy as np
+
+        return sorted(
+            set(np.logspace(*GRIDS[self.protocol]).tolist() if self.C is None else self.C)
+        )
+
+    def _predict(
+        self, x_ND: Tensor, y_N: Tensor, test: Tensor, grid: Iterable[float]
+    ) -> tuple[Tensor, list[bool]]:
+        """The class that each C gives each test image, int64 (C, N), and which fits converged."""
+        import torch
+        from sklearn.linear_model import LogisticRegression
+
+        classifier = LogisticRegression(
+            tol=TOLERANCE[self.protocol],
+            max_iter=self.max_iter,
+            warm_start=self.protocol == "fast",  # the same optimum, reached sooner
+        )
+        x, y, other = x_ND.double().numpy(), y_N.numpy(), test.double().numpy()
+        given, done = [], []
+        for C in grid:
+            done.append(converges(classifier.set_params(C=C), x, y))
+            given.append(torch.from_numpy(classifier.predict(other)))
+        return torch.stack(given), done
+
+
+def converges(classifier: Any, x: Any, y: Any) -> bool:
+    """Fits, and says whether the optimum was reached; other warnings are passed on."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        classifier.fit(x, y)
+    for warning in found:
+        if not issubclass(warning.category, ConvergenceWarning):
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+    return not any(issubclass(warning.category, ConvergenceWarning) for warning in found)

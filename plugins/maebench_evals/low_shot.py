@@ -1,0 +1,180 @@
+"""Low-shot: how good is a linear probe with few labels, and how much does it hang on which?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator
+
+from maebench import Evaluation, MaebenchError, Metric, Model, NotApplicable, Result
+from maebench_evals.frozen import not_empty, pool_for
+from maebench_evals.subset_heads import Fitting, Subsets, together
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Shape suffixes: R draws, N images of a subset.
+SHOTS = re.compile(r"[1-9]\d*|\d+(\.\d+)?%")
+FOLDS = 5  # of each subset, or as many as its rarest class has images
+# One image per class leaves none to choose on. On digits, of encoders and of pixels, any l2 from
+# 0.01 to 1 gives the same accuracy within one point.
+ONE_SHOT_L2 = 0.1
+
+
+class LowShot(Evaluation):
+    """Top-1 of a linear probe on few labelled images, as the mean over random draws of them.
+
+    An entry of shots is a number of images per class, or a share of each class (at least one
+    image). The smaller subsets of a draw lie in its larger ones. Multinomial logistic regression on
+    features standardised by the subset; l2 is chosen by five folds of the subset alone, or as many
+    as its rarest class has images; with one image it is 0.1. The headline is the last entry.
+    """
+
+    name: ClassVar[str] = "low-shot"
+    metrics: ClassVar[dict[str, Metric]] = {
+        "top1": Metric(
+            "share of the draws that gave an image its class", "%", True, 0, 1, True, True
+        ),
+        "spread": Metric("deviation of the accuracy over draws", "%", False, 0, 1, False),
+        "images": Metric("number of labelled images", "", False, 1, None, False),
+        "l2": Metric("median over draws of the penalty", "", False, 0, None, False),
+    }
+
+    # few draws and steps: what the contract tries it with
+    example: ClassVar[dict[str, Any]] = {"shots": ("1", "10%"), "draws": 2, "steps": 20}
+
+    shots: Annotated[tuple[str, ...], AfterValidator(not_empty)] = Field(
+        ("1", "5", "10", "1%", "10%"),
+        description="labelled images per class, or shares of train such as 1%",
+        examples=[("2",)],
+    )
+    draws: PositiveInt = Field(5, description="random subsets per entry of shots")
+    l2: Annotated[tuple[PositiveFloat, ...], AfterValidator(not_empty)] = Field(
+        tuple(10.0**e for e in range(-4, 1)),
+        description="penalties to try",
+        examples=[(1.0,), (1e-3, 1.0)],
+    )
+    # on digits 1,000 steps move the accuracy by less than half its spread over draws
+    steps: PositiveInt = Field(300, description="least number of updates")
+    pool: Literal["mean", "cls"] | None = Field(
+        None, description="which token is the feature; none: the mean of the patches"
+    )
+    layer: PositiveInt | None = Field(
+        None, description="block to take features after; none: the end"
+    )
+
+    @field_validator("shots", mode="before")
+    @classmethod
+    def _whole_numbers_too(cls, value: Any) -> Any:
+        """In YAML and in Python 5 means the same as "5"."""
+        if not isinstance(value, list | tuple):
+            return value
+        return tuple(str(entry) if type(entry) is int else entry for entry in value)
+
+    @field_validator("shots")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            if not SHOTS.fullmatch(text) or ("%" in text and not 0 < float(text[:-1]) <= 100):
+                raise ValueError(
+                    f"{text!r} is neither a number of images per class such as 5, nor a share of "
+                    "train above 0% and up to 100%"
+                )
+        if len(set(value)) < len(value):
+            raise ValueError(f"{','.join(value)} names an entry twice")
+        return value
+
+    def run(self, model: Model) -> Iterator[Result]:
+        """Yields accuracy, its spread and what was used for each entry of shots."""
+        labels, right = model.labels("train"), model.labels("test")
+        counts = labels.bincount()[labels.unique()]
+        if len(counts) < 2:
+            raise NotApplicable("train has one class: there is nothing to tell apart")
+        fitting = self._fitting(int(counts.min()), model.name)
+        pool = pool_for(model, self.pool, "mean")
+        train = model.features("train", self.layer, pool).to(model.device)
+        test = model.features("test", self.layer, pool).to(model.device)
+        y, fit = labels.to(model.device), self._fit(model)
+        for text in model.progress(self.shots, len(self.shots), f"low-shot of {model.kind}"):
+            where: dict[str, Any] = {"shots": text, "pool": pool}
+            if text not in fitting:
+                why = f"shots={text}: the rarest class of train has {counts.min()} images"
+                yield Result("top1", None, where, why)
+                continue
+            index_RN, fold_RN = self._subsets(model, labels, text)
+            given, l2 = self._predict(train, y, test, index_RN, fold_RN, fit)
+            hits = (given == right).double()
+            if text == fitting[-1]:
+                where |= {"chosen": True}
+            why = "" if self.draws > 1 else "one draw has no spread"
+            yield Result("top1", hits.mean(0), where)
+            yield Result("spread", None if why else hits.mean(1).std().item(), where, why)
+            yield Result("images", float(index_RN.shape[1]), where)
+            yield Result("l2", sorted(l2)[len(l2) // 2], where)
+
+    def _fitting(self, rarest: int, name: str) -> list[str]:
+        """The entries that train has enough images for.
+
+        Raises:
+            MaebenchError: there is none.
+        """
+        found = [text for text in self.shots if "%" in text or int(text) <= rarest]
+        if not found:
+            raise MaebenchError(
+                f"low-shot.shots: {','.join(self.shots)} for {name}: the rarest class of train has "
+                f"{rarest} images"
+            )
+        return found
+
+    def _fit(self, model: Model) -> Fitting:
+        return Fitting(len(model.class_names()), self.steps, model.draws("order"))
+
+    def _subsets(self, model: Model, labels: Tensor, text: str) -> tuple[Tensor, Tensor]:
+        """Positions in train of each draw's images, int64 (R, N), and the fold of each.
+
+        A draw puts each class into one order, of which an entry takes the beginning.
+        """
+        import torch
+
+        draws = []
+        for number in range(self.draws):
+            order = model.draws(f"draw {number}").uniform(len(labels))[0].argsort()
+            draws.append([taken(order[labels[order] == c], text) for c in labels.unique()])
+        folds = min(FOLDS, *(len(part) for part in draws[0]))
+        fold_N = torch.cat([torch.arange(len(part)) % folds for part in draws[0]])
+        index_RN = torch.stack([torch.cat(parts) for parts in draws])
+        return index_RN, fold_N.expand_as(index_RN)
+
+    def _predict(
+        self,
+        train: Tensor,
+        labels: Tensor,
+        test: Tensor,
+        index_RN: Tensor,
+        fold_RN: Tensor,
+        fit: Fitting,
+    ) -> tuple[Tensor, list[float]]:
+        """The class that each draw gives each test image, (R, test), and its penalty."""
+        import torch
+
+        l2 = sorted(set(self.l2))
+        folds = int(fold_RN.max()) + 1
+        step = together(index_RN.shape[1], folds * len(l2), fit.num_classes)
+        given, chosen = [], []
+        for index, fold in zip(index_RN.split(step), fold_RN.split(step), strict=True):
+            data = Subsets.of(train, labels, index.to(train.device))
+            found = [ONE_SHOT_L2] * len(index)
+            if folds > 1:
+                found = fit.choose(data, fold.to(train.device), l2)
+            given.append(fit.predict(data, found, test).cpu())
+            chosen += found
+        return torch.cat(given), chosen
+
+
+def taken(ordered: Tensor, text: str) -> Tensor:
+    """The first images of a class, as many as an entry of shots asks for."""
+    if text.endswith("%"):
+        return ordered[: max(1, round(float(text[:-1]) / 100 * len(ordered)))]
+    return ordered[: int(text)]

@@ -1,0 +1,196 @@
+"""Few labels: which images are used, how l2 is chosen without the others, and what is told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+import maebench_evals.subset_heads as heads_module
+from maebench import ConfigError, Draws, MaebenchError, NotApplicable, records, suite
+from maebench.component import parse
+from maebench_evals.linear_probe import train_heads
+from maebench_evals.low_shot import LowShot, taken
+from maebench_evals.subset_heads import Fitting, Subsets, together
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return tiny.digits()
+
+
+def rows(model, **options):
+    return {(r.metric, r.where["shots"]): r for r in LowShot(**options).run(model)}
+
+
+def fitting(steps=100, classes=10):
+    return Fitting(classes, steps, Draws(0, "order", torch.zeros(1, dtype=torch.int64)))
+
+
+def some_subsets(model, shots="5", draws=3):
+    evaluation = LowShot(draws=draws)
+    return evaluation._subsets(model, model.labels("train"), shots)
+
+
+# ---- which images
+
+
+@pytest.mark.parametrize("shots", ["1", "3", "1%", "10%", "100%"])
+def test_a_subset_is_balanced_and_holds_no_image_twice(digits, shots):
+    labels = digits.labels("train")
+    index_RN, fold_RN = some_subsets(digits, shots)
+    counts = labels.bincount()
+    share = float(shots[:-1]) / 100 if "%" in shots else None
+    wanted = [int(shots) if share is None else max(1, round(share * int(c))) for c in counts]
+    for index, fold in zip(index_RN, fold_RN, strict=True):
+        assert labels[index].bincount().tolist() == wanted
+        assert len(index.unique()) == len(index)
+        folds = int(fold.max()) + 1
+        assert folds == min(5, *wanted)
+        for f in range(folds):  # whichever fold is held out, all classes are learned from
+            assert len(labels[index][fold == f].unique()) == 10
+    assert not torch.equal(index_RN[0], index_RN[1]) or shots == "100%"
+
+
+def test_the_smaller_subset_of_a_draw_lies_in_the_larger_one(digits):
+    small, large = (some_subsets(digits, shots)[0] for shots in ("2", "7"))
+    for few, more in zip(small.tolist(), large.tolist(), strict=True):
+        assert set(few) < set(more)
+
+
+def test_a_share_takes_at_least_one_image():
+    assert len(taken(torch.arange(3), "1%")) == 1
+    assert taken(torch.arange(30), "10%").tolist() == [0, 1, 2]
+    assert taken(torch.arange(30), "2").tolist() == [0, 1]
+
+
+# ---- the heads
+
+
+def test_a_batch_of_subsets_gives_the_heads_of_the_linear_probe_one_by_one(digits):
+    index_RN, _ = some_subsets(digits)
+    data = Subsets.of(digits.features("train"), digits.labels("train"), index_RN)
+    l2 = [1e-2, 1.0]
+    ones = torch.ones(3, 2, data.y_RN.shape[1])
+    weights, biases = fitting().heads(data, ones, torch.tensor(l2).expand(3, 2))
+    rates = [0.05 * 0.5 * (1 + np.cos(np.pi * i / 100)) for i in range(100)]
+    for r in range(3):
+        one, bias = train_heads(
+            data.x_RND[r], data.y_RN[r], l2, 10, 2048, enumerate(rates), digits.draws("order")
+        )
+        torch.testing.assert_close(weights[r], one, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(biases[r, :, 0], bias, atol=1e-4, rtol=1e-3)
+
+
+def test_images_that_a_head_may_not_use_do_not_move_it(digits):
+    index_RN, _ = some_subsets(digits, draws=1)
+    data = Subsets.of(digits.features("train"), digits.labels("train"), index_RN)
+    used = torch.ones(1, 1, 50)
+    used[..., ::5] = 0
+    held, _ = fitting().heads(data, used, torch.tensor([[0.1]]))
+    part = Subsets(
+        data.x_RND[:, used[0, 0] > 0],
+        data.y_RN[:, used[0, 0] > 0],
+        data.mean_R1D,
+        data.deviation_R1D,
+    )
+    alone, _ = fitting().heads(part, torch.ones(1, 1, 40), torch.tensor([[0.1]]))
+    torch.testing.assert_close(held, alone, atol=1e-4, rtol=1e-3)
+
+
+def test_predictions_are_scikit_learns_on_the_standardised_subset(digits):
+    index_RN, _ = some_subsets(digits, "10")
+    train, labels, test = digits.features("train"), digits.labels("train"), digits.features("test")
+    data = Subsets.of(train, labels, index_RN)
+    given = fitting(400).predict(data, [0.01, 0.1, 1.0], test)
+    for index, l2, mine in zip(index_RN, [0.01, 0.1, 1.0], given, strict=True):
+        scaler = StandardScaler().fit(train[index])
+        oracle = LogisticRegression(C=1 / (l2 * len(index)), max_iter=2000)
+        oracle.fit(scaler.transform(train[index]), labels[index])
+        # their deviation is the population's: features differ by a factor of sqrt(99 / 100)
+        assert (oracle.predict(scaler.transform(test)) == mine.numpy()).mean() > 0.98
+
+
+def test_large_subsets_are_trained_in_parts(digits, monkeypatch):
+    index_RN, fold_RN = some_subsets(digits, "20", draws=2)
+    train, labels, test = digits.features("train"), digits.labels("train"), digits.features("test")
+    data = Subsets.of(train, labels, index_RN)
+    right = digits.labels("test")
+    whole = (fitting(300).predict(data, [0.1, 0.1], test) == right).double().mean()
+    assert together(100, 25, 10) > 1 == together(10**6, 40, 1000)
+    monkeypatch.setattr(heads_module, "BATCH", 32)
+    parts = (fitting(300).predict(data, [0.1, 0.1], test) == right).double().mean()
+    assert parts == pytest.approx(whole.item(), abs=0.02)
+    assert whole > 0.85
+    assert fitting().choose(data, fold_RN, [0.1, 100.0]) == [0.1, 0.1]
+
+
+def test_l2_is_chosen_inside_the_subset_alone(digits):
+    index_RN, _ = some_subsets(digits, "5", 2)
+    other = tiny.Stub(
+        digits.features("train").clone(),
+        digits.labels("train"),
+        digits.features("test"),
+        digits.labels("test"),
+    )
+    outside = torch.ones(len(other.labels("train")), dtype=torch.bool)
+    outside[index_RN.flatten()] = False
+    other._features["train"][outside] = 7.0
+    options = {"shots": ("5",), "draws": 2, "steps": 30}
+    before, after = rows(digits, **options), rows(other, **options)
+    assert before["l2", "5"].value == after["l2", "5"].value
+    assert torch.equal(before["top1", "5"].value, after["top1", "5"].value)
+
+
+# ---- what is told
+
+
+def test_the_accuracy_is_the_mean_over_draws_and_rises_with_labels(digits):
+    found = rows(digits, shots=("1", "10"), draws=4, steps=60)
+    few, more = found["top1", "1"].value, found["top1", "10"].value
+    assert set((4 * more).tolist()) <= {0, 1, 2, 3, 4} and len(few) == 360
+    assert 0.3 < few.mean() < more.mean() - 0.1
+    assert 0 < found["spread", "10"].value < found["spread", "1"].value < 0.2
+    assert (found["images", "1"].value, found["images", "10"].value) == (10, 100)
+    assert found["l2", "1"].value == 0.1
+    assert found["top1", "10"].where == {"shots": "10", "pool": "mean", "chosen": True}
+    assert "chosen" not in found["top1", "1"].where
+
+
+def test_an_entry_that_train_does_not_allow_is_a_row_that_says_so_and_one_draw_has_no_spread():
+    x = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(9) % 2  # five and four images
+    few = tiny.Stub(x, labels, x, labels)
+    found = rows(few, shots=("2", "4", "5"), draws=1, steps=3)
+    assert found["top1", "5"].value is None
+    assert found["top1", "5"].reason == "shots=5: the rarest class of train has 4 images"
+    assert found["top1", "4"].where["chosen"]
+    assert found["spread", "4"].reason == "one draw has no spread"
+    with pytest.raises(MaebenchError, match="low-shot.shots: 5,6 for stub: the rarest class"):
+        rows(few, shots=("5", "6"))
+    with pytest.raises(NotApplicable, match="one class"):
+        rows(tiny.Stub(x, labels * 0, x, labels * 0))
+
+
+@pytest.mark.parametrize("text", ["abc", "0", "-1", "0%", "101%", "1.5", "%", "1,1", "5,abc", ""])
+def test_a_wrong_entry_is_refused_in_one_line(text):
+    with pytest.raises(ConfigError, match=r"^eval\.shots: ") as refused:
+        parse(LowShot, {"shots": text}, {}, "eval")
+    assert "\n" not in str(refused.value)
+
+
+def test_numbers_are_entries_too():
+    assert LowShot(shots=(1, 5)) == LowShot(shots=("1", "5"))
+    assert parse(LowShot, {"shots": "3"}, {}, "eval").shots == ("3",)
+
+
+def test_a_model_is_recorded_with_one_headline(tmp_path):
+    tiny.plan(tmp_path)
+    found = records.read(suite.evaluate(tiny.load(tmp_path), LowShot(steps=5, draws=2)))
+    (headline,) = [row for row in found if row["main"]]
+    assert (headline["status"], headline["where"]["shots"]) == ("ok", "10%")
+    gaps = [r["reason"] for r in found if r["status"] != "ok"]  # sixty images: five or six a class
+    assert len(gaps) == 1 and gaps[0].startswith("shots=10: the rarest class of train has ")
