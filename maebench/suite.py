@@ -136,7 +136,7 @@ def checked(evaluation: Evaluation, result: Result, subject: Subject) -> Result:
         if not result.reason:
             raise PluginError(f"{evaluation.name}/{result.metric} is None without a reason")
         return result
-    value = torch.as_tensor(result.value).double()
+    value = torch.as_tensor(result.value, dtype=torch.float64)
     examples = len(subject.splits.load(evaluation.test))
     if metric.per_example and value.shape != (examples,):
         raise PluginError(

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score
 import maebench_evals.retrieval as module
 from maebench import ConfigError, records, suite
 from maebench.component import parse
-from maebench_evals.retrieval import Retrieval, average_precision, first_hit
+from maebench_evals.retrieval import Retrieval, average_precision, nearest
 
 
 def noise(*shape, seed=0):
@@ -63,17 +63,24 @@ def test_each_query_is_as_scikit_learn_and_a_ranking_by_hand_say(gallery):
 
 @settings(max_examples=200)
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=12))
-def test_ties_are_one_step_of_the_precision_and_the_first_in_the_gallery_is_nearer(images):
+def test_ties_are_one_step_of_the_precision(images):
     similar = np.array([s for s, _ in images], dtype=np.float32)
     hit = np.array([h for _, h in images])
     if not hit.any():
-        assert (average_precision(similar, hit), first_hit(similar, hit)) == (0, len(images))
+        assert average_precision(similar, hit) == 0
         return
     assert average_precision(similar, hit) == pytest.approx(average_precision_score(hit, similar))
     turned = np.random.default_rng(0).permutation(len(images))
     assert average_precision(similar[turned], hit[turned]) == average_precision(similar, hit)
-    ranking = sorted(range(len(images)), key=lambda i: (-similar[i], i))
-    assert first_hit(similar, hit) == [hit[i] for i in ranking].index(True)
+
+
+def test_of_equal_images_the_first_is_nearer_and_a_query_is_not_its_own_neighbour():
+    bank = torch.eye(3)[torch.tensor([0, 1, 0, 0, 2])]
+    queries, own = bank[:3], torch.arange(3)
+    assert nearest(bank, queries, 3, None).tolist()[0] == [0, 2, 3]
+    assert nearest(bank, queries, 2, own).tolist()[::2] == [[2, 3], [0, 3]]
+    for row, mine in zip(nearest(bank, bank, 4, torch.arange(5)).tolist(), range(5), strict=True):
+        assert mine not in row
 
 
 def test_queries_in_parts_give_the_same_numbers(monkeypatch):

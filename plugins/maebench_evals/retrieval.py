@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 
 from maebench import Evaluation, Metric, Model, Result
 from maebench_evals.frozen import pool_for
-from maebench_evals.knn import normalised
+from maebench_evals.knn import normalised, search
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,8 +25,8 @@ class Retrieval(Evaluation):
 
     map is scikit-learn's average precision of each query: equally similar images count as one step
     of the ranking, so that their order does not matter. r1, r5 and r10: is one of the first k of
-    the query's class; of equally similar images the first in the gallery is nearer, as in knn. A
-    query whose class is not in the gallery finds nothing: 0.
+    the query's class, by FAISS's exact search, ties as in knn. A query whose class is not in the
+    gallery finds nothing: 0.
     """
 
     name: ClassVar[str] = "retrieval"
@@ -59,21 +59,24 @@ class Retrieval(Evaluation):
         size = len(gallery) - others
         step = max(1, SIMILARITIES // len(gallery))
         starts = range(0, len(queries), step)
-        precision, place = [], []
+        precision, near = [], []
         for start in model.progress(starts, len(starts), f"retrieval of {model.kind}"):
-            similar_QN = queries[start : start + step] @ gallery.T
+            part, right = queries[start : start + step], labels[start : start + step]
+            own = torch.arange(start, start + len(part)) if others else None
+            near.append(
+                classes[nearest(gallery, part, min(FIRST[-1], size), own)] == right[:, None]
+            )
+            similar_QN = part @ gallery.T
             if others:  # below all that a cosine can be
                 similar_QN.diagonal(start).fill_(-torch.inf)
-            for similar_N, label in zip(
-                similar_QN.numpy(), labels[start : start + step].tolist(), strict=True
-            ):
+            for similar_N, label in zip(similar_QN.numpy(), right.tolist(), strict=True):
                 hit_N = (classes == label).numpy() & (similar_N > -torch.inf)
                 precision.append(average_precision(similar_N, hit_N))
-                place.append(first_hit(similar_N, hit_N))
+        hits_QK = torch.cat(near)
         where: dict[str, Any] = {"pool": pool, "chosen": True}  # nothing to choose: the only row
         yield Result("map", torch.tensor(precision, dtype=torch.float64), where)
         for k in FIRST:
-            value: Tensor | None = (torch.tensor(place) < k).double()
+            value: Tensor | None = hits_QK[:, :k].any(1).double()
             why = "" if k <= size else f"the gallery has {size} images"
             yield Result(f"r{k}", None if why else value, where, why)
 
@@ -94,12 +97,14 @@ def average_precision(similar_N: NDArray[np.float32], hit_N: NDArray[np.bool_]) 
     return float((hits_above / above).mean())
 
 
-def first_hit(similar_N: NDArray[np.float32], hit_N: NDArray[np.bool_]) -> int:
-    """How many images are nearer than the nearest hit; their number where there is no hit."""
-    import numpy as np
+def nearest(gallery: Tensor, queries: Tensor, k: int, own: Tensor | None) -> Tensor:
+    """Positions of the k most similar by FAISS's exact search, int64 (Q, k), the nearest first.
 
-    if not hit_N.any():
-        return len(hit_N)
-    nearest = int(np.where(hit_N, similar_N, -np.inf).argmax())  # the first of equals
-    nearer = (similar_N > similar_N[nearest]).sum()
-    return int(nearer + (similar_N[:nearest] == similar_N[nearest]).sum())
+    `own` gives each query's place in the gallery, which is left out.
+    """
+    if own is None:
+        return search(gallery, queries, k)[0]
+    found, _ = search(gallery, queries, k + 1)
+    # the query itself moves to the end; of equal images another one may stand in its place
+    order = (found == own[:, None]).int().argsort(dim=1, stable=True)
+    return found.gather(1, order)[:, :k]
