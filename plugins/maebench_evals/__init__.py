@@ -8,9 +8,10 @@ from maebench import Evaluation, hookimpl
 @hookimpl
 def register_evaluations() -> list[type[Evaluation]]:
     """The evaluations that ship with maebench."""
+    from maebench_evals.attentive_probe import AttentiveProbe
     from maebench_evals.finetune import Finetune
     from maebench_evals.knn import KNN
     from maebench_evals.linear_probe import LinearProbe
     from maebench_evals.reconstruction import ReconstructionQuality
 
-    return [LinearProbe, Finetune, KNN, ReconstructionQuality]
+    return [LinearProbe, Finetune, KNN, ReconstructionQuality, AttentiveProbe]
