@@ -257,6 +257,16 @@ def test_of_equals_the_middle_of_the_grid_is_taken():
     _, validation, where = results(model, steps=2, lr=(1e-3, 1e-2, 1e-1))
     assert len(set(validation.values())) == 1
     assert where == {"lr": 1e-2, "wd": 1e-3, "chosen": True}
+    _, _, where = results(model, steps=2, lr=(1e-3, 1e-2, 1e-1), weight_decay=(0, 1, 2))
+    assert where == {"lr": 1e-2, "wd": 1, "chosen": True}
+
+
+def test_an_empty_grid_is_refused():
+    from maebench import ConfigError, RunConfig
+
+    for option in ("lr", "weight_decay"):
+        with pytest.raises(ConfigError, match=rf"{option}.*at least 1 item"):
+            RunConfig(evals=[{"name": "attentive-probe", option: ()}])
 
 
 def test_raw_pixels_have_no_tokens_and_are_told_so(tmp_path):

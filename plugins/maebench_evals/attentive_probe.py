@@ -53,28 +53,27 @@ class AttentiveProbe(Evaluation):
     metrics: ClassVar[dict[str, Metric]] = {
         "top1": Metric("share of test images given their class", "%", True, 0, 1, True, True),
         "validation_top1": Metric(
-            "the same on the part of train that rate and decay are chosen on",
-            "%",
-            True,
-            0,
-            1,
-            False,
+            "the same on the part of train that is chosen on", "%", True, 0, 1, False
         ),
     }
 
     # few updates of few probes: what the contract tries it with
-    example: ClassVar[dict[str, Any]] = {"steps": 30, "batch": 64, "weight_decay": (1e-3,)}
+    example: ClassVar[dict[str, Any]] = {"steps": 15, "batch": 32, "weight_decay": (1e-3,)}
 
     protocol: Literal["fast", "capi"] = Field(
         "fast", description="capi: the paper's grid and length; fast: fewer rates and updates"
     )
     lr: tuple[PositiveFloat, ...] | None = Field(
         None,
+        min_length=1,
         description="rates to try, per 256 images; none: by protocol",
         examples=[(1e-3,), (1e-2, 1e-1)],
     )
     weight_decay: tuple[NonNegativeFloat, ...] | None = Field(
-        None, description="AdamW's decays to try; none: by protocol", examples=[(0.5,), (0.0, 5.0)]
+        None,
+        min_length=1,
+        description="AdamW's decays to try; none: by protocol",
+        examples=[(0.5,), (0.0, 5.0)],
     )
     steps: PositiveInt | None = Field(
         None, description="number of updates; none: by protocol", examples=[1, 40]
@@ -103,6 +102,7 @@ class AttentiveProbe(Evaluation):
         validation = (given == labels[held]).double().mean(1).tolist()
         # of equally good ones the middle one: an edge wins only where it is better
         best = [i for i, v in enumerate(validation) if v == max(validation)]
+        best = [i for i in best if not on_edge(grid, *pairs[i])] or best
         chosen = best[len(best) // 2]
         probes = self._train(model, labels, torch.arange(len(labels)), "refit")
         given = self._predict(model, probes, "test", torch.arange(len(right)))
