@@ -48,9 +48,9 @@ def settings() -> list[str]:
     """What `-o` and YAML reach beside components."""
     found = [
         "## Settings",
-        "Flags beat `-o part.key=value`, `-o` beats `--config FILE`, the file beats the data set's "
-        "preset. Every setting has the same name in all of them and in "
-        "`maebench.RunConfig(...)`.",
+        "Flags beat `-o part.key=value`, `-o` beats `--config FILE`, the file beats "
+        "`--recipe NAME`, the recipe beats the data set's preset. Every setting has the same name "
+        "in all of them and in `maebench.RunConfig(...)`.",
         table(
             ["setting", "default", "meaning"],
             [
@@ -147,7 +147,9 @@ def ours() -> list[object]:
 
 if __name__ == "__main__":
     import extend
+    import recipes
 
+    recipes.PAGE.write_text(recipes.page(), encoding="utf-8")
     for path, text in extend.pages().items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -53,6 +53,7 @@ _PUBLIC = {
     "load_model": "maebench.models",
     "load_records": "maebench.records",
     "patchify": "maebench.masking.patches",
+    "recipe": "maebench.recipes",
     "run": "maebench.suite",
     "unpatchify": "maebench.masking.patches",
 }

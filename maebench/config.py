@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from pydantic import (
@@ -119,6 +120,24 @@ class Machine(Options):
     trackers: tuple[Tracker, ...] = Field((), description="where numbers go beside log.jsonl")
 
 
+class Recipe(Options):
+    """The recipe that settings come from, and what was given that differs from it."""
+
+    name: str = Field(description="the recipe's name")
+    hash: str = Field(description="hash of the settings in its file")
+    overrides: dict[str, tuple[Any, Any]] = Field(
+        {}, description="each setting that differs: what the recipe says, what was given"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_name(cls, value: Any) -> Any:
+        """A name alone is no source of settings, whatever it looks like."""
+        if isinstance(value, str):
+            raise ValueError("write RunConfig(**maebench.recipe(NAME)), or --recipe NAME")
+        return value
+
+
 class RunConfig(Options):
     """All settings of a run; what is left out comes from the data set's preset."""
 
@@ -149,6 +168,9 @@ class RunConfig(Options):
     augment: Augment = Field(Augment(), description="crops and flips")
     optimiser: Optimiser = Field(Optimiser(), description="how weights are updated")
     machine: Machine = Field(Machine(), description="how the work is done")
+    recipe: Recipe | None = Field(
+        None, description="which recipe the settings come from; --recipe writes it"
+    )
 
     FLAGS: ClassVar[tuple[str, ...]] = (
         *("dataset", "data_dir", "download", "on_bad_image", "image_size", "encoder", "objective"),
@@ -297,8 +319,11 @@ def from_sources(
     options: Iterable[str] = (),
     file: Path | None = None,
     names: Names | None = None,
+    recipe: Mapping[str, Any] = MappingProxyType({}),
 ) -> RunConfig:
     """One config from flags, `-o part.key=value` and a YAML file; flags win over -o over YAML.
+
+    Below all of them, and above the data set's preset, lie the settings of a recipe.
 
     Raises:
         ConfigError: what does not exist or is out of range, in one line.
@@ -307,7 +332,10 @@ def from_sources(
     parts = dict(names.table["evaluation"])
     # first what one command line says: -o masking.aspect=0.5 means its --masking, not the file's
     typed = merge(read_options(options, parts), flags)
-    merged = merge(read_yaml(file) if file else {}, typed)
+    given = merge(read_yaml(file) if file else {}, typed)
+    if given.pop("recipe", None) is not None:
+        raise ConfigError("recipe: choose one by --recipe NAME, it is no setting beside others")
+    merged = merge(recipe, given)
     chosen = merged.get("evals")
     if chosen is None:
         chosen = DEFAULT_EVALUATIONS
@@ -315,6 +343,9 @@ def from_sources(
         chosen = [e.strip() for e in chosen.split(",") if e.strip()]
     if not isinstance(chosen, list | tuple):
         raise ConfigError(f"evals: a list of names is wanted, got {chosen!r}")
+    # which evaluations run is free: a recipe's options go with those that are asked for
+    said = {_name(item): item for item in recipe.get("evals", ())}
+    chosen = [merge({"e": said.get(_name(e), e)}, {"e": e})["e"] for e in chosen]
     # read one by one: an error then names the evaluation and not its number in the list
     merged["evals"] = [
         parse(Evaluation, _with_options(item, merged), names.context(), _name(item))
@@ -391,6 +422,7 @@ __all__ = [
     "Component",
     "Machine",
     "Optimiser",
+    "Recipe",
     "RunConfig",
     "Schedule",
     "from_sources",

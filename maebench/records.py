@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from maebench import files, runs
 from maebench.config import short_hash
+from maebench.recipes import differing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +46,7 @@ COLUMNS = (
 # what joining a run's config.json adds
 FROM_CONFIG = (
     *("encoder", "objective", "masking", "ratio", "realised_ratio", "budget", "batch", "lr"),
-    *("run_seed", "limit", "image_size", "schedule", "settings"),
+    *("run_seed", "limit", "image_size", "schedule", "settings", "recipe", "overrides"),
 )
 Row = dict[str, Any]
 
@@ -111,6 +112,7 @@ def load_records(results: str | Path | None = None) -> pd.DataFrame:
 def _settings(run: runs.Run) -> Row:
     config, facts = run.content["config"], run.facts
     chosen = {part: written(config[part]) for part in ("encoder", "objective", "masking")}
+    recipe = config.get("recipe")  # runs of before there were recipes have none
     return {
         **chosen,
         "ratio": config["ratio"],
@@ -124,6 +126,8 @@ def _settings(run: runs.Run) -> Row:
         "schedule": _schedule(config["schedule"]),
         # what all seeds of one treatment have in common
         "settings": short_hash({k: v for k, v in run.content["identity"].items() if k != "seed"}),
+        "recipe": recipe and recipe["name"],
+        "overrides": recipe and "; ".join(differing(recipe["overrides"])),
     }
 
 

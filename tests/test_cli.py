@@ -90,6 +90,7 @@ def test_help_imports_nothing_heavy(arguments):
         ["list"],
         ["plugins"],
         ["run", "--help"],
+        ["list", "recipes"],
     ],
 )
 def test_listing_imports_no_torch(arguments):
@@ -118,6 +119,15 @@ def test_help_shows_every_command_in_the_order_of_a_working_day():
 
 def test_the_version_is_told():
     assert re.fullmatch(r"maebench, version [\d.]+\n", call("--version").out)
+
+
+def test_recipes_are_listed_with_what_they_are():
+    from maebench.recipes import header, recipe_names
+
+    shown = call("list", "recipes")
+    lines = [f"  {n}\n      {header(n)['title']}\n" for n in recipe_names()]
+    assert shown == Ran(0, "recipes\n" + "".join(lines), "")
+    assert call("list").out.endswith(shown.out)
 
 
 def test_every_option_that_is_listed_can_be_typed_as_it_stands():
@@ -204,6 +214,11 @@ def test_an_unknown_flag_or_a_missing_argument_is_code_2(arguments):
         (["table", "--format", "word"], ["unknown format 'word'", "csv, html, latex"]),
         (["table", "--format", "parquet"], ["parquet", "--out"]),
         (["list", "mask"], ["unknown kind 'mask'", "Did you mean 'maskings'?"]),
+        (["list", "recipy"], ["unknown kind 'recipy'", "Did you mean 'recipes'?"]),
+        (["run", "--recipe", "mae-digit"], ["unknown recipe 'mae-digit'", "'mae-digits'?"]),
+        (["run", "--recipe", "./a.yaml"], ["--recipe ./a.yaml", "--config"]),
+        (["run", "--recipe", "mae-digits", "--ratio", "0.5"], ["ratio: recipe 0.75, given 0.5"]),
+        (["pretrain", "--override"], ["--override", "--recipe NAME"]),
         (["plugins", "install"], ["unknown action 'install'"]),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",

@@ -303,7 +303,8 @@ def test_the_flags_of_run_are_exactly_these():
         assert [o for p in command.params for o in p.opts] == [
             *("--dataset", "--data-dir", "--download", "--on-bad-image", "--image-size"),
             *("--encoder", "--objective", "--masking", "--ratio", "--budget", "--batch", "--lr"),
-            *("--seed", "--device", "--limit", "--evals", "--results", "--config", "-o"),
+            *("--seed", "--device", "--limit", "--evals", "--results", "--config"),
+            *("--recipe", "--override", "-o"),
         ]
 
 
@@ -336,6 +337,7 @@ OTHER = {
     "augment": {"flip": True},
     "optimiser": {"beta2": 0.9},
     "machine": {"precision": "fp32", "memory_gb": 1, "checkpoint_seconds": 1},
+    "recipe": {"name": "mae-digits", "hash": "0", "overrides": {"ratio": (0.75, 0.5)}},
 }
 COUNTS = {
     *("dataset", "image_size", "encoder", "objective", "masking", "ratio", "budget", "batch"),

@@ -31,6 +31,11 @@ def test_the_reference_is_what_the_code_says_now():
     assert generator().generate() == REFERENCE, "run python docs/generate.py"
 
 
+def test_the_page_of_recipes_is_what_their_headers_say_now():
+    module = generator("recipes")
+    assert module.page() == module.PAGE.read_text("utf-8"), "run python docs/generate.py"
+
+
 EXAMPLES = {"spiral_arms": ("masking", 30), "cluster_vote": ("evaluation", 40)}
 
 

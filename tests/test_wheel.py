@@ -35,6 +35,8 @@ def test_the_wheel_holds_the_core_and_its_evaluations_and_nothing_else(tmp_path)
     evaluations = ROOT / "plugins" / "maebench_evals"
     wanted |= {f"maebench_evals/{p.name}" for p in evaluations.glob("*.py")}
     assert modules == wanted
+    recipes = {str(p.relative_to(ROOT)) for p in (ROOT / "maebench").rglob("*.yaml")}
+    assert {f for f in files if f.endswith(".yaml")} == recipes != set()
     assert {f.split("/")[0] for f in files} == {
         "maebench",
         "maebench_evals",

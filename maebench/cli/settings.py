@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from maebench.config import DEFAULT_EVALUATIONS, RunConfig, from_sources
+from maebench.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 PRESET = ("image_size", "encoder", "budget", "batch", "lr", "augment")  # come from the data set
@@ -26,6 +27,14 @@ def run_options(command: F) -> F:
         metavar="PART.KEY=VALUE",
         multiple=True,
         help="any other setting, such as masking.aspect=0.5 or knn.k=1,5; repeatable",
+    )(command)
+    command = click.option(
+        "--override", is_flag=True, help="run although settings differ from those of --recipe"
+    )(command)
+    command = click.option(
+        "--recipe",
+        metavar="NAME",
+        help="published settings, below all others; `maebench list recipes`",
     )(command)
     command = click.option("--config", metavar="FILE", help="settings from a YAML file")(command)
     command = results_option(command)
@@ -62,8 +71,23 @@ METAVARS = {
 
 
 def read(settings: dict[str, Any]) -> RunConfig:
-    """The config that flags, -o and --config give together."""
+    """The config that flags, -o, --config and --recipe give together; what differs is told.
+
+    Raises:
+        ConfigError: a bad setting, or one that differs from the recipe without --override.
+    """
     options, file = settings.pop("options"), settings.pop("config")
+    recipe, override = settings.pop("recipe"), settings.pop("override")
     settings.pop("results", None)
     flags = {key: value for key, value in settings.items() if value is not None}
-    return from_sources(flags, options, Path(file) if file else None)
+    path = Path(file) if file else None
+    if recipe is None:
+        if override:
+            raise ConfigError("--override: it belongs to --recipe NAME, and none is given")
+        return from_sources(flags, options, path)
+    from maebench.recipes import differing, from_recipe
+
+    config = from_recipe(recipe, flags, options, path, override=override)
+    for line in differing(config.recipe.overrides if config.recipe else {}):
+        click.echo(f"override: {line}", err=True)
+    return config

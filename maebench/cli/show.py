@@ -6,18 +6,22 @@ import click
 
 from maebench.component import Component
 
+RECIPES = "recipes"  # no plugins: files of maebench's own
+
 
 @click.command("list")
 @click.argument("kind", default="")
 def list_command(kind: str) -> None:
     """List what can be chosen, with every option.
 
-    KIND is maskings, encoders, objectives, datasets, evaluations, trackers or reports; all of
-    them where it is left out.
+    KIND is maskings, encoders, objectives, datasets, evaluations, trackers, reports or recipes;
+    all of them where it is left out.
     """
     from maebench.plugins import KINDS, installed, kind_of
 
-    kinds = [kind_of(kind)] if kind else list(KINDS)
+    if kind in ("recipe", RECIPES):
+        return show_recipes()
+    kinds = [kind_of(kind, RECIPES)] if kind else list(KINDS)
     names = installed()
     for chosen in kinds:
         click.echo(f"{chosen}s")
@@ -35,6 +39,17 @@ def list_command(kind: str) -> None:
                 click.echo(f"  {name}  unusable: claimed by {' and '.join(packages)}")
         if not names.table[chosen]:
             click.echo("  none installed")
+    if not kind:
+        show_recipes()
+
+
+def show_recipes() -> None:
+    """Each recipe's name and what it is."""
+    from maebench.recipes import header, recipe_names
+
+    click.echo(RECIPES)
+    for name in recipe_names():
+        click.echo(f"  {name}\n      {header(name)['title']}")
 
 
 def _part(kind: str, name: str) -> str:

@@ -115,7 +115,9 @@ def several_settings(rows: pd.DataFrame, keys: Sequence[str]) -> list[str]:
     notes = []
     for values, group in rows[rows["model_kind"] == "run"].groupby(keys, dropna=False):
         if group["settings"].nunique() > 1:
+            # neither what follows from others nor where settings come from is a difference
             told = set(records.FROM_CONFIG) - {"run_seed", "settings", "realised_ratio"}
+            told -= {"recipe", "overrides"}
             what = sorted(c for c in told if group[c].nunique(dropna=False) > 1)
             what = what or ["settings that are no column: see their config.json"]
             name = ", ".join(str(value) for value in values)

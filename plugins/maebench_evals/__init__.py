@@ -8,6 +8,7 @@ from maebench import Evaluation, hookimpl
 @hookimpl
 def register_evaluations() -> list[type[Evaluation]]:
     """The evaluations that ship with maebench."""
+    from maebench_evals.attentive_probe import AttentiveProbe
     from maebench_evals.finetune import Finetune
     from maebench_evals.knn import KNN
     from maebench_evals.layers import Layers
@@ -23,7 +24,8 @@ def register_evaluations() -> list[type[Evaluation]]:
         KNN,
         ReconstructionQuality,
         Logistic,
-        Retrieval,
+        AttentiveProbe,
         LowShot,
         Layers,
+        Retrieval,
     ]
