@@ -17,6 +17,7 @@ _PUBLIC = {
     "Block": "maebench.masking.block",
     "Budget": "maebench.config",
     "Centred": "maebench.masking.centred",
+    "ClampedAugment": "maebench.data.augment",
     "Component": "maebench.component",
     "ConfigError": "maebench.errors",
     "DataError": "maebench.errors",
