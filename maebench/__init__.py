@@ -46,6 +46,7 @@ _PUBLIC = {
     "Tokens": "maebench.encoders.encoder",
     "Tracker": "maebench.outputs",
     "View": "maebench.masking.mask",
+    "check_parameter_names": "maebench.encoders.encoder",
     "evaluate": "maebench.suite",
     "from_arrays": "maebench.data.images",
     "from_files": "maebench.data.images",

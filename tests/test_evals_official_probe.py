@@ -16,6 +16,7 @@ from maebench.rng import Draws, isolated
 from maebench.subject import Subject
 from maebench_evals import official_probe as official
 from maebench_evals.linear_probe import LinearProbe
+from maebench_evals.parts import split_batch
 
 QUICK = {"protocol": "mae", "epochs": 3}
 
@@ -109,7 +110,7 @@ def test_the_head_is_a_norm_without_weights_and_a_small_linear_layer():
     ],
 )
 def test_a_batch_is_cut_into_equal_parts(batch, multiple, parts):
-    assert official.split_batch(batch, multiple) == parts
+    assert split_batch(batch, multiple) == parts
 
 
 def test_ninety_epochs_are_official_and_small_sets_see_as_many_images_as_it_takes():

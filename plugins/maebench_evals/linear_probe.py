@@ -11,6 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from maebench import ClampedAugment, Evaluation, Metric, Model, Result
 from maebench_evals import official_probe as official
 from maebench_evals.frozen import pool_for, standardised
+from maebench_evals.parts import split_batch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,7 +116,7 @@ class LinearProbe(Evaluation):
         labels, right = model.labels("train"), model.labels("test")
         pool = pool_for(model, self.pool, "cls")
         crops = self.crops is not False
-        parts, part = official.split_batch(min(self.batch or official.BATCH, len(labels)))
+        parts, part = split_batch(min(self.batch or official.BATCH, len(labels)))
         batch = parts * part if crops else min(self.batch or official.BATCH, len(labels))
         steps = max(self.steps or 1, official.length(len(labels), self.epochs, batch))
         test = model.features("test", self.layer, pool)

@@ -28,7 +28,6 @@ IMAGES = 4_300_000
 MOMENTUM, TRUST = 0.9, 0.001
 NORM_EPS, HEAD_STD = 1e-6, 0.01
 CROP_SCALE = (0.08, 1.0)  # share of the area that a training crop keeps
-PART = 256  # images that are cropped and encoded at a time
 
 
 def make_head(width: int, num_classes: int) -> Any:
@@ -137,18 +136,6 @@ def length(num_images: int, epochs: int | None, batch: int) -> int:
     """The number of updates: of so many epochs, or of ninety and at least IMAGES images."""
     seen = max(EPOCHS * num_images, IMAGES) if epochs is None else epochs * num_images
     return math.ceil(seen / batch)
-
-
-def split_batch(batch: int, multiple: int = 1) -> tuple[int, int]:
-    """A batch as equal parts of at most PART images: how many, and how large.
-
-    Rounded down to equal parts; what that leaves out comes in the next batch.
-
-    >>> split_batch(16384), split_batch(1437), split_batch(60)
-    ((64, 256), (6, 239), (1, 60))
-    """
-    parts = math.ceil(batch / PART)
-    return parts, max(multiple, batch // parts // multiple * multiple)
 
 
 def cached_batches(
