@@ -66,6 +66,13 @@ def test_randaugment_fills_with_the_mean_of_the_data(model):
     assert (given == 64).any() and not (given == 128).all()
 
 
+def test_the_highest_magnitude_posterizes_to_black_as_the_official_code_did():
+    images = torch.randint(1, 256, (150, 3, 4, 4)).float()
+    with isolated(0, "test"):
+        given = rand_augment(images, "rand-m10-p1-n1-inc1", (0.5,) * 3)
+    assert (given == 0).flatten(1).all(1).any()
+
+
 def test_images_of_two_channels_have_no_colour_to_change():
     with pytest.raises(MaebenchError, match="1 or 3 channels, these have 2; use -o randaugment"):
         rand_augment(torch.zeros(1, 2, 8, 8), RANDAUGMENT, (0.5, 0.5))

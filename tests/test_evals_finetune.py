@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from maebench import Augment, records, suite
 from maebench.subject import Subject
+from maebench.testing.subjects import PLAIN, Case, run
 from maebench_evals import finetune, parts
 from maebench_evals.finetune import Finetune, learning_rate
 from maebench_evals.finetune_recipe import Recipe
@@ -67,7 +68,9 @@ def test_what_is_given_beats_the_protocol(protocol):
     assert Finetune(protocol=protocol, **GIVEN).recipe(64, 100) == Recipe(**GIVEN)
 
 
-@pytest.mark.parametrize("spec", ["rand", "rand-w0", "augmix-m3", "rand-m9-mstdhigh", "on"])
+@pytest.mark.parametrize(
+    "spec", ["rand", "rand-w0", "augmix-m3", "rand-m9-mstdhigh", "rand-m9.5", "on"]
+)
 def test_a_randaugment_that_timm_would_not_read_is_refused(spec):
     with pytest.raises(ValidationError, match="randaugment"):
         Finetune(randaugment=spec)
@@ -179,10 +182,12 @@ def test_a_loss_that_is_not_finite_fails_with_what_to_try(model):
     assert "finetune: the loss is nan; try a smaller -o lr" in row["reason"]
 
 
-def test_the_official_protocol_learns(model):
-    rows = rows_of(model, protocol="mae", epochs=60, lr=0.1, batch=20)
-    assert rows["top1"]["value"] > 0.25
-    assert rows["train_loss"]["value"] < math.log(10)
+def test_the_official_protocol_learns():
+    short = Finetune(protocol="mae", epochs=10, batch=20, lr=0.1)
+    outcome = run(short, Case(PLAIN, "encoder"))
+    assert outcome.error is None
+    (top1,) = (r.value for r in outcome.results if r.metric == "top1")
+    assert top1.mean() > 0.6  # of four classes
 
 
 def test_layer_decay_that_reaches_no_layer_fails_the_evaluation(model, monkeypatch):
