@@ -114,6 +114,9 @@ class Model(Protocol):
     def class_names(self) -> tuple[str, ...]:
         """One name per class."""
 
+    def encode(self, images: Tensor, layer: int | None = None, pool: str = "mean") -> Tensor:
+        """The same features of any images, such as crops: pixels (B, C, H, W) in 0..255."""
+
     def normalise(self, images: Tensor) -> Tensor:
         """Pixels (B, C, H, W) in 0..255 as the encoder takes them, float32 on the device."""
 

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from maebench.config import Optimiser
+from maebench.encoders.encoder import check_parameter_names
 
 
 def parameter_groups(model: Any, weight_decay: float) -> tuple[list[dict[str, Any]], list[str]]:
@@ -13,7 +14,11 @@ def parameter_groups(model: Any, weight_decay: float) -> tuple[list[dict[str, An
 
     Vectors, biases and what the encoder names are not decayed; tokens are, as in the official
     code (timm's add_weight_decay of 0.3.2).
+
+    Raises:
+        MaebenchError: the encoder names what is no parameter, or leaves one out.
     """
+    check_parameter_names(model.encoder)
     spared = {f"encoder.{name}" for name in model.encoder.no_weight_decay()}
     decayed: list[tuple[str, Any]] = []
     kept: list[tuple[str, Any]] = []

@@ -102,6 +102,10 @@ class Subject:
             self.loaded, self.images(split), layer, pool_of(self.loaded, pool), self.show
         )
 
+    def encode(self, images: Tensor, layer: int | None = None, pool: str = "mean") -> Tensor:
+        """Frozen features of any images of the size that the model was built for."""
+        return self.loaded.encode(images, layer, pool)
+
     def normalise(self, images: Tensor) -> Tensor:
         """Pixels in 0..255 as the encoder takes them."""
         return self.loaded.normalise(images)

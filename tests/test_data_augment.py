@@ -7,7 +7,15 @@ import torch
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop, v2
 
-from maebench.data.augment import Augment, Crops, crop_boxes, crop_parameters, cut, resize
+from maebench.data.augment import (
+    Augment,
+    ClampedAugment,
+    Crops,
+    crop_boxes,
+    crop_parameters,
+    cut,
+    resize,
+)
 from maebench.data.decode import crop, fit
 from maebench.rng import Draws, isolated
 
@@ -40,6 +48,32 @@ def test_boxes_have_the_distribution_of_torchvision(size):
         test = scipy.stats.ks_2samp(a.numpy(), b.float().numpy())
         assert test.pvalue > 1e-3, (name, test)
         assert abs(a.mean() - b.float().mean()) < 0.05 * max(size), name
+
+
+@pytest.mark.parametrize("size", [(40, 60), (28, 28), (200, 30)])
+def test_clamped_boxes_are_drawn_once_and_cut_to_the_image(size):
+    rng = np.random.default_rng(0)
+    height, width = size
+    area = height * width * rng.uniform(0.08, 1, 4000)
+    aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3), 4000))
+    h = np.minimum(np.round(np.sqrt(area / aspect)), height)
+    w = np.minimum(np.round(np.sqrt(area * aspect)), width)
+    top = rng.integers(0, (height - h + 1).astype(int))
+    left = rng.integers(0, (width - w + 1).astype(int))
+    ours = boxes_of(ClampedAugment(scale=(0.08, 1.0)), size).T.numpy()
+    for name, a, b in zip(("top", "left", "height", "width"), ours, (top, left, h, w), strict=True):
+        assert scipy.stats.ks_2samp(a, b).pvalue > 1e-3, name
+    # not the same as ten tries: there a box that is cut does not come
+    tries = boxes_of(Augment(scale=(0.08, 1.0)), size).T.numpy()
+    assert scipy.stats.ks_2samp(ours[3], tries[3]).pvalue < 1e-6
+
+
+def test_the_smallest_clamped_box_has_a_pixel():
+    assert (boxes_of(ClampedAugment(scale=(0.01, 0.01)), (4, 4))[:, 2:] == 1).all()
+
+
+def test_clamping_is_no_option_that_a_config_would_hold():
+    assert set(ClampedAugment().model_dump()) == {"scale", "aspect", "shift", "flip"}
 
 
 def test_boxes_are_whole_pixels_within_the_image_and_its_ranges():

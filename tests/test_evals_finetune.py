@@ -1,4 +1,4 @@
-"""Fine-tuning: the classifier is the paper's, and every layer gets the rate it should."""
+"""Fine-tuning: the settings are the protocol's, every batch is one update, and it learns."""
 
 from __future__ import annotations
 
@@ -7,28 +7,14 @@ import math
 import pytest
 import tiny
 import torch
-from fakes import Dense
+from pydantic import ValidationError
 
-from maebench import MaebenchError, records, suite
-from maebench.encoders import ViTNano
-from maebench.rng import isolated
-from maebench_evals.finetune import Finetune, make_classifier
-
-DEPTH, WIDTH = 3, 16
-
-
-def encoder():
-    with isolated(0, "test"):
-        module = ViTNano(width=WIDTH, depth=DEPTH, heads=2, registers=1).build((8, 8), 1)
-        with torch.no_grad():
-            for parameter in module.parameters():
-                parameter += 0.1 * torch.randn_like(parameter)
-    return module
-
-
-def classifier(drop_path=0.0):
-    with isolated(1, "test"):
-        return make_classifier(encoder(), 10, drop_path)
+from maebench import Augment, records, suite
+from maebench.subject import Subject
+from maebench.testing.subjects import PLAIN, Case, run
+from maebench_evals import finetune, parts
+from maebench_evals.finetune import Finetune, learning_rate
+from maebench_evals.finetune_recipe import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -39,96 +25,66 @@ def model(tmp_path_factory):
 
 
 def rows_of(model, **options):
-    return {r["metric"]: r for r in records.read(suite.evaluate(model, Finetune(**options)))}
+    path = suite.evaluate(model, Finetune(**options), again=True)
+    return {r["metric"]: r for r in records.read(path)}
 
 
-# ---- the classifier
+# ---- the settings
+
+OFFICIAL = {  # width: epochs, rate, layer decay, drop path, share of warm-up
+    **{64: (100, 5e-4, 0.65, 0.1, 0.05), 768: (100, 5e-4, 0.65, 0.1, 0.05)},
+    **{1024: (50, 1e-3, 0.75, 0.2, 0.1), 1280: (50, 1e-3, 0.75, 0.3, 0.1)},
+}
 
 
-@torch.no_grad()
-def test_logits_come_from_the_mean_of_the_patches_before_the_encoders_norm():
-    mine, images = classifier().eval(), torch.randn(5, 1, 8, 8)
-    mine.head.weight.normal_()
-    mine.fc_norm.weight.normal_()
-    mine.fc_norm.bias.normal_()
-    # the official vit: blocks without the last norm, mean without prefix tokens, norm, head
-    module = mine.encoder
-    x = module.patch_embed.proj(images).flatten(2).transpose(1, 2) + module.pos_embed[:, 1:]
-    prefix = torch.cat([module.cls_token + module.pos_embed[:, :1], module.reg_token], 1)
-    x = torch.cat([prefix.expand(5, -1, -1), x], 1)
-    for block in module.blocks:
-        x = block(x)
-    x = torch.nn.functional.layer_norm(
-        x[:, 2:].mean(1), (WIDTH,), mine.fc_norm.weight, mine.fc_norm.bias, 1e-6
+@pytest.mark.parametrize("width", OFFICIAL)
+def test_the_official_settings_go_by_the_width(width):
+    epochs, lr, layer_decay, drop_path, warmup = OFFICIAL[width]
+    assert Finetune(protocol="mae").recipe(width, 10**6) == Recipe(
+        **{"epochs": epochs, "batch": 1024, "lr": lr, "layer_decay": layer_decay},
+        **{"drop_path": drop_path, "mixup": 0.8, "cutmix": 1.0, "warmup": warmup},
+        **{"min_lr": 1e-6, "randaugment": "rand-m9-mstd0.5-inc1", "erase": 0.25},
     )
-    expected = x @ mine.head.weight.T + mine.head.bias
-    torch.testing.assert_close(mine(images), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_head_starts_near_zero():
-    mine = classifier()
-    assert 1e-5 < mine.head.weight.std() < 3e-5
-    assert (mine.head.bias == 0).all()
+@pytest.mark.parametrize(
+    ("images", "width", "epochs", "lr"),
+    [(1000, 64, 20, 1 / 64), (10**6, 768, 5, 5e-4), (30_000, 32, 10, 1 / 32)],
+)
+def test_the_fast_settings_go_by_width_and_number_of_images(images, width, epochs, lr):
+    assert Finetune().recipe(width, images) == Recipe(epochs, 64, lr, 0.75, 0.1, 0, 0, 0.1)
+    long = Finetune(epochs=50).recipe(width, images)
+    assert (long.mixup, long.cutmix) == (0.8, 1.0)
 
 
-def test_an_encoder_without_drop_path_is_refused_where_it_is_asked_for():
-    dense = Dense().build((8, 8), 1)
-    with pytest.raises(MaebenchError, match="no drop path; use -o drop_path=0"):
-        make_classifier(dense, 10, 0.1)
-    assert make_classifier(dense, 10, 0.0)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+GIVEN = {
+    **{"epochs": 3, "batch": 8, "lr": 0.5, "layer_decay": 0.9, "drop_path": 0.0, "mixup": 0.0},
+    **{"cutmix": 0.3, "warmup": 0.0, "min_lr": 0.0, "randaugment": "off", "erase": 0.0},
+}
 
 
-def test_a_drop_path_that_does_not_act_is_refused(monkeypatch):
-    module = encoder()
-    monkeypatch.setattr(module, "set_drop_path", lambda rate: None)
-    with pytest.raises(MaebenchError, match="no drop path"):
-        make_classifier(module, 10, 0.1)
+@pytest.mark.parametrize("protocol", ["fast", "mae"])
+def test_what_is_given_beats_the_protocol(protocol):
+    assert Finetune(protocol=protocol, **GIVEN).recipe(64, 100) == Recipe(**GIVEN)
 
 
-def test_drop_path_acts_while_training_alone():
-    mine, images = classifier(drop_path=0.5), torch.randn(64, 1, 8, 8)
-    torch.nn.init.normal_(mine.head.weight)
-    with isolated(2, "test"), torch.no_grad():
-        assert not torch.equal(mine.train()(images), mine(images))
-        assert torch.equal(mine.eval()(images), mine(images))
+@pytest.mark.parametrize(
+    "spec", ["rand", "rand-w0", "augmix-m3", "rand-m9-mstdhigh", "rand-m9.5", "on"]
+)
+def test_a_randaugment_that_timm_would_not_read_is_refused(spec):
+    with pytest.raises(ValidationError, match="randaugment"):
+        Finetune(randaugment=spec)
 
 
 # ---- rates
 
 
-def test_every_layer_has_its_own_rate_and_only_matrices_are_decayed():
-    mine = classifier()
-    groups = Finetune(layer_decay=0.5).groups(mine)
-    where = {id(p): g for g in groups for p in g["params"]}
-    assert sorted({g["scale"] for g in groups}) == [0.5**n for n in range(DEPTH + 1, -1, -1)]
-    for name, parameter in mine.named_parameters():
-        group = where[id(parameter)]
-        if name.startswith("encoder.blocks."):
-            layer = int(name.split(".")[2]) + 1
-        else:
-            layer = DEPTH + 1 if "norm" in name or name.startswith("head") else 0
-        assert group["scale"] == 0.5 ** (DEPTH + 1 - layer), name
-        spared = name.endswith("bias") or "norm" in name or name == "encoder.pos_embed"
-        assert group.get("weight_decay") == (0.0 if spared else None), name
-    assert {g["scale"] for g in Finetune(layer_decay=1).groups(mine)} == {1}
-
-
-@pytest.mark.parametrize("decay", [0.5, 1.0])
-def test_an_encoder_whose_layer_ids_leave_layers_out_is_refused(decay, monkeypatch):
-    mine = classifier()
-    layers = {name: min(layer, 1) for name, layer in mine.encoder.layer_ids().items()}
-    monkeypatch.setattr(mine.encoder, "layer_ids", lambda: layers)
-    evaluation = Finetune(layer_decay=decay)
-    if decay == 1:  # all alike anyway
-        assert evaluation.groups(mine)
-        return
-    with pytest.raises(MaebenchError, match="gave 3 learning rates, 5 were wanted"):
-        evaluation.groups(mine)
+def recipe(**changes):
+    return Recipe(**{**GIVEN, **changes})
 
 
 def test_the_rate_warms_up_and_falls_to_zero():
-    one = Finetune(batch=128, warmup=0.1)
-    rate = [one.rate(step, 100, 0.4) for step in range(101)]
+    rate = [learning_rate(step, 100, recipe(lr=0.4, warmup=0.1), 128) for step in range(101)]
     assert rate[0] == pytest.approx(0.2 / 11)
     assert rate[10] == 0.2  # 0.4 per 256 images
     assert rate[100] == pytest.approx(0, abs=1e-12)
@@ -136,18 +92,57 @@ def test_the_rate_warms_up_and_falls_to_zero():
     assert rate[10:] == sorted(rate[10:], reverse=True)
 
 
-@pytest.mark.parametrize("epochs", [1, 50])
-def test_labels_are_smoothed_always_and_mixed_in_long_schedules(epochs):
-    mix = Finetune(smoothing=0.1)._mix(10, epochs)
-    images, labels = torch.arange(32.0).view(8, 1, 2, 2), torch.arange(8)
-    with isolated(0, "test"):
-        mixed, targets = mix(images.clone(), labels)
-    torch.testing.assert_close(targets.sum(1), torch.ones(8))
-    assert targets.min() >= 0.01 - 1e-6
-    assert torch.equal(mixed, images) == (epochs == 1)
-    if epochs == 1:
-        assert targets.max() == pytest.approx(0.91)
-        assert torch.equal(targets.argmax(1), labels)
+def test_the_official_rate_at_the_first_update_the_peak_and_the_last():
+    made = Finetune(protocol="mae").recipe(768, 1_281_167)
+    steps = math.ceil(100 * 1_281_167 / 1024)
+    warmup = round(steps * 0.05)
+    assert learning_rate(0, steps, made, 1024) == pytest.approx(2e-3 / (warmup + 1))
+    assert learning_rate(warmup, steps, made, 1024) == pytest.approx(2e-3)
+    assert learning_rate(steps - 1, steps, made, 1024) == pytest.approx(1e-6, rel=1e-4)
+
+
+# ---- large batches
+
+
+def test_a_large_batch_in_parts_gives_the_update_of_the_whole(model, monkeypatch):
+    plain = {"protocol": "mae", "epochs": 2, "randaugment": "off", "erase": 0.0, "batch": 40}
+    plain |= {"mixup": 0.0, "cutmix": 0.0, "drop_path": 0.0}
+    whole = rows_of(model, **plain)
+    monkeypatch.setattr(parts, "PART", 10)
+    cut = rows_of(model, **plain)
+    assert cut["train_loss"]["value"] == pytest.approx(whole["train_loss"]["value"], abs=1e-5)
+    assert cut["top1"]["value"] == whole["top1"]["value"]
+
+
+def test_every_image_is_seen_each_epoch_and_a_batch_larger_than_train_is_cut(model, monkeypatch):
+    seen, found = [], Subject.crops
+
+    def watch(self, split, batch, steps, augment=None):
+        assert augment == Augment(scale=(0.08, 1.0))
+        for crop in found(self, split, batch, steps, augment):
+            seen.append(crop)
+            yield crop
+
+    monkeypatch.setattr(Subject, "crops", watch)
+    monkeypatch.setattr(parts, "PART", 16)
+    row = rows_of(model, protocol="mae", epochs=3)["top1"]
+    # sixty images in four parts of fourteen: 56 an update, and the four left come in the next
+    assert row["where"] == {"epochs": 3, "batch": 56, "chosen": True}
+    assert (row["main"], row["protocol"]) == (True, "finetune/mae@v1")
+    assert [len(crop.index) for crop in seen] == [14] * 16
+    index = torch.cat([crop.index for crop in seen])[:180]
+    assert all(sorted(part.tolist()) == list(range(60)) for part in index.split(60))
+
+
+def test_a_batch_of_parts_is_one_update(model, monkeypatch):
+    steps = []
+    monkeypatch.setattr(parts, "PART", 16)
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(
+        torch.optim.AdamW, "step", lambda self: (steps.append(1), step(self))[1], raising=True
+    )
+    rows_of(model, protocol="mae", epochs=3, batch=32)
+    assert len(steps) == math.ceil(3 * 60 / 32)
 
 
 # ---- the whole
@@ -185,3 +180,27 @@ def test_a_loss_that_is_not_finite_fails_with_what_to_try(model):
     (row,) = rows_of(model, epochs=8, lr=1e30, smoothing=0.0).values()
     assert row["status"] == "failed"
     assert "finetune: the loss is nan; try a smaller -o lr" in row["reason"]
+
+
+def test_the_official_protocol_learns():
+    short = Finetune(protocol="mae", epochs=10, batch=20, lr=0.1)
+    outcome = run(short, Case(PLAIN, "encoder"))
+    assert outcome.error is None
+    (top1,) = (r.value for r in outcome.results if r.metric == "top1")
+    assert top1.mean() > 0.6  # of four classes
+
+
+def test_layer_decay_that_reaches_no_layer_fails_the_evaluation(model, monkeypatch):
+    groups = finetune.layer_groups
+    monkeypatch.setattr(
+        finetune, "layer_groups", lambda *a: groups(flat(a[0]), *a[1:]), raising=True
+    )
+    (row,) = rows_of(model).values()
+    assert row["status"] == "failed"
+    assert "layer decay gave 2 learning rates, 4 were wanted" in row["reason"]
+
+
+def flat(classifier):
+    names = dict.fromkeys(classifier.encoder.layer_ids(), 0)
+    classifier.encoder.layer_ids = lambda: names
+    return classifier

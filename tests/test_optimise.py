@@ -5,7 +5,7 @@ from __future__ import annotations
 import fakes
 import pytest
 
-from maebench import MAE, Inputs
+from maebench import MAE, Inputs, MaebenchError
 from maebench.config import Optimiser
 from maebench.encoders import ViTNano
 from maebench.optimise import learning_rate, parameter_groups
@@ -53,3 +53,25 @@ def test_an_encoders_own_list_spares_weights_of_decay(monkeypatch):
     groups, names = parameter_groups(model, 0.1)
     assert "encoder.down.weight" in names[len(groups[0]["params"]) :]
     assert "encoder.embed.weight" in names[: len(groups[0]["params"])]
+
+
+@pytest.mark.parametrize(
+    ("method", "names", "message"),
+    [
+        ("no_weight_decay", {"dwn.weight"}, r"no_weight_decay\(\) names 'dwn.weight', which is no"),
+        ("layer_ids", {"embed.weight": 0}, r"layer_ids\(\) leaves out the parameter"),
+    ],
+)
+def test_a_wrong_name_of_a_parameter_is_told(method, names, message, monkeypatch):
+    model = MAE().build(fakes.Dense().build((8, 8), 1), Inputs(1, (8, 8)))
+    monkeypatch.setattr(model.encoder, method, lambda: names)
+    with pytest.raises(MaebenchError, match=message):
+        parameter_groups(model, 0.1)
+
+
+def test_every_parameter_that_learns_is_in_exactly_one_group():
+    encoder = ViTNano(width=16, depth=1, heads=2).build((8, 8), 1)
+    model = MAE().build(encoder, Inputs(1, (8, 8)))
+    groups, _ = parameter_groups(model, 0.3)
+    given = [id(p) for group in groups for p in group["params"]]
+    assert sorted(given) == sorted(id(p) for p in model.parameters() if p.requires_grad)

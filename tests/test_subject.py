@@ -133,6 +133,16 @@ def test_raw_pixels_have_no_tokens_and_no_blocks(model):
     assert pixels.depth() == 0
 
 
+def test_any_images_can_be_encoded_and_the_cached_features_are_theirs(model):
+    images = model.splits.load("train").pick([5, 0, 31])
+    results = model.run.folder.parent.parent
+    for name, pool in (("", "mean"), ("", "cls"), ("pixels:", "flat")):
+        one = subject(tiny.load(results, name))
+        given = one.encode(images.float(), pool=pool)
+        torch.testing.assert_close(given, one.features("train", pool=pool)[[5, 0, 31]])
+    assert not torch.equal(subject(model).encode(images, 1), subject(model).encode(images))
+
+
 def test_crops_can_be_other_than_those_of_pretraining(model):
     whole = Augment(scale=(1, 1), aspect=(1, 1), flip=False)
     (crop,) = subject(model).crops("train", 4, 1, whole)

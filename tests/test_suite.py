@@ -137,6 +137,22 @@ BAD = {
 }
 
 
+def test_an_encoder_whose_buffer_changes_is_not_frozen(model):
+    model.encoder.register_buffer("statistics", torch.zeros(3))
+    try:
+
+        def count(subject):
+            subject.loaded.encoder.statistics += 1
+            yield Result("score", ONES)
+
+        (row,) = rows_of(model, evaluation(count))
+        assert (row["status"], row["value"]) == ("failed", None)
+        assert "changed the frozen encoder" in row["reason"]
+        assert (model.encoder.statistics == 0).all()
+    finally:
+        del model.encoder.statistics
+
+
 @pytest.mark.parametrize("what", BAD)
 def test_a_broken_promise_is_a_row_with_the_reason_and_nothing_else_is_affected(model, what):
     does, reason = BAD[what]

@@ -18,6 +18,7 @@ from sklearn.metrics import silhouette_samples
 
 from maebench import Evaluation, Metric, NotApplicable, Request, Result
 from maebench.testing import examine
+from maebench.testing.contract import Broken
 from maebench.testing.evaluation import EvaluationContract
 from maebench.testing.subjects import HARD, NOISY, PLAIN, TWO
 from maebench_evals.finetune import Finetune
@@ -654,6 +655,38 @@ def test_a_healthy_evaluation_has_no_failure(tested):
 def test_a_share_of_right_images_leaves_no_check_unmade(tested, left):
     found = [*examine(contract(tested))]
     assert {finding.check for finding in found if finding.status == "not checked"} == left
+
+
+class TwoWays(Nearest):
+    """Reads one option in the second of two protocols alone, and refuses it in the first."""
+
+    name: ClassVar[str] = "two-ways"
+    protocol: Literal["first", "second"] = Field("first", description="which way to go")
+    shift: float = Field(0.0, ge=0, le=1, description="share of images called wrong, in the second")
+    reads: ClassVar[bool] = True
+
+    def model_post_init(self, _):
+        if self.protocol == "first" and self.shift:
+            raise ValueError("shift is read by protocol=second alone")
+
+    def value(self, given, right):
+        value = super().value(given, right)
+        if self.protocol == "second":
+            value[: 1 + int(self.reads * self.shift * len(value))] = 0.0
+        return value
+
+
+class OneWay(TwoWays):
+    """Reads it in neither."""
+
+    name: ClassVar[str] = "one-way"
+    reads: ClassVar[bool] = False
+
+
+def test_an_option_of_one_protocol_has_to_change_a_number_there():
+    contract(TwoWays)().test_every_option_changes_a_number()
+    with pytest.raises(Broken, match="'shift' changes no number"):
+        contract(OneWay)().test_every_option_changes_a_number()
 
 
 # ---- what ships

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -23,6 +23,8 @@ CUBIC = -0.5  # Catmull and Rom's kernel, as Pillow and torch's antialiased resi
 
 class Augment(Options):
     """How training images are cropped and mirrored."""
+
+    clamps: ClassVar[bool] = False  # whether a box is cut to the image where it does not fit
 
     scale: tuple[float, float] = Field(
         (0.2, 1.0), description="smallest and largest share of the area that a crop keeps"
@@ -41,6 +43,16 @@ class Augment(Options):
             raise ValueError(f"scale: 0 < smallest <= largest <= 1, given {self.scale}")
         if not 0 < self.aspect[0] <= self.aspect[1]:
             raise ValueError(f"aspect: 0 < smallest <= largest, given {self.aspect}")
+
+
+class ClampedAugment(Augment):
+    """Crops whose area and aspect are drawn once, height and width then cut to the image's.
+
+    Of wide or high boxes more come out whole than where ten are tried. The linear probe of
+    the masked autoencoder crops so (arXiv 2111.06377, official code, util/crop.py).
+    """
+
+    clamps: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -93,8 +105,8 @@ def crop_boxes(augment: Augment, draws: Draws, size: Tensor) -> Tensor:
     """Boxes of a random resized crop in whole pixels, float32 (B, 4): top, left, height, width.
 
     The first of ten tries that fits is taken, else the largest centred box of an allowed aspect,
-    as torchvision's RandomResizedCrop does. With `shift` the box moves up to that many pixels,
-    also over the edge.
+    as torchvision's RandomResizedCrop does; `ClampedAugment` tries once. With `shift` the box moves
+    up to that many pixels, also over the edge.
 
     Args:
         augment: the ranges.
@@ -104,10 +116,13 @@ def crop_boxes(augment: Augment, draws: Draws, size: Tensor) -> Tensor:
     import torch
 
     height, width = size[:, :1].double(), size[:, 1:].double()
-    area = height * width * _between(draws.uniform(TRIES).double(), *augment.scale)
+    tries = 1 if augment.clamps else TRIES
+    area = height * width * _between(draws.uniform(tries).double(), *augment.scale)
     low, high = augment.aspect
-    aspect = _between(draws.uniform(TRIES).double(), math.log(low), math.log(high)).exp()
+    aspect = _between(draws.uniform(tries).double(), math.log(low), math.log(high)).exp()
     w, h = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+    if augment.clamps:
+        w, h = (torch.minimum(side.clamp(min=1), full) for side, full in ((w, width), (h, height)))
     fits = (w > 0) & (h > 0) & (w <= width) & (h <= height)
     first = fits.int().argmax(1, keepdim=True)
     # where none fits: all of the image whose aspect is already allowed, else its centre

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from maebench.component import Component
-from maebench.errors import ConfigError
+from maebench.errors import ConfigError, MaebenchError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -107,4 +107,26 @@ def check_images(module: Any, images: Tensor) -> None:
         raise ConfigError(
             f"the encoder was built for images of {'x'.join(map(str, wanted))} "
             f"(channels x rows x columns), got {got}"
+        )
+
+
+def check_parameter_names(module: Any) -> None:
+    """Whether `layer_ids` names every parameter, and neither it nor `no_weight_decay` others.
+
+    A name with a slip would be decayed, or learn at another rate, without a word.
+
+    Raises:
+        MaebenchError: names the first that is wrong.
+    """
+    names = {name for name, _ in module.named_parameters()}
+    spared, layers = set(module.no_weight_decay()), set(module.layer_ids())
+    for method, wrong in (("no_weight_decay", spared - names), ("layer_ids", layers - names)):
+        if wrong:
+            raise MaebenchError(
+                f"the encoder's {method}() names {min(wrong)!r}, which is no parameter of it"
+            )
+    if left := names - layers:
+        raise MaebenchError(
+            f"the encoder's layer_ids() leaves out the parameter {min(left)!r}: every one has a "
+            "layer"
         )

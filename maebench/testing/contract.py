@@ -125,19 +125,31 @@ class Contract:
         for value in values:
             if value == getattr(base, option):
                 continue
-            try:
-                changed = self.made(**{option: value})
-            except ValidationError as error:
-                if option in self.variants and value in self.variants[option]:
-                    raise Broken(f"option {option!r} refuses {value!r} of variants") from error
-                continue  # a bound that the schema does not tell
-            if changed not in found:
-                found.append(changed)
+            made = self._made_with(option, value)
+            if not made and option in self.variants and value in self.variants[option]:
+                raise Broken(f"option {option!r} refuses {value!r} of variants")
+            found += [one for one in made if one not in found]
         expect(
             found,
             f"option {option!r}: no value but {getattr(base, option)!r} is known to try; give "
             f"Field(..., examples=[...]) or variants = {{{option!r}: [...]}}",
         )
+        return found
+
+    def _made_with(self, option: str, value: Any) -> list[Any]:
+        """The component with this value of an option, in each of its protocols that take it.
+
+        One of several protocols may read options that the others refuse.
+        """
+        protocols: list[dict[str, Any]] = [{}]
+        if "protocol" in type(self.made()).model_fields and option != "protocol":
+            protocols += [{"protocol": p} for p in declared_values(self.made(), "protocol")]
+        found = []
+        for protocol in protocols:
+            try:
+                found.append(self.made(**{option: value, **protocol}))
+            except ValidationError:
+                continue  # a bound that the schema does not tell
         return found
 
     def test_it_is_documented_and_can_be_registered(self) -> None:

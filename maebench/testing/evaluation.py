@@ -288,7 +288,11 @@ class EvaluationContract(Contract):
             tried = self.variations(option)
             values = ", ".join(repr(getattr(one, option)) for one in tried)
             expect(
-                any(moved(one, case, outcome, option) for case, outcome in cases for one in tried),
+                any(
+                    moved(one, case, self._before(one, option, case), option)
+                    for case, _ in cases
+                    for one in tried
+                ),
                 f"option {option!r} changes no number: {getattr(made, option)!r} gives what "
                 f"{values} give, on {len(cases)} models; read it or drop it, or name values that "
                 f"matter in variants = {{{option!r}: [...]}}",
@@ -299,6 +303,13 @@ class EvaluationContract(Contract):
     def _on(self, data: Synthetic, kind: str) -> Outcome:
         contract: Any = type(self)
         return remembered(contract, self.made(), Case(data, kind))
+
+    def _before(self, changed: Evaluation, option: str, case: Case) -> Outcome:
+        """What the case gives with the option as it was, in the protocol of the changed one."""
+        kept = {"protocol": getattr(changed, "protocol", None)} if option != "protocol" else {}
+        made = self.made(**(kept if "protocol" in type(changed).model_fields else {}))
+        contract: Any = type(self)
+        return remembered(contract, made, case)
 
     def _cases(self) -> Iterator[tuple[Case, Outcome]]:
         """The cases of every check that needs no particular one."""
@@ -428,5 +439,7 @@ def moved(changed: Evaluation, case: Case, before: Outcome, option: str) -> bool
         rows = zip(outcome.results, outcome.rows, strict=True)
         return [({**r.where, option: None}, metric, value) for r, (metric, _, value) in rows]
 
+    if before.error or before.broken:
+        return False
     after = run(changed, case)
     return not after.error and not after.broken and told(after) != told(before)

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import fields, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from maebench import Evaluation, MaebenchError, Metric, Model, Result
+from maebench import Augment, Evaluation, MaebenchError, Metric, Model, Result
+from maebench_evals.classifier import layer_groups, make_classifier, predict
+from maebench_evals.distort import make_inputs
+from maebench_evals.finetune_recipe import OFF, Recipe, fast_recipe, mae_recipe
+from maebench_evals.parts import split_batch
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-# Official MAE code, main_finetune.py: head trunc_normal(2e-5), AdamW's default betas.
-HEAD_STD = 2e-5
-EPS = 1e-6  # of fc_norm
 LR_BATCH = 256  # lr = base * batch / 256
-MAE_LR, MAE_WIDTH = 5e-4, 768  # table 9 for ViT-B; narrower encoders take 1 / width (measured)
-MAE_MIXUP, MAE_CUTMIX = 0.8, 1.0  # table 9, for 50 epochs and more
-# Below, mixing underfits: digits, 20 epochs, pretrained / untrained: 96.7 / 48.3 with it and
-# 98.1 / 78.1 without. A floor must not be lowered by the protocol.
-MIX_EPOCHS = 50
-IMAGES = 300_000  # to see where the number of epochs is left open, within EPOCHS
-EPOCHS = (5, 20)
+MAE_SCALE = (0.08, 1.0)  # of crops: timm.data.create_transform's own, which the official code takes
+# The official code spares what its encoder names: the positions, and the class token too.
+MAE_SPARED = ("cls_token",)
+# What timm reads of such a text; on others it ends on an assert, or reads nothing.
+RANDAUGMENT = r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?)+"
 
 
 class Finetune(Evaluation):
@@ -31,7 +33,13 @@ class Finetune(Evaluation):
 
     Mean of the patch tokens after the last block, a norm and a linear head; AdamW with a learning
     rate that decays layer by layer, drop path, mixup, cutmix and label smoothing from timm. The
-    data set's crops and flips; no RandAugment. Source: arXiv 2111.06377, table 9.
+    data set's crops and flips; no RandAugment.
+
+    `protocol=mae` takes the official settings where an option is none: for encoders of less than
+    1024 channels those of ViT-B (100 epochs, rate 5e-4, layer decay 0.65, drop path 0.1), from
+    there those of ViT-L (50, 1e-3, 0.75, 0.2), from 1280 those of ViT-H (drop path 0.3); batches
+    of 1024 (at most all of train, computed in parts), crops of 8 to 100 % of the area and flips,
+    RandAugment, erasing, mixup and cutmix. Source: arXiv 2111.06377, table 9, and FINETUNE.md.
     """
 
     name: ClassVar[str] = "finetune"
@@ -40,163 +48,150 @@ class Finetune(Evaluation):
         "top1": Metric("share of test images given their class", "%", True, 0, 1, True, True),
         "train_loss": Metric("mean loss of the last tenth of the steps", "", False, 0, None, False),
     }
+    example: ClassVar[dict[str, Any]] = {"epochs": 2}
 
+    protocol: Literal["fast", "mae"] = Field(
+        "fast", description="what options that are none stand for: fast, or the official settings"
+    )
     epochs: PositiveInt | None = Field(
         None,
-        description="passes over train; none: 300,000 images, at least 5 and at most 20 passes",
+        description="passes over train; none: 300,000 images, at least 5 and at most 20 passes, "
+        "with mae 100 or 50",
     )
-    batch: PositiveInt = Field(64, multiple_of=2, description="images per update, even for mixup")
+    batch: PositiveInt | None = Field(
+        None,
+        multiple_of=2,
+        description="images per update, even for mixup; none: 64, with mae 1024 or all of train",
+    )
     lr: PositiveFloat | None = Field(
         None,
-        description="learning rate per 256 images; none: 5e-4 from width 768 up, else 1 / width",
+        description="learning rate per 256 images; none: 5e-4 from width 768 up, else 1 / width, "
+        "with mae 5e-4 or 1e-3",
     )
     weight_decay: float = Field(0.05, ge=0, description="AdamW's decay")
-    layer_decay: float = Field(
-        0.75, gt=0, le=1, description="learning rate of a layer over the next's"
+    layer_decay: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="learning rate of a layer over the next's; none: 0.75, with mae 0.65 or 0.75",
     )
-    drop_path: float = Field(
-        0.1, ge=0, lt=1, description="rate of dropped branches in the last block"
+    drop_path: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="rate of dropped branches in the last block; none: 0.1, with mae up to 0.3",
     )
     mixup: float | None = Field(
-        None, ge=0, description="mixup's alpha, 0 for off; none: 0.8 from 50 epochs up, else off"
+        None,
+        ge=0,
+        description="mixup's alpha, 0 for off; none: 0.8 from 50 epochs up or with mae, else off",
     )
     cutmix: float | None = Field(
-        None, ge=0, description="cutmix's alpha, 0 for off; none: 1 from 50 epochs up, else off"
+        None,
+        ge=0,
+        description="cutmix's alpha, 0 for off; none: 1 from 50 epochs up or with mae, else off",
     )
     smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with a rising rate")
+    randaugment: str | None = Field(
+        None,
+        description="timm's RandAugment, such as rand-m9-mstd0.5-inc1 (which mae takes), or off; "
+        "none: off in fast",
+        examples=["rand-m9-mstd0.5-inc1"],
+    )
+    erase: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of images that lose a rectangle to noise; none: 0, with mae 0.25",
+    )
+    warmup: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="share of the steps with a rising rate; none: 0.1, with mae 5 epochs' of the "
+        "official number",
+    )
+    min_lr: float | None = Field(
+        None,
+        ge=0,
+        description="rate that the cosine ends on; none: 0, with mae 1e-6",
+        examples=[1e-3],
+    )
+
+    def model_post_init(self, _: Any) -> None:
+        """Refuses a RandAugment that timm would not read."""
+        if self.randaugment not in (None, OFF) and not re.fullmatch(RANDAUGMENT, self.randaugment):
+            raise ValueError(
+                f"randaugment: wanted {OFF} or rand with m, n, p, mstd, mmax or inc and a number "
+                f"each, such as rand-m9-mstd0.5-inc1, given {self.randaugment!r}"
+            )
 
     def run(self, model: Model) -> Iterator[Result]:
         """Yields top-1 on test and the loss that training ended with."""
         encoder = model.encoder()
         labels, right = model.labels("train"), model.labels("test")
-        import torch
-
-        num_classes = len(model.class_names())
-        classifier = make_classifier(encoder, num_classes, self.drop_path).to(model.device)
-        groups = self.groups(classifier)
-        adam = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
-        low, high = EPOCHS
-        epochs = self.epochs or min(high, max(low, round(IMAGES / len(labels))))
-        mix = self._mix(num_classes, epochs)
-        lr = self.lr or (MAE_LR if encoder.width >= MAE_WIDTH else 1 / encoder.width)
-        steps = math.ceil(epochs * len(labels) / self.batch)
-        losses = []
-        crops = model.crops("train", self.batch, steps)
-        classifier.train()
-        for number, crop in enumerate(model.progress(crops, steps, f"finetune of {model.kind}")):
-            for group in adam.param_groups:
-                group["lr"] = group["scale"] * self.rate(number, steps, lr)
-            images, targets = mix(model.normalise(crop.images), labels[crop.index].to(model.device))
-            logits = classifier(images)
-            loss = -(targets * logits.log_softmax(1)).sum(1).mean()
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-            losses.append(loss.item())
+        recipe = self.recipe(encoder.width, len(labels))
+        classifier = make_classifier(encoder, len(model.class_names()), recipe.drop_path)
+        classifier.to(model.device).train()
+        losses, batch = self._train(classifier, model, labels, recipe)
         if not math.isfinite(losses[-1]):
             raise MaebenchError(f"finetune: the loss is {losses[-1]}; try a smaller -o lr")
         given = predict(classifier.eval(), model)
         last = losses[-max(1, len(losses) // 10) :]
-        yield Result("train_loss", sum(last) / len(last))
-        yield Result("top1", (given == right).double())
+        where = {}  # with mae: the official settings that the data set may have changed
+        if self.protocol == "mae":
+            where = {"epochs": recipe.epochs, "batch": batch, "chosen": True}
+        yield Result("train_loss", sum(last) / len(last), where)
+        yield Result("top1", (given == right).double(), where)
 
-    def rate(self, step: int, steps: int, lr: float) -> float:
-        """The learning rate of an update: warm-up, then half a cosine to zero."""
-        peak = lr * self.batch / LR_BATCH
-        warmup = round(self.warmup * steps)
-        if step < warmup:
-            return peak * (step + 1) / (warmup + 1)
-        return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    def _train(
+        self, classifier: Any, model: Model, labels: Tensor, recipe: Recipe
+    ) -> tuple[list[float], int]:
+        """The loss of each update, and how many images each had."""
+        import torch
 
-    def groups(self, classifier: Any) -> list[dict[str, Any]]:
-        """AdamW's groups: one per layer and kind of decay, its rate scaled by layer_decay.
+        official = self.protocol == "mae"
+        groups = layer_groups(classifier, recipe.layer_decay, MAE_SPARED if official else ())
+        adam = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
+        inputs = make_inputs(recipe, model, len(model.class_names()), self.smoothing)
+        parts, part = split_batch(recipe.batch, multiple=2)  # mixup takes images in pairs
+        batch = parts * part
+        steps = math.ceil(recipe.epochs * len(labels) / batch)
+        augment = Augment(scale=MAE_SCALE) if official else None
+        crops = model.crops("train", part, steps * parts, augment)
+        losses = []
+        for step in model.progress(range(steps), steps, f"finetune of {model.kind}"):
+            for group in adam.param_groups:
+                group["lr"] = group["scale"] * learning_rate(step, steps, recipe, batch)
+            adam.zero_grad()
+            losses.append(0.0)
+            for crop in islice(crops, parts):
+                images, targets = inputs(crop.images, labels[crop.index])
+                loss = -(targets * classifier(images).log_softmax(1)).sum(1).mean() / parts
+                loss.backward()
+                losses[-1] += loss.item()
+            adam.step()
+        return losses, batch
 
-        Raises:
-            MaebenchError: the layers do not get the different rates they should.
-        """
-        encoder = classifier.encoder
-        spared, layers = encoder.no_weight_decay(), encoder.layer_ids()
-        found: dict[tuple[int, bool], dict[str, Any]] = {}
-        for name, parameter in classifier.named_parameters():
-            own = name.removeprefix("encoder.")
-            layer = layers[own] if name.startswith("encoder.") else encoder.depth + 1
-            plain = parameter.ndim <= 1 or own in spared
-            group = found.setdefault(
-                (layer, plain),
-                {
-                    "params": [],
-                    "scale": self.layer_decay ** (encoder.depth + 1 - layer),
-                    **({"weight_decay": 0.0} if plain else {}),
-                },
-            )
-            group["params"].append(parameter)
-        scales = {group["scale"] for group in found.values()}
-        wanted = encoder.depth + 2 if self.layer_decay < 1 else 1
-        if len(scales) != wanted:
-            raise MaebenchError(
-                f"finetune: layer decay gave {len(scales)} learning rates, {wanted} were wanted: "
-                "the encoder's layer_ids() leave layers out"
-            )
-        return list(found.values())
-
-    def _mix(self, num_classes: int, epochs: int) -> Any:
-        """Images and labels to mixed images and soft targets."""
-        from timm.data.mixup import Mixup, mixup_target
-
-        long = epochs >= MIX_EPOCHS
-        mixup = MAE_MIXUP * long if self.mixup is None else self.mixup
-        cutmix = MAE_CUTMIX * long if self.cutmix is None else self.cutmix
-        if mixup or cutmix:
-            return Mixup(mixup, cutmix, label_smoothing=self.smoothing, num_classes=num_classes)
-        return lambda images, labels: (
-            images,
-            mixup_target(labels, num_classes, 1.0, self.smoothing),
-        )
+    def recipe(self, width: int, num_images: int) -> Recipe:
+        """The protocol's settings for this encoder and data, and over them what was given."""
+        fast = fast_recipe(width, num_images, self.epochs)
+        found = fast if self.protocol == "fast" else mae_recipe(width)
+        given = {f.name: getattr(self, f.name) for f in fields(Recipe)}
+        found = replace(found, **{key: value for key, value in given.items() if value is not None})
+        if self.protocol == "fast":
+            return found
+        return replace(found, batch=min(found.batch, num_images))
 
 
-def make_classifier(encoder: Any, num_classes: int, drop_path: float) -> nn.Module:
-    """The encoder, the mean of its patch tokens before its own norm, a norm and a linear head.
+def learning_rate(step: int, steps: int, recipe: Recipe, batch: int) -> float:
+    """The rate of an update: warm-up, then half a cosine to the least.
 
-    Raises:
-        MaebenchError: drop path is asked for and no block drops anything.
+    The official code starts at exactly 0, a wasted update; here the first is one part of warm-up.
     """
-    import torch
-    from timm.layers import DropPath
-    from torch import nn
-
-    if drop_path and hasattr(encoder, "set_drop_path"):
-        encoder.set_drop_path(drop_path)
-    acting = [m for m in encoder.modules() if isinstance(m, DropPath) and m.drop_prob > 0]
-    if drop_path and not acting:
-        raise MaebenchError("finetune: this encoder has no drop path; use -o drop_path=0")
-
-    class Classifier(nn.Module):
-        """Logits from images, (B, classes)."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.encoder = encoder
-            self.fc_norm = nn.LayerNorm(encoder.width, EPS)
-            self.head = nn.Linear(encoder.width, num_classes)
-            nn.init.trunc_normal_(self.head.weight, std=HEAD_STD)
-            nn.init.zeros_(self.head.bias)
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            """The mean leaves the class token out, as MAE's global pooling does."""
-            last = self.encoder(images, None, (encoder.depth,)).layers[encoder.depth]
-            return self.head(self.fc_norm(last.patches.mean(1)))
-
-    return Classifier()
-
-
-def predict(classifier: nn.Module, model: Model) -> Tensor:
-    """The class given to each test image, int64 (N,)."""
-    import torch
-
-    with torch.no_grad():
-        parts = [
-            classifier(model.normalise(part)).argmax(1).cpu()
-            for part in model.images("test").whole(256)
-        ]
-    return torch.cat(parts)
+    peak = recipe.lr * batch / LR_BATCH
+    warmup = round(recipe.warmup * steps)
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    share = (step - warmup) / max(1, steps - warmup)
+    return recipe.min_lr + (peak - recipe.min_lr) * 0.5 * (1 + math.cos(math.pi * share))

@@ -1,0 +1,110 @@
+"""Fast protocols against the slow ones that they stand for, on the same cached features.
+
+    python benchmarks/protocols.py                      digits, a short pretraining of its own
+    python benchmarks/protocols.py RESULTS [MODEL]      a model of yours, such as results ""
+
+One line per pair of PAIRS: both scores with their 95 % intervals over test images, the paired
+difference (fast minus slow), the seconds of both and how many times faster the fast one is. A new
+pair is a line in PAIRS; both are evaluated anew, features are there before the clock starts. What
+the official probe costs with crops, which no cache can serve, is a line of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import maebench
+from maebench import records, runs
+from maebench.component import parse
+from maebench.evaluation import Evaluation
+from maebench.models import load_model
+from maebench.plugins import installed
+from maebench.pretrain import prepare, pretrain
+from maebench.stats import paired_difference
+from maebench_evals.official_probe import length
+
+# What is compared; fast, then slow, each an evaluation and its options.
+PAIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "linear probe, class token": (
+        {"name": "linear-probe", "pool": "cls"},
+        {"name": "linear-probe", "protocol": "mae", "crops": False},
+    ),
+    "linear probe, mean of patches": (
+        {"name": "linear-probe"},
+        {"name": "linear-probe", "protocol": "mae", "crops": False, "pool": "mean"},
+    ),
+}
+EPOCHS = 20  # with crops: enough to see what one costs
+SETTINGS = {"dataset": "digits", "masking": "random", "ratio": 0.75, "budget": "steps=1200"}
+
+
+def main(results: str = "", model: str = "") -> None:
+    """Prints one line per pair."""
+    if results:
+        compare(runs.results_folder(results), model)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in pretrain(prepare(maebench.RunConfig(**SETTINGS), Path(folder))):
+            pass
+        compare(Path(folder), "")
+
+
+def compare(results: Path, spec: str) -> None:
+    """Every pair on a model; where none is named, on its floor and control too."""
+    names = installed()
+    for kind in (spec,) if spec else ("", "untrained:", "pixels:"):
+        model = load_model(kind, results, "auto", names)
+        print(f"{model.name} on {model.device}")
+        for what, pair in PAIRS.items():
+            evaluations = [parse(Evaluation, one, names.context(), what) for one in pair]
+            # a first pass keeps the features of both splits, which neither is to be charged for
+            warm = parse(Evaluation, {"name": "knn"}, names.context(), what)
+            maebench.evaluate(model, warm, names=names)
+            fast, slow = (headline(model, one, names) for one in evaluations)
+            if fast is None or slow is None:
+                continue
+            (row, mine), (other, theirs) = fast, slow
+            found = paired_difference(*mine, *theirs)
+            print(
+                f"  {what}: {told(row)} in {row['seconds']:.1f} s, {told(other)} in "
+                f"{other['seconds']:.1f} s ({other['seconds'] / row['seconds']:.1f} x); difference "
+                f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+            )
+        crops_cost(model, names)
+
+
+def crops_cost(model: Any, names: Any) -> None:
+    """What the official probe costs with its crops, which are encoded anew in every epoch."""
+    images = len(model.splits.load("train"))
+    made = {"name": "linear-probe", "protocol": "mae", "epochs": EPOCHS}
+    found = headline(model, parse(Evaluation, made, names.context(), "crops"), names)
+    if found:
+        seconds = found[0]["seconds"] / EPOCHS
+        epochs = length(images, None, 1) / images
+        print(
+            f"  with crops linear-probe/mae takes {seconds:.2f} s an epoch (of {EPOCHS}), so about "
+            f"{seconds * epochs:.0f} s for its {epochs:.0f}"
+        )
+
+
+def headline(model: Any, evaluation: Evaluation, names: Any) -> tuple[dict[str, Any], Any] | None:
+    """The main row of an evaluation that is made anew, and its values per test image."""
+    path = maebench.evaluate(model, evaluation, names=names, again=True)
+    row = next(row for row in records.read(path) if row["main"])
+    if row["status"] != "ok":
+        print(f"  {row['options']}: {row['status']}, {row['reason']}")
+        return None
+    return row, records.values(path, row)
+
+
+def told(row: dict[str, Any]) -> str:
+    """The protocol and its score in percent with the interval."""
+    low, value, high = (100 * row[key] for key in ("low", "value", "high"))
+    return f"{row['protocol']} {value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,121 @@
+"""The encoder with a head, and which rate and decay each of its parameters gets."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from maebench import MaebenchError, Model, check_parameter_names
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# Official MAE code, main_finetune.py: head trunc_normal(2e-5).
+HEAD_STD = 2e-5
+EPS = 1e-6  # of fc_norm
+
+
+def make_classifier(encoder: Any, num_classes: int, drop_path: float) -> nn.Module:
+    """The encoder, the mean of its patch tokens before its own norm, a norm and a linear head.
+
+    Raises:
+        MaebenchError: the blocks do not drop at the rates that are asked for.
+    """
+    import torch
+    from torch import nn
+
+    if drop_path and hasattr(encoder, "set_drop_path"):
+        encoder.set_drop_path(drop_path)
+    check_drop_path(encoder, drop_path)
+
+    class Classifier(nn.Module):
+        """Logits from images, (B, classes)."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = encoder
+            self.fc_norm = nn.LayerNorm(encoder.width, EPS)
+            self.head = nn.Linear(encoder.width, num_classes)
+            nn.init.trunc_normal_(self.head.weight, std=HEAD_STD)
+            nn.init.zeros_(self.head.bias)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            """The mean leaves the class token out, as MAE's global pooling does."""
+            last = self.encoder(images, None, (encoder.depth,)).layers[encoder.depth]
+            return self.head(self.fc_norm(last.patches.mean(1)))
+
+    return Classifier()
+
+
+def check_drop_path(encoder: Any, asked: float) -> None:
+    """Whether branches are dropped at rates that rise to the one that is asked for.
+
+    Raises:
+        MaebenchError: none are, or at other rates.
+    """
+    from timm.layers import DropPath
+
+    rates = [m.drop_prob for m in encoder.modules() if isinstance(m, DropPath) and m.drop_prob > 0]
+    if asked and not rates:
+        raise MaebenchError("finetune: this encoder has no drop path; use -o drop_path=0")
+    end = rates[-1] if rates else 0.0
+    if rates != sorted(rates) or not math.isclose(end, asked, abs_tol=1e-6):
+        told = ", ".join(f"{rate:.3g}" for rate in rates)
+        raise MaebenchError(
+            f"finetune: drop path is to rise to {asked:g} in the last block, the encoder's "
+            f"blocks have {told}"
+        )
+
+
+def layer_groups(
+    classifier: Any, layer_decay: float, spared: tuple[str, ...] = ()
+) -> list[dict[str, Any]]:
+    """AdamW's groups: one per layer and kind of decay, its rate scaled by layer_decay.
+
+    Args:
+        classifier: what `make_classifier` gives.
+        layer_decay: the rate of a layer over the next one's.
+        spared: parameters of the encoder that are not decayed, where it has them, beside vectors
+            and those that it names itself.
+
+    Raises:
+        MaebenchError: names that are no parameters, parameters without a layer, or layers that do
+            not get the different rates they should.
+    """
+    encoder = classifier.encoder
+    check_parameter_names(encoder)
+    plain_names, layers = {*encoder.no_weight_decay(), *spared}, encoder.layer_ids()
+    found: dict[tuple[int, bool], dict[str, Any]] = {}
+    for name, parameter in classifier.named_parameters():
+        own = name.removeprefix("encoder.")
+        layer = layers[own] if name.startswith("encoder.") else encoder.depth + 1
+        plain = parameter.ndim <= 1 or own in plain_names
+        group = found.setdefault(
+            (layer, plain),
+            {
+                "params": [],
+                "scale": layer_decay ** (encoder.depth + 1 - layer),
+                **({"weight_decay": 0.0} if plain else {}),
+            },
+        )
+        group["params"].append(parameter)
+    scales = {group["scale"] for group in found.values()}
+    wanted = encoder.depth + 2 if layer_decay < 1 else 1
+    if len(scales) != wanted:
+        raise MaebenchError(
+            f"finetune: layer decay gave {len(scales)} learning rates, {wanted} were wanted: "
+            "the encoder's layer_ids() leave layers out"
+        )
+    return list(found.values())
+
+
+def predict(classifier: nn.Module, model: Model) -> Tensor:
+    """The class given to each test image, int64 (N,)."""
+    import torch
+
+    with torch.no_grad():
+        parts = [
+            classifier(model.normalise(part)).argmax(1).cpu()
+            for part in model.images("test").whole(256)
+        ]
+    return torch.cat(parts)

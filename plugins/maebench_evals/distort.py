@@ -1,0 +1,102 @@
+"""What fine-tuning does to crops: RandAugment, erasing, mixing, and soft labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from maebench import MaebenchError, Model
+from maebench_evals.finetune_recipe import OFF, Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Inputs = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+TRANSLATE = 0.45  # of the shorter side at most, as timm.data.create_transform has it
+
+
+def make_inputs(recipe: Recipe, model: Model, num_classes: int, smoothing: float) -> Inputs:
+    """Crops (B, C, H, W) in 0..255 and labels (B,) to what the encoder takes and soft targets."""
+    from timm.data.random_erasing import RandomErasing
+
+    augment = None if recipe.randaugment == OFF else recipe.randaugment
+    erase = RandomErasing(recipe.erase, mode="pixel", device=model.device)
+    mix = make_mix(recipe.mixup, recipe.cutmix, smoothing, num_classes)
+
+    def inputs(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        if augment:
+            images = rand_augment(images, augment, mean_of(model, images.shape[1]))
+        images = model.normalise(images)
+        images = erase(images) if recipe.erase else images
+        return mix(images, labels.to(model.device))
+
+    return inputs
+
+
+def mean_of(model: Model, channels: int) -> tuple[float, ...]:
+    """The pixel in 0..1 that normalising makes zero."""
+    import torch
+
+    zero = torch.zeros(1, channels, 1, 1, device=model.device)
+    return tuple(model.pixels(zero).flatten().tolist())
+
+
+def rand_augment(images: Tensor, spec: str, mean: tuple[float, ...]) -> Tensor:
+    """Timm's RandAugment of each image alone, float32 (B, C, H, W) in 0..255.
+
+    Its operations want colour: a grey image becomes one and grey again.
+
+    Raises:
+        MaebenchError: images that are neither grey nor colour.
+    """
+    import torch
+    from PIL import Image
+    from timm.data.auto_augment import rand_augment_transform
+    from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+
+    channels, size = images.shape[1], images.shape[2:]
+    if channels not in (1, 3):
+        raise MaebenchError(
+            f"finetune: RandAugment wants images of 1 or 3 channels, these have {channels}; "
+            f"use -o randaugment={OFF}"
+        )
+    grey = channels == 1
+    transform = rand_augment_transform(
+        spec,
+        {
+            "translate_const": int(min(size) * TRANSLATE),
+            "img_mean": tuple(round(255 * m) for m in (mean * 3 if grey else mean)),
+            "interpolation": Image.Resampling.BICUBIC,
+        },
+    )
+    for op in transform.ops:
+        if op.name.startswith("Posterize"):
+            op.aug_fn = black_for_no_bits(op.aug_fn)
+    given = []
+    for image in images.round().clamp(0, 255).to(torch.uint8).cpu():
+        turned = transform(to_pil_image(image).convert("RGB"))
+        given.append(pil_to_tensor(turned.convert("L") if grey else turned))
+    return torch.stack(given).to(images.device).float()
+
+
+def black_for_no_bits(posterize: Callable[..., Any]) -> Callable[..., Any]:
+    """Posterize that keeps no bit at the highest magnitude, one draw in forty of the official.
+
+    The Pillow of the official code made such an image black, today's refuses it.
+    """
+    from PIL import Image
+
+    def with_none(image: Any, bits: int, **rest: Any) -> Any:
+        return posterize(image, bits, **rest) if bits else Image.new(image.mode, image.size)
+
+    return with_none
+
+
+def make_mix(mixup: float, cutmix: float, smoothing: float, num_classes: int) -> Any:
+    """Images and labels to mixed images and soft targets."""
+    from timm.data.mixup import Mixup, mixup_target
+
+    if mixup or cutmix:
+        return Mixup(mixup, cutmix, label_smoothing=smoothing, num_classes=num_classes)
+    return lambda images, labels: (images, mixup_target(labels, num_classes, 1.0, smoothing))

@@ -1,0 +1,167 @@
+"""The linear probe as the masked autoencoder's own code trains it: a head, LARS and one rate.
+
+Sources: arXiv 2111.06377, table 10, and the official code (main_linprobe.py, util/lars.py,
+util/lr_sched.py). Shape suffixes: N images, B a batch, D features, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from maebench import MaebenchError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from maebench import Draws
+
+BASE_LR, LR_BATCH = 0.1, 256  # lr = 0.1 * batch / 256
+EPOCHS, WARMUP = 90, 10 / 90  # ten of ninety epochs; the same share of a shorter schedule
+BATCH = 16384
+# How far LARS moves weights depends on the images seen alone: the rate grows with the batch. Ninety
+# epochs of digits move them hardly, and a head at its random start is no measure of features:
+# 24.7 % after those, 61.9 after 1.4 million images, 85.0 after 4.3, where fast gives 85.3 (same
+# class token, benchmarks/protocols.py). Sets of 48,000 images and more get the official ninety.
+IMAGES = 4_300_000
+MOMENTUM, TRUST = 0.9, 0.001
+NORM_EPS, HEAD_STD = 1e-6, 0.01
+CROP_SCALE = (0.08, 1.0)  # share of the area that a training crop keeps
+
+
+def make_head(width: int, num_classes: int) -> Any:
+    """Batch norm without weights of its own, then a linear layer: features to logits."""
+    from torch import nn
+
+    norm = nn.BatchNorm1d(width, eps=NORM_EPS, affine=False)
+    linear = nn.Linear(width, num_classes)
+    nn.init.trunc_normal_(linear.weight, std=HEAD_STD)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(norm, linear)
+
+
+def make_lars(module: nn.Module) -> Any:
+    """LARS without weight decay; vectors are not scaled by their norm.
+
+    timm scales a group only where it decays or has `always_adapt`; eps=0 is the official code,
+    where a norm of zero is a case of its own.
+    """
+    from timm.optim import Lars
+
+    matrices = [p for p in module.parameters() if p.ndim > 1]
+    vectors = [p for p in module.parameters() if p.ndim <= 1]
+    return Lars(
+        [
+            {"params": matrices, "always_adapt": True},
+            {"params": vectors, "always_adapt": False},
+        ],
+        lr=0.0,  # set before every step
+        momentum=MOMENTUM,
+        trust_coeff=TRUST,
+        eps=0.0,
+    )
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """The rate of update `step` (from 0): a line from 0 to the peak, then half a cosine to 0."""
+    warmup = WARMUP * steps
+    if step < warmup:
+        return peak * step / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+
+def train(head: Any, batches: Iterable[tuple[Tensor, Tensor]], steps: int, batch: int) -> float:
+    """Trains a head on (features, labels) and gives the mean loss of the last tenth of steps.
+
+    Raises:
+        MaebenchError: the loss is not finite, or the batch norm did not learn its statistics.
+    """
+    from torch.nn.functional import cross_entropy
+
+    lars = make_lars(head)
+    peak = BASE_LR * batch / LR_BATCH
+    losses = []
+    head.train()
+    for step, (x_BD, y_B) in enumerate(batches):
+        rate = learning_rate(step, steps, peak)
+        for group in lars.param_groups:
+            group["lr"] = rate
+        loss = cross_entropy(head(x_BD), y_B)
+        lars.zero_grad()
+        loss.backward()
+        lars.step()
+        losses.append(loss.item())
+    head.eval()
+    check_norm(head, steps)
+    if not math.isfinite(losses[-1]):
+        raise MaebenchError(f"linear-probe: the loss is {losses[-1]}; try a smaller -o batch")
+    last = losses[-max(1, len(losses) // 10) :]
+    return sum(last) / len(last)
+
+
+def check_norm(head: Any, steps: int) -> None:
+    """Whether the batch norm took its statistics from every batch, and uses them from now on.
+
+    A norm in the wrong mode trains and predicts without a word, on other numbers.
+
+    Raises:
+        MaebenchError: says what it did instead.
+    """
+    norm = head[0]
+    seen = int(norm.num_batches_tracked)
+    if seen != steps:
+        raise MaebenchError(
+            f"linear-probe: the batch norm took statistics of {seen} batches, {steps} were trained "
+            "on: it was not in training mode"
+        )
+    if norm.training:
+        raise MaebenchError(
+            "linear-probe: the batch norm is in training mode where test images are judged: it "
+            "would take their statistics"
+        )
+
+
+def predict(head: Any, x_ND: Tensor, batch: int = 4096) -> Tensor:
+    """The class given to each image, int64 (N,) on the CPU."""
+    import torch
+
+    with torch.no_grad():
+        device = head[1].weight.device
+        parts = [head(part.to(device)).argmax(1).cpu() for part in x_ND.split(batch)]
+    return torch.cat(parts)
+
+
+def length(num_images: int, epochs: int | None, batch: int) -> int:
+    """The number of updates: of so many epochs, or of ninety and at least IMAGES images."""
+    seen = max(EPOCHS * num_images, IMAGES) if epochs is None else epochs * num_images
+    return math.ceil(seen / batch)
+
+
+def cached_batches(
+    x_ND: Tensor, y_N: Tensor, batch: int, steps: int, draws: Draws
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of features that do not change, epoch after epoch in a new order."""
+    import torch
+
+    order = torch.empty(0, dtype=torch.int64)
+    for _ in range(steps):
+        while len(order) < batch:
+            order = torch.cat([order, draws.uniform(len(x_ND))[0].argsort()])
+        index, order = order[:batch].to(x_ND.device), order[batch:]
+        yield x_ND[index], y_N[index]
+
+
+def encoded_batches(
+    crops: Iterable[Any], encode: Callable[[Tensor], Tensor], y_N: Tensor, parts: int, device: str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of new crops' features, each of `parts` parts that are encoded one by one."""
+    import torch
+
+    x_BD, y_B = [], []
+    for crop in crops:
+        x_BD.append(encode(crop.images))
+        y_B.append(y_N[crop.index])
+        if len(x_BD) == parts:
+            yield torch.cat(x_BD).to(device), torch.cat(y_B).to(device)
+            x_BD, y_B = [], []
