@@ -81,9 +81,10 @@ def rand_augment(images: Tensor, spec: str, mean: tuple[float, ...]) -> Tensor:
 
 
 def black_for_no_bits(posterize: Callable[..., Any]) -> Callable[..., Any]:
-    """Posterize that keeps no bit at the highest magnitude, one draw in forty of the official.
+    """Posterize that makes an image black where it is to keep no bit, which Pillow refuses.
 
-    The Pillow of the official code made such an image black, today's refuses it.
+    No bit kept is no light: the recipe asks for it at its highest magnitudes, and leaving such
+    images whole would be another recipe.
     """
     from PIL import Image
 

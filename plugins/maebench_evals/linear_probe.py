@@ -33,9 +33,10 @@ class LinearProbe(Evaluation):
 
     `protocol=mae` is the masked autoencoder's own instead: batch norm and one linear layer on the
     class token, LARS at one rate for ninety epochs in batches of 16,384, new crops and flips in
-    each epoch (of whatever data: a digit too). Where train is smaller the batch is all of it, and
-    epochs are added until 4.3 million images were seen, unless `epochs` is given. The last epoch
-    is reported, not the best on test as by the official code. Source: arXiv 2111.06377, table 10.
+    each epoch (of whatever data: a digit too). Where train is smaller the batch is all of it; few
+    images leave it far from trained after ninety epochs, for which there is `epochs`. The last
+    epoch is reported, not the best on test as by the official code. Source: arXiv 2111.06377,
+    table 10.
     """
 
     name: ClassVar[str] = "linear-probe"
@@ -64,8 +65,7 @@ class LinearProbe(Evaluation):
     )
     epochs: PositiveInt | None = Field(
         None,
-        description=f"passes over train; none: {EPOCHS}, with mae {official.EPOCHS} and at least "
-        "4.3 million images",
+        description=f"passes over train; none: {EPOCHS}, with mae {official.EPOCHS}",
     )
     steps: PositiveInt | None = Field(
         None, description=f"least number of updates; none: {STEPS}, with mae 1"
