@@ -7,6 +7,7 @@ import json
 import pickle
 import pickletools
 import re
+import struct
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,7 +28,12 @@ IN_FOLDER = ("model.safetensors", SHARDS, "pytorch_model.bin")  # as Hugging Fac
 # What wrappers put before every name: DistributedDataParallel, torch.compile.
 WRAPPERS = ("module.", "_orig_mod.")
 # What torch's readers raise on files that are cut off or of another kind.
-BROKEN = (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError)
+BROKEN = (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, struct.error)
+# What any file of weights names: how tensors are put together, and the containers they lie in.
+HARMLESS = re.compile(
+    r"torch\._utils\._rebuild\w+|torch\.(storage\.)?\w*Storage|torch\.[a-z]+\d*"
+    r"|collections\.OrderedDict|argparse\.Namespace"
+)
 OURS = "maebench"  # the key of what our own exports say about themselves
 
 
@@ -139,19 +145,22 @@ def _read_pickle(path: Path) -> Any:
 
 
 def _first_global(path: Path) -> str:
-    """The first function or class that a bare pickle names, without running it; "" for none."""
+    """The first function or class that a bare pickle should not name, read without running it."""
     texts: list[str] = []
     try:
         with path.open("rb") as file:
             for code, argument, _ in pickletools.genops(file):
+                name = ""
                 if code.name == "GLOBAL":
-                    return str(argument).replace(" ", ".")
-                if code.name == "STACK_GLOBAL":
-                    return ".".join(texts[-2:])
-                if isinstance(argument, str):
+                    name = str(argument).replace(" ", ".")
+                elif code.name == "STACK_GLOBAL":
+                    name = ".".join(texts[-2:])
+                elif isinstance(argument, str):
                     texts.append(argument)
-    except (ValueError, UnicodeDecodeError, OverflowError):
-        return ""  # no pickle at all
+                if name and not HARMLESS.fullmatch(name):
+                    return name
+    except (*BROKEN, UnicodeDecodeError, OverflowError):
+        return ""  # cut off, or no pickle at all
     return ""
 
 
