@@ -12,6 +12,8 @@ from torch.nn.functional import interpolate
 from maebench.data.normalise import Normalise
 from maebench.errors import ConfigError
 
+ROUNDING = 1e-6  # 28 / 17 * 17 is 28 and not 27
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -97,11 +99,12 @@ class Ready:
             return images
         tall, wide = self.what.resized
         scale = max(tall / H, wide / W)
-        sides = max(h, round(H * scale)), max(w, round(W * scale))
+        # torchvision's Resize cuts the longer side's fraction off, its CenterCrop rounds to even
+        sides = int(H * scale + ROUNDING), int(W * scale + ROUNDING)
         if sides != (H, W):
             mode = self.what.interpolation
             smooth = {} if mode == "nearest" else {"antialias": True, "align_corners": False}
             # antialiased, as Pillow does and as the weights saw their images in training
             images = interpolate(images.float(), sides, mode=mode, **smooth).clamp(0, 255)  # type: ignore[arg-type]
-        top, left = (sides[0] - h) // 2, (sides[1] - w) // 2
+        top, left = round((sides[0] - h) / 2), round((sides[1] - w) / 2)
         return images[:, :, top : top + h, left : left + w]

@@ -38,6 +38,7 @@ def from_timm(name: str, given: Given, spec: str, download: bool) -> Foreign:
     data = resolve_model_data_config(model)
     model.reset_classifier(0)
     size = given.size or tuple(data["input_size"][1:])
+    check_size(model, size, spec)
     how = data["interpolation"] if data["interpolation"] in RESAMPLE.values() else "bicubic"
     holder: Any = nn.Module()
     try:
@@ -55,6 +56,20 @@ def from_timm(name: str, given: Given, spec: str, download: bool) -> Foreign:
         size, holder.encoder.channels, data["mean"], data["std"], how, float(data["crop_pct"])
     )
     return Foreign(spec, holder, chosen, told, "timm's models have no decoder")
+
+
+def check_size(model: Any, size: tuple[int, int], spec: str) -> None:
+    """Refuses a size that patches do not divide: pixels at its edge would not be seen.
+
+    Raises:
+        ConfigError: names both.
+    """
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    if isinstance(patch, tuple) and (size[0] % patch[0] or size[1] % patch[1]):
+        raise ConfigError(
+            f"{spec}: image-size {size[0]},{size[1]}: patches of {patch[0]}x{patch[1]} do not "
+            "divide it"
+        )
 
 
 def check_name(timm: Any, name: str, spec: str) -> None:
