@@ -182,8 +182,8 @@ def train_heads(
 
     N, D = x_ND.shape
     G, C = len(l2), num_classes
-    penalty_G11 = torch.tensor(l2, device=x_ND.device)[:, None, None]
-    parameters = [x_ND.new_zeros(G, D, C), x_ND.new_zeros(G, 1, C)]
+    penalty_G1 = torch.tensor(l2, device=x_ND.device)[:, None]
+    parameters = [x_ND.new_zeros(D, G, C), x_ND.new_zeros(G, C)]
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
     adam = torch.optim.Adam(parameters, lr=LR)
@@ -196,11 +196,12 @@ def train_heads(
             index = order[torch.arange(step * batch, (step + 1) * batch, device=x_ND.device) % N]
             x, y = x_ND[index], y_N[index]
         weight, bias = parameters
-        error_GNC = (x @ weight + bias).softmax(2)
-        error_GNC[:, torch.arange(len(x)), y] -= 1
-        error_GNC /= len(x)
-        weight.grad = x.T @ error_GNC + penalty_G11 * weight
-        bias.grad = error_GNC.sum(1, keepdim=True)
+        # all heads side by side: one matmul, several times as quick as one per head
+        error_NGC = ((x @ weight.view(D, G * C)).view(-1, G, C) + bias).softmax(2)
+        error_NGC[torch.arange(len(x)), :, y] -= 1
+        error_NGC /= len(x)
+        weight.grad = (x.T @ error_NGC.view(-1, G * C)).view(D, G, C) + penalty_G1 * weight
+        bias.grad = error_NGC.sum(0)
         adam.param_groups[0]["lr"] = rate
         adam.step()
-    return parameters[0], parameters[1][:, 0]
+    return parameters[0].transpose(0, 1).contiguous(), parameters[1]
