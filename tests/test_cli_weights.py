@@ -113,6 +113,7 @@ def test_a_key_map_is_taken_from_a_file(results, exported, tmp_path, capsys):
         (("eval", "knn", "timm:resnet10"), "unknown model of timm 'resnet10'"),
         (("eval", "knn", "hf:nobody/nothing"), "nothing was downloaded: --download asks the hub"),
         (("eval", "knn", "timm:resnet10t,size=3"), "unknown option 'size'"),
+        (("masks", "--model", "timm:resnet10t"), "only a run of maebench can be asked"),
         (("export", "--to", "tim"), "Did you mean 'timm'"),
         (("export", "--to", "official"), "1 channels"),
         (("export", "pixels:", "--to", "hf"), "is no run"),

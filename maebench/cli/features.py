@@ -16,6 +16,10 @@ from maebench.cli.settings import results_option
 @click.option("--pool", metavar="NAME", default="mean", help="mean or cls  [default: mean]")
 @click.option("--layer", metavar="N", help="block to take features after  [default: the last norm]")
 @click.option("--device", metavar="NAME", default="auto", help="cpu, cuda, cuda:N  [default: auto]")
+@click.option(
+    "--key-map", metavar="FILE.yaml", help="regular expressions for the names of file: weights"
+)
+@click.option("--download", is_flag=True, help="fetch weights of a hub")
 @results_option
 def features_command(
     model: str,
@@ -24,12 +28,14 @@ def features_command(
     pool: str,
     layer: str | None,
     device: str,
+    key_map: str | None,
+    download: bool,
     results: str | None,
 ) -> None:
     """Write a model's features to a file.
 
     The .npz holds `features` float32 (N, D), `ids` int64 (N,) and, where there are any, `labels`
-    int64 (N,) and `class_names`. MODEL defaults to the newest run.
+    int64 (N,) and `class_names`. MODEL is as in `maebench eval`; it defaults to the newest run.
     """
     import numpy as np
 
@@ -43,7 +49,9 @@ def features_command(
         raise ConfigError(unknown("split", split, ["train", "test"], "--split"))
     if layer is not None and not layer.isdecimal():
         raise ConfigError(f"--layer: a block number is wanted, given {layer!r}")
-    loaded = load_model(model, results, device)
+    loaded = load_model(model, results, device, key_map=key_map, download=download)
+    if loaded.verdict is not None:
+        click.echo(f"weights: {loaded.verdict}", err=True)
     images = loaded.splits.load(split)
     found = features(loaded, images, int(layer) if layer else None, pool, shown)
     arrays = {"features": found.numpy(), "ids": images.about.ids.numpy()}

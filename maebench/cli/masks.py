@@ -188,6 +188,8 @@ def base(
 
     device = given.get("device", "auto")
     model = load_model(settings["model"], results, device, names)
+    if model.verdict is not None:
+        raise ConfigError(f"--model {settings['model']}: only a run of maebench can be asked")
     if model.module is None:
         raise ConfigError(f"--model {settings['model']}: {model.name} has no encoder to ask")
     return model.config.model_copy(update={"device": device}), model.module
