@@ -3,9 +3,10 @@
     python benchmarks/fashion_mnist.py DIR [RESULTS] [SEEDS]
 
 DIR holds the data set's files, RESULTS (default: results) the runs. MAE at ratio .75 on 10,000
-training images, all 10,000 test images, three seeds. What is done is found there and not done
-again: an interrupted call goes on. It ends with a Markdown table: means over seeds, their standard
-deviation, half the mean interval over test images, and seconds.
+training images, all 10,000 test images, three seeds (raw pixels, which have no weights: one). What
+is done is found there and not done again: an interrupted call goes on. It ends with a Markdown
+table: means over seeds ± their standard deviation (± half the mean 95 % interval over test images),
+and the median seconds of an evaluation of the pretrained model.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SETTINGS: dict[str, Any] = {
     "ratio": 0.75,
     "encoder": "vit-nano",
     "limit": 10_000,
-    "budget": "epochs=60",
+    "budget": "epochs=40",
     "device": "cpu",
 }
 # The quick ones first: an interrupted table then has most of its rows.
@@ -46,7 +47,7 @@ EVALUATIONS: tuple[dict[str, Any], ...] = (
     {"name": "logistic"},
     {"name": "attentive-probe"},
     {"name": "reconstruction"},
-    {"name": "finetune", "epochs": 10},
+    {"name": "finetune", "epochs": 5},
     {"name": "linear-probe", "protocol": "mae"},
 )
 
@@ -67,13 +68,17 @@ def main(folder: str, results: str = "results", seeds: str = "3") -> None:
     for one in EVALUATIONS:
         evaluation = parse(Evaluation, dict(one), names.context(), "benchmark")
         for seed, model in models:
+            # raw pixels have no weights, so no seed of them, and one pooling
+            if model.kind == "pixels" and (seed or "pool" in one):
+                continue
             made.append(str(maebench.evaluate(model, evaluation, seed, names=names)))
             say(began, f"seed {seed}: {evaluation.changed()} of {model.kind}")
     rows = records.load_records(results)
     rows = rows[rows["file"].isin(made) & rows["main"].astype(bool)]
     print(table(rows).to_markdown(index=False))
-    spent = rows.drop_duplicates("file")["seconds"].sum()
-    print(f"\nseconds in evaluations: {spent:.0f}; this call took {time.monotonic() - began:.0f}")
+    spent = rows.drop_duplicates("file")["seconds"].sum() / 60
+    whole = (time.monotonic() - began) / 60
+    print(f"\nminutes in all evaluations: {spent:.1f}; this call took {whole:.1f}")
 
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -85,7 +90,8 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
         line = {"evaluation": options, "protocol": first["protocol"], "metric": first["metric"]}
         for kind, title in kinds.items():
             line[title] = cell(group[group["model_kind"] == kind])
-        line["seconds"] = f"{group['seconds'].median():.0f}"
+        ours = group[group["model_kind"] == "run"]
+        line["seconds"] = f"{ours['seconds'].median():.0f}"
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -94,7 +100,7 @@ def cell(group: pd.DataFrame) -> str:
     """Mean over seeds, deviation over seeds, half the mean interval over images."""
     told = group[group["status"] == "ok"]
     if told.empty:
-        return ", ".join(sorted(set(group["status"])))
+        return ", ".join(sorted(set(group["status"]))) or "as above"
     scale = 100 if told["unit"].iloc[0] == "%" else 1
     digits = 1 if scale == 100 else 3
     half = (told["high"] - told["low"]).mean() / 2
