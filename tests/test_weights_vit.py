@@ -361,3 +361,55 @@ def test_grey_weights_do_not_say_their_mean(tmp_path):
         load_foreign("file", path, {"heads": "3"})
     made = load_foreign("file", path, {"heads": "3", "mean": "0.5", "std": "0.25"})
     assert (made.preprocess.mean, made.preprocess.std) == ((0.5,), (0.25,))
+
+
+# ---- what stands beside weights may be anything
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("num_attention_heads", "three", "num_attention_heads beside the weights is 'three'"),
+        ("num_attention_heads", 0, "num_attention_heads beside the weights is 0"),
+        ("image_size", [16], r"image_size beside the weights is \[16\]"),
+        ("image_size", "big", "image_size beside the weights is 'big'"),
+        ("layer_norm_eps", "x", "layer_norm_eps beside the weights is 'x'"),
+        ("model_type", 7, "unknown kind of model '7'"),
+    ],
+)
+def test_a_config_that_says_something_odd_is_one_line(tmp_path, key, value, message):
+    hugging_face().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
+    with pytest.raises(MaebenchError, match=message):
+        load_foreign("hf", str(tmp_path), {})
+
+
+@pytest.mark.parametrize("value", [[1], "no", [1, 2, "x"], {"a": 1}])
+def test_a_preprocessor_that_says_something_odd_is_one_line(tmp_path, value):
+    hugging_face().save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": value}))
+    with pytest.raises(RunError, match="image_mean in preprocessor_config.json is .*3 numbers"):
+        load_foreign("hf", str(tmp_path), {})
+
+
+@pytest.mark.parametrize(
+    "facts", ["[]", '"x"', '{"heads": "x"}', '{"mean": 3, "std": 4}', '{"image_size": {}}']
+)
+def test_an_export_whose_facts_were_changed_is_read_or_one_line(tmp_path, facts):
+    from safetensors.torch import save_file
+
+    tensors = encoder_only(official_names(hugging_face()))
+    save_file(tensors, tmp_path / "a.safetensors", metadata={"maebench": facts})
+    try:
+        load_foreign("file", str(tmp_path / "a.safetensors"), {"heads": "3"})
+    except MaebenchError as error:
+        assert "beside the weights is" in str(error)
+
+
+def test_grey_weights_of_hugging_face_take_their_preprocessors_mean(tmp_path):
+    hugging_face(num_channels=1).save_pretrained(tmp_path)
+    told = {"image_mean": [0.3], "image_std": [0.2], "resample": 2, "size": 16}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(told))
+    made = load_foreign("hf", str(tmp_path), {}).preprocess
+    assert (made.mean, made.std, made.interpolation) == ((0.3,), (0.2,), "bilinear")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from maebench.data.preprocess import Preprocess
-from maebench.errors import ConfigError
+from maebench.errors import ConfigError, RunError
 from maebench.weights import vit
 from maebench.weights.foreign import Foreign
 from maebench.weights.given import Given
 from maebench.weights.read import OURS, Found
+from maebench.weights.told import colours
 
 # ImageNet's statistics, which the official MAE code normalises with (main_pretrain.py).
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -25,48 +27,64 @@ def from_weights(found: Found, given: Given, spec: str) -> Foreign:
     module, told, why = vit.build(found, given, spec)
     encoder = module.encoder
     size = (encoder.grid[0] * encoder.patch[0], encoder.grid[1] * encoder.patch[1])
-    ours = found.facts.get(OURS, {})
-    mean, std = ours.get("mean"), ours.get("std")
-    if mean is None and encoder.channels == 3:
-        mean, std = IMAGENET_MEAN, IMAGENET_STD
-    if (mean is None or std is None) and not (given.mean and given.std):
+    channels, facts = encoder.channels, found.facts
+    preprocessor = facts.get("preprocessor", {})
+    known = colours(facts, channels) or preprocessor.get("image_mean")
+    if not known and channels != 3 and not (given.mean and given.std):
         raise ConfigError(
-            f"{spec}: mean and deviation of its {encoder.channels} channels cannot be read off the "
+            f"{spec}: mean and deviation of its {channels} channels cannot be read off the "
             "weights: give them, as in ,mean=0.5,std=0.25"
         )
-    blank = (0.0,) * encoder.channels, (1.0,) * encoder.channels
-    crop = 1.0 if ours or size != MAE_SIZE else MAE_CROP
-    chosen = Preprocess(size, encoder.channels, mean or blank[0], std or blank[1], "bicubic", crop)
-    chosen = as_told(chosen, found.facts.get("preprocessor", {}))
-    return Foreign(spec, module, chosen, told, why)
+    blank = (
+        (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.0,) * channels, (1.0,) * channels)
+    )
+    mean, std = colours(facts, channels) or blank
+    crop = 1.0 if OURS in facts or size != MAE_SIZE else MAE_CROP
+    chosen = Preprocess(size, channels, mean, std, "bicubic", crop)
+    return Foreign(spec, module, as_told(chosen, preprocessor), told, why)
 
 
 def as_told(base: Preprocess, told: Mapping[str, Any], may_resize: bool = False) -> Preprocess:
-    """What a preprocessor_config.json says, over what is known without it."""
+    """What a preprocessor_config.json says, over what is known without it.
+
+    Raises:
+        RunError: it says something that cannot be.
+    """
     if not told:
         return base
     changes: dict[str, Any] = {}
-    if told.get("image_mean") and told.get("image_std"):
-        changes |= {"mean": tuple(told["image_mean"]), "std": tuple(told["image_std"])}
+    for key, ours in (("image_mean", "mean"), ("image_std", "std")):
+        values = told.get(key)
+        if values is None:
+            continue
+        numbers = isinstance(values, list) and len(values) == base.channels
+        if not numbers or not all(map(_number, values)):
+            raise RunError(
+                f"{key} in preprocessor_config.json is {values!r}: {base.channels} numbers are "
+                "wanted"
+            )
+        changes[ours] = tuple(map(float, values))
     if told.get("resample") in RESAMPLE:
         changes["interpolation"] = RESAMPLE[told["resample"]]
-    resized, kept = _side(told.get("size")), _side(told.get("crop_size"))
+    resized, kept = side_of(told.get("size")), side_of(told.get("crop_size"))
     cropped = kept if told.get("do_center_crop") and kept else resized
     if may_resize and cropped:
         changes["size"] = cropped
-    if told.get("do_center_crop") and kept and resized and kept[0] < resized[0]:
-        changes["crop"] = kept[0] / resized[0]
-    else:
-        changes["crop"] = 1.0
+    cut = told.get("do_center_crop") and kept and resized and kept[0] < resized[0]
+    changes["crop"] = kept[0] / resized[0] if cut and kept and resized else 1.0
     return replace(base, **changes)
 
 
-def _side(size: Any) -> tuple[int, int] | None:
-    """The several ways in which a preprocessor says a size."""
-    if isinstance(size, int):
-        return size, size
-    if isinstance(size, dict) and "height" in size:
-        return int(size["height"]), int(size["width"])
-    if isinstance(size, dict) and "shortest_edge" in size:
-        return int(size["shortest_edge"]), int(size["shortest_edge"])
-    return None
+def _number(value: Any) -> bool:
+    return isinstance(value, float | int) and math.isfinite(value)
+
+
+def side_of(size: Any) -> tuple[int, int] | None:
+    """The several ways in which a preprocessor says a size; None where it is none of them."""
+    if isinstance(size, dict):
+        both = [size.get("height"), size.get("width")]
+        size = size.get("shortest_edge") if None in both else both
+    sides: list[Any] = size if isinstance(size, list) else [size, size]
+    if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
+        return None
+    return int(sides[0]), int(sides[1])

@@ -112,7 +112,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         with safe_open(path, "pt") as file:
             told = (file.metadata() or {}).get(OURS)
             content = {name: file.get_tensor(name) for name in file.keys()}
-        return content, {OURS: json.loads(told)} if told else {}
+        ours = json.loads(told) if told else None
+        return content, {OURS: ours} if isinstance(ours, dict) else {}
     except (SafetensorError, OSError, ValueError) as error:
         raise RunError(f"file:{path} cannot be read as safetensors: {error}") from error
 

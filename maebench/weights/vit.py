@@ -23,14 +23,14 @@ from maebench.objectives.objective import Inputs
 from maebench.rng import isolated
 from maebench.weights.given import Given
 from maebench.weights.names import as_timm
-from maebench.weights.read import OURS, Found
+from maebench.weights.read import Found
+from maebench.weights.told import eps_of, heads_told, size_of, target_of
 from maebench.weights.verdict import COMPLETE, NO_DECODER, Verdict, incomplete
 
 # The three sizes of the official MAE code (models_mae.py) by width. Other widths have several head
 # counts in use (384: 6 in DeiT, 12 in solo-learn), so there they have to be told.
 HEADS = {768: 12, 1024: 16, 1280: 16}
 DECODER_HEADS = {512: 16}  # models_mae.py, for all three
-EPS = 1e-6  # official code; a config.json that stands beside the weights says its own
 # What belongs to a classifier or a pre-training head and to no encoder's features.
 HEADS_NAMES = re.compile(
     r"^(head|fc_norm|classifier|pooler|mask_token|norm_pix_loss|decoder(_|\.|$)|decoder_)"
@@ -115,7 +115,7 @@ def read_shape(
     count = tensors["pos_embed"].shape[1]
     # positions of the prefix tokens are there (official code, timm) or not (timm's no_embed_class)
     found = next((length for length in (count - 1 - registers, count) if _square(length)), None)
-    told = given.size or _told_size(facts)
+    told = given.size or size_of(facts)
     if told is not None:
         grid = (told[0] // p, told[1] // q)
         lengths = {count, count - 1, count - 1 - registers}
@@ -140,20 +140,13 @@ def _square(length: int) -> bool:
     return length > 0 and math.isqrt(length) ** 2 == length
 
 
-def _told_size(facts: Mapping[str, Any]) -> tuple[int, int] | None:
-    told = facts.get(OURS, {}).get("image_size") or facts.get("config", {}).get("image_size")
-    if isinstance(told, int):
-        return told, told
-    return (int(told[0]), int(told[1])) if told else None
-
-
 def heads_of(shape: Shape, facts: Mapping[str, Any], given: Given, spec: str) -> int:
     """The number of heads, which the joined matrix of queries, keys and values does not show.
 
     Raises:
         ConfigError: nobody says it.
     """
-    told = facts.get(OURS, {}).get("heads") or facts.get("config", {}).get("num_attention_heads")
+    told = heads_told(facts, "heads", "num_attention_heads")
     heads = given.heads or told or HEADS.get(shape.width)
     if heads is None:
         raise ConfigError(
@@ -162,7 +155,7 @@ def heads_of(shape: Shape, facts: Mapping[str, Any], given: Given, spec: str) ->
         )
     if shape.width % heads:
         raise ConfigError(f"{spec}: heads={heads} does not divide the width {shape.width}")
-    return int(heads)
+    return heads
 
 
 def make_encoder(shape: Shape, heads: int) -> VisionTransformer:
@@ -196,11 +189,6 @@ def positions(tensors: Mapping[str, Tensor], shape: Shape, spec: str) -> dict[st
     return {"pos_embed": position}
 
 
-def eps_of(facts: Mapping[str, Any], given: Given) -> float:
-    """The norms' epsilon."""
-    return given.eps or facts.get("config", {}).get("layer_norm_eps") or EPS
-
-
 def set_eps(module: nn.Module, eps: float) -> None:
     """Gives every norm this epsilon."""
     for part in module.modules():
@@ -227,8 +215,7 @@ def with_decoder(
     )
     heads = (
         given.decoder_heads
-        or facts.get(OURS, {}).get("decoder_heads")
-        or facts.get("config", {}).get("decoder_num_attention_heads")
+        or heads_told(facts, "decoder_heads", "decoder_num_attention_heads")
         or DECODER_HEADS.get(E)
     )
     if heads is None or E % heads:
@@ -262,16 +249,3 @@ def with_decoder(
         either = ",target=normalised-pixels or ,target=pixels"
         return keep, mine, f"the weights do not say what they predict: add {either}"
     return module, mine, ""
-
-
-def target_of(facts: Mapping[str, Any], given: Given) -> Any:
-    """What the decoder predicts: given, or said beside the weights; None where nobody says."""
-    if given.target is not None:
-        return given.target
-    if told := facts.get(OURS, {}).get("target"):
-        return told
-    for place in ("args", "config"):
-        normalised = facts.get(place, {}).get("norm_pix_loss")
-        if normalised is not None:
-            return "normalised-pixels" if normalised else "pixels"
-    return None
