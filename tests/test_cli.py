@@ -132,8 +132,8 @@ def test_recipes_are_listed_with_what_they_are():
 
 def test_every_option_that_is_listed_can_be_typed_as_it_stands():
     """Each `-o part.key=default` of `maebench list` gives back the default."""
-    from maebench.config import from_sources
     from maebench.plugins import installed
+    from maebench.sources import from_sources
 
     names = installed()
     for kind in ("encoder", "masking", "objective", "evaluation"):

@@ -18,7 +18,6 @@ from maebench.config import (
     Optimiser,
     RunConfig,
     Schedule,
-    from_sources,
     merge,
     short_hash,
 )
@@ -26,6 +25,7 @@ from maebench.errors import ConfigError
 from maebench.masking.block import Block
 from maebench.masking.random import Random
 from maebench.plugins import installed
+from maebench.sources import from_sources
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ CORE = ROOT / "maebench"
 # Each only from those before it. A new module has to find its place here.
 ORDER = [
     *("errors", "files", "rng", "component", "masking", "encoders", "objectives", "data"),
-    *("evaluation", "outputs", "hookspecs", "plugins", "config", "recipes", "runs", "checkpoints"),
+    *("evaluation", "outputs", "hookspecs", "plugins", "config", "sources", "recipes", "runs"),
+    "checkpoints",
     *(
         "hardware",
         "optimise",

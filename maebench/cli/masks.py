@@ -96,8 +96,9 @@ def masks_command(**settings: Any) -> None:
 
 def read_given(settings: dict[str, Any], names: Names) -> tuple[dict[str, Any], dict[str, Any]]:
     """What flags and -o say of the run, and what -o says of maskings."""
-    from maebench.config import merge, read_options
+    from maebench.config import merge
     from maebench.errors import ConfigError
+    from maebench.sources import read_options
 
     options = read_options(settings["options"], dict(names.table["evaluation"]))
     own = options.pop("masking", {})

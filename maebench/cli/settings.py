@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
-from maebench.config import DEFAULT_EVALUATIONS, RunConfig, from_sources
+from maebench.config import DEFAULT_EVALUATIONS, RunConfig
 from maebench.errors import ConfigError
+from maebench.sources import from_sources
 
 F = TypeVar("F", bound=Callable[..., Any])
 PRESET = ("image_size", "encoder", "budget", "batch", "lr", "augment")  # come from the data set

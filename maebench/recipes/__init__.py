@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from maebench.component import Component
-from maebench.config import Recipe, RunConfig, from_sources, read_yaml, short_hash
+from maebench.config import Recipe, RunConfig, short_hash
 from maebench.errors import ConfigError, unknown
 from maebench.plugins import Names, installed
+from maebench.sources import from_sources, read_yaml
 
 FOLDER = Path(__file__).parent
 # what a header says, in this order, below its first line
