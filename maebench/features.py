@@ -55,6 +55,8 @@ def features(
             f"{at or 'last'}.{how}": torch.cat([p[at, how] for p in parts]) for at, how in parts[0]
         }
         _write(path, found)
+    if f"{layer or 'last'}.{pool}" not in found:  # a class token that joins in later
+        raise NotApplicable(f"layer {layer} of {model.name} has no {pool}")
     value = found[f"{layer or 'last'}.{pool}"]
     if not bool(value.isfinite().all()):
         raise NotApplicable(f"features of {model.name} are not finite")

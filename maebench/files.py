@@ -102,9 +102,13 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         for file in beside.iterdir():
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
-        if path.exists():  # the same content again: a rename cannot replace a full folder
-            shutil.rmtree(path)
-        beside.rename(path)
+        if path.exists():  # a rename cannot replace a full folder: what was there goes last
+            before = path.parent / f"{BESIDE}{os.getpid()}-before-{path.name}"
+            path.rename(before)
+            beside.rename(path)
+            shutil.rmtree(before)
+        else:
+            beside.rename(path)
         _flush_folder(path.parent)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error

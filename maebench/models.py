@@ -29,7 +29,7 @@ from maebench.hardware import find_device
 from maebench.plugins import Names, installed
 from maebench.pretrain import build, inputs_of
 from maebench.weights.foreign import Foreign
-from maebench.weights.given import split_spec
+from maebench.weights.given import USES, split_spec
 from maebench.weights.load import load_foreign
 from maebench.weights.verdict import Verdict
 
@@ -97,9 +97,11 @@ class LoadedModel:
         Raises:
             ConfigError: images of another size, or a layer or pooling this model has not.
         """
-        return self.encode_all(images, () if layer is None else (layer,))[
-            layer, pool_of(self, pool)
-        ]
+        found = self.encode_all(images, () if layer is None else (layer,))
+        pool = pool_of(self, pool)
+        if (layer, pool) not in found:  # its class token joins in later
+            raise ConfigError(f"layer {layer} of {self.name} has no {pool}")
+        return found[layer, pool]
 
     @torch.no_grad()
     def encode_all(
@@ -202,7 +204,9 @@ def load_model(
         raise ConfigError(unknown("kind of model", kind, [f"{k}:" for k in KINDS], repr(spec)))
     if kind in FOREIGN and colon:
         name, options = split_spec(rest)
-        if key_map is not None and kind == "file":
+        if key_map is not None:
+            if "key_map" not in USES[kind]:
+                raise ConfigError(f"--key-map: {spec} has names that are known")
             options.setdefault("key_map", str(key_map))
         made = load_foreign(kind, name, options, download)
         return foreign_model(made, kind, folder, device, names, data or {})
@@ -224,8 +228,11 @@ def foreign_model(
     config = data_config(made.preprocess, results, names, data)
     place = find_device(device)
     module = made.module.to(place)
-    mark = checkpoints.weights_hash(module.encoder.state_dict())
+    # heads, epsilons and the like change numbers and are no weights
+    weights = checkpoints.weights_hash(module.encoder.state_dict())
+    mark = short_hash({"weights": weights, **made.facts}) if made.facts else weights
     told = {"name": made.name, "weights": mark, "preprocessing": made.preprocess.dump()}
+    told["facts"] = dict(made.facts)
     folder = results / "models" / files.safe_name(f"{kind}-{_plain(made.name)}-{short_hash(told)}")
     files.write_json(folder / "model.json", {**told, **made.verdict.dump()})
     return LoadedModel(
@@ -282,7 +289,9 @@ def sized(config: RunConfig, preprocess: Preprocess, data: Mapping[str, Any]) ->
     if data.get("image_size"):
         return config
     small = all(own < side for own, side in zip(config.size, preprocess.size, strict=True))
-    return config if small else config.model_copy(update={"image_size": preprocess.resized})
+    if small and not config.dataset.any_size:
+        return config
+    return config.model_copy(update={"image_size": preprocess.resized})
 
 
 def _plain(name: str) -> str:

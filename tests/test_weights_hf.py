@@ -123,7 +123,7 @@ def test_a_renamed_key_is_refused(saved, tmp_path):
 
 def test_without_preprocessing_it_is_asked_for(tmp_path):
     made("vit").save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match=r"preprocessor_config.json is missing: .*,mean=0.5"):
+    with pytest.raises(ConfigError, match=r"no preprocessor_config.json says .*,mean=0.5"):
         load_foreign("hf", str(tmp_path), {})
     given = load_foreign("hf", str(tmp_path), {"mean": "0.5", "std": "0.5"})
     assert given.preprocess.mean == (0.5, 0.5, 0.5)
@@ -142,3 +142,73 @@ def test_it_hides_no_patches(saved):
     encoder = load_foreign("hf", str(saved[2]), {}).module.encoder
     with pytest.raises(ConfigError, match="hides no patches"):
         encoder(torch.zeros(1, 3, 16, 16), hide(torch.rand(1, 16), 8, (4, 4)))
+
+
+def change(folder, tmp_path, **config):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    told = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**told, **config}))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "asks for quantization_config"),
+        ({"auto_map": {"AutoModel": "evil.Evil"}}, "asks for auto_map"),
+        ({"patch_size": 0}, "cannot be read: "),
+        ({"image_size": "x"}, "hf:"),
+        ({"hidden_size": 48}, "encoder is incomplete: .*other shape"),
+    ],
+)
+def test_a_folder_that_asks_for_more_than_weights_or_for_what_cannot_be_is_one_line(
+    saved, tmp_path, config, message
+):
+    with pytest.raises((RunError, ConfigError), match=message) as caught:
+        load_foreign("hf", str(change(saved[2], tmp_path, **config)), {})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_cannot_choose_its_attention_or_precision(saved, tmp_path):
+    asks = {"attn_implementation": "nobody/kernel", "_attn_implementation": "nobody/kernel"}
+    copy = change(saved[2], tmp_path, dtype="float16", **asks)
+    encoder = load_foreign("hf", str(copy), {}).module.encoder
+    assert {p.dtype for p in encoder.parameters()} == {torch.float32}
+    assert encoder.model.config._attn_implementation == "sdpa"
+
+
+def test_what_changes_the_function_and_not_the_weights_changes_the_facts(saved, tmp_path):
+    one = load_foreign("hf", str(saved[2]), {}).facts
+    other = load_foreign("hf", str(change(saved[2], tmp_path, layer_norm_eps=0.1)), {}).facts
+    assert one == load_foreign("hf", str(saved[2]), {}).facts != other
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"size": 16}, "no preprocessor_config.json says mean"),
+        ({**PREPROCESSOR, "resample": 1}, "resample in preprocessor_config.json is 1"),
+        ({**PREPROCESSOR, "image_mean": [0.5]}, "3 numbers"),
+    ],
+)
+def test_a_preprocessor_that_is_not_understood_is_one_line(saved, tmp_path, told, message):
+    copy = change(saved[2], tmp_path)
+    (copy / "preprocessor_config.json").write_text(json.dumps(told))
+    with pytest.raises((RunError, ConfigError), match=message):
+        load_foreign("hf", str(copy), {})
+
+
+def test_a_preprocessor_that_does_not_normalise_is_obeyed(saved, tmp_path):
+    copy = change(saved[2], tmp_path)
+    told = {**PREPROCESSOR, "do_normalize": False}
+    (copy / "preprocessor_config.json").write_text(json.dumps(told))
+    made = load_foreign("hf", str(copy), {}).preprocess
+    assert (made.mean, made.std) == ((0.0,) * 3, (1.0,) * 3)
+
+
+def test_what_its_config_says_is_not_given_again(saved):
+    with pytest.raises(ConfigError, match="its config.json says all; leave out heads"):
+        load_foreign("file", str(saved[2]), {"heads": "3"})

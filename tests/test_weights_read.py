@@ -109,6 +109,8 @@ def test_safetensors_are_read(tmp_path):
         ({}, "it holds nothing"),
         ({**TENSORS, "step": 3}, "it holds step"),
         ({"model": {**TENSORS, "step": 3}}, "it holds step"),
+        ({0: torch.zeros(2)}, "it holds 0"),
+        ({"model": {0: torch.zeros(2), "a": torch.zeros(2)}}, "it holds 0"),
     ],
 )
 def test_a_file_without_weights_is_one_line(tmp_path, content, message):
@@ -150,3 +152,28 @@ def test_any_bytes_are_refused_in_one_line(tmp_path_factory, content, name):
     folder = tmp_path_factory.getbasetemp() / "any"
     folder.mkdir(exist_ok=True)
     damaged(folder / name, content)
+
+
+def test_a_file_that_holds_itself_is_one_line(tmp_path):
+    content = {"model": {}}
+    content["model"]["model"] = content["model"]
+    with pytest.raises(RunError, match="weights are looked for"):
+        read_weights(write(tmp_path / "a.pth", content))
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_forbidden_global_is_named_whatever_the_protocol(tmp_path, protocol):
+    bad = {"model": TENSORS, "x": [("posix", "system"), Runs("true")]}
+    torch.save(bad, tmp_path / "zip.pth", pickle_protocol=max(2, protocol))
+    bare = {"x": [("posix", "system"), Runs("true")]}
+    (tmp_path / "bare.pth").write_bytes(pickle.dumps(bare, protocol))
+    for name in ("zip.pth", "bare.pth"):
+        with pytest.raises(RunError, match=r"is refused: .*posix\.system would"):
+            read_weights(tmp_path / name)
+
+
+@pytest.mark.parametrize("index", ["[]", '{"weight_map": "x"}', '{"weight_map": {"a": 5}}', "{"])
+def test_an_odd_index_of_shards_is_one_line(tmp_path, index):
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(RunError):
+        read_weights(tmp_path)

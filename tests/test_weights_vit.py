@@ -267,7 +267,12 @@ def test_a_vision_transformer_of_timm_gives_timms_features(tmp_path, kind):
     for parameter in theirs.parameters():
         parameter.copy_(0.3 * torch.randn(parameter.shape))
     save_file(theirs.state_dict(), tmp_path / "vit.safetensors")
-    given = {"heads": "3"} | ({"image_size": "8,16"} if kind == "oblong" else {})
+    # without positions of prefix tokens, and on oblong grids, the size has to be told
+    size = {"oblong": "8,16", "no_embed_class": "16"}.get(kind)
+    given = {"heads": "3"} | ({"image_size": size} if size else {})
+    if size:
+        with pytest.raises(ConfigError, match=r"no square grid.*,image-size=96,192"):
+            load_foreign("file", str(tmp_path / "vit.safetensors"), {"heads": "3"})
     made = load_foreign("file", str(tmp_path / "vit.safetensors"), given)
     assert made.verdict.unused == ("head.bias", "head.weight")
     images = IMAGES[:, :, :8] if kind == "oblong" else IMAGES
@@ -328,7 +333,7 @@ def test_a_weight_of_another_shape_is_refused(tmp_path):
         ({"heads": "0"}, "heads: Input should be greater than 0, given '0'"),
         ({"heads": "3", "image_size": "12"}, "image-size 12,12 does not fit 17 positions of 4x4"),
         ({"heads": "3", "image_size": "1,2,3"}, "image-size: a side or rows,columns"),
-        ({"heads": "3", "mean": "1,2"}, "mean: 3 numbers are wanted, given 2"),
+        ({"heads": "3", "mean": "0.1,0.2"}, "mean: 3 numbers are wanted, given 2"),
         ({"heads": "3", "crop": "2"}, "crop: Input should be less than or equal to 1"),
         ({"heads": "3", "mean": "nan"}, "mean.*finite"),
         ({"hedas": "3"}, "unknown option 'hedas'.*Did you mean 'heads'"),
@@ -413,3 +418,61 @@ def test_grey_weights_of_hugging_face_take_their_preprocessors_mean(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(told))
     made = load_foreign("hf", str(tmp_path), {}).preprocess
     assert (made.mean, made.std, made.interpolation) == ((0.3,), (0.2,), "bilinear")
+
+
+@pytest.mark.parametrize("grid", [(2, 8), (2, 4), (4, 6), (4, 4)])
+def test_a_grid_of_sin_cos_positions_is_read_off_them(tmp_path, grid):
+    from maebench.encoders.vit_module import sincos_positions
+
+    tensors = encoder_only(official_names(hugging_face()))
+    tensors["pos_embed"] = torch.cat([torch.zeros(1, WIDTH), sincos_positions(grid, WIDTH)])[None]
+    made = load_foreign("file", saved(tmp_path, tensors), {"heads": "3"})
+    assert made.module.encoder.grid == grid
+
+
+def test_a_decoder_that_cannot_be_used_is_not_called_missing(tmp_path):
+    path = saved(tmp_path, official_names(hugging_face()))
+    told = load_foreign("file", path, {"heads": "3"}).verdict
+    assert told.text == "decoder not usable"
+    assert ",decoder-heads=N" in str(told)
+
+
+def test_another_activation_is_refused(tmp_path):
+    hugging_face(hidden_act="relu").save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="activation is 'relu'"):
+        load_foreign("hf", str(tmp_path), {})
+
+
+def test_what_a_folder_of_timm_says_of_its_images_comes_with_its_weights(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file(encoder_only(official_names(hugging_face())), tmp_path / "model.safetensors")
+    cfg = {"mean": [0.5] * 3, "std": [0.4] * 3, "interpolation": "bilinear", "crop_pct": 0.9}
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": cfg}))
+    made = load_foreign("file", str(tmp_path), {"heads": "3"}).preprocess
+    assert (made.mean, made.std, made.interpolation) == ((0.5,) * 3, (0.4,) * 3, "bilinear")
+    assert made.crop == pytest.approx(16 / int(16 / 0.9))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"heads": "3", "mean": "123.7,116.3,103.5"}, "mean: of pixels in 0..1, not 0..255"),
+        ({"heads": "3", "crop": "0.01"}, "crop: Input should be greater than or equal to 0.1"),
+    ],
+)
+def test_a_value_on_another_scale_is_refused(tmp_path, options, message):
+    path = saved(tmp_path, encoder_only(official_names(hugging_face())))
+    with pytest.raises(ConfigError, match=message):
+        load_foreign("file", path, options)
+
+
+def test_an_option_given_twice_is_refused():
+    from maebench.weights.given import split_spec
+
+    assert split_spec("a,b.pth,heads=3,mean=1,2,std=4") == (
+        "a,b.pth",
+        {"heads": "3", "mean": "1,2", "std": "4"},
+    )
+    with pytest.raises(ConfigError, match="heads is given twice"):
+        split_spec("a,heads=3,heads=4")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -50,6 +51,8 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
     if not settings["seed"].isdecimal():
         raise ConfigError(f"--seed: a whole number from 0 is wanted, given {settings['seed']!r}")
 
+    import pandas as pd
+
     from maebench import records, runs, suite
     from maebench.cli.progress import shown
     from maebench.models import load_model
@@ -80,8 +83,9 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
         paths.append(
             suite.evaluate(model, evaluation, seed, splits, names, shown, settings["again"])
         )
-    rows = records.load_records(results)
-    rows = rows[rows["file"].isin([str(path) for path in paths])]
+    # a run given by its folder keeps its records there, under whichever results folder
+    rows = pd.concat([records.load_records(folder) for folder in dict.fromkeys(map(home, paths))])
+    rows = rows[rows["file"].isin([str(path) for path in paths])].reset_index(drop=True)
     bad = rows[rows["status"] != "ok"].drop_duplicates(["model", "evaluation", "metric"])
     reasons = [
         f"{row['evaluation']} of {row['model']}: {row['status']}: {row['reason']}"
@@ -103,6 +107,11 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
         click.echo(f"picture   {picture}")
     if (rows["status"] == "failed").any():
         raise click.exceptions.Exit(1)
+
+
+def home(path: Path) -> Path:
+    """The results folder that a file of rows lies in: <results>/runs/<run>/records/<file>."""
+    return path.parents[3]
 
 
 def data_settings(settings: dict[str, Any]) -> dict[str, Any]:

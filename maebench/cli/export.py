@@ -8,6 +8,8 @@ import click
 
 from maebench.cli.settings import results_option
 
+# What an export to hf is made of: a folder that holds anything else is somebody's own.
+FOLDER = {"config.json", "preprocessor_config.json", "model.safetensors"}
 ENDINGS = {"official": ".pth", "timm": ".safetensors", "hf": ""}
 
 
@@ -41,8 +43,7 @@ def export_command(model: str, to: str, out: str | None, force: bool, results: s
         raise ConfigError(f"{loaded.name} is no run: only what maebench trained is exported")
     default = f"{loaded.name.replace(':', '-')}-{to}{ENDINGS[to]}"
     path = Path(out) if out else Path(default)
-    if path.exists() and not force:
-        raise ConfigError(f"--out {path} is there already: give another one, or --force")
+    check_out(path, to, force)
     feed = loaded.preprocess
     objective = loaded.config.objective
     lines = export(loaded.module, loaded.name, to, path, feed.mean, feed.std, objective)
@@ -50,3 +51,21 @@ def export_command(model: str, to: str, out: str | None, force: bool, results: s
     for line in lines:
         click.echo(line)
     click.echo(f"pre-processing: pixels / 255, minus {tuple(feed.mean)}, over {tuple(feed.std)}")
+
+
+def check_out(path: Path, to: str, force: bool) -> None:
+    """Refuses to replace what is there unasked, and ever what is no export.
+
+    Raises:
+        ConfigError: says what stands in the way.
+    """
+    from maebench.errors import ConfigError
+
+    if ENDINGS[to] and path.suffix != ENDINGS[to]:
+        raise ConfigError(f"--out {path}: a name that ends in {ENDINGS[to]} is wanted for {to}")
+    if not path.exists():
+        return
+    if not force:
+        raise ConfigError(f"--out {path} is there already: give another one, or --force")
+    if path.is_dir() and (ENDINGS[to] or {inside.name for inside in path.iterdir()} - FOLDER):
+        raise ConfigError(f"--out {path} is a folder that holds other files: give another one")

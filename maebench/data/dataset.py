@@ -39,9 +39,14 @@ class Request:
 
 
 class Dataset(Component):
-    """Labelled or unlabelled images in the splits train and test."""
+    """Labelled or unlabelled images in the splits train and test.
+
+    `any_size` is True where the originals come in sizes of their own, so that a split is cut at
+    whatever size is asked for; a preset's size is then a proposal and not the images'.
+    """
 
     kind: ClassVar[str] = "dataset"
+    any_size: ClassVar[bool] = False
 
     def load(self, request: Request) -> Images:
         """One split.

@@ -42,6 +42,7 @@ class Folder(Dataset):
     """
 
     name: ClassVar[str] = "folder"
+    any_size: ClassVar[bool] = True
     spec: ClassVar[str | None] = "path"
     path: Path = Field(
         description="folder with train/ and test/ (or val/), with class folders, or of images"

@@ -54,7 +54,9 @@ class Preprocess:
     @property
     def resized(self) -> tuple[int, int]:
         """Rows and columns before the centre crop."""
-        return round(self.size[0] / self.crop), round(self.size[1] / self.crop)
+        # timm cuts the fraction off; MAE's 224 / .875 is 256 exactly
+        full = (int(side / self.crop + ROUNDING) for side in self.size)
+        return next(full), next(full)
 
     def on(self, device: str) -> Ready:
         """The same with its statistics on a device."""

@@ -164,6 +164,8 @@ class ArraySet(TorchvisionSet):
 class FileSet(TorchvisionSet):
     """Photographs of all sizes, each in a file."""
 
+    any_size: ClassVar[bool] = True
+
     def load(self, request: Request) -> Images:
         """One split, from the paths of torchvision's object."""
         from maebench.data.images import from_files

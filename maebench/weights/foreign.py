@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from maebench.data.preprocess import Preprocess
@@ -20,6 +21,7 @@ class Foreign:
         preprocess: what its images go through.
         verdict: how its weights fit.
         no_decoder: why it cannot reconstruct.
+        facts: what besides its weights its numbers depend on, as JSON values.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Foreign:
     preprocess: Preprocess
     verdict: Verdict
     no_decoder: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def adapted(base: Preprocess, given: Given, spec: str) -> Preprocess:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from maebench.data.preprocess import Preprocess
@@ -20,6 +23,11 @@ from maebench.weights.verdict import COMPLETE, NO_HEAD, Verdict, incomplete
 
 # model_type of a config.json whose hidden states are a class token, registers and patches
 TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit")
+# What transformers raises on a folder that cannot be.
+WRONG = (
+    *(OSError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticError, ImportError),
+    AttributeError,
+)
 FILES = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
 
 
@@ -56,19 +64,31 @@ def from_folder(place: Path, given: Given, spec: str) -> Foreign:
         return from_weights(read_weights(place), given, spec)
     if kind not in TYPES:
         raise ConfigError(unknown("kind of model", str(kind), ["vit_mae", *TYPES], spec))
+    from huggingface_hub.errors import StrictDataclassError
+
     try:
-        from transformers import AutoModel
+        from transformers import AutoConfig, AutoModel
     except ImportError as error:
         raise ConfigError(f"{spec} needs transformers: pip install 'maebench[hf]'") from error
     from maebench.weights.hf_module import HuggingFaceEncoder
 
     found = read_weights(place)  # refuses what is damaged or would run, in our words
+    refuse_more_than_weights(place, found.facts["config"], spec)
     try:
+        config = AutoConfig.for_model(kind, **asked(found.facts["config"]))
         model, info = AutoModel.from_pretrained(
-            place, output_loading_info=True, local_files_only=True
+            place,
+            config=config,
+            output_loading_info=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa",
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # told by us, by name
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise RunError(f"{spec} cannot be read: {' '.join(str(error).split())}") from error
+    except (*WRONG, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(f"{spec} cannot be read: {type(error).__name__}: {reason}") from error
     heads = ("classifier.", "pooler.", "cls_classifier.", "distillation_classifier.")
     missing = {n for n in info["missing_keys"] if not n.startswith(heads)}
     unused = {n for n in info["unexpected_keys"] if not n.startswith(heads)}
@@ -81,7 +101,42 @@ def from_folder(place: Path, given: Given, spec: str) -> Foreign:
     left = tuple(sorted(info["unexpected_keys"]))
     text = COMPLETE if any("classifier" in n for n in left) else NO_HEAD
     told = Verdict(text, spec, len(model.state_dict()), (), left)
-    return Foreign(spec, holder, chosen, told, f"a model of kind {kind} has no decoder")
+    # everything of the config but what transformers adds of itself and of the file's history
+    own = model.config.to_diff_dict()
+    facts = {
+        k: v for k, v in own.items() if not k.startswith(("_", "transformers", "architectures"))
+    }
+    return Foreign(
+        spec, holder, chosen, told, f"a model of kind {kind} has no decoder", plain(facts)
+    )
+
+
+def plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts as JSON values."""
+    return {key: json.loads(json.dumps(value, default=str)) for key, value in facts.items()}
+
+
+def refuse_more_than_weights(place: Path, config: Mapping[str, Any], spec: str) -> None:
+    """Refuses folders that would bring more than plain weights of a plain model.
+
+    Raises:
+        RunError: names what.
+    """
+    for key in ("quantization_config", "auto_map"):
+        if config.get(key):
+            raise RunError(f"{spec}: its config.json asks for {key}: plain weights are wanted")
+    if (place / "adapter_config.json").exists():
+        raise RunError(f"{spec}: it is an adapter of another model: merge it first")
+
+
+def asked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config.json says of the model, and nothing of how it is run.
+
+    Precision is ours, and an attention by another name than torch's is a kernel of the hub, which
+    transformers would fetch and run.
+    """
+    how = ("_", "attn_implementation", "experts_implementation", "dtype", "torch_dtype")
+    return {k: v for k, v in config.items() if not k.startswith(how) and k != "model_type"}
 
 
 def preprocessing(config: Any, told: Any, given: Given, spec: str) -> Preprocess:
@@ -90,10 +145,11 @@ def preprocessing(config: Any, told: Any, given: Given, spec: str) -> Preprocess
     Raises:
         ConfigError: nobody says it.
     """
-    if not told and not (given.mean and given.std):
+    says = told.get("do_normalize") is False or (told.get("image_mean") and told.get("image_std"))
+    if not says and not (given.mean and given.std):
         raise ConfigError(
-            f"{spec}: preprocessor_config.json is missing: give what images go through, as in "
-            ",mean=0.5,std=0.5"
+            f"{spec}: no preprocessor_config.json says mean and deviation: give what images go "
+            "through, as in ,mean=0.5,std=0.5"
         )
     side, channels = config.image_size, config.num_channels
     size = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))

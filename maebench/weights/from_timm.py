@@ -30,9 +30,12 @@ def from_timm(name: str, given: Given, spec: str, download: bool) -> Foreign:
     from maebench.weights.timm_module import TimmEncoder
 
     check_name(timm, name, spec)
+    if given.key_map is not None and given.weights is None:
+        raise ConfigError(f"{spec}: a key map is for ,weights=FILE, which is not given")
     with isolated(0, "timm", name):
         model = timm.create_model(name, pretrained=False)
-    if not hasattr(model, "forward_features") or not hasattr(model, "forward_intermediates"):
+    wanted = ("forward_features", "forward_intermediates", "reset_classifier")
+    if not all(hasattr(model, method) for method in wanted):
         raise ConfigError(f"{spec}: this model of timm gives no features")
     told = fill(timm, model, name, given, spec, download)
     data = resolve_model_data_config(model)
@@ -55,7 +58,8 @@ def from_timm(name: str, given: Given, spec: str, download: bool) -> Foreign:
     chosen = Preprocess(
         size, holder.encoder.channels, data["mean"], data["std"], how, float(data["crop_pct"])
     )
-    return Foreign(spec, holder, chosen, told, "timm's models have no decoder")
+    facts = {"timm": timm.__version__, "architecture": name}
+    return Foreign(spec, holder, chosen, told, "timm's models have no decoder", facts)
 
 
 def check_size(model: Any, size: tuple[int, int], spec: str) -> None:
@@ -92,26 +96,32 @@ def fill(timm: Any, model: Any, name: str, given: Given, spec: str, download: bo
     """Loads weights into a model of timm and says how they fit."""
     if given.weights is not None:
         return from_own_file(model, given, spec)
-    if not download and not cached(model):
+    here = cached(model)
+    if not download and here is None:
         hint = (
             "no hub was asked and nothing of it is on this machine: --download fetches weights, "
             ",weights=FILE takes yours"
         )
         return Verdict(RANDOM, "timm's initialisation", 0, notes=(hint,))
     with asking(spec):
-        fresh = timm.create_model(name, pretrained=True)
+        # what is here is read from here: without --download nobody is asked for a newer one
+        overlay = {} if download else {"pretrained_cfg_overlay": {"file": here}}
+        fresh = timm.create_model(name, pretrained=True, **overlay)
     model.load_state_dict(fresh.state_dict())
     source = model.pretrained_cfg.get("hf_hub_id") or "the hub"
     return Verdict(COMPLETE, str(source), len(model.state_dict()))
 
 
-def cached(model: Any) -> bool:
-    """Whether the hub's files of this model are on this machine."""
+def cached(model: Any) -> str | None:
+    """The hub's file of this model on this machine, or None."""
     from huggingface_hub import try_to_load_from_cache
 
     hub = model.pretrained_cfg.get("hf_hub_id")
-    names = ("model.safetensors", "pytorch_model.bin")
-    return bool(hub) and any(isinstance(try_to_load_from_cache(hub, n), str) for n in names)
+    for name in ("model.safetensors", "pytorch_model.bin") if hub else ():
+        path = try_to_load_from_cache(hub, name)
+        if isinstance(path, str):
+            return path
+    return None
 
 
 def from_own_file(model: Any, given: Given, spec: str) -> Verdict:

@@ -42,7 +42,7 @@ class Given(Options):
         None, description="how images are resized"
     )
     crop: float | None = Field(
-        None, gt=0, le=1, description="share of the resized side that the centre crop keeps"
+        None, ge=0.1, le=1, description="share of the resized side that the centre crop keeps"
     )
 
     @property
@@ -54,9 +54,16 @@ class Given(Options):
 
 
 def split_spec(spec: str) -> tuple[str, dict[str, str]]:
-    """The name and what follows it: `a,b=1,2,c=3` is a, {b: "1,2", c: "3"}."""
+    """The name and what follows it: `a,b=1,2,c=3` is a, {b: "1,2", c: "3"}.
+
+    Raises:
+        ConfigError: an option is given twice.
+    """
     parts = re.split(r",([a-z][a-z-]*)=", spec)
-    return parts[0], {k.replace("-", "_"): v for k, v in zip(parts[1::2], parts[2::2], strict=True)}
+    names = [name.replace("-", "_") for name in parts[1::2]]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"{spec}: {', '.join(sorted(twice))} is given twice")
+    return parts[0], dict(zip(names, parts[2::2], strict=True))
 
 
 def read_given(kind: str, spec: str, options: Mapping[str, str]) -> Given:
@@ -74,6 +81,9 @@ def read_given(kind: str, spec: str, options: Mapping[str, str]) -> Given:
         given = Given.model_validate(dict(options))
     except ValidationError as error:
         raise explain(error, spec) from error
+    for key, values in (("mean", given.mean), ("std", given.std)):
+        if values and not all(0 <= value <= 1 for value in values):
+            raise ConfigError(f"{spec}: {key}: of pixels in 0..1, not 0..255, given {values}")
     if given.image_size is not None and len(given.image_size) > 2:
         raise ConfigError(f"{spec}: image-size: a side or rows,columns, given {given.image_size}")
     return given

@@ -9,7 +9,7 @@ from pathlib import Path
 from maebench.errors import ConfigError
 from maebench.weights import from_hf, from_timm
 from maebench.weights.foreign import Foreign, adapted
-from maebench.weights.given import Given, read_given
+from maebench.weights.given import USES, Given, read_given
 from maebench.weights.plain import from_weights
 from maebench.weights.read import read_weights
 from maebench.weights.verdict import RANDOM
@@ -47,6 +47,9 @@ def from_file(path: str, given: Given, spec: str, download: bool) -> Foreign:
     """A vision transformer's checkpoint, with or without a decoder; or a folder of transformers."""
     place = Path(path).expanduser()
     if place.is_dir() and from_hf.kind_of(place) in from_hf.TYPES:
+        moot = [key.replace("_", "-") for key in USES["file"] if getattr(given, key) is not None]
+        if moot:
+            raise ConfigError(f"{spec}: its config.json says all; leave out {', '.join(moot)}")
         return from_hf.from_folder(place, given, spec)
     return from_weights(read_weights(place), given, spec)
 

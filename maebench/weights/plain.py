@@ -29,6 +29,9 @@ def from_weights(found: Found, given: Given, spec: str) -> Foreign:
     size = (encoder.grid[0] * encoder.patch[0], encoder.grid[1] * encoder.patch[1])
     channels, facts = encoder.channels, found.facts
     preprocessor = facts.get("preprocessor", {})
+    timms = facts.get("config", {}).get("pretrained_cfg")
+    if isinstance(timms, dict):  # a folder as timm writes it for the hub
+        preprocessor = as_hugging_face(timms, size)
     known = colours(facts, channels) or preprocessor.get("image_mean")
     if not known and channels != 3 and not (given.mean and given.std):
         raise ConfigError(
@@ -41,7 +44,21 @@ def from_weights(found: Found, given: Given, spec: str) -> Foreign:
     mean, std = colours(facts, channels) or blank
     crop = 1.0 if OURS in facts or size != MAE_SIZE else MAE_CROP
     chosen = Preprocess(size, channels, mean, std, "bicubic", crop)
-    return Foreign(spec, module, as_told(chosen, preprocessor), told, why)
+    return Foreign(spec, module, as_told(chosen, preprocessor), told, why, shape_of(module))
+
+
+def shape_of(module: Any) -> dict[str, Any]:
+    """What besides its weights the numbers of a vision transformer depend on."""
+    encoder, decoder = module.encoder, getattr(module, "decoder", None)
+    facts: dict[str, Any] = {
+        "grid": list(encoder.grid),
+        "heads": encoder.blocks[0].attn.num_heads,
+        "eps": encoder.norm.eps,
+    }
+    if decoder is not None:
+        facts["decoder_heads"] = decoder.decoder_blocks[0].attn.num_heads
+        facts["target"] = getattr(module, "normalised", None)
+    return facts
 
 
 def as_told(base: Preprocess, told: Mapping[str, Any], may_resize: bool = False) -> Preprocess:
@@ -64,7 +81,14 @@ def as_told(base: Preprocess, told: Mapping[str, Any], may_resize: bool = False)
                 "wanted"
             )
         changes[ours] = tuple(map(float, values))
-    if told.get("resample") in RESAMPLE:
+    if told.get("do_normalize") is False:
+        changes |= {"mean": (0.0,) * base.channels, "std": (1.0,) * base.channels}
+    if told.get("resample") is not None:
+        if told["resample"] not in RESAMPLE:
+            raise RunError(
+                f"resample in preprocessor_config.json is {told['resample']!r}, there is: "
+                + ", ".join(f"{number} ({name})" for number, name in RESAMPLE.items())
+            )
         changes["interpolation"] = RESAMPLE[told["resample"]]
     resized, kept = side_of(told.get("size")), side_of(told.get("crop_size"))
     cropped = kept if told.get("do_center_crop") and kept else resized
@@ -73,6 +97,22 @@ def as_told(base: Preprocess, told: Mapping[str, Any], may_resize: bool = False)
     cut = told.get("do_center_crop") and kept and resized and kept[0] < resized[0]
     changes["crop"] = kept[0] / resized[0] if cut and kept and resized else 1.0
     return replace(base, **changes)
+
+
+def as_hugging_face(timms: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    """Timm's pretrained_cfg in the words of a preprocessor_config.json."""
+    told: dict[str, Any] = {}
+    for theirs, ours in (("mean", "image_mean"), ("std", "image_std")):
+        if timms.get(theirs) is not None:
+            told[ours] = timms[theirs]
+    names = {name: number for number, name in RESAMPLE.items()}
+    if timms.get("interpolation") in names:
+        told["resample"] = names[timms["interpolation"]]
+    share = timms.get("crop_pct")
+    if isinstance(share, float) and 0 < share < 1:
+        told |= {"do_center_crop": True, "crop_size": list(size)}
+        told["size"] = [int(side / share) for side in size]
+    return told
 
 
 def _number(value: Any) -> bool:

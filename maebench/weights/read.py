@@ -9,7 +9,8 @@ import pickletools
 import re
 import struct
 import warnings
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # Where a checkpoint keeps its weights beside an optimiser: the official code says "model",
 # Lightning and many others "state_dict", DeepSpeed "module".
 INSIDE = ("model", "state_dict", "model_state_dict", "module")
+DEEPEST = 4  # dictionaries within each other: a file may hold itself
 SHARDS = "model.safetensors.index.json"
 IN_FOLDER = ("model.safetensors", SHARDS, "pytorch_model.bin")  # as Hugging Face writes a folder
 # What wrappers put before every name: DistributedDataParallel, torch.compile.
@@ -75,9 +77,13 @@ def _read_folder(folder: Path) -> Found:
         found = read_weights(folder / name)
         return Found(folder, found.tensors, found.facts)
     tensors: dict[str, Any] = {}
-    shards = read_json(folder / SHARDS).get("weight_map", {}).values()
-    for shard in sorted(set(shards)):
-        if Path(shard).name != shard:  # a name that leaves the folder is no shard of it
+    index = read_json(folder / SHARDS)
+    named = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(named, dict) or not named:
+        raise RunError(f"file:{folder}: {SHARDS} has no weight_map of names to files")
+    for shard in sorted(set(map(str, named.values()))):
+        # a name that leaves the folder is no shard of it
+        if Path(shard).name != shard or not (folder / shard).is_file():
             raise RunError(f"file:{folder}: {SHARDS} names {shard!r}, which is no file beside it")
         tensors |= _read_safetensors(folder / shard)[0]
     return Found(folder, _unwrapped(_weights_in(tensors, folder)), _beside(folder))
@@ -147,25 +153,37 @@ def _read_pickle(path: Path) -> Any:
 
 def _first_global(path: Path) -> str:
     """The first function or class that a bare pickle should not name, read without running it."""
-    texts: list[str] = []
     try:
-        with path.open("rb") as file:
-            for code, argument, _ in pickletools.genops(file):
-                name = ""
-                if code.name == "GLOBAL":
-                    name = str(argument).replace(" ", ".")
-                elif code.name == "STACK_GLOBAL":
-                    name = ".".join(texts[-2:])
-                elif isinstance(argument, str):
-                    texts.append(argument)
-                if name and not HARMLESS.fullmatch(name):
-                    return name
-    except (*BROKEN, UnicodeDecodeError, OverflowError):
+        content = path.read_bytes()
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as packed:
+                inside = [n for n in packed.namelist() if n.endswith("data.pkl")]
+                content = packed.read(inside[0]) if inside else b""
+        return next((name for name in _globals(content) if not HARMLESS.fullmatch(name)), "")
+    except (*BROKEN, UnicodeDecodeError, OverflowError, zipfile.BadZipFile):
         return ""  # cut off, or no pickle at all
-    return ""
 
 
-def _weights_in(content: Any, path: Path) -> dict[str, Tensor]:
+def _globals(content: bytes) -> Iterator[str]:
+    """The functions and classes that a pickle names, in its order."""
+    texts: list[str] = []
+    memory: dict[int, str] = {}  # what the pickle remembers to name it again
+    for code, argument, _ in pickletools.genops(content):
+        if code.name == "GLOBAL":
+            yield str(argument).replace(" ", ".")
+        elif code.name == "STACK_GLOBAL":
+            yield ".".join(texts[-2:])
+        elif isinstance(argument, str):
+            texts.append(argument)
+        elif code.name == "MEMOIZE":
+            memory[len(memory)] = texts[-1] if texts else ""
+        elif code.name in ("BINPUT", "LONG_BINPUT", "PUT") and argument is not None:
+            memory[int(argument)] = texts[-1] if texts else ""
+        elif code.name in ("BINGET", "LONG_BINGET", "GET") and argument is not None:
+            texts.append(memory.get(int(argument), ""))
+
+
+def _weights_in(content: Any, path: Path, depth: int = 0) -> dict[str, Tensor]:
     """The names and tensors, wherever the checkpoint keeps them.
 
     Raises:
@@ -176,9 +194,11 @@ def _weights_in(content: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict):
         raise RunError(f"file:{path} holds a {type(content).__name__}, no names with weights")
     for key in INSIDE:
-        if isinstance(content.get(key), dict):
-            return _weights_in(content[key], path)
-    tensors = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
+        inner = content.get(key)
+        if isinstance(inner, dict) and inner is not content:
+            return _weights_in(inner, path, depth + 1) if depth < DEEPEST else {}
+    whole = all(isinstance(key, str) for key in content)
+    tensors = {k: v for k, v in content.items() if whole and isinstance(v, torch.Tensor)}
     if not tensors or len(tensors) < len(content):
         others = sorted(str(k) for k in content.keys() - tensors.keys())[:8]
         raise RunError(

@@ -67,9 +67,12 @@ class TimmEncoder(nn.Module):
 
     def layer_ids(self) -> dict[str, int]:
         """The layer of each parameter by timm's own grouping, 0 to depth + 1."""
-        found = group_with_matcher(
-            self.model.named_parameters(), self.model.group_matcher(coarse=True), reverse=True
-        )
+        try:
+            matcher = self.model.group_matcher(coarse=True)
+        # timm's models without a grouping, or without a coarse one
+        except (AttributeError, AssertionError, NotImplementedError):
+            return {f"model.{n}": self.depth + 1 for n, _ in self.model.named_parameters()}
+        found = group_with_matcher(self.model.named_parameters(), matcher, reverse=True)
         last = max(found.values())
         # without a final norm, or with the stem in its first stage, timm has fewer groups
         ids = {f"model.{n}": min(i, self.depth + 1) for n, i in found.items()}

@@ -15,6 +15,7 @@ SHOWN = 6  # names in a line; the others are counted
 COMPLETE = "complete"
 NO_HEAD = "head only missing"
 NO_DECODER = "decoder missing"
+ODD_DECODER = "decoder not usable"
 RANDOM = "random weights"
 
 
@@ -23,7 +24,8 @@ class Verdict:
     """How weights and model fit.
 
     Args:
-        text: "complete", "head only missing", "decoder missing" or "random weights".
+        text: "complete", "head only missing", "decoder missing", "decoder not usable" or "random
+            weights".
         source: where the weights come from.
         used: how many weights the model took.
         missing: names of what the model has and the weights have not.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from maebench import checkpoints
 from maebench.encoders.vit import ViT, ViTBase
-from maebench.encoders.vit_module import VisionTransformer
+from maebench.encoders.vit_module import VisionTransformer, sincos_positions
 from maebench.errors import ConfigError
 from maebench.objectives.mae import MAE, DecoderSize
 from maebench.objectives.mae_module import MaskedAutoencoder
@@ -25,7 +25,7 @@ from maebench.weights.given import Given
 from maebench.weights.names import as_timm
 from maebench.weights.read import Found
 from maebench.weights.told import eps_of, heads_told, size_of, target_of
-from maebench.weights.verdict import COMPLETE, NO_DECODER, Verdict, incomplete
+from maebench.weights.verdict import COMPLETE, NO_DECODER, ODD_DECODER, Verdict, incomplete
 
 # The three sizes of the official MAE code (models_mae.py) by width. Other widths have several head
 # counts in use (384: 6 in DeiT, 12 in solo-learn), so there they have to be told.
@@ -61,6 +61,9 @@ def build(found: Found, given: Given, spec: str) -> tuple[Any, Verdict, str]:
     if "patch_embed.proj.weight" not in tensors or "pos_embed" not in tensors:
         core = {"patch_embed.proj.weight", "pos_embed", "cls_token"} - tensors.keys()
         raise incomplete(spec, core, tensors.keys())
+    act = found.facts.get("config", {}).get("hidden_act", "gelu")
+    if act != "gelu":
+        raise ConfigError(f"{spec}: its activation is {act!r}; a plain vision transformer has gelu")
     shape = read_shape(tensors, given, found.facts, spec)
     encoder = make_encoder(shape, heads_of(shape, found.facts, given, spec))
     own = encoder.state_dict()
@@ -77,8 +80,10 @@ def build(found: Found, given: Given, spec: str) -> tuple[Any, Verdict, str]:
     set_eps(encoder, eps_of(found.facts, given))
     module, used, why = with_decoder(encoder, shape, tensors, found.facts, given)
     left = unused - used
-    text = COMPLETE if used else NO_DECODER
-    told = Verdict(text, str(found.path), len(own) + len(used), (), tuple(sorted(left)))
+    there = any(name.startswith("decoder_") for name in left)
+    text = COMPLETE if used else ODD_DECODER if there else NO_DECODER
+    notes = (why,) if why and (used or there) else ()
+    told = Verdict(text, str(found.path), len(own) + len(used), (), tuple(sorted(left)), notes)
     return module, told, why
 
 
@@ -113,8 +118,10 @@ def read_shape(
     blocks = {int(m[1]) for name in tensors if (m := re.match(r"blocks\.(\d+)\.", name))}
     registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
     count = tensors["pos_embed"].shape[1]
-    # positions of the prefix tokens are there (official code, timm) or not (timm's no_embed_class)
-    found = next((length for length in (count - 1 - registers, count) if _square(length)), None)
+    # positions of the prefix tokens are there, as in the official code; timm's no_embed_class,
+    # which has none, cannot be told from an oblong grid that has them
+    length = count - 1 - registers
+    found = grid_of(tensors["pos_embed"][0, count - length :], D) if length > 0 else None
     told = given.size or size_of(facts)
     if told is not None:
         grid = (told[0] // p, told[1] // q)
@@ -126,18 +133,27 @@ def read_shape(
             )
     elif found is None:
         raise ConfigError(
-            f"{spec}: {count} positions lie on no square grid: give the size that the weights were "
-            "trained at, as in ,image-size=96,192"
+            f"{spec}: {count} positions lie on no square grid beside a class token: give the size "
+            "that the weights were trained at, as in ,image-size=96,192"
         )
     else:
-        grid = (math.isqrt(found), math.isqrt(found))
+        grid = found
     hidden = tensors.get("blocks.0.mlp.fc1.weight")
     ratio = 4.0 if hidden is None else hidden.shape[0] / D
     return Shape(D, max(blocks, default=-1) + 1, (p, q), C, grid, registers, ratio)
 
 
-def _square(length: int) -> bool:
-    return length > 0 and math.isqrt(length) ** 2 == length
+def grid_of(positions_LD: Tensor, width: int) -> tuple[int, int] | None:
+    """The grid of these positions: one whose sin-cos positions they are, else a square one."""
+    import torch
+
+    length = len(positions_LD)
+    for rows in (n for n in range(1, length + 1) if length % n == 0 and width % 4 == 0):
+        grid = (rows, length // rows)
+        if torch.allclose(positions_LD.float(), sincos_positions(grid, width), atol=1e-4):
+            return grid
+    side = math.isqrt(length)
+    return (side, side) if side * side == length else None
 
 
 def heads_of(shape: Shape, facts: Mapping[str, Any], given: Given, spec: str) -> int:
