@@ -177,3 +177,57 @@ def test_a_malicious_file_is_refused_and_does_nothing(results, tmp_path, capsys)
     assert code == 1
     assert "posix.system would have to be run" in err
     assert not mark.exists()
+
+
+def test_export_never_replaces_a_folder_that_holds_other_files(results, tmp_path, capsys):
+    (tmp_path / "mine" / "sub").mkdir(parents=True)
+    (tmp_path / "mine" / "thesis.txt").write_text("important")
+    for to in ("hf", "timm"):
+        out = str(tmp_path / "mine")
+        code, _, err = call(capsys, results, "export", "--to", to, "--out", out, "--force")
+        assert code == 1
+        assert "holds other files" in err or "ends in .safetensors" in err
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "important"
+    out = str(tmp_path / "theirs")
+    assert call(capsys, results, "export", "--to", "hf", "--out", out)[0] == 0
+    assert call(capsys, results, "export", "untrained:", "--to", "hf", "--out", out)[0] == 1
+    assert (
+        call(capsys, results, "export", "untrained:", "--to", "hf", "--out", out, "--force")[0] == 0
+    )
+
+
+def test_a_name_with_another_ending_is_refused(results, tmp_path, capsys):
+    code, _, err = call(capsys, results, "export", "--to", "timm", "--out", str(tmp_path / "x.pth"))
+    assert code == 1
+    assert "ends in .safetensors is wanted for timm" in err
+
+
+def test_a_run_of_another_results_folder_is_shown_too(results, tmp_path, capsys):
+    (run,) = (results / "runs").iterdir()
+    code, out, err = call(capsys, tmp_path, "eval", "knn", str(run), *EVAL[:4])
+    assert code == 0, err
+    assert "knn" in out and run.name[:20] in out
+
+
+def test_numbers_are_made_anew_when_what_stands_beside_the_weights_changes(
+    results, tmp_path, capsys
+):
+    out = tmp_path / "folder"
+    assert call(capsys, results, "export", "--to", "hf", "--out", str(out))[0] == 0
+    features = []
+    for eps in (1e-6, 0.5):
+        config = json.loads((out / "config.json").read_text())
+        (out / "config.json").write_text(json.dumps({**config, "layer_norm_eps": eps}))
+        model = tiny.load(results, f"hf:{out}")
+        features.append((model.folder, model.weights))
+    assert features[0][0] != features[1][0]
+    assert features[0][1] != features[1][1]
+
+
+def test_a_key_map_without_use_is_refused(results, exported, tmp_path, capsys):
+    (tmp_path / "map.yaml").write_text("'^net': ''\n")
+    mapped = ("--key-map", str(tmp_path / "map.yaml"))
+    code, _, err = call(capsys, results, "eval", "knn", "timm:resnet10t", *mapped)
+    assert (code, "a key map is for ,weights=FILE" in err) == (1, True)
+    code, _, err = call(capsys, results, "eval", "knn", "hf:x/y", *mapped)
+    assert (code, "has names that are known" in err) == (1, True)

@@ -183,3 +183,34 @@ def test_it_hides_no_patches():
     encoder = load_foreign("timm", "resnet10t", {"image_size": "64"}).module.encoder
     with pytest.raises(ConfigError, match="hides no patches"):
         encoder(torch.zeros(1, 3, 64, 64), hide(torch.rand(1, 4), 2, (2, 2)))
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize("size", [(250, 250), (300, 330)])
+def test_images_are_cut_as_timms_own_transform_cuts_them(name, size):
+    from PIL import Image
+
+    made = load_foreign("timm", name, {})
+    blocks = torch.randint(0, 256, (3, 10, 10), generator=torch.Generator().manual_seed(0))
+    picture = blocks.repeat_interleave(33, 1).repeat_interleave(33, 2)[:, : size[0], : size[1]]
+    picture = picture.to(torch.uint8)
+    data = timm.data.resolve_model_data_config(made.module.encoder.model)
+    theirs = timm.data.create_transform(**data)(Image.fromarray(picture.permute(1, 2, 0).numpy()))
+    ours = made.preprocess.on("cpu")(picture[None])[0]
+    assert (ours - theirs).abs().mean() < 0.02
+
+
+@pytest.mark.slow
+def test_a_class_token_that_joins_in_later_is_told(tmp_path):
+    from maebench import NotApplicable
+    from maebench.features import features
+    from maebench.models import load_model
+
+    spec = "timm:cait_xxs24_224"
+    model = load_model(spec, tmp_path, "cpu", data={"dataset": "digits", "limit": 20})
+    images = model.splits.load("train")
+    with pytest.raises(ConfigError, match="layer 2 of .* has no cls"):
+        model.encode(images.pick([0]), 2, "cls")
+    with pytest.raises(NotApplicable, match="layer 2 of .* has no cls"):
+        features(model, images.subset(torch.arange(2)), 2, "cls")
+    assert model.encode(images.pick([0]), None, "cls").shape == (1, 192)
