@@ -44,7 +44,10 @@ def pairs(num_images: int) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
         "linear probe, class token": ({"name": "linear-probe", "pool": "cls"}, longer),
         "linear probe, mean of patches": ({"name": "linear-probe"}, {**longer, "pool": "mean"}),
         "linear probe, scikit-learn": ({"name": "linear-probe"}, {"name": "logistic"}),
-        "logistic": ({"name": "logistic"}, {"name": "logistic", "protocol": "dinov2"}),
+        "logistic": (
+            {"name": "logistic", "pool": "cls"},
+            {"name": "logistic", "protocol": "dinov2"},
+        ),
         "attentive probe": (
             {"name": "attentive-probe"},
             {"name": "attentive-probe", "protocol": "capi"},

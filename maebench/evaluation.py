@@ -150,7 +150,8 @@ class Model(Protocol):
     ) -> Iterator[Crops]:
         """Augmented batches on the device, epoch after epoch, in an order that the seed gives.
 
-        `augment` replaces the crops and flips that the model was made with.
+        `augment` replaces the crops and flips that suit the data set; those that a model was
+        pretrained with are its own matter. Crops come at the size that the encoder takes.
         """
 
     def picture(self, name: str, figure: Any) -> Path:

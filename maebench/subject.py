@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -173,10 +173,13 @@ class Subject:
         self, split: str, batch: int, steps: int, augment: Augment | None = None
     ) -> Iterator[Crops]:
         """Augmented batches on the device, in the order of this evaluation's seed."""
-        images, augment = self.images(split), augment or self.loaded.config.augment
+        images = self.images(split)
+        augment = augment or Augment.model_validate(self.splits.dataset.preset()["augment"])
         purpose = key(self.seed, f"{self.evaluation.name}/crops")
         plan = batches(len(images), batch, purpose, 0, steps)
-        return images.crops(plan, augment, purpose, self.device)
+        ready = self.loaded.normalise
+        for crop in images.crops(plan, augment, purpose, self.device):
+            yield replace(crop, images=ready.view(crop.images))
 
     def picture(self, name: str, figure: Any) -> Path:
         """Writes a matplotlib figure among the artifacts."""

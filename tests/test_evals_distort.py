@@ -59,7 +59,7 @@ def test_randaugment_changes_each_image_alone_and_keeps_its_kind(channels):
 
 def test_randaugment_fills_with_the_mean_of_the_data(model):
     mean = mean_of(model, 1)
-    assert mean == pytest.approx(model.loaded.facts["mean"])
+    assert mean == pytest.approx(model.loaded.preprocess.mean)
     white = torch.full((60, 1, 16, 16), 255.0)
     with isolated(0, "test"):
         given = rand_augment(white, "rand-m10-p1-n1", (0.25,))

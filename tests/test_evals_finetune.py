@@ -204,3 +204,73 @@ def flat(classifier):
     names = dict.fromkeys(classifier.encoder.layer_ids(), 0)
     classifier.encoder.layer_ids = lambda: names
     return classifier
+
+
+# ---- what would be without effect, and who notices
+
+
+def broken(model, monkeypatch, **patches):
+    for name, value in patches.items():
+        monkeypatch.setattr(finetune, name, value)
+    row = rows_of(model, epochs=1)["top1"]
+    return row["status"], row["reason"]
+
+
+def test_rates_that_lose_their_scale_fail(model, monkeypatch):
+    real = finetune.layer_groups
+
+    def unscaled(*given):
+        return [{**group, "scale": 1.0} for group in real(*given)]
+
+    status, reason = broken(model, monkeypatch, layer_groups=unscaled)
+    assert status == "failed"
+    assert "1 learning rates are in use, layer decay wants 4" in reason
+
+
+def test_a_weight_decay_that_is_lost_fails(model, monkeypatch):
+    real = finetune.layer_groups
+
+    def undecayed(*given):
+        return [{**group, "weight_decay": 0.0} for group in real(*given)]
+
+    assert (
+        "no group of parameters is decayed" in broken(model, monkeypatch, layer_groups=undecayed)[1]
+    )
+
+
+def test_training_in_evaluation_mode_fails(model, monkeypatch):
+    real = finetune.make_classifier
+
+    def sleeping(*given):
+        made = real(*given)
+        monkeypatch.setattr(made, "train", lambda mode=True: torch.nn.Module.train(made, False))
+        return made
+
+    assert "evaluation mode" in broken(model, monkeypatch, make_classifier=sleeping)[1]
+
+
+def test_drop_path_that_is_not_built_in_fails(model, monkeypatch):
+    real = finetune.make_classifier
+    reason = broken(
+        model, monkeypatch, make_classifier=lambda encoder, classes, _: real(encoder, classes, 0.0)
+    )[1]
+    assert "drop path does not act" in reason
+
+
+def test_test_images_in_training_mode_fail(model):
+    from maebench import MaebenchError
+    from maebench_evals.classifier import make_classifier, predict
+
+    classifier = make_classifier(Subject(model, Finetune(), model.splits, 0).encoder(), 10, 0.1)
+    with pytest.raises(MaebenchError, match="judged in training mode"):
+        predict(classifier.train(), Subject(model, Finetune(), model.splits, 0))
+
+
+def test_crops_are_the_data_sets_whatever_the_run_was_pretrained_with(tmp_path):
+    found = []
+    for number, augment in enumerate(({}, {"augment": {"scale": (0.2, 0.3), "flip": True}})):
+        tiny.plan(tmp_path / str(number), **augment)
+        one = tiny.load(tmp_path / str(number))
+        (crop,) = Subject(one, Finetune(), one.splits, 0).crops("train", 8, 1)
+        found.append(crop.boxes)
+    assert torch.equal(*found)

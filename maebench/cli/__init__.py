@@ -20,10 +20,7 @@ COMMANDS = {
     "table": ("maebench.cli.table", "Print results as one table."),
     "masks": ("maebench.cli.masks", "Show masking strategies: a picture and statistics."),
     "features": ("maebench.cli.features", "Write a model's features to a file."),
-    "export": (
-        "maebench.cli.export",
-        "Write a run's weights as the official MAE code, timm or Hugging Face load them.",
-    ),
+    "export": ("maebench.cli.export", "Write a run's weights in the files of others."),
     "list": ("maebench.cli.show", "List what can be chosen, with every option."),
     "plugins": (
         "maebench.cli.plugins",

@@ -96,6 +96,7 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
     terminal.print_table(by_model(rows))
     for line in [*reasons, *terminal.edges(rows), *(f"note: {note}" for note in mixed(rows))]:
         click.echo(line)
+    click.echo(terminal.protocols(rows))
     for path in paths:
         click.echo(f"record    {path}")
     if across.has_cells(rows):

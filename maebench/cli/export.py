@@ -22,10 +22,11 @@ ENDINGS = {"official": ".pth", "timm": ".safetensors", "hf": ""}
 @click.option("--force", is_flag=True, help="replace what is there")
 @results_option
 def export_command(model: str, to: str, out: str | None, force: bool, results: str | None) -> None:
-    """Write a run's weights as the official MAE code, timm or Hugging Face load them.
+    """Write a run's weights in the files of others.
 
-    RUN is a run's name or folder, or untrained:RUN; it defaults to the newest run. What the other
-    side cannot hold is refused with the reason.
+    They load as they are in the official MAE code, in timm or in Hugging Face's transformers. RUN
+    is a run's name or folder, or untrained:RUN; it defaults to the newest run. What the other side
+    cannot hold is refused with the reason.
 
     \b
     Examples:

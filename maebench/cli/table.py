@@ -77,6 +77,7 @@ def table_command(
         else:
             click.echo(text.rstrip("\n"))
     else:
-        from maebench.report.terminal import print_table
+        from maebench.report.terminal import print_table, protocols
 
         print_table(table)
+        click.echo(protocols(rows))

@@ -92,21 +92,30 @@ class Ready:
         """The encoder's input as pixels in 0..1, not clipped, at the encoder's size."""
         return self.normalise.inverse(images)
 
+    def view(self, images: Tensor) -> Tensor:
+        """A training crop at the encoder's size, whole: the centre crop is for whole images."""
+        if self.what.interpolation is None or images.shape[2:] == self.what.size:
+            return images
+        return self._resized(images, self.what.size)
+
+    def _resized(self, images: Tensor, sides: tuple[int, int]) -> Tensor:
+        mode = self.what.interpolation
+        smooth = {} if mode == "nearest" else {"antialias": True, "align_corners": False}
+        # antialiased, as Pillow does and as the weights saw their images in training
+        return interpolate(images.float(), sides, mode=mode, **smooth).clamp(0, 255)  # type: ignore[arg-type]
+
     def _brought(self, images: Tensor) -> Tensor:
         """Resized until the shorter side fits, cut at the centre; grey given to all channels."""
         if images.shape[1] != self.what.channels:
             images = images.expand(-1, self.what.channels, -1, -1)
         (H, W), (h, w) = images.shape[2:], self.what.size
-        if (H, W) == (h, w) and self.what.crop == 1:
+        if (H, W) == (h, w):  # such as a training crop, which is the view already
             return images
         tall, wide = self.what.resized
         scale = max(tall / H, wide / W)
         # torchvision's Resize cuts the longer side's fraction off, its CenterCrop rounds to even
         sides = int(H * scale + ROUNDING), int(W * scale + ROUNDING)
         if sides != (H, W):
-            mode = self.what.interpolation
-            smooth = {} if mode == "nearest" else {"antialias": True, "align_corners": False}
-            # antialiased, as Pillow does and as the weights saw their images in training
-            images = interpolate(images.float(), sides, mode=mode, **smooth).clamp(0, 255)  # type: ignore[arg-type]
+            images = self._resized(images, sides)
         top, left = round((sides[0] - h) / 2), round((sides[1] - w) / 2)
         return images[:, :, top : top + h, left : left + w]

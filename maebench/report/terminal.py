@@ -68,6 +68,7 @@ def print_run(rows: pd.DataFrame, models: list[str], plan: Plan) -> None:
         say(f"  {line}")
     for row in rows[rows["skipped"] > 0].drop_duplicates("dataset").to_dict("records"):
         say(f"  {row['skipped']} unreadable images were left out: see skipped in config.json")
+    say(protocols(rows))
     say(f"results   {plan.run.folder}")
     say("pictures  " + str(plan.run.folder / "pictures"))
     say("next      maebench table    maebench eval linear-probe    maebench run --masking block")
@@ -93,6 +94,12 @@ def say_gaps(rows: pd.DataFrame) -> None:
     ):
         kinds = ", ".join(LABELS.get(kind, kind) for kind in group["model_kind"].unique())
         console().print(f"  {evaluation} of {kinds}: {status}: {reason}")
+
+
+def protocols(rows: pd.DataFrame) -> str:
+    """Which protocols and versions the numbers are of, in the order of their columns."""
+    said = rows["protocol"].dropna() if "protocol" in rows else pd.Series(dtype=str)
+    return "protocols " + ", ".join(dict.fromkeys(said))
 
 
 def edges(rows: pd.DataFrame) -> list[str]:

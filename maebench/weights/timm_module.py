@@ -76,7 +76,8 @@ class TimmEncoder(nn.Module):
         last = max(found.values())
         # without a final norm, or with the stem in its first stage, timm has fewer groups
         ids = {f"model.{n}": min(i, self.depth + 1) for n, i in found.items()}
-        return ids if last >= self.depth else {n: i + self.depth - last for n, i in ids.items()}
+        shift = max(0, self.depth - last)
+        return {n: i + shift if i else 0 for n, i in ids.items()}
 
     def no_weight_decay(self) -> set[str]:
         """What timm's model names."""

@@ -104,7 +104,7 @@ def layer_groups(
     if len(scales) != wanted:
         raise MaebenchError(
             f"finetune: layer decay gave {len(scales)} learning rates, {wanted} were wanted: "
-            "the encoder's layer_ids() leave layers out"
+            "the encoder's layer_ids() leave layers out; or use -o layer_decay=1"
         )
     return list(found.values())
 
@@ -113,6 +113,8 @@ def predict(classifier: nn.Module, model: Model) -> Tensor:
     """The class given to each test image, int64 (N,)."""
     import torch
 
+    if any(part.training for part in classifier.modules()):
+        raise MaebenchError("finetune: test images would be judged in training mode")
     with torch.no_grad():
         parts = [
             classifier(model.normalise(part)).argmax(1).cpu()

@@ -171,6 +171,8 @@ class Finetune(Evaluation):
                 loss.backward()
                 losses[-1] += loss.item()
             adam.step()
+            if step == 0:
+                check_acts(classifier, adam, recipe, self.weight_decay)
         return losses, batch
 
     def recipe(self, width: int, num_images: int) -> Recipe:
@@ -182,6 +184,30 @@ class Finetune(Evaluation):
         if self.protocol == "fast":
             return found
         return replace(found, batch=min(found.batch, num_images))
+
+
+def check_acts(classifier: Any, adam: Any, recipe: Recipe, weight_decay: float) -> None:
+    """Whether layer decay, weight decay and drop path are there where they act, not in a plan.
+
+    Raises:
+        MaebenchError: says what is without effect.
+    """
+    from timm.layers import DropPath
+
+    rates = {group["lr"] for group in adam.param_groups}
+    wanted = classifier.encoder.depth + 2 if recipe.layer_decay < 1 else 1
+    if len(rates) != wanted:
+        raise MaebenchError(
+            f"finetune: {len(rates)} learning rates are in use, layer decay wants {wanted}; "
+            "or use -o layer_decay=1"
+        )
+    if {group["weight_decay"] for group in adam.param_groups} - {0.0, weight_decay}:
+        raise MaebenchError("finetune: a group of parameters has another weight decay than asked")
+    if weight_decay and not any(group["weight_decay"] for group in adam.param_groups):
+        raise MaebenchError("finetune: no group of parameters is decayed")
+    dropping = [m for m in classifier.modules() if isinstance(m, DropPath) and m.drop_prob > 0]
+    if not classifier.training or (recipe.drop_path and not any(m.training for m in dropping)):
+        raise MaebenchError("finetune: it trains in evaluation mode: drop path does not act")
 
 
 def learning_rate(step: int, steps: int, recipe: Recipe, batch: int) -> float:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
 from maebench import ClampedAugment, Evaluation, Metric, Model, Result
 from maebench_evals import official_probe as official
-from maebench_evals.frozen import pool_for, standardised
+from maebench_evals.frozen import not_empty, pool_for, standardised
 from maebench_evals.parts import split_batch
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ class LinearProbe(Evaluation):
         "validation_top1": Metric(
             "the same on the part of train that l2 is chosen on", "%", True, 0, 1, False
         ),
+        "train_loss": Metric(
+            "with mae: mean loss of the last tenth of the updates", "", False, 0, None, False
+        ),
     }
 
     # few images and steps: what the contract tries it with
@@ -54,7 +57,7 @@ class LinearProbe(Evaluation):
     protocol: Literal["fast", "mae"] = Field(
         "fast", description="how heads are trained: fast, or mae for the official code's way"
     )
-    l2: tuple[PositiveFloat, ...] = Field(
+    l2: Annotated[tuple[PositiveFloat, ...], AfterValidator(not_empty)] = Field(
         L2, description="penalties to try, with fast", examples=[(1e-6, 1e-3), (1.0,)]
     )
     pool: Literal["mean", "cls"] | None = Field(
@@ -136,10 +139,12 @@ class LinearProbe(Evaluation):
             draws = model.draws("order mae")
             batches = official.cached_batches(train, labels.to(model.device), batch, steps, draws)
         shown = model.progress(batches, steps, f"linear-probe of {model.kind}")
-        official.train(head, shown, steps, batch)
+        loss = official.train(head, shown, steps, batch)
         where = {"batch": batch, "steps": steps, "lr": official.BASE_LR * batch / official.LR_BATCH}
         where |= {"pool": pool, "crops": crops, "chosen": True}
         yield Result("validation_top1", None, where, "one rate: nothing is chosen on train")
+        # near log(classes) the head is hardly trained: a matter of epochs, not of features
+        yield Result("train_loss", loss, where)
         yield Result("top1", (official.predict(head, test) == right).double(), where)
 
     def _predict(
