@@ -2,6 +2,7 @@
 
     python benchmarks/protocols.py                      digits, a short pretraining of its own
     python benchmarks/protocols.py RESULTS [MODEL]      a model of yours, such as results ""
+    python benchmarks/protocols.py RESULTS MODEL logistic    the pairs whose name holds this word
 
 One line per pair: both scores with their 95 % intervals over test images, the paired difference
 (fast minus slow), the seconds of both and how many times faster the fast one is. A new pair is a
@@ -55,14 +56,14 @@ def pairs(num_images: int) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     }
 
 
-EPOCHS = 20  # with crops: enough to see what one costs
+EPOCHS = 5  # with crops: enough to see what one costs
 SETTINGS = {"dataset": "digits", "masking": "random", "ratio": 0.75, "budget": "steps=1200"}
 
 
-def main(results: str = "", model: str = "") -> None:
+def main(results: str = "", model: str = "", word: str = "") -> None:
     """Prints one line per pair."""
     if results:
-        compare(runs.results_folder(results), model)
+        compare(runs.results_folder(results), model, word)
         return
     with tempfile.TemporaryDirectory() as folder:
         for _ in pretrain(prepare(maebench.RunConfig(**SETTINGS), Path(folder))):
@@ -70,14 +71,15 @@ def main(results: str = "", model: str = "") -> None:
         compare(Path(folder), "")
 
 
-def compare(results: Path, spec: str) -> None:
+def compare(results: Path, spec: str, word: str = "") -> None:
     """Every pair on a model; where none is named, on its floor and control too."""
     names = installed()
     for kind in (spec,) if spec else ("", "untrained:", "pixels:"):
         model = load_model(kind, results, "auto", names)
         print(f"{model.name} on {model.device}")
         images = len(model.splits.load("train"))
-        for what, pair in pairs(images).items():
+        chosen = {what: pair for what, pair in pairs(images).items() if word in what}
+        for what, pair in chosen.items():
             evaluations = [parse(Evaluation, one, names.context(), what) for one in pair]
             # a first pass keeps the features of both splits, which neither is to be charged for
             warm = parse(Evaluation, {"name": "knn"}, names.context(), what)
@@ -92,8 +94,9 @@ def compare(results: Path, spec: str) -> None:
                 f"{other['seconds']:.1f} s ({other['seconds'] / row['seconds']:.1f} x); difference "
                 f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
             )
-        knn_cost(model)
-        crops_cost(model, names)
+        if not word:
+            knn_cost(model)
+            crops_cost(model, names)
 
 
 def knn_cost(model: Any) -> None:
