@@ -60,7 +60,7 @@ def test_the_layer_and_pooling_that_tell_the_classes_best_are_chosen(best):
     assert list(top1) == list(validation)
     assert list(top1) == [(i, p) for p in ("mean", "cls") for i in (1, 2, 3, "last")]
     assert chosen == (best[0] or "last", best[1])
-    assert top1[chosen].value.mean() > 0.97 > 0.7 > top1[2, "mean"].value.mean()
+    assert top1[chosen].value.mean() > 0.95 > 0.7 > top1[2, "mean"].value.mean()
     assert validation[chosen] == max(validation.values())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import tiny
@@ -9,7 +11,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from maebench_evals.linear_probe import LinearProbe, train_heads
+from maebench import Draws
+from maebench_evals import frozen
+from maebench_evals.linear_probe import LR, LinearProbe, fitted_heads, train_heads
 
 PENALTIES = [1e-3, 1e-2, 1e-1]
 
@@ -145,3 +149,28 @@ def test_a_winner_on_the_edge_of_the_grid_is_flagged_and_of_equals_the_middle_is
     _, validation, where = results(easy, steps=50, l2=(1e-2, 1e-4, 1e-3, 1e-3))
     assert validation == {1e-4: 1, 1e-3: 1, 1e-2: 1}
     assert where == {"l2": 1e-3, "pool": "mean", "chosen": True}
+
+
+def test_correlated_features_reach_the_optimum_of_scikit_learn():
+    """As an untrained encoder's are: a few directions hold nearly all of the variance."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(600) % 4
+    centres = torch.randn(4, 12, generator=generator)
+    plain = 0.8 * torch.randn(600, 12, generator=generator) + centres[labels]
+    mixed = plain * torch.logspace(0, -2.5, 12) @ torch.randn(12, 12, generator=generator)
+    (x,) = frozen.standardised(mixed)
+    l2 = [1e-5, 1e-3]
+    steps = [(i, LR * 0.5 * (1 + math.cos(math.pi * i / 1000))) for i in range(1000)]
+    draws = Draws(0, "test", torch.zeros(1, dtype=torch.int64))
+    weight, bias = fitted_heads(x, labels, l2, 4, 2048, steps, draws)
+    for head, penalty in enumerate(l2):
+
+        def objective(w, b, penalty=penalty):
+            loss = torch.nn.functional.cross_entropy(x.double() @ w + b, labels)
+            return (loss + penalty / 2 * w.square().sum()).item()
+
+        oracle = LogisticRegression(C=1 / (penalty * 600), tol=1e-8, max_iter=20_000)
+        oracle.fit(x.double().numpy(), labels.numpy())
+        best = objective(torch.tensor(oracle.coef_.T), torch.tensor(oracle.intercept_))
+        mine = objective(weight[head].double(), bias[head].double())
+        assert best <= mine < best + 0.003

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
 from maebench import Evaluation, Metric, Model, NotApplicable, Result
 from maebench_evals.frozen import middle_of_the_best, not_empty, standardised
-from maebench_evals.linear_probe import LR, train_heads
+from maebench_evals.linear_probe import LR, fitted_heads
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,7 +119,7 @@ class Layers(Evaluation):
         rates = ((i, LR * 0.5 * (1 + math.cos(math.pi * i / steps))) for i in range(steps))
         x_ND, y_N, test = (t.to(model.device) for t in (x_ND, y_N, test))
         classes, draws = len(model.class_names()), model.draws("order")
-        weight_GDC, bias_GC = train_heads(x_ND, y_N, l2, classes, BATCH, rates, draws)
+        weight_GDC, bias_GC = fitted_heads(x_ND, y_N, l2, classes, BATCH, rates, draws)
         parts = [
             (part @ weight_GDC + bias_GC[:, None]).argmax(2).cpu() for part in test.split(BATCH)
         ]
