@@ -109,7 +109,7 @@ def test_a_key_map_is_taken_from_a_file(results, exported, tmp_path, capsys):
     [
         (("eval", "knn", "file:none.pth"), "there is no such file"),
         (("eval", "knn", "file:"), "names nothing: write file:PATH"),
-        (("eval", "knn", "fiel:x.pth"), "unknown kind of model 'fiel'"),
+        (("eval", "knn", "fil:x.pth"), "unknown kind of model 'fil'"),
         (("eval", "knn", "timm:resnet10"), "unknown model of timm 'resnet10'"),
         (("eval", "knn", "hf:nobody/nothing"), "nothing was downloaded: --download asks the hub"),
         (("eval", "knn", "timm:resnet10t,size=3"), "unknown option 'size'"),
