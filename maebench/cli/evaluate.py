@@ -43,7 +43,7 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
       maebench eval knn file:mae_pretrain_vit_base.pth --dataset cifar10 --data-dir DIR
       maebench eval reconstruction RUN RUN --across
     """  # noqa: D301 - click wants the character \b itself
-    from maebench.errors import ConfigError, MaebenchError
+    from maebench.errors import ConfigError
     from maebench.plugins import installed
 
     names = installed()
@@ -51,13 +51,9 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
     if not settings["seed"].isdecimal():
         raise ConfigError(f"--seed: a whole number from 0 is wanted, given {settings['seed']!r}")
 
-    import pandas as pd
-
-    from maebench import records, runs, suite
+    from maebench import runs, suite
     from maebench.cli.progress import shown
     from maebench.models import load_model
-    from maebench.report import across, terminal
-    from maebench.report.table import by_model, mixed
 
     results = runs.results_folder(settings["results"])
     data = data_settings(settings)
@@ -83,6 +79,22 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
         paths.append(
             suite.evaluate(model, evaluation, seed, splits, names, shown, settings["again"])
         )
+    show(paths, loaded, results)
+
+
+def show(paths: list[Path], loaded: list[Any], results: Path) -> None:
+    """Prints what was measured, and what could not be.
+
+    Raises:
+        MaebenchError: nothing was measured.
+    """
+    import pandas as pd
+
+    from maebench import records
+    from maebench.errors import MaebenchError
+    from maebench.report import across, terminal
+    from maebench.report.table import by_model, mixed
+
     # a run given by its folder keeps its records there, under whichever results folder
     rows = pd.concat([records.load_records(folder) for folder in dict.fromkeys(map(home, paths))])
     rows = rows[rows["file"].isin([str(path) for path in paths])].reset_index(drop=True)
