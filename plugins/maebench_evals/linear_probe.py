@@ -48,9 +48,6 @@ class LinearProbe(Evaluation):
         "validation_top1": Metric(
             "the same on the part of train that l2 is chosen on", "%", True, 0, 1, False
         ),
-        "train_loss": Metric(
-            "with mae: mean loss of the last tenth of the updates", "", False, 0, None, False
-        ),
     }
 
     # few images and steps: what the contract tries it with
@@ -110,7 +107,6 @@ class LinearProbe(Evaluation):
         best = [i for i, v in enumerate(validation) if v == max(validation)]
         chosen = best[len(best) // 2]
         given = self._predict(model, train, labels, test, num_classes, "refit")
-        yield Result("train_loss", None, {}, "fast ends at the optimum of each penalty")
         for i, penalty in enumerate(l2):
             where = {"l2": penalty, "pool": pool}
             if i == chosen:
@@ -144,10 +140,9 @@ class LinearProbe(Evaluation):
         shown = model.progress(batches, steps, f"linear-probe of {model.kind}")
         loss = official.train(head, shown, steps, batch)
         where = {"batch": batch, "steps": steps, "lr": official.BASE_LR * batch / official.LR_BATCH}
-        where |= {"pool": pool, "crops": crops, "chosen": True}
-        yield Result("validation_top1", None, where, "one rate: nothing is chosen on train")
         # near log(classes) the head is hardly trained: a matter of epochs, not of features
-        yield Result("train_loss", loss, where)
+        where |= {"train_loss": round(loss, 4), "pool": pool, "crops": crops, "chosen": True}
+        yield Result("validation_top1", None, where, "one rate: nothing is chosen on train")
         yield Result("top1", (official.predict(head, test) == right).double(), where)
 
     def _predict(
