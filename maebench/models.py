@@ -191,7 +191,8 @@ def load_model(
         names: the installed components.
         data: for a model from elsewhere, what it is to be tested on, as fields of RunConfig
             (dataset, data_dir, limit, image_size ...); the newest run's data where it is left out.
-        key_map: for `file:`, regular expressions for the weights' names, a YAML file.
+        key_map: for `file:` and `timm:NAME,weights=FILE`, regular expressions for the weights'
+            names, a YAML file.
         download: whether a hub may be asked for weights.
 
     Raises:
