@@ -150,7 +150,9 @@ class LoadedModel:
         if self.no_decoder:
             raise NotApplicable(self.no_decoder)
         if not hasattr(self.module, "reconstruct"):
-            raise NotApplicable(f"objective {self.config.objective.name!r} does not reconstruct")
+            objective = self.config.objective
+            why = f": {objective.no_decoder}" if objective.no_decoder else ""
+            raise NotApplicable(f"objective {objective.name!r} does not reconstruct{why}")
         return self.module
 
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from maebench import MAE, Batch, ConfigError, Draws, Inputs, patchify, unpatchify
 from maebench.encoders import ViTNano
 from maebench.masking import hide
-from maebench.objectives.mae import default_decoder
-from maebench.objectives.mae_module import VARIANCE_EPS, hidden_places, statistics_from_seen
+from maebench.objectives.decoder import default_decoder
+from maebench.objectives.decoder_module import hidden_places
+from maebench.objectives.targets import VARIANCE_EPS, statistics_from_seen
 from maebench.rng import isolated
 
 B = 3
@@ -253,15 +254,15 @@ def test_the_default_decoder_is_the_papers_for_large_and_half_as_wide_for_small(
     width, depth, expected
 ):
     assert default_decoder(width, depth) == expected
-    assert MAE().decoder(width, depth) == expected
+    assert MAE().decoder_size(width, depth) == expected
 
 
 @settings(max_examples=200)
 @given(st.integers(1, 400).map(lambda n: 4 * n), st.integers(1, 40))
 def test_the_default_decoder_fits_every_encoder(width, depth):
-    size = MAE().decoder(width, depth)
+    size = MAE().decoder_size(width, depth)
     assert size.width % size.heads == size.width % 4 == 0
-    assert MAE(decoder_width=width).decoder(64, depth).width == width
+    assert MAE(decoder_width=width).decoder_size(64, depth).width == width
 
 
 def test_what_is_asked_of_the_decoder_is_built():
@@ -297,11 +298,12 @@ def test_initial_weights_of_the_decoder_are_the_papers():
 
 def test_an_encoder_that_ends_on_a_coarser_grid_predicts_whole_cells():
     module = mae((8, 16), encoder=Dense(width=16))  # patches of 2, cells of 4
-    assert (module.grid, module.cell, module.patch) == ((2, 4), (4, 4), (2, 2))
+    decoder = module.decoder
+    assert (decoder.out_grid, decoder.per, module.patch) == ((2, 4), (2, 2), (2, 2))
     picture = images_of((4, 4))[0]  # what every cell is to show
     with torch.no_grad():
-        module.decoder.decoder_pred.weight.zero_()
-        module.decoder.decoder_pred.bias.copy_(patchify(picture[None], (4, 4)).flatten())
+        decoder.decoder_pred.weight.zero_()
+        decoder.decoder_pred.bias.copy_(patchify(picture[None], (2, 2)).flatten())
     made = module.reconstruct(images_of((8, 16)), mask_of((4, 8)))
     assert torch.equal(unpatchify(made.pixels, (4, 8), (2, 2)), picture.repeat(B, 1, 2, 4))
 

@@ -130,7 +130,7 @@ def test_imagenet_recipes_are_the_official_pretraining(name, names):
     encoder = found.encoder
     assert (encoder.width, encoder.depth, encoder.heads) == (width, depth, heads)
     assert encoder.patch_size(found.size) == (patch, patch) and found.size == (224, 224)
-    assert found.objective.decoder(width, depth) == (8, 512, 16)
+    assert found.objective.decoder_size(width, depth) == (8, 512, 16)
     assert found.objective.target == "normalised-pixels"
     assert (found.masking.name, found.ratio) == ("random", 0.75)
     assert found.batch == 4096 and found.batch // found.optimiser.accumulate == 64
@@ -167,7 +167,9 @@ def test_recipes_of_other_small_data_are_as_the_presets_but_cifar(names):
         width, depth = found.encoder.width, found.encoder.depth
         assert (width, depth) == (plain.encoder.width, plain.encoder.depth)
         assert found.encoder.patch_size(found.size) == plain.encoder.patch_size(plain.size)
-        assert found.objective.decoder(width, depth) == plain.objective.decoder(width, depth)
+        assert found.objective.decoder_size(width, depth) == plain.objective.decoder_size(
+            width, depth
+        )
     for data in ("cifar10", "cifar100"):  # solo-learn's scripts/pretrain/cifar/mae.yaml
         found = RunConfig(names, **recipe(f"mae-{data}"))
         assert (found.encoder.name, found.encoder.heads, found.encoder.patch) == (

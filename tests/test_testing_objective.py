@@ -298,7 +298,7 @@ def objective(module: type[MaskedAutoencoder], target: str) -> MAE:
         name: ClassVar[str] = "planted"
 
         def build(self, encoder, inputs):
-            size = self.decoder(encoder.width, encoder.depth)
+            size = self.decoder_size(encoder.width, encoder.depth)
             return module(self, encoder, size, inputs)
 
     return Planted(target=target)
@@ -319,7 +319,7 @@ class AllInOnlyANumber(MAE):
                 seen = error[~batch.mask.hidden].square().mean()
                 return {"loss": super().forward(batch)["loss"] + weight * seen}
 
-        return Weighted(self, encoder, self.decoder(encoder.width, encoder.depth), inputs)
+        return Weighted(self, encoder, self.decoder_size(encoder.width, encoder.depth), inputs)
 
 
 class LooksAtAll(MAE):
@@ -329,7 +329,7 @@ class LooksAtAll(MAE):
     loss_on: ClassVar[str] = "all"
 
     def build(self, encoder, inputs):
-        size = self.decoder(encoder.width, encoder.depth)
+        size = self.decoder_size(encoder.width, encoder.depth)
         return SeesWhatItIsToPredict(self, encoder, size, inputs)
 
 

@@ -157,7 +157,9 @@ def test_a_folder_of_vitmae_gives_hugging_faces_numbers(tmp_path, how, normalise
         made = load_foreign(kind, str(tmp_path), {})
         assert (made.verdict.text, made.no_decoder) == ("complete", "")
         assert made.verdict.missing == made.verdict.unused == ()
-        assert made.module.normalised == normalised  # read off config.json
+        assert (
+            made.module.target.space == "normalised-pixels"
+        ) == normalised  # read off config.json
         same_numbers(made.module, theirs)
 
 
@@ -223,7 +225,7 @@ def test_a_training_checkpoint_says_its_target_in_its_arguments(tmp_path):
     torch.save({**content, "args": args, "scaler": {}}, tmp_path / "checkpoint-9.pth")
     path = str(tmp_path / "checkpoint-9.pth")
     made = load_foreign("file", path, {"heads": "3", "decoder_heads": "2"})
-    assert made.module.normalised
+    assert made.module.target.space == "normalised-pixels"
     same_numbers(made.module, theirs)
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from maebench.masking.mask import Mask
+
 
 def patchify(images: Tensor, patch: tuple[int, int]) -> Tensor:
     """Cuts images (B, C, H, W) into patches (B, L, p*q*C), channel last inside a patch."""
@@ -40,3 +42,9 @@ def raw_patches(images: Tensor, patch: tuple[int, int]) -> Tensor:
 def take(x_BLD: Tensor, index_BK: Tensor) -> Tensor:
     """The tokens at `index_BK` of each image, (B, K, D)."""
     return x_BLD.gather(1, index_BK[:, :, None].expand(-1, -1, x_BLD.shape[2]))
+
+
+def hidden_pixels(mask: Mask, patch: tuple[int, int]) -> Tensor:
+    """Which pixels are hidden, bool (B, 1, H, W)."""
+    grid = mask.hidden.view(-1, 1, *mask.grid)
+    return grid.repeat_interleave(patch[0], 2).repeat_interleave(patch[1], 3)

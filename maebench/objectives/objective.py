@@ -72,10 +72,13 @@ class Reconstruction:
         pixels: the prediction as patches of pixels in the encoder's input range, float32
             (B, L, p*q*C), made without any true statistic of a hidden patch; None where there is
             no such way.
-        how: how the pixels were made, for the table.
+        how: how the pixels were made, for the table; where there are none, why.
         oracle: the prediction as pixels with the true mean and deviation of each hidden patch:
             it leaks two numbers a patch and is never in a headline metric; None where the
             prediction needs no statistics.
+        whole: every patch as pixels when the model is given the whole image, float32
+            (B, L, p*q*C): how much of an image it keeps, no guess at what is hidden; None where
+            the objective learns hidden patches alone.
     """
 
     prediction: Tensor
@@ -84,6 +87,7 @@ class Reconstruction:
     pixels: Tensor | None = None
     how: str = ""
     oracle: Tensor | None = None
+    whole: Tensor | None = None
 
 
 class Objective(Component):
@@ -93,12 +97,17 @@ class Objective(Component):
 
     The module that `build` returns has `forward(batch) -> dict` with a scalar `loss` and any
     other numbers to log, and where it makes sense `after_step(progress)`, called after each
-    update, and `reconstruct(images, mask) -> Reconstruction`. It holds the encoder as `.encoder`.
+    update, `reconstruct(images, mask) -> Reconstruction`, and `pictures(images, draws)`: pictures
+    of its own by name, float32 (rows, columns, C, H, W) in the encoder's input range, made from
+    a few images. It holds the encoder as `.encoder`.
+
+    `no_decoder` says why a module has no `reconstruct`.
     """
 
     kind: ClassVar[str] = "objective"
     hides: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
+    no_decoder: ClassVar[str] = ""
 
     @property
     def loss_on(self) -> Literal["hidden", "all"]:
@@ -112,3 +121,7 @@ class Objective(Component):
             ConfigError: an option does not fit this encoder.
         """
         raise NotImplementedError(f"{type(self).__name__} has no build(encoder, inputs)")
+
+    def notes(self, encoder: nn.Module, inputs: Inputs) -> tuple[str, ...]:
+        """What a user should know before a run with this encoder begins; each is a warning."""
+        return ()

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from maebench.masking.mask import Mask, hide
+from maebench.masking.patches import hidden_pixels
 from maebench.testing.contract import expect
 from maebench.testing.encoder_build import BuildChecks
 from maebench.testing.modules import TOLERANCE, changed, copied, differs, gap
-from maebench.testing.probes import BATCH, Size, hidden_pixels, images_of
+from maebench.testing.probes import BATCH, Size, images_of
 from maebench.testing.tokens import check_tokens, flat, projection
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
-from maebench.masking.patches import patchify
+from maebench.masking.patches import hidden_pixels, patchify
 from maebench.objectives.objective import Batch, Objective, Reconstruction
 from maebench.rng import isolated
 from maebench.testing.contract import Broken, NotChecked, expect
@@ -28,7 +28,6 @@ from maebench.testing.probes import (
     IMAGES,
     PATCH,
     Blind,
-    hidden_pixels,
     images_of,
     mask_of,
     pictures,
@@ -248,6 +247,7 @@ class ObjectiveContract(LossChecks):
             expect(is_made, f"reconstruct gives {type(made)}, not a Reconstruction")
             length = mask.hidden.shape[1]
             given = {"prediction": made.prediction, "target": made.target, "pixels": made.pixels}
+            given["whole"] = made.whole
             for name, x in given.items():
                 if x is None:
                     continue
@@ -260,10 +260,12 @@ class ObjectiveContract(LossChecks):
                 expect(x.isfinite().all(), f"{setting}: {name} is not finite")
             shapes = tuple(made.prediction.shape), tuple(made.target.shape)
             expect(shapes[0] == shapes[1], f"{setting}: prediction and target are {shapes}")
+            T = PATCH[0] * PATCH[1] * images.shape[1]
+            for name in ("pixels", "whole"):
+                x = given[name]
+                width = T if x is None else x.shape[2]
+                expect(width == T, f"{setting}: {name} holds {width} numbers a patch, not {T}")
             if made.pixels is not None:
-                T = PATCH[0] * PATCH[1] * images.shape[1]
-                width = made.pixels.shape[2]
-                expect(width == T, f"{setting}: pixels hold {width} numbers a patch, not {T}")
                 expect(made.how, f"{setting}: how is empty; say how the pixels were made")
             expect(made.space, f"{setting}: space is empty; name what is predicted")
 

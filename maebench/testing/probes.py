@@ -36,12 +36,6 @@ def mask_of(grid: Size, ratio: float = 0.5, count: int = BATCH, seed: int = 0) -
     return hide(scores, min(max(1, round(ratio * length)), length - 1), grid)
 
 
-def hidden_pixels(mask: Mask, patch: Size) -> Tensor:
-    """Which pixels are hidden, bool (B, 1, H, W)."""
-    grid = mask.hidden.view(-1, 1, *mask.grid)
-    return grid.repeat_interleave(patch[0], 2).repeat_interleave(patch[1], 3)
-
-
 def pictures(size: Size, channels: int, count: int = IMAGES) -> Tensor:
     """Smooth waves, float32 (B, C, H, W): unlike noise, a hidden patch follows from the others."""
     draws = Draws(0, "waves", torch.arange(count))

@@ -57,7 +57,8 @@ def shape_of(module: Any) -> dict[str, Any]:
     }
     if decoder is not None:
         facts["decoder_heads"] = decoder.decoder_blocks[0].attn.num_heads
-        facts["target"] = getattr(module, "normalised", None)
+        target = getattr(module, "target", None)
+        facts["target"] = None if target is None else target.space == "normalised-pixels"
     return facts
 
 

@@ -17,7 +17,8 @@ from maebench import checkpoints
 from maebench.encoders.vit import ViT, ViTBase
 from maebench.encoders.vit_module import VisionTransformer, sincos_positions
 from maebench.errors import ConfigError
-from maebench.objectives.mae import MAE, DecoderSize
+from maebench.objectives.decoder import DecoderSize
+from maebench.objectives.mae import MAE
 from maebench.objectives.mae_module import MaskedAutoencoder
 from maebench.objectives.objective import Inputs
 from maebench.rng import isolated
