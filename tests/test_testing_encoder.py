@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from maebench import ConfigError
 from maebench.encoders import BUILT_IN, ViTNano
 from maebench.encoders.vit_module import VisionTransformer
+from maebench.masking.patches import hidden_pixels
 from maebench.testing.contract import Contract, examine, global_state
 from maebench.testing.encoder import EncoderContract
-from maebench.testing.probes import hidden_pixels
 
 SMALL: dict[str, Any] = {"width": 16, "depth": 2, "heads": 2}
 
