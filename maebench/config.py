@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import (
     Field,
@@ -25,19 +24,28 @@ from maebench.data.augment import Augment
 from maebench.data.dataset import MEMORY_LIMIT_GB, Dataset, Request
 from maebench.data.splits import Splits
 from maebench.encoders.encoder import Encoder
+from maebench.errors import ConfigError
 from maebench.evaluation import Evaluation
 from maebench.masking.mask import Masking
 from maebench.objectives.objective import Objective
 from maebench.outputs import Tracker
 from maebench.plugins import Names, installed
 
+Unit = Literal["epochs", "steps", "tokens", "flops", "seconds"]
+HIDING = ("masking", "ratio", "schedule")  # settings that only objectives that hide patches read
 DEFAULT_EVALUATIONS = ("linear-probe", "finetune", "knn", "reconstruction")
 
 
 class Budget(Options):
-    """How long to pretrain, written as `epochs=N` or `steps=N`."""
+    """How long to pretrain: `epochs=N`, `steps=N`, `tokens=N`, `flops=N` or `seconds=N`.
 
-    unit: Literal["epochs", "steps"] = Field("epochs", description="what is counted")
+    tokens are patches that the encoder sees; flops are those of encoder and decoder, forward and
+    backward, counted with the plain attention kernel; neither is exceeded. Objectives and ratios
+    compare at equal cost by flops. seconds depend on the machine: the rate follows the clock, and
+    what is interrupted does not go on bit for bit.
+    """
+
+    unit: Unit = Field("epochs", description="what is counted")
     amount: PositiveFloat = Field(100, description="how many")
 
     @model_validator(mode="before")
@@ -45,11 +53,10 @@ class Budget(Options):
     def _read(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        match = re.fullmatch(
-            r"\s*(epochs|steps)\s*=\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*", value
-        )
-        if not match:
-            raise ValueError(f"write epochs=N or steps=N, given {value!r}")
+        match = re.fullmatch(r"\s*(\w+)\s*=\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*", value)
+        if not match or match[1] not in get_args(Unit):
+            units = ", ".join(f"{unit}=N" for unit in get_args(Unit))
+            raise ValueError(f"write one of {units}; given {value!r}")
         return {"unit": match[1], "amount": match[2]}
 
     @model_serializer
@@ -60,11 +67,10 @@ class Budget(Options):
         # exactly: two lengths never have one text, and the text can be read back
         return f"{self.unit}={int(self.amount) if self.amount.is_integer() else self.amount}"
 
-    def steps(self, num_images: int, batch: int) -> int:
-        """The number of updates; an epoch's last batch is filled from the next epoch."""
-        if self.unit == "steps":
-            return max(1, round(self.amount))
-        return max(1, math.ceil(self.amount * num_images / batch))
+    @property
+    def seconds(self) -> float | None:
+        """How long by the clock; None where something else is counted."""
+        return self.amount if self.unit == "seconds" else None
 
 
 class Schedule(Options):
@@ -152,7 +158,9 @@ class RunConfig(Options):
     objective: Objective = Field("mae", description="what pretraining minimises")  # type: ignore[assignment]
     masking: Masking = Field("random", description="which patches are hidden")  # type: ignore[assignment]
     ratio: float = Field(0.75, gt=0, lt=1, description="share of patches that are hidden")
-    budget: Budget = Field("epochs=100", description="length: epochs=N or steps=N")  # type: ignore[assignment]
+    budget: Budget = Field(  # type: ignore[assignment]
+        "epochs=100", description="length: epochs=N, steps=N, tokens=N, flops=N or seconds=N"
+    )
     batch: PositiveInt = Field(64, description="images per update")
     lr: PositiveFloat = Field(1e-3, description="learning rate per 256 images of a batch")
     seed: NonNegativeInt = Field(0, description="seed of everything random")
@@ -186,12 +194,20 @@ class RunConfig(Options):
         Raises:
             ConfigError: an unknown name or option, or a value out of range, in one line.
         """
-        names = (_names or installed()).context()
+        found = _names or installed()
+        names = found.context()
         try:
             filled = with_preset(settings, names)
             self.__pydantic_validator__.validate_python(filled, self_instance=self, context=names)
         except ValidationError as error:
             raise explain(error, "") from error
+        idle = [key for key in HIDING if key in settings]
+        if idle and not self.objective.hides:
+            hiding = [n for n, cls in found.table["objective"].items() if cls.hides]  # type: ignore[attr-defined]
+            raise ConfigError(
+                f"{idle[0]}: objective {self.objective.name!r} hides no patch; "
+                f"{', '.join(HIDING)} are read by {', '.join(hiding)}"
+            )
 
     @model_validator(mode="before")
     @classmethod
@@ -231,7 +247,11 @@ class RunConfig(Options):
 
     def ratio_at(self, progress: float) -> float:
         """The ratio at a progress from 0 to 1."""
-        return self.ratios[min(len(self.ratios) - 1, int(progress * len(self.ratios)))]
+        return self.ratios[self.stage_at(progress)]
+
+    def stage_at(self, progress: float) -> int:
+        """Which of the ratios holds at a progress from 0 to 1."""
+        return min(len(self.ratios) - 1, int(progress * len(self.ratios)))
 
     def splits(self) -> Splits:
         """The data set as this config asks for it."""
@@ -246,15 +266,15 @@ class RunConfig(Options):
         return Splits(self.dataset, request, self.limit)
 
     def dump(self) -> dict[str, Any]:
-        """Everything as JSON values, names included."""
-        return self.model_dump(mode="json")
+        """Everything that is read as JSON values, names included."""
+        return self.model_dump(mode="json", exclude=set() if self.objective.hides else set(HIDING))
 
     def identity(self, fingerprint: str, precision: str) -> dict[str, Any]:
         """What can change the numbers: the allow-listed settings, the data and the precision.
 
         Component versions and the fingerprint of the data count, the folder it lies in does not.
         """
-        unused = set() if self.objective.hides else {"masking", "ratio", "schedule"}
+        unused = set() if self.objective.hides else set(HIDING)
         if self.schedule.ratio is None:
             unused.add("schedule")
         settings = self.model_dump(mode="json", include=set(self.IDENTITY) - unused)

@@ -312,12 +312,12 @@ def trained_model(
     """
     config = config or run.config(names)
     found = checkpoints.load_newest(run.folder / "checkpoint")
-    steps = run.facts["steps"]
     done = found[1]["step"] if found else 0
-    if found is None or done < steps:
+    if found is None or done != found[1]["total"]:
+        steps = run.facts["steps"]
+        far = f"{done} of {steps} steps" if steps else f"{done} steps"
         raise RunError(
-            f"run {run.name} is not finished ({done} of {steps} steps): "
-            "the command that started it goes on with it"
+            f"run {run.name} is not finished ({far}): the command that started it goes on with it"
         )
     module = build(config, inputs_of(config, run.facts))
     checkpoints.load_strictly(module, checkpoints.part(found[0], "model."), run.name)

@@ -32,8 +32,10 @@ def parameter_groups(model: Any, weight_decay: float) -> tuple[list[dict[str, An
     return groups, [n for n, _ in [*decayed, *kept]]
 
 
-def learning_rate(step: int, steps: int, peak: float, optimiser: Optimiser) -> float:
+def learning_rate(step: float, steps: float, peak: float, optimiser: Optimiser) -> float:
     """The rate of update `step` (from 0) per 256 images: linear warm-up, then half a cosine.
+
+    A run by the clock counts milliseconds instead of steps.
 
     The official code starts at exactly 0, a wasted update; here the first is one part of warm-up.
     """

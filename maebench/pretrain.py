@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maebench import checkpoints, files, masking, runs
+from maebench import checkpoints, cost, files, masking, runs
 from maebench.config import RunConfig
 from maebench.data.about import About
 from maebench.data.augment import Crops
@@ -44,8 +46,8 @@ class Plan:
     device: str
 
     @property
-    def steps(self) -> int:
-        """How many updates the run has."""
+    def steps(self) -> int | None:
+        """How many updates the run has; None where the clock decides."""
         return self.run.facts["steps"]
 
     @property
@@ -54,10 +56,15 @@ class Plan:
         return self.run.folder / "masks.json"
 
     @property
+    def spent(self) -> Path:
+        """Where goes what the run has cost."""
+        return self.run.folder / runs.SPENT
+
+    @property
     def finished(self) -> bool:
         """Whether the last step's checkpoint is there, and what the masks were like in the end."""
         manifest = checkpoints.newest(self.run.folder / "checkpoint")
-        whole = manifest is not None and manifest["step"] == self.steps
+        whole = manifest is not None and manifest["step"] == manifest["total"]
         return whole and (self.masks.exists() or not self.config.objective.hides)
 
 
@@ -67,19 +74,21 @@ class Step:
 
     Args:
         number: updates done so far, 1 to total.
-        total: updates in all.
+        total: updates in all; None where the clock decides.
         loss: of this step's batch, before the update.
         lr: learning rate of this update.
         seconds: since the step before ended.
         images: images in the batch.
+        done: share of the budget that is spent.
     """
 
     number: int
-    total: int
+    total: int | None
     loss: float
     lr: float
     seconds: float
     images: int
+    done: float
 
 
 def prepare(
@@ -105,6 +114,8 @@ def prepare(
     model = build(config, inputs)
     encoder = model.encoder
     check_needs(config, model)
+    for note in config.objective.notes(encoder, inputs):
+        warnings.warn(note, stacklevel=2)
     num_hidden: list[int] = []
     for ratio in config.ratios if config.objective.hides else ():
         units, num_units = masking.units_of(config.masking, ratio, encoder.patch, encoder.grid)
@@ -113,17 +124,23 @@ def prepare(
     if config.objective.hides:
         config.masking.check_ids(about.ids)
     precision = find_precision(config.machine.precision, device, encoder.width)
-    steps = config.budget.steps(len(images), config.batch)
+    identity = config.identity(about.fingerprint, precision)
+    if run := runs.existing(folder, config, identity):
+        return Plan(config, run, images, device)
+    costs = cost.count(model, inputs, num_hidden or [None])
+    steps = cost.num_steps(config.budget, len(images), config.batch, costs)
     mean, std = channel_statistics(images)
     length = encoder.grid[0] * encoder.grid[1]
     facts = {
         "steps": steps,
+        "cost": [one.dump() for one in costs],  # of an image, in each stage of the schedule
         "grid": list(encoder.grid),
         "patch": list(encoder.patch),
         "channels": about.channels,
         "num_classes": inputs.num_classes,
         "num_hidden": num_hidden,
-        "realised_ratio": mean_over_stages(num_hidden, steps) / length,
+        # by the clock, stages are equally long and so have about as many steps each
+        "realised_ratio": mean_over_stages(num_hidden, steps or len(num_hidden)) / length,
         "images": len(images),
         "skipped": list(about.skipped),
         "fingerprint": about.fingerprint,
@@ -133,7 +150,7 @@ def prepare(
         "encoder_parameters": sum(p.numel() for p in encoder.parameters()),
         "device": device,
     }
-    run = runs.open_run(folder, config, config.identity(about.fingerprint, precision), facts)
+    run = runs.open_run(folder, config, identity, facts)
     return Plan(config, run, images, device)
 
 
@@ -146,6 +163,7 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
     if isinstance(plan, RunConfig):
         plan = prepare(plan, results)
     config, device, steps = plan.config, plan.device, plan.steps
+    seconds = config.budget.seconds or math.inf
     folder = plan.run.folder / "checkpoint"
     with files.lock(plan.run.folder), contextlib.ExitStack() as at_end:
         if plan.finished:
@@ -160,7 +178,9 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
         )
 
         # Where to go on.
-        done = restore(folder, model, teacher, adam, names)
+        done, spent = restore(folder, model, teacher, adam, names)
+        # a run that began before costs were counted has none
+        costs = [cost.Cost(**each) for each in plan.run.facts.get("cost", ())]
         log = plan.run.folder / "log.jsonl"
         kept = [row for row in files.read_lines(log) if row["step"] <= done]
         files.write_text(log, "".join(_line(row) for row in kept))
@@ -169,18 +189,20 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
         )
 
         # The images, in an order and with crops that depend on the seed alone.
-        order = batches(len(plan.images), config.batch, config.seed, done, steps)
+        order = batches(len(plan.images), config.batch, config.seed, done, steps or sys.maxsize)
         crops = plan.images.crops(order, config.augment, config.seed, device)
         normalise = Normalise(plan.run.facts["mean"], plan.run.facts["std"], device)
         precision = plan.run.facts["precision"]
         autocast = torch.autocast(torch.device(device).type, torch.bfloat16, precision == "bf16")
         model.train()
-        started = saved = time.monotonic()
+        started = resumed = saved = time.monotonic()
         pause = config.machine.checkpoint_seconds
 
         for number, crop in enumerate(crops, done + 1):
-            progress = (number - 1) / steps
-            lr = learning_rate(number - 1, steps, config.lr, config.optimiser)
+            # How far it is: in steps, or in milliseconds of its budget.
+            gone, whole = (number - 1, steps) if steps else (1e3 * spent.seconds, 1e3 * seconds)
+            progress = gone / whole
+            lr = learning_rate(gone, whole, config.lr, config.optimiser)
             lr *= config.batch / LR_BATCH
             for group in adam.param_groups:
                 group["lr"] = lr
@@ -189,14 +211,18 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
             batch = make_batch(
                 config, model, teacher, plan.images, crop, normalise, progress, precision
             )
-            loss = 0.0
+            told: dict[str, float] = {}  # the loss, and what else the objective tells
             for piece in batch.split(-(-config.batch // config.optimiser.accumulate)):
                 share = len(piece.ids) / len(batch.ids)
                 # Stochastic layers of plugins use the global state: the same whoever resumes.
                 with isolated(config.seed, "step", number), autocast:
-                    part = model(piece)["loss"] * share
+                    made = model(piece)
+                    part = made["loss"] * share
                 part.backward()
-                loss += part.item()
+                for key, value in made.items():
+                    plain = value.detach() if isinstance(value, Tensor) else value
+                    told[key] = told.get(key, 0.0) + float(plain * share)
+            loss = told["loss"]
             if not math.isfinite(loss):
                 raise RunError(_not_finite(plan.run.name, loss, number, folder))
 
@@ -208,25 +234,35 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
             if teacher is not None:
                 teacher.follow(model, number)
             if hasattr(model, "after_step"):
-                model.after_step(number / steps)
+                took = spent.seconds + time.monotonic() - resumed
+                model.after_step(number / steps if steps else min(1.0, took / seconds))
 
             # What is kept.
             now = time.monotonic()
-            step = Step(number, steps, loss, lr, now - started, len(batch.ids))
+            each = costs[config.stage_at(progress)] if costs else cost.NOTHING
+            spent = spent.after(len(batch.ids), now - resumed, each)
+            share = number / steps if steps else min(1.0, spent.seconds / seconds)
+            ends = share >= 1
+            step = Step(number, steps, loss, lr, now - started, len(batch.ids), share)
             started = now
-            files.append_line(log, {"step": number, "loss": loss, "lr": lr})
-            trackers.log(number, {"loss": loss, "lr": lr})
-            if number == steps or now - saved > pause:
+            files.append_line(log, {"step": number, **told, "lr": lr})
+            trackers.log(number, {**told, "lr": lr})
+            if ends or now - saved > pause:
                 check_finite(model, plan.run.name, number, folder)
+                if ends and costs:
+                    files.write_json(plan.spent, {"steps": number, **spent.dump()})
                 checkpoints.save(
                     folder,
                     number,
                     state(model, teacher, adam, names),
-                    {"loss": loss, "total": steps},
+                    {"loss": loss, "total": number if ends else steps, "spent": spent.dump()},
                 )
                 saved = time.monotonic()
                 pause = max(config.machine.checkpoint_seconds, CHECKPOINT_SHARE * (saved - now))
             yield step
+            if ends:
+                break
+            resumed = time.monotonic()
 
         # What the masks were like in the end, when the weights are safe.
         if config.objective.hides:
@@ -238,10 +274,10 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
 
 def mean_over_stages(values: Sequence[int], steps: int) -> float:
     """The mean over the steps of what each stage of a schedule has; 0 where there is no stage."""
-    stages = len(values)
-    starts = [-(-i * steps // stages) for i in range(stages)]
-    ends = [*starts[1:], steps]
-    return sum(v * (end - at) for v, at, end in zip(values, starts, ends, strict=False)) / steps
+    if not values:
+        return 0.0
+    lengths = cost.stage_steps(len(values), steps)
+    return sum(v * n for v, n in zip(values, lengths, strict=True)) / steps
 
 
 def inputs_for(config: RunConfig, about: About) -> Inputs:
@@ -354,11 +390,11 @@ def restore(
     teacher: Teacher | None,
     adam: torch.optim.Optimizer,
     names: list[str],
-) -> int:
-    """Loads the newest whole checkpoint and gives its step; 0 where there is none."""
+) -> tuple[int, cost.Spent]:
+    """Loads the newest whole checkpoint and gives its step, 0 where there is none, and its cost."""
     found = checkpoints.load_newest(folder)
     if found is None:
-        return 0
+        return 0, cost.Spent()
     tensors, manifest = found
     checkpoints.load_strictly(model, checkpoints.part(tensors, "model."), str(folder))
     if teacher is not None:
@@ -368,7 +404,8 @@ def restore(
         number: checkpoints.part(tensors, f"optimiser.{name}/") for number, name in enumerate(names)
     }
     adam.load_state_dict(content)
-    return manifest["step"]
+    spent = cost.Spent.read(manifest["spent"]) if "spent" in manifest else cost.Spent()
+    return manifest["step"], spent
 
 
 def check_finite(model: nn.Module, name: str, number: int, folder: Path) -> None:

@@ -43,10 +43,13 @@ COLUMNS = (
     *("unit", "higher_is_better", "main", "status", "reason", "seed", "seconds", "device"),
     *("precision", "source", "package", "package_version", "maebench_version", "created"),
 )
+# what pretraining has cost, from a finished run's spent.json
+COST = ("steps", "images", "tokens", "flops_encoder", "flops_decoder", "pretraining_seconds")
 # what joining a run's config.json adds
 FROM_CONFIG = (
     *("encoder", "objective", "masking", "ratio", "realised_ratio", "budget", "batch", "lr"),
     *("run_seed", "limit", "image_size", "schedule", "settings", "recipe", "overrides"),
+    *COST,
 )
 Row = dict[str, Any]
 
@@ -106,16 +109,22 @@ def load_records(results: str | Path | None = None) -> pd.DataFrame:
         for path in paths(folder)
         for row in read(path)
     ]
+    for row in rows:
+        if row.get("model_kind") != "run":  # an untrained encoder has its run's settings at no cost
+            row.update(dict.fromkeys(COST))
     return pd.DataFrame(rows, columns=[*COLUMNS, *FROM_CONFIG, "file"])
 
 
 def _settings(run: runs.Run) -> Row:
     config, facts = run.content["config"], run.facts
-    chosen = {part: written(config[part]) for part in ("encoder", "objective", "masking")}
+    # options that came later and are at their defaults are not in an identity: one text for all
+    whole = config | {"objective": run.content["identity"].get("objective", config["objective"])}
+    chosen = {p: written(whole[p]) for p in ("encoder", "objective", "masking") if p in whole}
+    spent = run.folder / runs.SPENT
     recipe = config.get("recipe")  # runs of before there were recipes have none
     return {
         **chosen,
-        "ratio": config["ratio"],
+        "ratio": config.get("ratio"),  # an objective that hides nothing has none
         "realised_ratio": facts["realised_ratio"],
         "budget": config["budget"],
         "batch": config["batch"],
@@ -123,17 +132,18 @@ def _settings(run: runs.Run) -> Row:
         "run_seed": config["seed"],
         "limit": config["limit"],
         "image_size": "x".join(map(str, config["image_size"])),
-        "schedule": _schedule(config["schedule"]),
+        "schedule": _schedule(config.get("schedule")),
         # what all seeds of one treatment have in common
         "settings": short_hash({k: v for k, v in run.content["identity"].items() if k != "seed"}),
         "recipe": recipe and recipe["name"],
         "overrides": recipe and "; ".join(differing(recipe["overrides"])),
+        **(files.read_json(spent) if spent.exists() else {}),
     }
 
 
-def _schedule(schedule: Mapping[str, Any]) -> str | None:
+def _schedule(schedule: Mapping[str, Any] | None) -> str | None:
     """Where the ratio goes and in how many stages."""
-    last, stages = schedule["ratio"], schedule["stages"]
+    last, stages = (schedule["ratio"], schedule["stages"]) if schedule else (None, 0)
     return None if last is None else f"to {last:g} in {stages} stages"
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from maebench import files
-from maebench.config import RunConfig, short_hash
+from maebench.config import HIDING, RunConfig, short_hash
 from maebench.errors import RunError, unknown
 from maebench.plugins import Names
 
 ENVIRONMENT = "MAEBENCH_RESULTS"
+SPENT = "spent.json"  # what a finished run has cost
 FORMAT = 1  # of config.json; a newer one is refused
 
 
@@ -48,7 +49,10 @@ class Run:
         Raises:
             ConfigError: a plugin that the run used is not installed.
         """
-        return RunConfig(names, **self.content["config"])
+        settings, identity = self.content["config"], self.content["identity"]
+        # runs of before kept what their objective does not read
+        read = {k: v for k, v in settings.items() if k not in HIDING or k in identity}
+        return RunConfig(names, **read)
 
 
 def results_folder(given: str | Path | None = None) -> Path:
@@ -64,6 +68,21 @@ def run_name(config: RunConfig, identity: dict[str, Any]) -> str:
     return files.safe_name("-".join([*parts, f"s{config.seed}", short_hash(identity)]))
 
 
+def existing(results: Path, config: RunConfig, identity: dict[str, Any]) -> Run | None:
+    """The run of this identity, where it is there.
+
+    Raises:
+        RunError: its folder holds another run.
+    """
+    folder = results / "runs" / run_name(config, identity)
+    if not (folder / "config.json").exists():
+        return None
+    run = read_run(folder)
+    if run.content["identity"] != identity:
+        raise RunError(f"{folder} holds a run with other settings: move it away")
+    return run
+
+
 def open_run(
     results: Path, config: RunConfig, identity: dict[str, Any], facts: dict[str, Any]
 ) -> Run:
@@ -72,12 +91,9 @@ def open_run(
     Raises:
         RunError: the folder cannot be written, or holds another run.
     """
-    folder = results / "runs" / run_name(config, identity)
-    if (folder / "config.json").exists():
-        run = read_run(folder)
-        if run.content["identity"] != identity:
-            raise RunError(f"{folder} holds a run with other settings: move it away")
+    if run := existing(results, config, identity):
         return run
+    folder = results / "runs" / run_name(config, identity)
     content = {
         "format": FORMAT,
         "name": folder.name,

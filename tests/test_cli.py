@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import itertools
 import os
@@ -357,6 +358,25 @@ def test_a_run_ends_with_its_table_and_says_what_is_next(results):
     assert "pretrained - untrained, knn top1 (%):" in out
     assert f"results   {folder}/runs/digits-vit-nano-mae-block-0.75-s0-" in out
     assert "next      maebench table" in out
+
+
+def test_a_table_shows_what_pretraining_has_cost_on_request(results):
+    folder, _, _ = results
+    plain = call("table", "--format", "csv", "--results", folder).out
+    assert "flops" not in plain and "tokens" not in plain
+    told = call("table", "--cost", "--format", "csv", "--results", folder).out
+    rows = {row["model"]: row for row in csv.DictReader(io.StringIO(told))}
+    run = next(row for name, row in rows.items() if name.startswith("digits-"))
+    assert (run["steps"], run["images"], run["tokens"]) == ("3", "192", "768")
+    assert float(run["flops encoder"]) > float(run["flops decoder"]) > 0
+    assert float(run["pretraining seconds"]) > 0
+    for name in ("untrained:", "pixels:"):
+        other = next(row for model, row in rows.items() if model.startswith(name))
+        assert {other["steps"], other["flops encoder"]} == {""}
+    grouped = call(
+        "table", "--by", "masking,limit", "--cost", "--format", "csv", "--results", folder
+    )
+    assert [row["tokens"] for row in csv.DictReader(io.StringIO(grouped.out))] == ["768", "768"]
 
 
 def test_the_same_run_again_does_nothing_but_print_the_table(results):

@@ -39,4 +39,6 @@ def test_a_stranger_goes_the_whole_way(what, tmp_path):
                 assert (headline["status"], headline["reason"]) == ("ok", "")
     table = records.load_records(tmp_path)
     assert set(table["evaluation"]) == set(EVALUATIONS)
-    assert table["ratio"].notna().all()
+    assert table["ratio"].notna().all() == config.objective.hides
+    mine = table["model_kind"] == "run"
+    assert (table[mine]["steps"] == 2).all() and table[~mine]["steps"].isna().all()

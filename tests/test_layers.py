@@ -26,6 +26,7 @@ ORDER = [
         "optimise",
         "teacher",
         "masks",
+        "cost",
         "pretrain",
         "weights",
         "models",

@@ -26,6 +26,7 @@ from maebench.errors import RunError
 from maebench.masking import Attention, Hard, Parts
 from maebench.objectives.mae_module import MaskedAutoencoder
 from maebench.pretrain import batches, prepare, pretrain
+from maebench.runs import read_run
 
 STEPS = 6
 ENCODER = ViTNano(width=16, depth=1, heads=2)
@@ -278,7 +279,7 @@ def test_a_batch_may_be_larger_than_the_data_set(tmp_path):
 
 
 def test_progress_runs_from_zero_and_the_objective_is_told_after_each_step(tmp_path, monkeypatch):
-    calls = []
+    calls, plan = [], prepare(config(budget="steps=4"), tmp_path)
     monkeypatch.setattr(
         MaskedAutoencoder, "after_step", lambda self, p: calls.append(p), raising=False
     )
@@ -288,12 +289,14 @@ def test_progress_runs_from_zero_and_the_objective_is_told_after_each_step(tmp_p
         "forward",
         lambda self, b: (calls.append(b.progress), original(self, b))[1],
     )
-    list(pretrain(config(budget="steps=4"), tmp_path))
+    list(pretrain(plan))
     assert calls == [0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75, 1]
 
 
 def test_bf16_computes_in_bf16_and_has_a_loss_in_float32(tmp_path, monkeypatch):
     dtypes = set()
+    whole = prepare(config(machine={"precision": "fp32"}), tmp_path)
+    plan = prepare(config(machine={"precision": "bf16"}), tmp_path)
     decode, forward = MaskedAutoencoder._decode, MaskedAutoencoder.forward
 
     def noted(method, get):
@@ -306,10 +309,9 @@ def test_bf16_computes_in_bf16_and_has_a_loss_in_float32(tmp_path, monkeypatch):
 
     monkeypatch.setattr(MaskedAutoencoder, "_decode", noted(decode, lambda out: out))
     monkeypatch.setattr(MaskedAutoencoder, "forward", noted(forward, lambda out: out["loss"]))
-    full = [s.loss for s in pretrain(config(machine={"precision": "fp32"}), tmp_path)]
+    full = [s.loss for s in pretrain(whole)]
     assert dtypes == {("_decode", torch.float32), ("forward", torch.float32)}
     dtypes.clear()
-    plan = prepare(config(machine={"precision": "bf16"}), tmp_path)
     half = [s.loss for s in pretrain(plan)]
     assert dtypes == {("_decode", torch.bfloat16), ("forward", torch.float32)}
     assert half == pytest.approx(full, rel=0.05)
@@ -536,10 +538,20 @@ def test_a_masking_that_asks_what_the_objective_cannot_answer_is_refused(tmp_pat
 
 
 def test_an_objective_that_hides_nothing_needs_no_masking(tmp_path):
-    plan = prepare(config(objective=fakes.Labelled(), masking=fakes.Worst(), ratio=0.999), tmp_path)
+    plan = prepare(config(objective=fakes.Labelled()), tmp_path)
     assert len(list(pretrain(plan))) == STEPS
     assert plan.run.facts["realised_ratio"] == 0
-    assert "worst" not in plan.run.name
+    assert "random" not in plan.run.name
+    assert not {"masking", "ratio", "schedule"} & plan.run.content["config"].keys()
+    assert plan.run.config(fakes.names()) == plan.config
+
+
+def test_a_run_that_kept_what_its_objective_does_not_read_is_still_read(tmp_path):
+    run = prepare(config(objective=fakes.Labelled()), tmp_path).run
+    unread = {"masking": {"name": "random"}, "ratio": 0.75, "schedule": {"ratio": None}}
+    old = {**run.content, "config": {**run.content["config"], **unread}}
+    files.write_json(run.folder / "config.json", old)
+    assert read_run(run.folder).config(fakes.names()) == run.config(fakes.names())
 
 
 def test_a_ratio_that_hides_everything_is_refused_before_a_folder_is_made(tmp_path):

@@ -13,6 +13,7 @@ import maebench
 from maebench import Block, ConfigError, RunConfig, load_records, recipes
 from maebench.cli.settings import read
 from maebench.config import Optimiser, short_hash
+from maebench.cost import num_steps
 from maebench.data.augment import Augment
 from maebench.optimise import learning_rate
 from maebench.plugins import installed
@@ -138,7 +139,7 @@ def test_imagenet_recipes_are_the_official_pretraining(name, names):
     assert found.augment == Augment(scale=(0.2, 1), aspect=(3 / 4, 4 / 3), shift=0, flip=True)
 
     # 40 epochs of linear warm-up, then half a cosine to 0
-    steps = found.budget.steps(IMAGES, found.batch)
+    steps = num_steps(found.budget, IMAGES, found.batch, [])
     assert steps == -(-int(epochs) * IMAGES // 4096)
     warm = next(
         i for i in range(steps) if learning_rate(i, steps, found.lr, found.optimiser) == found.lr

@@ -30,15 +30,16 @@ def follow(plan: Plan, steps: Iterable[Step]) -> None:
     """Goes through pretraining and shows loss, images per second and the time left."""
     loss = rate = 0.0
     first = True
+    whole = plan.steps or 100  # by the clock: per cent of the time
     with bar(
-        "pretraining", plan.steps, "loss {task.fields[loss]:.4f} {task.fields[rate]:,.0f} images/s"
+        "pretraining", whole, "loss {task.fields[loss]:.4f} {task.fields[rate]:,.0f} images/s"
     ) as show:
         for step in steps:
             speed = step.images / max(step.seconds, 1e-9)
             loss = step.loss if first else REST * loss + (1 - REST) * step.loss
             rate = speed if first else REST * rate + (1 - REST) * speed
             first = False
-            show(step.number, loss=loss, rate=rate)
+            show(step.number if step.total else int(100 * step.done), loss=loss, rate=rate)
 
 
 def shown(steps: Iterable[T], total: int, what: str) -> Iterator[T]:

@@ -9,6 +9,11 @@ import click
 
 from maebench.cli.settings import read, run_options
 
+CLOCK = (
+    "{:g} seconds (by the clock: another machine makes another run, and an interrupted one does "
+    "not go on bit for bit)"
+)
+
 
 @click.command("run")
 @run_options
@@ -72,7 +77,8 @@ def _pretrain(settings: dict[str, Any]) -> Any:
         click.echo(line, err=True)
     plan = prepare(config, runs.results_folder(Path(results) if results else None), decoding)
     if not plan.finished:
-        click.echo(f"{plan.run.name}: {plan.steps} steps on {plan.device}", err=True)
+        length = f"{plan.steps:,} steps" if plan.steps else CLOCK.format(config.budget.amount)
+        click.echo(f"{plan.run.name}: {length} on {plan.device}", err=True)
         follow(plan, pretrain(plan))
     curve = plan.run.folder / "pictures" / "loss.png"
     if not curve.exists():

@@ -18,6 +18,7 @@ from maebench.cli.settings import results_option
 )
 @click.option("--by", metavar="COLUMNS", help="group runs by settings, such as masking,ratio")
 @click.option("--metric", metavar="NAME", help="another than the main metric, such as knn/top1")
+@click.option("--cost", is_flag=True, help="steps, tokens, FLOPs and seconds of pretraining beside")
 @click.option("--tidy", is_flag=True, help="one row per metric with every column")
 @click.option("--out", metavar="FILE", help="write to a file (parquet needs one)")
 @results_option
@@ -25,6 +26,7 @@ def table_command(
     form: str | None,
     by: str | None,
     metric: str | None,
+    cost: bool,
     tidy: bool,
     out: str | None,
     results: str | None,
@@ -46,6 +48,7 @@ def table_command(
         parquet,
         render,
         several_settings,
+        with_cost,
     )
 
     names = installed()
@@ -66,6 +69,8 @@ def table_command(
         notes += [*left_out(rows, metric), *several_settings(rows, keys)]
     else:
         table = by_model(rows, metric)
+    if cost and not tidy:  # a tidy table has every column
+        table = with_cost(table, rows)
     for note in notes:
         click.echo(f"note: {note}", err=True)
     if form == "parquet" and out is not None:

@@ -78,6 +78,27 @@ def by_model(rows: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
     return table.fillna("")
 
 
+def with_cost(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """The table with what the pretraining of each row has cost, the mean where it is several runs.
+
+    Steps, tokens that the encoder saw, FLOPs of encoder and decoder, and seconds; empty for what
+    is no run, and for runs of before costs were recorded.
+    """
+    runs = rows[rows["model_kind"] == "run"].drop_duplicates("run")
+    keys = [name for name in table.columns if name in runs.columns]
+    # the table has empty texts where a setting is not set
+    texts = {k: runs[k].astype(object).where(runs[k].notna(), "") for k in keys}
+    numbers = {name: pd.to_numeric(runs[name]) for name in records.COST}
+    means = runs.assign(**texts, **numbers).groupby(keys)[list(records.COST)].mean()
+    found = table.astype(dict.fromkeys(keys, object)).merge(
+        means.reset_index().astype(dict.fromkeys(keys, object)), on=keys, how="left"
+    )
+    for name in records.COST:
+        shown = found.pop(name).map(lambda v: "" if pd.isna(v) else f"{v:,.6g}")
+        found[name.replace("_", " ")] = shown
+    return found
+
+
 def by_settings(rows: pd.DataFrame, keys: Sequence[str], metric: str | None = None) -> pd.DataFrame:
     """One row per setting: mean over runs, its spread over seeds, and over test images.
 
@@ -117,7 +138,7 @@ def several_settings(rows: pd.DataFrame, keys: Sequence[str]) -> list[str]:
         if group["settings"].nunique() > 1:
             # neither what follows from others nor where settings come from is a difference
             told = set(records.FROM_CONFIG) - {"run_seed", "settings", "realised_ratio"}
-            told -= {"recipe", "overrides"}
+            told -= {"recipe", "overrides", *records.COST}
             what = sorted(c for c in told if group[c].nunique(dropna=False) > 1)
             what = what or ["settings that are no column: see their config.json"]
             name = ", ".join(str(value) for value in values)

@@ -42,13 +42,12 @@ def print_run(rows: pd.DataFrame, models: list[str], plan: Plan) -> None:
     """Prints what `maebench run` ends with: table, differences, how to read it, what is next."""
     config, say = plan.config, console().print
     main = headlines(rows)
-    moved = config.schedule.ratio is not None
-    ratio = config.ratio_text if moved else f"{plan.run.facts['realised_ratio']:.4g}"
-    say(
-        f"{config.dataset.changed()}, {config.encoder.changed()}, {config.objective.changed()}, "
-        f"{config.masking.changed()} {ratio}, seed {config.seed}",
-        style="bold",
-    )
+    parts = [config.dataset.changed(), config.encoder.changed(), config.objective.changed()]
+    if config.objective.hides:
+        moved = config.schedule.ratio is not None
+        ratio = config.ratio_text if moved else f"{plan.run.facts['realised_ratio']:.4g}"
+        parts.append(f"{config.masking.changed()} {ratio}")
+    say(", ".join([*parts, f"seed {config.seed}"]), style="bold")
     lines = [
         {
             "model": LABELS[mine[0]["model_kind"]],
@@ -71,7 +70,8 @@ def print_run(rows: pd.DataFrame, models: list[str], plan: Plan) -> None:
     say(protocols(rows))
     say(f"results   {plan.run.folder}")
     say("pictures  " + str(plan.run.folder / "pictures"))
-    say("next      maebench table    maebench eval linear-probe    maebench run --masking block")
+    other = "--masking block" if config.objective.hides else "--objective mae"
+    say(f"next      maebench table    maebench eval linear-probe    maebench run {other}")
 
 
 def say_differences(rows: pd.DataFrame, model: str, other: str) -> None:
