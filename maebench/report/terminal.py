@@ -93,7 +93,9 @@ def say_gaps(rows: pd.DataFrame) -> None:
         ["evaluation", "status", "reason"], sort=False
     ):
         kinds = ", ".join(LABELS.get(kind, kind) for kind in group["model_kind"].unique())
-        console().print(f"  {evaluation} of {kinds}: {status}: {reason}")
+        # where the main metric is there, only some of the others are missing
+        some = "" if group["main"].any() else " " + ", ".join(group["metric"].unique())
+        console().print(f"  {evaluation}{some} of {kinds}: {status}: {reason}")
 
 
 def protocols(rows: pd.DataFrame) -> str:
