@@ -14,6 +14,7 @@ from torch import nn
 from maebench import ConfigError, Tokens
 from maebench.encoders import (
     BUILT_IN,
+    ViT,
     ViTBase,
     ViTHuge,
     ViTLarge,
@@ -332,7 +333,8 @@ def test_the_papers_sizes_have_the_papers_parameters(options, patch, parameters)
 
 
 def test_every_size_can_be_built_with_its_defaults():
-    assert {ViTNano, ViTMicro, ViTTiny, ViTSmall, ViTBase, ViTLarge, ViTHuge} == set(BUILT_IN)
+    sizes = {cls for cls in BUILT_IN if issubclass(cls, ViT)}
+    assert {ViTNano, ViTMicro, ViTTiny, ViTSmall, ViTBase, ViTLarge, ViTHuge} == sizes
     for options in (ViTNano(), ViTMicro()):
         module = options.build((8, 8), 1)
         assert (module.grid, module.out_grid, module.patch) == ((4, 4), (4, 4), (2, 2))
