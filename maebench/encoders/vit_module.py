@@ -51,6 +51,7 @@ class VisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.empty(1, 1, D))
         if options.registers:
             self.reg_token = nn.Parameter(torch.empty(1, options.registers, D))
+        self.mask_token: nn.Parameter | None
         self.register_parameter("mask_token", None)  # until keep_positions()
         positions_LD = sincos_positions(self.grid, D)
         self.pos_embed = nn.Parameter(
