@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import pytest
 import tiny
@@ -20,13 +21,35 @@ from maebench.masking.patches import hidden_pixels
 from maebench.objectives import SimMIM
 from maebench.optimise import parameter_groups
 from maebench.rng import isolated
-from maebench.testing import ObjectiveContract
+from maebench.testing import Broken, ObjectiveContract
 
 B = 3
 
 
 class TestContract(ObjectiveContract):
     component = SimMIM
+
+
+class ScoresAll(SimMIM):
+    """SimMIM that scores what is seen as well, and does not say so."""
+
+    name: ClassVar[str] = "scores-all"
+
+    def build(self, encoder, inputs):
+        module = super().build(encoder, inputs)
+
+        def forward(batch):
+            made = module.reconstruct(batch.images, batch.mask)
+            return {"loss": (made.prediction - made.target).abs().mean()}
+
+        module.forward = forward
+        return module
+
+
+def test_the_contract_sees_a_loss_on_seen_patches():
+    contract = type("Made", (ObjectiveContract,), {"component": ScoresAll})
+    with pytest.raises(Broken, match="other pixels in seen patches change the loss"):
+        contract().test_the_loss_compares_the_patches_it_declares()
 
 
 def simmim(size=(32, 32), channels=3, encoder=None):

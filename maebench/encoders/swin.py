@@ -116,6 +116,6 @@ class SwinNano(Swin):
 
 
 class SwinTiny(Swin):
-    """Swin-T: width 96 with four stages of 2, 2, 6 and 2 blocks (arXiv 2103.14030, table 7)."""
+    """Swin-T: width 96 with four stages of 2, 2, 6 and 2 blocks (arXiv 2103.14030, section 3.3)."""
 
     name: ClassVar[str] = "swin-tiny"
