@@ -52,6 +52,7 @@ _PUBLIC = {
     "from_arrays": "maebench.data.images",
     "from_files": "maebench.data.images",
     "hookimpl": "maebench.hookspecs",
+    "keep_positions": "maebench.encoders.positions",
     "load_model": "maebench.models",
     "load_records": "maebench.records",
     "patchify": "maebench.masking.patches",

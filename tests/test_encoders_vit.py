@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import ClassVar
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from maebench import ConfigError, Tokens
 from maebench.encoders import (
     BUILT_IN,
+    ViT,
     ViTBase,
     ViTHuge,
     ViTLarge,
@@ -27,6 +29,7 @@ from maebench.encoders import (
 from maebench.encoders.vit_module import raw_patches, sincos_positions
 from maebench.masking import hide
 from maebench.rng import isolated
+from maebench.testing import EncoderContract
 
 # image size, patch, channels, registers
 KINDS = [
@@ -332,7 +335,8 @@ def test_the_papers_sizes_have_the_papers_parameters(options, patch, parameters)
 
 
 def test_every_size_can_be_built_with_its_defaults():
-    assert {ViTNano, ViTMicro, ViTTiny, ViTSmall, ViTBase, ViTLarge, ViTHuge} == set(BUILT_IN)
+    sizes = {cls for cls in BUILT_IN if issubclass(cls, ViT)}
+    assert {ViTNano, ViTMicro, ViTTiny, ViTSmall, ViTBase, ViTLarge, ViTHuge} == sizes
     for options in (ViTNano(), ViTMicro()):
         module = options.build((8, 8), 1)
         assert (module.grid, module.out_grid, module.patch) == ((4, 4), (4, 4), (2, 2))
@@ -341,6 +345,75 @@ def test_every_size_can_be_built_with_its_defaults():
 
 def test_the_default_patch_gives_between_4x4_and_14x14_patches():
     assert [default_patch((s, s)) for s in (8, 28, 32, 64, 96, 224)] == [2, 4, 4, 8, 8, 16]
+
+
+# ---- hidden positions that are kept
+
+
+class Kept(ViTNano):
+    """A vision transformer that was told to keep hidden positions."""
+
+    name: ClassVar[str] = "kept"
+
+    def build(self, image_size, channels):
+        module = super().build(image_size, channels)
+        module.keep_positions()
+        return module
+
+
+class TestContractOfKeptPositions(EncoderContract):
+    component = Kept
+
+
+@every_kind
+@torch.no_grad()
+def test_a_kept_position_holds_the_token_and_its_place(size, patch, channels, registers):
+    module = vit(size, patch, channels, registers)
+    images = torch.randn(2, channels, *size)
+    length = module.grid[0] * module.grid[1]
+    mask = hide(torch.rand(2, length), length // 2, module.grid)
+    whole, dropped = module(images), module._embed(images, mask)
+    module.keep_positions()
+    module.mask_token += torch.randn_like(module.mask_token)
+    again = module(images)
+    assert torch.equal(
+        torch.cat([again.prefix, again.patches], 1), torch.cat([whole.prefix, whole.patches], 1)
+    )
+    x, start = module._embed(images, mask), module.prefix
+    for b in range(2):
+        seen = x[b, start:][~mask.hidden[b]]
+        torch.testing.assert_close(seen, dropped[b, start:])
+        places = module.pos_embed[0, 1:][mask.hidden[b]]
+        torch.testing.assert_close(x[b, start:][mask.hidden[b]], module.mask_token[0] + places)
+    tokens = module(images, mask, (1,))
+    assert tokens.seen is tokens.layers[1].seen is None
+    assert tokens.patches.shape[1] == tokens.layers[1].patches.shape[1] == length
+
+
+def test_nothing_is_drawn_or_added_before_positions_are_to_be_kept():
+    with isolated(0, "test"):
+        module = ViTNano().build((8, 8), 1)
+        after = torch.rand(1)
+    with isolated(0, "test"):
+        again = Kept().build((8, 8), 1)
+        later = torch.rand(1)
+    assert "mask_token" not in {*module.state_dict(), *dict(module.named_parameters())}
+    assert after != later
+    assert all(torch.equal(x, again.state_dict()[n]) for n, x in module.state_dict().items())
+
+
+def test_the_token_for_hidden_patches_is_small_in_the_embedding_and_not_decayed():
+    module = ViTNano(width=256).build((8, 8), 1)
+    assert "mask_token" not in module.layer_ids().keys() | module.no_weight_decay()
+    with isolated(0, "test"):
+        module.keep_positions()
+    token = module.mask_token
+    assert token.shape == (1, 1, 256)
+    assert 0.01 < token.std() < token.abs().max() <= 0.02  # cut off at one deviation of .02
+    assert module.layer_ids()["mask_token"] == 0
+    assert "mask_token" in module.no_weight_decay()
+    module.keep_positions()  # once is enough
+    assert module.mask_token is token
 
 
 # ---- mistakes

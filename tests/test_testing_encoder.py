@@ -13,13 +13,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from maebench import ConfigError
-from maebench.encoders import BUILT_IN, ViTNano
+from maebench.encoders import BUILT_IN, SwinNano, SwinTiny, ViTNano
 from maebench.encoders.vit_module import VisionTransformer
 from maebench.masking.patches import hidden_pixels
 from maebench.testing.contract import Contract, examine, global_state
 from maebench.testing.encoder import EncoderContract
 
 SMALL: dict[str, Any] = {"width": 16, "depth": 2, "heads": 2}
+KEPT = "told to keep positions it has a token for what is hidden"
 
 
 def contract_of(made: Any, **more: Any) -> type[EncoderContract]:
@@ -28,7 +29,16 @@ def contract_of(made: Any, **more: Any) -> type[EncoderContract]:
 
 # the declared numbers of heads fit the declared width, not the small one
 HEADS = {"heads": [4]}
-WHOLE = {cls.name: contract_of(cls(**SMALL), variants=HEADS) for cls in BUILT_IN}
+WHOLE = {
+    cls.name: contract_of(cls(**SMALL), variants=HEADS)
+    for cls in BUILT_IN
+    if "depth" in cls.model_fields
+}
+WHOLE |= {cls.name: contract_of(cls) for cls in (SwinNano, SwinTiny)}
+WHOLE["swin of three stages"] = contract_of(
+    SwinNano(width=8, depths=(1, 1, 2), heads=(1, 2, 2), window=3),
+    variants={"depths": [(1, 2, 1)], "heads": [(2, 2, 4)]},
+)
 WHOLE["vit-nano with registers"] = contract_of(ViTNano(**SMALL, registers=2, patch=(4, 2)))
 WHOLE["dense"] = contract_of(Dense)
 
@@ -147,6 +157,30 @@ class PatchIsAList(VisionTransformer):
     def __init__(self, options, image_size, patch, channels):
         super().__init__(options, image_size, patch, channels)
         self.patch = list(patch)
+
+
+class KeepsInNameAlone(VisionTransformer):
+    def keep_positions(self):
+        pass
+
+
+class KeepsWhatIsHidden(VisionTransformer):
+    def _embed(self, images, mask):
+        x = super()._embed(images, mask)
+        if self.mask_token is None or mask is None:
+            return x
+        return x + 1e-3 * super()._embed(images, None)
+
+
+class KeepsAnotherFunction(VisionTransformer):
+    def keep_positions(self):
+        super().keep_positions()
+        nn.init.ones_(self.cls_token)
+
+
+class KeepsWithoutALayer(VisionTransformer):
+    def layer_ids(self):
+        return {name: n for name, n in super().layer_ids().items() if name != "mask_token"}
 
 
 class ForgetsAParameter(VisionTransformer):
@@ -365,8 +399,8 @@ class NoSmallOne(ViTNano):
 
 # what is planted, the check that must name it, a piece of what it says, checks that fail as well
 PLANTED: list[tuple[Any, str, str, set[str]]] = [
-    (LeaksDetached, "hidden pixels do not change what it returns", "prefix changes by", set()),
-    (LeaksGradient, "no gradient reaches hidden pixels", "the gradient of patches", set()),
+    (LeaksDetached, "hidden pixels do not change what it returns", "prefix changes by", {KEPT}),
+    (LeaksGradient, "no gradient reaches hidden pixels", "the gradient of patches", {KEPT}),
     (
         LeaksDetachedInTraining,
         "hidden pixels do not change what it returns",
@@ -403,6 +437,10 @@ PLANTED: list[tuple[Any, str, str, set[str]]] = [
     (LayersNormed, "layers depend on no later parameters", "norm.bias, norm.weight", set()),
     (LayersAlways, "its tokens have the documented shapes", "asked for layer 2 alone", set()),
     (LayersWithoutPlaces, "its tokens have the documented shapes", "seen is None", set()),
+    (KeepsInNameAlone, KEPT, "seen must be None", set()),
+    (KeepsWhatIsHidden, KEPT, "after keep_positions(), with 4 of 16", set()),
+    (KeepsAnotherFunction, KEPT, "its tokens without a mask are others", set()),
+    (KeepsWithoutALayer, KEPT, "layer_ids lacks mask_token", set()),
     (PatchIsAList, "its attributes fit the images", "patch must be a tuple", set()),
     (ForgetsAParameter, "every parameter is trained", "forgotten: no gradient", set()),
     (LayerIdsLackATensor, "layer ids name every parameter", "lacks cls_token", set()),

@@ -6,9 +6,10 @@ import pytest
 import tiny
 import torch
 
-from maebench import MAE, Batch, ConfigError, Inputs
+from maebench import MAE, Batch, ConfigError, Inputs, unpatchify
 from maebench.encoders import ViTNano
 from maebench.masking.mask import hide
+from maebench.objectives import SimMIM
 from maebench.rng import Draws, isolated
 from maebench.weights.export import export, official_names
 from maebench.weights.load import load_foreign
@@ -164,6 +165,87 @@ def test_an_objective_without_a_decoder_of_ours_exports_its_encoder(tmp_path):
     export(module, "it", "hf", tmp_path / "folder", MEAN, STD, None)
     found = load_foreign("hf", str(tmp_path / "folder"), {})
     assert found.verdict.text == "decoder missing"
+
+
+# ---- SimMIM
+
+
+def simmim(channels=3, objective=None):
+    objective = objective or SimMIM()
+    vit = ViTNano(width=24, depth=2, heads=3, patch=4)
+    with isolated(0, "test"):
+        module = objective.build(vit.build((16, 16), channels), Inputs(channels, (16, 16)))
+        with torch.no_grad():
+            for parameter in module.parameters():
+                if parameter.requires_grad:
+                    parameter += 0.05 * torch.randn_like(parameter)
+    return module.eval(), objective
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@torch.no_grad()
+def test_simmim_goes_to_hugging_face_whole(tmp_path, channels):
+    from transformers import ViTForMaskedImageModeling
+
+    module, out, lines = write(tmp_path, "hf", simmim(channels))
+    theirs, info = ViTForMaskedImageModeling.from_pretrained(out, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    images = IMAGES[:, :channels]
+    found = theirs.eval()(images, bool_masked_pos=MASK.hidden)
+    torch.testing.assert_close(loss(module, images), found.loss, atol=1e-5, rtol=0)
+    pixels = unpatchify(module.reconstruct(images, MASK).pixels, (4, 4), (4, 4))
+    torch.testing.assert_close(pixels, found.reconstruction, atol=1e-5, rtol=0)
+    load = f"load it: transformers.ViTForMaskedImageModeling.from_pretrained({str(out)!r})"
+    assert lines == [load]
+
+
+@pytest.mark.parametrize("to", ["official", "timm", "hf"])
+@torch.no_grad()
+def test_the_encoder_of_simmim_is_read_back_the_same(tmp_path, to):
+    module, out, lines = write(tmp_path, to, simmim())
+    for kind in ("file", "hf") if to == "hf" else ("file",):
+        found = load_foreign(kind, str(out), {})
+        tokens = found.module.encoder(IMAGES)
+        torch.testing.assert_close(tokens.patches, module.encoder(IMAGES).patches)
+        assert found.no_decoder
+    told = [line for line in lines if line.startswith("left out: ")]
+    names = {"official": "the official MAE code", "timm": "timm"}
+    assert told == (
+        []
+        if to == "hf"
+        else [
+            "left out: the token for hidden patches and the head that predicts pixels, for which "
+            f"{names[to]} has no place"
+        ]
+    )
+
+
+@torch.no_grad()
+def test_timm_loads_the_encoder_of_simmim_strictly(tmp_path):
+    import timm
+    from safetensors.torch import load_file
+
+    module, out, lines = write(tmp_path, "timm", simmim())
+    load = " ".join(lines[:-1]).removeprefix("load it: ")
+    theirs = eval(load, {"timm": timm})  # as a user would paste it
+    theirs.load_state_dict(load_file(out), strict=True)
+    tokens = module.encoder(IMAGES)
+    both = torch.cat([tokens.prefix, tokens.patches], 1)
+    torch.testing.assert_close(both, theirs.eval().forward_features(IMAGES), atol=1e-5, rtol=0)
+
+
+def test_a_token_of_another_objective_is_said_to_be_left_out(tmp_path):
+    from fakes import LabelledModule
+
+    encoder = simmim()[0].encoder
+    lines = export(LabelledModule(encoder, 10), "it", "hf", tmp_path / "a", MEAN, STD, None)
+    assert lines[-1] == (
+        "left out: the token for hidden patches, for which transformers' ViTMAE has no place"
+    )
+    assert load_foreign("hf", str(tmp_path / "a"), {}).verdict.text == "decoder missing"
+
+
+# ---- what stays as it is
 
 
 def test_exporting_changes_nothing_of_the_model():

@@ -1,6 +1,8 @@
 """Images to tokens: the contract and the built-in encoders."""
 
 from maebench.encoders.encoder import Encoder, EncoderModule, Tokens, check_images
+from maebench.encoders.positions import keep_positions
+from maebench.encoders.swin import Swin, SwinNano, SwinTiny
 from maebench.encoders.vit import (
     ViT,
     ViTBase,
@@ -21,12 +23,17 @@ BUILT_IN: tuple[type[Encoder], ...] = (
     ViTBase,
     ViTLarge,
     ViTHuge,
+    SwinNano,
+    SwinTiny,
 )
 
 __all__ = [
     "BUILT_IN",
     "Encoder",
     "EncoderModule",
+    "Swin",
+    "SwinNano",
+    "SwinTiny",
     "Tokens",
     "ViT",
     "ViTBase",
@@ -38,4 +45,5 @@ __all__ = [
     "ViTTiny",
     "check_images",
     "default_patch",
+    "keep_positions",
 ]

@@ -51,7 +51,10 @@ class Tokens:
 class EncoderModule(Protocol):
     """What `Encoder.build` returns: an `nn.Module` with these attributes and methods.
 
-    `attention` is wanted only by strategies that need it, `set_drop_path` only by fine-tuning.
+    `attention` is wanted only by strategies that need it, `set_drop_path` only by fine-tuning, and
+    `keep_positions()` only by objectives that read hidden patches off the encoder's own tokens:
+    from now on hidden patches are replaced by a learned token instead of dropped, so that
+    `Tokens.seen` is None under a mask too. Without a mask it changes nothing.
     """
 
     grid: tuple[int, int]  # the grid that masks are drawn on
@@ -76,6 +79,10 @@ class EncoderModule(Protocol):
 
 class Encoder(Component):
     """Turns images into tokens, encoding only the patches that are seen.
+
+    A module that drops hidden patches may have a method `keep_positions()`: from then on it
+    replaces them by a learned token before anything mixes patches. One that cannot drop patches
+    does so always and has no such method.
 
     `oblong` is False where images must be square.
     """

@@ -1,4 +1,4 @@
-"""The vision transformer as a torch module, embedding only the patches it sees.
+"""The vision transformer as a torch module, embedding only the patches it sees unless told.
 
 Shape suffixes: B images, C channels, H W pixels, h w grid, p q pixels of a patch, L = h * w
 patches, K seen patches, N tokens, D width, G heads. Parameters have the names of timm and of the
@@ -51,6 +51,8 @@ class VisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.empty(1, 1, D))
         if options.registers:
             self.reg_token = nn.Parameter(torch.empty(1, options.registers, D))
+        self.mask_token: nn.Parameter | None
+        self.register_parameter("mask_token", None)  # until keep_positions()
         positions_LD = sincos_positions(self.grid, D)
         self.pos_embed = nn.Parameter(
             torch.cat([torch.zeros(1, D), positions_LD])[None], requires_grad=False
@@ -67,7 +69,7 @@ class VisionTransformer(nn.Module):
         """Encodes images (B, C, H, W) and sees `mask.seen` patches, or all without a mask."""
         check_images(self, images)
         x_BND = self._embed(images, mask)
-        seen = None if mask is None else mask.seen
+        seen = None if mask is None or self.mask_token is not None else mask.seen
         kept: dict[int, Tokens] = {}
         for number, block in enumerate(self.blocks, 1):
             x_BND = block(x_BND)
@@ -90,13 +92,26 @@ class VisionTransformer(nn.Module):
         scores_BGN = (q_BGNE[:, :, :1] * attn.scale @ k_BGNE.transpose(-2, -1)).softmax(-1)[:, :, 0]
         return scores_BGN.mean(1)[:, self.prefix :]
 
+    def keep_positions(self) -> None:
+        """From now on hidden patches are replaced by a learned token instead of dropped.
+
+        The token is drawn from torch's global state, as in SimMIM's code (models/simmim.py,
+        VisionTransformerForSimMIM): a normal of deviation .02 cut off at one deviation.
+        """
+        if self.mask_token is None:
+            token_11D = self.cls_token.new_empty(1, 1, self.width)
+            self.mask_token = nn.Parameter(nn.init.trunc_normal_(token_11D, 0, 0.02, -0.02, 0.02))
+
     def layer_ids(self) -> dict[str, int]:
         """The layer of each parameter, as in the official layer decay (util/lr_decay.py)."""
         return {name: self._layer(name) for name, _ in self.named_parameters()}
 
     def no_weight_decay(self) -> set[str]:
-        """The positions; the class token is decayed, as in the official pretraining code."""
-        return {"pos_embed"}
+        """The positions; the class token is decayed, as in the official pretraining code.
+
+        A token for hidden patches is not, as in SimMIM's code for Swin.
+        """
+        return {"pos_embed"} if self.mask_token is None else {"pos_embed", "mask_token"}
 
     def set_drop_path(self, rate: float) -> None:
         """Drops residual branches with a rate that grows linearly to `rate` in the last block."""
@@ -108,12 +123,15 @@ class VisionTransformer(nn.Module):
     def _embed(self, images: Tensor, mask: Mask | None) -> Tensor:
         patches_BNE = raw_patches(images, self.patch)
         positions_BND = self.pos_embed[:, 1:]
-        if mask is not None:
+        if mask is not None and self.mask_token is None:
             patches_BNE = take(patches_BNE, mask.seen)
             positions_BND = positions_BND[0][mask.seen]
         proj = self.patch_embed.proj
         # A convolution whose stride is its kernel is a linear map of each patch.
-        x_BND = F.linear(patches_BNE, proj.weight.flatten(1), proj.bias) + positions_BND
+        x_BND = F.linear(patches_BNE, proj.weight.flatten(1), proj.bias)
+        if mask is not None and self.mask_token is not None:
+            x_BND = torch.where(mask.hidden[:, :, None], self.mask_token.to(x_BND.dtype), x_BND)
+        x_BND = x_BND + positions_BND
         prefix = [self.cls_token + self.pos_embed[:, :1]]
         if self.prefix > 1:
             prefix.append(self.reg_token)

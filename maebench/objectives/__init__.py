@@ -2,7 +2,19 @@
 
 from maebench.objectives.mae import MAE
 from maebench.objectives.objective import Batch, Inputs, Objective, Reconstruction
+from maebench.objectives.simmim import SimMIM
 
-BUILT_IN: tuple[type[Objective], ...] = (MAE,)
+BUILT_IN: tuple[type[Objective], ...] = (
+    MAE,
+    SimMIM,
+)
 
-__all__ = ["BUILT_IN", "MAE", "Batch", "Inputs", "Objective", "Reconstruction"]
+__all__ = [
+    "BUILT_IN",
+    "MAE",
+    "Batch",
+    "Inputs",
+    "Objective",
+    "Reconstruction",
+    "SimMIM",
+]

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from maebench.masking.mask import Mask, hide
 from maebench.masking.patches import hidden_pixels
-from maebench.testing.contract import expect
+from maebench.rng import isolated
+from maebench.testing.contract import NotChecked, expect
 from maebench.testing.encoder_build import BuildChecks
-from maebench.testing.modules import TOLERANCE, changed, copied, differs, gap
+from maebench.testing.modules import TOLERANCE, changed, copied, differs, gap, shake
 from maebench.testing.probes import BATCH, Size, images_of
 from maebench.testing.tokens import check_tokens, flat, projection
 
@@ -152,6 +153,34 @@ class HidingChecks(BuildChecks):
                 f"one image alone, {what}: {where} differs by up to {found:.2g} from what it "
                 "gives in a batch",
             )
+
+    def test_told_to_keep_positions_it_has_a_token_for_what_is_hidden(self) -> None:
+        """Some objectives read hidden patches off the encoder's own tokens."""
+        module, images = self.build(), images_of(self.size)
+        if not hasattr(module, "keep_positions"):
+            raise NotChecked("it has no keep_positions(): only encoders that drop patches want one")
+        whole = self.outputs(module.eval(), images)
+        before = {name for name, _ in module.named_parameters()}
+        with isolated(0, "contract"):
+            module.keep_positions()
+        expect(
+            not differs(whole, self.outputs(module, images)),
+            "after keep_positions() its tokens without a mask are others",
+        )
+        named = {name for name, _ in module.named_parameters()}
+        left = sorted(named - before - set(module.layer_ids()))
+        expect(not left, f"after keep_positions() layer_ids lacks {', '.join(left)}")
+        shake(module)
+        start = copied(module.state_dict())
+        for what, mask in self.cases(module):
+            if mask is None:
+                continue
+            what = f"after keep_positions(), {what}"
+            tokens = self.ask(module, images, mask)
+            check_tokens(tokens, module, mask, what)
+            expect(tokens.seen is None, f"{what}: seen must be None, every patch has its token")
+            self._no_gradient(module, self.size, mask, what)
+            self._no_change(module, self.size, mask, what, start)
 
     def test_it_leaves_images_and_mask_as_they_are(self) -> None:
         """The target is made of the same images afterwards: blanked in place, it would be 0."""

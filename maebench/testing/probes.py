@@ -105,6 +105,11 @@ class Blind(Small):
         super().__init__(size, channels)
         self.places = nn.Parameter(0.02 * torch.randn(1, self.grid[0] * self.grid[1], WIDTH))
         self.asked_whole = False  # without a mask, and with gradients
+        self.keeps = False
+
+    def keep_positions(self) -> None:
+        """From now on a token for every place, and still none that depends on pixels."""
+        self.keeps = True
 
     def forward(self, images: Tensor, mask: Mask | None = None, layers: Any = ()) -> Tokens:
         """Places alone, or places and pixels."""
@@ -112,4 +117,6 @@ class Blind(Small):
         if mask is None:
             self.asked_whole |= torch.is_grad_enabled()
             return self.give(self.embed(patchify(images, PATCH)) + places, layers)
+        if self.keeps:
+            return self.give(places + self.hidden_token, layers)
         return self.give(take(places + self.hidden_token, mask.seen), layers, mask.seen)

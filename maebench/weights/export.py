@@ -13,6 +13,8 @@ from maebench import files
 from maebench.encoders.vit_module import VisionTransformer
 from maebench.errors import ConfigError, unknown
 from maebench.objectives.mae_module import MaskedAutoencoder
+from maebench.objectives.simmim_module import SimMIMModule
+from maebench.weights.hf_names import huggingface_names, simmim_names
 from maebench.weights.read import OURS
 
 TARGETS = ("official", "timm", "hf")
@@ -47,7 +49,7 @@ def export(
     if reason := cannot_hold(encoder, to):
         raise ConfigError(f"{name} cannot be exported to {to}: {reason}")
     facts = about(module, encoder, mean, std, objective)
-    return WRITERS[to](module, facts, out)
+    return WRITERS[to](module, facts, out) + left_out(module, to)
 
 
 def cannot_hold(encoder: VisionTransformer, to: str) -> str:
@@ -65,6 +67,16 @@ def cannot_hold(encoder: VisionTransformer, to: str) -> str:
     if to == "official" and ratio != DECODER_RATIO:
         return f"its MLPs are {ratio:g} times as wide, its decoder's 4: {NAMES[to]} has one number"
     return ""
+
+
+def left_out(module: Any, to: str) -> list[str]:
+    """What of a model that keeps hidden positions is not written, in at most one line."""
+    if module.encoder.mask_token is None or (to == "hf" and isinstance(module, SimMIMModule)):
+        return []
+    whole = "the token for hidden patches"
+    if isinstance(module, SimMIMModule):
+        whole += " and the head that predicts pixels"
+    return [f"left out: {whole}, for which {NAMES.get(to, to)} has no place"]
 
 
 NAMES = {"official": "the official MAE code", "hf": "transformers' ViTMAE"}
@@ -112,6 +124,7 @@ def official_names(module: Any, decoder: bool = True) -> dict[str, Tensor]:
     import torch
 
     tensors = dict(module.encoder.state_dict())
+    tensors.pop("mask_token", None)  # there it is the decoder's
     if decoder and isinstance(module, MaskedAutoencoder):
         own = dict(module.decoder.state_dict())
         places = own["decoder_pos_embed"]
@@ -164,11 +177,14 @@ def to_timm(module: Any, facts: Mapping[str, Any], out: Path) -> list[str]:
 
 
 def to_hf(module: Any, facts: Mapping[str, Any], out: Path) -> list[str]:
-    """A folder with config.json, preprocessor_config.json and model.safetensors of ViTMAE."""
+    """A folder with config.json, preprocessor_config.json and model.safetensors.
+
+    They are ViTMAE's, or for SimMIM ViTForMaskedImageModeling's.
+    """
     from safetensors.torch import save_file
 
-    whole = "decoder_width" in facts
-    tensors = huggingface_names(official_names(module), whole)
+    whole, simmim = "decoder_width" in facts, isinstance(module, SimMIMModule)
+    tensors = huggingface_names(official_names(module), whole or simmim)
     config = {
         "architectures": ["ViTMAEForPreTraining" if whole else "ViTMAEModel"],
         "model_type": "vit_mae",
@@ -191,6 +207,13 @@ def to_hf(module: Any, facts: Mapping[str, Any], out: Path) -> list[str]:
             "decoder_intermediate_size": facts["decoder_mlp"],
             "norm_pix_loss": facts["target"] == "normalised-pixels",
         }
+    if simmim:
+        tensors |= simmim_names(module)
+        config |= {
+            "architectures": ["ViTForMaskedImageModeling"],
+            "model_type": "vit",
+            "encoder_stride": facts["patch"][0],
+        }
     preprocessor = {
         "image_processor_type": "ViTImageProcessor",
         "do_resize": True,
@@ -210,51 +233,6 @@ def to_hf(module: Any, facts: Mapping[str, Any], out: Path) -> list[str]:
 
     files.write_folder(out, fill)
     return [f"load it: transformers.{config['architectures'][0]}.from_pretrained({str(out)!r})"]
-
-
-def huggingface_names(tensors: Mapping[str, Tensor], whole: bool) -> dict[str, Tensor]:
-    """The names of the hub's ViTMAE files, which transformers 4 and 5 read."""
-    made: dict[str, Tensor] = {}
-    top = "vit." if whole else ""
-    for name, tensor in tensors.items():
-        if name.startswith("blocks.") or name.startswith("decoder_blocks."):
-            group, number, rest = name.split(".", 2)
-            start = (
-                f"{top}encoder.layer.{number}."
-                if group == "blocks"
-                else f"decoder.decoder_layers.{number}."
-            )
-            made |= _block(start, rest, tensor)
-        elif name.startswith("decoder_") or name == "mask_token":
-            made[f"decoder.{name}"] = tensor
-        else:
-            made[top + PLAIN_NAMES[name]] = tensor
-    return made
-
-
-PLAIN_NAMES = {
-    "cls_token": "embeddings.cls_token",
-    "pos_embed": "embeddings.position_embeddings",
-    "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
-    "patch_embed.proj.bias": "embeddings.patch_embeddings.projection.bias",
-    "norm.weight": "layernorm.weight",
-    "norm.bias": "layernorm.bias",
-}
-BLOCK_NAMES = {
-    "norm1": "layernorm_before",
-    "norm2": "layernorm_after",
-    "attn.proj": "attention.output.dense",
-    "mlp.fc1": "intermediate.dense",
-    "mlp.fc2": "output.dense",
-}
-
-
-def _block(start: str, rest: str, tensor: Tensor) -> dict[str, Tensor]:
-    part, _, kind = rest.rpartition(".")
-    if part != "attn.qkv":
-        return {f"{start}{BLOCK_NAMES[part]}.{kind}": tensor}
-    named = zip(("query", "key", "value"), tensor.chunk(3), strict=True)
-    return {f"{start}attention.attention.{n}.{kind}": piece.contiguous() for n, piece in named}
 
 
 WRITERS: dict[str, Callable[[Any, Mapping[str, Any], Path], list[str]]] = {

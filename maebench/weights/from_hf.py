@@ -89,7 +89,10 @@ def from_folder(place: Path, given: Given, spec: str) -> Foreign:
     except (*WRONG, StrictDataclassError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RunError(f"{spec} cannot be read: {type(error).__name__}: {reason}") from error
-    heads = ("classifier.", "pooler.", "cls_classifier.", "distillation_classifier.")
+    heads = (
+        *("classifier.", "pooler.", "cls_classifier.", "distillation_classifier."),
+        *("decoder.", "embeddings.mask_token", "vit.embeddings.mask_token"),  # SimMIM's
+    )
     missing = {n for n in info["missing_keys"] if not n.startswith(heads)}
     unused = {n for n in info["unexpected_keys"] if not n.startswith(heads)}
     bent = [str(item[0]) for item in info.get("mismatched_keys", ())]
