@@ -1,8 +1,23 @@
 """What pretraining minimises: the contract and the built-in objectives."""
 
+from maebench.objectives.autoencoder import Autoencoder
+from maebench.objectives.contractive import Contractive
+from maebench.objectives.denoising import Denoising
 from maebench.objectives.mae import MAE
 from maebench.objectives.objective import Batch, Inputs, Objective, Reconstruction
+from maebench.objectives.sparse import Sparse
 
-BUILT_IN: tuple[type[Objective], ...] = (MAE,)
+BUILT_IN: tuple[type[Objective], ...] = (MAE, Autoencoder, Denoising, Sparse, Contractive)
 
-__all__ = ["BUILT_IN", "MAE", "Batch", "Inputs", "Objective", "Reconstruction"]
+__all__ = [
+    "BUILT_IN",
+    "MAE",
+    "Autoencoder",
+    "Batch",
+    "Contractive",
+    "Denoising",
+    "Inputs",
+    "Objective",
+    "Reconstruction",
+    "Sparse",
+]
