@@ -23,7 +23,7 @@ class Autoencoder(Decoding):
     A transformer decoder predicts all pixels from the codes alone, the class token's included.
     It is the control of what hides patches; a code as wide as a patch may learn the identity.
 
-    loss = mean over all pixels of (x - decode(code(encode(x))))^2
+    loss = mean over all pixels of (x - decode(code(encode(x))))^2; the paper sums over pixels
     Source: Hinton and Salakhutdinov 2006, Science 313, page 504.
     """
 

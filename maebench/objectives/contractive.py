@@ -21,11 +21,10 @@ class Contractive(Decoding):
     What the penalty leaves moving are the directions in which images differ; it needs a second
     derivative, so a step takes longer, and too large a weight gives all images one code.
 
-    loss = mean over all pixels of (x - decode(h(x)))^2 + weight / M * ||dh(x)/dx||^2
-    with h the sigmoid code of all tokens, the squared Frobenius norm estimated by mean over
-    probes v of ||v^T dh/dx||^2, each v random signs (Hutchinson), and M numbers of an image, so
-    that M times the loss is the paper's scale of a summed squared error
-    Source: Rifai et al. 2011, ICML, equations 5 and 6 (there h is one layer with tied weights).
+    loss = mean over all pixels of (x - decode(h))^2 + weight / M * J, M numbers of an image
+    h = sigmoid code of all tokens; J = ||dh/dx||^2 (Frobenius), estimated by the mean over random
+    signs v of ||v^T dh/dx||^2 (Hutchinson); M times it is the paper's scale of a summed error
+    Source: Rifai et al. 2011, ICML, section 3; there h is one layer with tied weights.
     """
 
     name: ClassVar[str] = "contractive"
@@ -40,7 +39,7 @@ class Contractive(Decoding):
         0.1,
         gt=0,
         description="weight of the squared norm beside the summed squared error of an image "
-        "(Rifai et al. 2011)",
+        "(0.1 as in the Theano tutorials' cA after Rifai et al. 2011)",
     )
     probes: PositiveInt = Field(
         1, description="random directions per image and step, each one more backward pass"

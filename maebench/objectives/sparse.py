@@ -29,13 +29,11 @@ class Sparse(Decoding):
     Few active units take the place of a narrow code and are easier to read; a code whose units
     are all alike, or off everywhere, has collapsed.
 
-    loss = mean over all pixels of (x - decode(h))^2 + 2 weight / T * penalty(h)
-    kl:    sum over units of rho log(rho / r) + (1 - rho) log((1 - rho) / (1 - r)), h = sigmoid(a)
-    l1:    sum over units of the mean of h over tokens, h = relu(a); top-k: none, h = k largest
-    with T numbers of a patch, so that T/2 times the loss is the paper's scale of half a squared
-    error, and r the mean of h over the tokens of one image (the paper's: of the training set)
-    Source: Ng 2011, CS294A lecture notes, Sparse autoencoder, section 3; top-k: Makhzani and Frey
-    2013, arXiv 1312.5663, section 2, after a relu as in Gao et al. 2024, arXiv 2406.04093.
+    loss = mean over all pixels of (x - decode(h))^2 + 2 weight / T * penalty, T numbers of a patch
+    kl: sum over units of KL(rho || mean of h over the tokens of one image), h = sigmoid(a)
+    l1: sum over units of the mean of h over tokens, h = relu(a); top-k: none, h = k largest of it
+    T/2 times it is Ng's scale, half a patch's squared error; his mean of h is over all of train
+    Source: Ng 2011, CS294A notes, section on sparsity; Makhzani and Frey 2013, arXiv 1312.5663.
     """
 
     name: ClassVar[str] = "sparse"
