@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from maebench import ConfigError, Objective
 from maebench.masking.patches import patchify
 from maebench.objectives import MAE
 from maebench.objectives.mae_module import MaskedAutoencoder
-from maebench.testing.contract import Contract, examine, global_state
+from maebench.testing.contract import Broken, Contract, examine, global_state
 from maebench.testing.objective import ObjectiveContract
 from maebench.testing.probes import Blind, Coarse, mask_of
 
@@ -443,6 +443,39 @@ PLANTED: list[tuple[Any, str, str, set[str]]] = [
         set(),
     ),
 ]
+
+
+class TwoWays(Objective):
+    """Reads an option in the second of two ways alone, and refuses it in the first."""
+
+    name: ClassVar[str] = "two-ways"
+    way: Literal["first", "second"] = Field("first", description="which loss it is")
+    power: float = Field(1.0, gt=0, le=2, description="what the second is raised to")
+    reads: ClassVar[bool] = True
+
+    def model_post_init(self, _):
+        if self.way == "first" and self.power != 1:
+            raise ValueError("power is read by way=second alone")
+
+    def build(self, encoder, inputs):
+        module = MAE().build(encoder, inputs)
+        power = self.power if self.reads else 1.0
+        if self.way == "second":
+            module.register_forward_hook(lambda _, batch, made: {"loss": 2 * made["loss"] ** power})
+        return module
+
+
+class OneWay(TwoWays):
+    """Reads it in neither."""
+
+    name: ClassVar[str] = "one-way"
+    reads: ClassVar[bool] = False
+
+
+def test_an_option_that_one_choice_reads_has_to_change_something_there():
+    contract_of(TwoWays)().test_every_option_changes_something()
+    with pytest.raises(Broken, match="option 'power' changes neither state nor loss"):
+        contract_of(OneWay)().test_every_option_changes_something()
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,32 @@
 """What pretraining minimises: the contract and the built-in objectives."""
 
+from maebench.objectives.autoencoder import Autoencoder
+from maebench.objectives.contractive import Contractive
+from maebench.objectives.denoising import Denoising
 from maebench.objectives.mae import MAE
 from maebench.objectives.objective import Batch, Inputs, Objective, Reconstruction
 from maebench.objectives.simmim import SimMIM
+from maebench.objectives.sparse import Sparse
 
 BUILT_IN: tuple[type[Objective], ...] = (
     MAE,
     SimMIM,
+    Autoencoder,
+    Denoising,
+    Sparse,
+    Contractive,
 )
 
 __all__ = [
     "BUILT_IN",
     "MAE",
+    "Autoencoder",
     "Batch",
+    "Contractive",
+    "Denoising",
     "Inputs",
     "Objective",
     "Reconstruction",
     "SimMIM",
+    "Sparse",
 ]

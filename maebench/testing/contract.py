@@ -139,18 +139,39 @@ class Contract:
     def _made_with(self, option: str, value: Any) -> list[Any]:
         """The component with this value of an option, in each of its protocols that take it.
 
-        One of several protocols may read options that the others refuse.
+        One of several protocols may read options that the others refuse; so may one value of any
+        other choice, which is tried where the value is refused in all protocols.
         """
         protocols: list[dict[str, Any]] = [{}]
         if "protocol" in type(self.made()).model_fields and option != "protocol":
             protocols += [{"protocol": p} for p in declared_values(self.made(), "protocol")]
+        return self._taken(option, value, protocols) or self._taken(
+            option, value, self._choices(option)
+        )
+
+    def _taken(self, option: str, value: Any, settings: list[dict[str, Any]]) -> list[Any]:
         found = []
-        for protocol in protocols:
+        for setting in settings:
             try:
-                found.append(self.made(**{option: value, **protocol}))
+                found.append(self.made(**{option: value, **setting}))
             except ValidationError:
                 continue  # a bound that the schema does not tell
         return found
+
+    def _choices(self, option: str) -> list[dict[str, Any]]:
+        """Each word that another option can be."""
+        base = self.made()
+        return [
+            {other: value}
+            for other in type(base).model_fields
+            for value in declared_values(base, other)
+            if other != option and isinstance(value, str) and value != getattr(base, other)
+        ]
+
+    def without(self, changed: Any, option: str) -> Any:
+        """The changed component with one option as it was, what else was changed being kept."""
+        given = {key: getattr(changed, key) for key in type(changed).model_fields}
+        return type(changed)(**{**given, option: getattr(self.made(), option)})
 
     def test_it_is_documented_and_can_be_registered(self) -> None:
         """Name, docstring, and help and a default for each option."""

@@ -305,9 +305,8 @@ class EvaluationContract(Contract):
         return remembered(contract, self.made(), Case(data, kind))
 
     def _before(self, changed: Evaluation, option: str, case: Case) -> Outcome:
-        """What the case gives with the option as it was, in the protocol of the changed one."""
-        kept = {"protocol": getattr(changed, "protocol", None)} if option != "protocol" else {}
-        made = self.made(**(kept if "protocol" in type(changed).model_fields else {}))
+        """What the case gives with the option as it was, all else as in the changed one."""
+        made = self.without(changed, option)
         contract: Any = type(self)
         return remembered(contract, made, case)
 

@@ -101,15 +101,20 @@ def check_options(
     options = type(base).model_fields
     if not options:
         raise NotChecked("it has no options")
-    default = dict(traces(base))
+    before: dict[Any, dict[str, Trace]] = {}
+
+    def moves(made: Any, option: str) -> Iterator[bool]:
+        # beside the same choices but for this option: it may be read under one of them alone
+        start = contract.without(made, option)
+        if start not in before:
+            before[start] = dict(traces(start))
+        for setting, trace in traces(made):
+            yield differs(trace, before[start].get(setting, {}))
+
     for option in options:
         tried = near(base, option, contract.variations(option))
         values = ", ".join(repr(getattr(made, option)) for made in tried)
-        moved = (
-            differs(trace, default.get(setting, {}))
-            for made in tried
-            for setting, trace in traces(made)
-        )
+        moved = (found for made in tried for found in moves(made, option))
         first = next(moved, None)
         expect(
             first is not None,

@@ -1,0 +1,78 @@
+"""The denoising autoencoder's options."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, PositiveInt
+
+from maebench.errors import ConfigError
+from maebench.objectives.decoder import Decoding
+from maebench.objectives.objective import Inputs
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Of the shares that Vincent et al. 2010 try (0, .1, .25, .4) the middle one, and their largest
+# deviation of those from 0 to .5: theirs is of pixels from 0 to 1, ours of normalised ones.
+AMOUNTS = {"gaussian": 0.5, "masking": 0.25, "salt-and-pepper": 0.25}
+
+
+class Denoising(Decoding):
+    """Sees a corrupted copy of the whole image, the noise being new in every step.
+
+    A transformer decoder predicts all pixels of the clean image from all tokens.
+    Undoing noise takes knowledge of images, so no narrow code is needed; too little noise is
+    undone by smoothing each patch alone.
+
+    loss = mean over all pixels of (x - decode(encode(q(x))))^2; the paper sums over pixels
+    q gaussian: x + amount * normal; masking: a share `amount` of the pixels at 0, the mean of
+    train; salt-and-pepper: that share at the image's smallest or largest value by a fair coin
+    Source: Vincent et al. 2010, JMLR 11, 3371-3408, sections 3.1 and 3.3.
+    """
+
+    name: ClassVar[str] = "denoising"
+    hides: ClassVar[bool] = False
+    corruption: Literal["gaussian", "masking", "salt-and-pepper"] = Field(
+        "gaussian", description="kind of noise; all channels of a pixel go together but in gaussian"
+    )
+    amount: float | None = Field(
+        None,
+        gt=0,
+        description="deviation of gaussian noise in normalised units, default 0.5, or else share "
+        "of pixels below 1, default 0.25 (Vincent et al. 2010)",
+        examples=[0.4],
+    )
+    bottleneck: PositiveInt | None = Field(
+        None, description="numbers of a linear code of each token; default no such code"
+    )
+
+    def model_post_init(self, _: Any) -> None:
+        """Refuses to replace every pixel."""
+        if self.corruption != "gaussian" and self.noise >= 1:
+            raise ValueError(
+                f"amount: a share of pixels below 1 with corruption={self.corruption}, "
+                f"given {self.amount:g}"
+            )
+
+    @property
+    def noise(self) -> float:
+        """The amount, by the kind of noise where it was left out."""
+        return AMOUNTS[self.corruption] if self.amount is None else self.amount
+
+    def build(self, encoder: Any, inputs: Inputs) -> nn.Module:
+        """The torch module, its decoder freshly initialised.
+
+        Raises:
+            ConfigError: the share is of no pixel of an image, or of all.
+        """
+        pixels = inputs.image_size[0] * inputs.image_size[1]
+        if self.corruption != "gaussian" and not 0 < round(self.noise * pixels) < pixels:
+            raise ConfigError(
+                f"objective.amount: {self.noise:g} of the {pixels} pixels of an image is none or "
+                f"all; from {1 / pixels:.2g} to {1 - 1 / pixels:.4g} with this image size"
+            )
+        size = self.decoder_size(encoder.width, encoder.depth)
+        from maebench.objectives.denoising_module import DenoisingAutoencoder
+
+        return DenoisingAutoencoder(self, encoder, inputs, size)

@@ -1,0 +1,102 @@
+"""The sparse autoencoder's options."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, PositiveInt
+
+from maebench.errors import ConfigError
+from maebench.objectives.autoencoder import narrow, numbers_covered
+from maebench.objectives.decoder import Decoding
+from maebench.objectives.objective import Inputs
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Four times as many units as numbers, so that at Ng's mean activation of .05 about as many of them
+# are on as the code of `autoencoder` is wide: a fifth and a quarter of the numbers of a patch.
+WIDE = 4
+# Ng's beta (CS294A notes, exercise); for l1 what leaves few units active (see the field's help).
+WEIGHTS = {"kl": 3.0, "l1": 0.1}
+READ_BY = {"rho": ("kl",), "weight": ("kl", "l1"), "k": ("top-k",)}
+
+
+class Sparse(Decoding):
+    """Sees the whole image, of which each token has a wide code with few active units.
+
+    A transformer decoder predicts all pixels from the sparse codes alone.
+    Few active units take the place of a narrow code and are easier to read; a code whose units
+    are all alike, or off everywhere, has collapsed.
+
+    loss = mean over all pixels of (x - decode(h))^2 + 2 weight / T * penalty, T numbers of a patch
+    kl: sum over units of KL(rho || mean of h over the tokens of one image), h = sigmoid(a)
+    l1: sum over units of the mean of h over tokens, h = relu(a); top-k: none, h = k largest of it
+    T/2 times it is Ng's scale, half a patch's squared error; his mean of h is over all of train
+    Source: Ng 2011, CS294A notes, section on sparsity; Makhzani and Frey 2013, arXiv 1312.5663.
+    """
+
+    name: ClassVar[str] = "sparse"
+    hides: ClassVar[bool] = False
+    penalty: Literal["kl", "l1", "top-k"] = Field(
+        "kl", description="what keeps units off; a sigmoid bounds the code for kl, else a relu"
+    )
+    code: Literal["bottleneck", "tokens"] = Field(
+        "bottleneck",
+        description="what is sparse: a wide linear code of each token, or the encoder's tokens "
+        "themselves; evaluations read the tokens before the sigmoid or relu",
+    )
+    bottleneck: PositiveInt | None = Field(
+        None,
+        description="units of the code of a token; default four times the numbers of a patch; "
+        "read with code=bottleneck",
+        examples=[24],
+    )
+    rho: float = Field(
+        0.05, gt=0, lt=1, description="wanted mean activation of a unit, read by kl (Ng 2011)"
+    )
+    weight: float | None = Field(
+        None,
+        gt=0,
+        description="weight of the penalty beside half the squared error of a patch, read by kl "
+        "(default 3, Ng 2011) and l1 (default 0.1)",
+        examples=[1.0],
+    )
+    k: PositiveInt | None = Field(
+        None,
+        description="units that stay on in a token, read by top-k; default a quarter of the "
+        "numbers of a patch, as wide as the code of autoencoder",
+        examples=[2],
+    )
+
+    def model_post_init(self, _: Any) -> None:
+        """Refuses options that the penalty or the code does not read."""
+        for option, readers in READ_BY.items():
+            unset = getattr(self, option) == type(self).model_fields[option].default
+            if self.penalty not in readers and not unset:
+                raise ValueError(
+                    f"{option} is read by penalty={' and penalty='.join(readers)} alone, "
+                    f"given with penalty={self.penalty}"
+                )
+        if self.code == "tokens" and self.bottleneck is not None:
+            raise ValueError(
+                "bottleneck is read by code=bottleneck alone: the encoder's tokens have its width"
+            )
+
+    @property
+    def strength(self) -> float:
+        """The weight of the penalty, by its kind where it was left out; 0 where there is none."""
+        return self.weight or WEIGHTS.get(self.penalty, 0.0)
+
+    def build(self, encoder: Any, inputs: Inputs) -> nn.Module:
+        """The torch module, code and decoder freshly initialised."""
+        size = self.decoder_size(encoder.width, encoder.depth)
+        covered = numbers_covered(encoder, inputs)
+        width = None if self.code == "tokens" else self.bottleneck or WIDE * covered
+        units = width or encoder.width
+        k = self.k or min(units, narrow(encoder, inputs))
+        if k > units:
+            raise ConfigError(f"objective.k: {k} of {units} units of the code; at most {units}")
+        from maebench.objectives.sparse_module import SparseAutoencoder
+
+        return SparseAutoencoder(self, encoder, inputs, size, width, k)
