@@ -129,6 +129,12 @@ class Model(Protocol):
     def reconstruct(self, images: Tensor, mask: Mask) -> Reconstruction:
         """The model's guess at hidden patches; NotApplicable without a decoder."""
 
+    def pictures(self, images: Tensor, draws: Draws) -> Mapping[str, Tensor]:
+        """The objective's own pictures by name, float32 (rows, columns, C, H, W), normalised.
+
+        They are made from a few normalised images; empty where the objective has none.
+        """
+
     def masks(self, ids: Tensor, masking: Component | None = None, ratio: float = 0.75) -> Mask:
         """The common held-out masks: fixed by image id, the same for every model."""
 

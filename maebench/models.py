@@ -28,6 +28,7 @@ from maebench.evaluation import NotApplicable
 from maebench.hardware import find_device
 from maebench.plugins import Names, installed
 from maebench.pretrain import build, inputs_of
+from maebench.rng import Draws
 from maebench.weights.foreign import Foreign
 from maebench.weights.given import USES, split_spec
 from maebench.weights.load import load_foreign
@@ -154,6 +155,14 @@ class LoadedModel:
             why = f": {objective.no_decoder}" if objective.no_decoder else ""
             raise NotApplicable(f"objective {objective.name!r} does not reconstruct{why}")
         return self.module
+
+    @torch.no_grad()
+    def pictures(self, images: Tensor, draws: Draws) -> Mapping[str, Tensor]:
+        """The objective's own pictures by name (see Objective); empty where it has none."""
+        if not hasattr(self.module, "pictures"):
+            return {}
+        found: Mapping[str, Tensor] = self.module.pictures(images, draws)
+        return found
 
 
 def has_class_token(encoder: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -124,6 +124,10 @@ class Subject:
     def reconstruct(self, images: Tensor, mask: Mask) -> Reconstruction:
         """The model's guess at hidden patches of normalised images."""
         return self.loaded.decoder().reconstruct(images, mask)
+
+    def pictures(self, images: Tensor, draws: Draws) -> Mapping[str, Tensor]:
+        """The objective's own pictures by name, made from a few normalised images."""
+        return self.loaded.pictures(images, draws)
 
     def masks(self, ids: Tensor, masking: Component | None = None, ratio: float = 0.75) -> Mask:
         """The common held-out masks, fixed by image id and the same for every model."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import textwrap
+
 import click
 
 from maebench.component import Component
 
 RECIPES = "recipes"  # no plugins: files of maebench's own
+EXPLAINED = ("objective",)  # kinds whose parts are told whole where they are asked for alone
 
 
 @click.command("list")
@@ -15,7 +19,7 @@ def list_command(kind: str) -> None:
     """List what can be chosen, with every option.
 
     KIND is maskings, encoders, objectives, datasets, evaluations, trackers, reports or recipes;
-    all of them where it is left out.
+    all of them where it is left out. Objectives alone are told with formula and source.
     """
     from maebench.plugins import KINDS, installed, kind_of
 
@@ -29,7 +33,7 @@ def list_command(kind: str) -> None:
             origin = names.origin(cls)
             package = "" if origin.package == "maebench" else f"  (from {origin.package})"
             colon = f":{cls.spec.upper()}" if cls.spec else ""
-            click.echo(f"  {name}{colon}{package}\n      {cls.help()}")
+            click.echo(f"  {name}{colon}{package}\n{explanation(cls, bool(kind))}")
             for key, field in cls.model_fields.items():
                 if key != cls.spec:
                     option = f"-o {_part(chosen, name)}.{key}={as_typed(field.default)}"
@@ -41,6 +45,13 @@ def list_command(kind: str) -> None:
             click.echo("  none installed")
     if not kind:
         show_recipes()
+
+
+def explanation(cls: type[Component], whole: bool) -> str:
+    """A component's help below its name: the first sentence, or all where `whole` is asked for."""
+    told = cls.kind in EXPLAINED and whole
+    text = inspect.cleandoc(cls.__doc__ or "") if told else cls.help()
+    return textwrap.indent(text, " " * 6)
 
 
 def show_recipes() -> None:

@@ -7,6 +7,8 @@ from maebench.objectives.mae import MAE
 from maebench.objectives.objective import Batch, Inputs, Objective, Reconstruction
 from maebench.objectives.simmim import SimMIM
 from maebench.objectives.sparse import Sparse
+from maebench.objectives.supervised import Supervised
+from maebench.objectives.variational import Variational
 
 BUILT_IN: tuple[type[Objective], ...] = (
     MAE,
@@ -15,6 +17,8 @@ BUILT_IN: tuple[type[Objective], ...] = (
     Denoising,
     Sparse,
     Contractive,
+    Variational,
+    Supervised,
 )
 
 __all__ = [
@@ -29,4 +33,6 @@ __all__ = [
     "Reconstruction",
     "SimMIM",
     "Sparse",
+    "Supervised",
+    "Variational",
 ]

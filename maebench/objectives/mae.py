@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 class MAE(Decoding):
     """The masked autoencoder: encode the seen patches, decode all, score the hidden ones.
 
-    loss = mean over hidden patches of the mean squared error to the patch's pixels, or to its
-    pixels minus their mean over their standard deviation.
+    It predicts the pixels of each hidden patch, or those minus their mean over their standard
+    deviation. Its encoder never gets what is hidden, so that at a high ratio a step is cheap and
+    the task is not solved by copying what is near.
+
+    loss = mean over hidden patches of |y - x|^2 / T
+    with x the T target numbers of a patch and y the prediction.
     Source: He et al. 2021, arXiv 2111.06377, section 3.
     """
 

@@ -23,7 +23,8 @@ from maebench.testing.modules import (
     copied,
     differs,
 )
-from maebench.testing.objective_loss import COARSE, MAIN, SETTINGS, LossChecks
+from maebench.testing.objective_loss import COARSE, MAIN, SETTINGS
+from maebench.testing.objective_pictures import PictureChecks
 from maebench.testing.probes import (
     IMAGES,
     PATCH,
@@ -34,7 +35,7 @@ from maebench.testing.probes import (
 )
 
 
-class ObjectiveContract(LossChecks):
+class ObjectiveContract(PictureChecks):
     """Checks of an objective, around encoders of the kit."""
 
     # ---- what is compared
@@ -301,6 +302,20 @@ class ObjectiveContract(LossChecks):
                     f"{float((one - two).abs().max()):.2g}; no true statistic of a hidden patch "
                     "may enter",
                 )
+
+    def test_what_is_made_of_whole_images_depends_on_all_of_them(self) -> None:
+        """`whole` says how much of an image is kept: the model is given every patch of it."""
+        for setting, module, images, mask, made in self.reconstructions():
+            if made.whole is None:
+                raise NotChecked("it gives no whole: it learns hidden patches alone")
+            hidden = hidden_pixels(mask, PATCH)
+            noise = images_of((images.shape[2], images.shape[3]), images.shape[1], IMAGES, 1)
+            other = self._reconstruct(module, torch.where(hidden, 3 * noise + 5, images), mask)
+            expect(
+                other.whole is not None and not torch.equal(made.whole, other.whole),
+                f"{setting}: with other pixels in hidden patches whole stays as it is; give the "
+                "model the whole image for it",
+            )
 
     # ---- options
 

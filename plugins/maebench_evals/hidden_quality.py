@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 WINDOW = 11  # SSIM's Gaussian window, Wang et al. 2004
 NO_PIXELS = "the objective gives no pixels"
+HIDDEN_ALONE = "the objective learns hidden patches alone"
 SMALLEST_ERROR = 1e-10  # mean squared error below which PSNR is given as 100 dB
 
 
@@ -51,6 +52,17 @@ class Spread:
         return found
 
 
+def decibels(error: Tensor) -> Tensor:
+    """Peak signal to noise ratio of mean squared errors of pixels in 0..1, float64 on the CPU."""
+    return -10 * error.double().clamp(min=SMALLEST_ERROR).log10().cpu()
+
+
+def whole_psnr(model: Model, true: Tensor, made: Tensor) -> Tensor:
+    """The ratio over all pixels of each normalised image (B, C, H, W), clipped to 0..1."""
+    right, guess = model.pixels(true).clamp(0, 1), model.pixels(made).clamp(0, 1)
+    return decibels((right - guess).square().mean((1, 2, 3)))
+
+
 @dataclass
 class Similarity:
     """How near the pixels of images are to the truth, one number per image."""
@@ -70,7 +82,7 @@ class Similarity:
         right, guess = model.pixels(true).clamp(0, 1), model.pixels(filled).clamp(0, 1)
         count = hidden.sum((1, 2, 3))
         error = ((right - guess).square() * hidden).sum((1, 2, 3)) / count
-        self.psnr.append(-10 * error.double().clamp(min=SMALLEST_ERROR).log10().cpu())
+        self.psnr.append(decibels(error))
         if not window or min(true.shape[2:]) < WINDOW:
             return
         # its import takes seconds

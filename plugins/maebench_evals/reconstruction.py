@@ -8,18 +8,35 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from maebench import Evaluation, Mask, Masking, Metric, Model, Random, Reconstruction, Result
+from maebench import (
+    Evaluation,
+    Mask,
+    Masking,
+    Metric,
+    Model,
+    Random,
+    Reconstruction,
+    Result,
+    unpatchify,
+)
 from maebench_evals.across import AcrossMasks
-from maebench_evals.hidden import distance_to_seen, first, hidden_of, pasted, sum_at
-from maebench_evals.hidden_quality import NO_PIXELS, Similarity, Spread
+from maebench_evals.hidden import distance_to_seen, first, hidden_of, pasted, patch_of, sum_at
+from maebench_evals.hidden_quality import (
+    HIDDEN_ALONE,
+    NO_PIXELS,
+    Similarity,
+    Spread,
+    whole_psnr,
+)
 from maebench_evals.inpainting import BASELINES, patch_means
-from maebench_evals.reconstruction_pictures import distance_curves, examples
+from maebench_evals.reconstruction_pictures import distance_curves, examples, own_pictures
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 BATCH = 256
 SHOWN = 8  # images in the picture
+LENT = 64  # images that a model may make pictures of its own from: enough for a mean over them
 FLAT = "true patch means"  # what true statistics alone give: flat patches of the right mean
 
 
@@ -32,7 +49,8 @@ class ReconstructionQuality(Evaluation):
     error over variance, 1 = guessing the mean. psnr and ssim are in hidden pixels and use no true
     statistic of a hidden patch; `how` says how the pixels were made. psnr_oracle uses the true
     mean and deviation of each hidden patch: two leaked numbers a patch, so it is no score. Its row
-    `true patch means` is what these numbers give without any prediction.
+    `true patch means` is what these numbers give without any prediction. psnr_whole is no guess at
+    what is hidden: the model is given the whole image, and all pixels count.
 
     Baselines need no model: the mean colour of the seen pixels, a copy of the nearest seen patch,
     and harmonic inpainting (Laplace's equation between the seen pixels).
@@ -53,6 +71,10 @@ class ReconstructionQuality(Evaluation):
         "ssim": Metric("structural similarity around hidden pixels", "", True, -1, 1),
         "psnr_oracle": Metric(
             "psnr with the true mean and deviation of each hidden patch", "dB", True, None, 100
+        ),
+        "psnr_whole": Metric(
+            "peak signal to noise ratio of all pixels where the model is given the whole image",
+            *("dB", True, None, 100),
         ),
         "error": Metric(
             "squared error over variance at a distance to what is seen", "", False, 0, None, False
@@ -89,12 +111,14 @@ class ReconstructionQuality(Evaluation):
                     across.add(here, normal)
                 if done == 0:
                     examples(model, normal[:SHOWN], first(mask, SHOWN), made)
+                    own_pictures(model, normal[:LENT], here[:LENT])
                 done += len(part)
         errors = list(found.errors())
         distance_curves(model, errors, f"{self.masking.changed()}, ratio {self.ratio:g}")
         yield from found.r2()
         yield from found.in_pixels()
         yield from found.with_true_statistics()
+        yield found.given_all()
         yield from errors
         if across is not None:
             yield from across.results()
@@ -124,9 +148,10 @@ class Pass:
     )
     oracle: Similarity = field(default_factory=Similarity)
     flat: Similarity = field(default_factory=Similarity)
+    whole: list[Tensor] = field(default_factory=list)
     spread: Spread = field(default_factory=Spread)
     patches: Any = 0.0  # hidden ones at each distance, float64 (D,)
-    how: str = ""
+    how: str = ""  # the pixels were made, or why there are none
 
     def add(self, model: Model, normal: Tensor, mask: Mask, made: Reconstruction) -> None:
         """Adds a batch of normalised images and what the model made of it."""
@@ -144,6 +169,9 @@ class Pass:
                 found.pixels.add(model, normal, filled, mask)
         if made.oracle is not None:
             self.oracle.add(model, normal, pasted(made.oracle, normal, mask), mask, False)
+        if made.whole is not None:
+            image = unpatchify(made.whole, mask.grid, patch_of(mask, normal))
+            self.whole.append(whole_psnr(model, normal, image))
         self.flat.add(model, normal, patch_means(normal, mask), mask, False)
 
     def r2(self) -> Iterator[Result]:
@@ -157,15 +185,24 @@ class Pass:
     def in_pixels(self) -> Iterator[Result]:
         """Peak signal to noise ratio and structural similarity, without true statistics."""
         for name, found in self.guesses.items():
-            where = told(name) or ({"how": self.how} if self.how else {})
-            yield from found.pixels.results(where, ("psnr", "ssim"))
+            there = self.how if found.pixels.psnr else ""
+            where = told(name) or ({"how": there} if there else {})
+            yield from found.pixels.results(where, ("psnr", "ssim"), self.how or NO_PIXELS)
 
     def with_true_statistics(self) -> Iterator[Result]:
         """The ratio with true statistics, and what they give alone."""
         given = bool(self.guesses[""].pixels.psnr)
-        missing = "the prediction needs no statistics" if given else NO_PIXELS
+        missing = "the prediction needs no statistics" if given else self.how or NO_PIXELS
         yield from self.oracle.results({}, ("psnr_oracle",), missing)
         yield from self.flat.results(told(FLAT), ("psnr_oracle",))
+
+    def given_all(self) -> Result:
+        """Peak signal to noise ratio of all pixels, where nothing was hidden."""
+        import torch
+
+        if not self.whole:
+            return Result("psnr_whole", None, {}, HIDDEN_ALONE)
+        return Result("psnr_whole", torch.cat(self.whole))
 
     def errors(self) -> Iterator[Result]:
         """Error over variance at each distance that is there, so that 1 is guessing the mean."""

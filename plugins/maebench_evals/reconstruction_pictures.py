@@ -1,4 +1,7 @@
-"""Pictures of reconstructions: examples, and the error by the distance to what is seen."""
+"""Pictures of reconstructions: examples, a model's own, and the error by the distance.
+
+R rows and K columns of a board, C, H, W of an image in pixels.
+"""
 
 from __future__ import annotations
 
@@ -13,39 +16,67 @@ if TYPE_CHECKING:
 
 
 def examples(model: Model, normal: Tensor, mask: Mask, made: Reconstruction) -> None:
-    """Writes original, masked, prediction and paste-over of a few images as one PNG."""
-    import torch
-    from matplotlib.figure import Figure
-    from torch.nn.functional import pad
+    """Writes original, masked, prediction and paste-over of a few images as one PNG.
 
-    if made.pixels is None:
+    Below them what the model makes of the whole images, where it learns to be given these.
+    """
+    import torch
+
+    if made.pixels is None and made.whole is None:
         return
-    hidden = hidden_pixels(mask, normal)
-    patches = made.pixels[: len(normal)]
-    predicted = unpatchify(patches, mask.grid, patch_of(mask, normal))
+    hidden, patch = hidden_pixels(mask, normal), patch_of(mask, normal)
     grey = torch.full_like(model.pixels(normal), 0.5)
     rows = {
         "original": model.pixels(normal),
         "masked": torch.where(hidden, grey, model.pixels(normal)),
-        "prediction": model.pixels(predicted),
-        "paste-over": model.pixels(pasted(patches, normal, mask)),
     }
+    if made.pixels is not None:
+        patches = made.pixels[: len(normal)]
+        rows["prediction"] = model.pixels(unpatchify(patches, mask.grid, patch))
+        rows["paste-over"] = model.pixels(pasted(patches, normal, mask))
+    if made.whole is not None:
+        whole = unpatchify(made.whole[: len(normal)], mask.grid, patch)
+        rows["given all"] = model.pixels(whole)
+    board = torch.stack([*rows.values()])
+    draw_board(model, "reconstruction", made.how, board, list(rows))
+
+
+def own_pictures(model: Model, normal: Tensor, ids: Tensor) -> None:
+    """Writes the pictures that the model has of its own, each as one PNG."""
+    draws = model.draws("pictures", ids.to(normal.device))
+    for name, images in model.pictures(normal, draws).items():
+        title = name.replace("-", " ")
+        draw_board(model, f"reconstruction-{name}", title, model_pixels(model, images))
+
+
+def model_pixels(model: Model, images_RKCHW: Tensor) -> Tensor:
+    """Normalised images on a board as pixels."""
+    return model.pixels(images_RKCHW.flatten(0, 1)).view_as(images_RKCHW)
+
+
+def draw_board(
+    model: Model, name: str, title: str, pixels_RKCHW: Tensor, rows: Sequence[str] = ()
+) -> None:
+    """Writes rows of images as one PNG, clipped to 0..1, with gaps and names of the rows."""
+    from matplotlib.figure import Figure
+    from torch.nn.functional import pad
+
+    R, K, _, H, W = pixels_RKCHW.shape
     # one image of all: axes for each would take longer to draw than all the rest takes to measure
-    gap = max(1, normal.shape[3] // 14)
-    lines = [pad(images.clamp(0, 1), (0, gap, 0, gap), value=1.0) for images in rows.values()]
-    board = torch.cat([torch.cat([*line], 2) for line in lines], 1)[:, :-gap, :-gap].cpu()
+    gap = max(1, W // 14)
+    cells = pad(pixels_RKCHW.clamp(0, 1), (0, gap, 0, gap), value=1.0).cpu()
+    board = cells.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)[:, :-gap, :-gap]
     shown = board[0] if len(board) == 1 else board.permute(1, 2, 0)
-    figure = Figure(figsize=(1.1 * len(normal) + 1.2, 4.9), layout="constrained")
+    figure = Figure(figsize=(1.1 * K + 1.2, 1.1 * R + 0.5), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    height = normal.shape[2]
-    middles = [height / 2 - 0.5 + i * (height + gap) for i in range(len(rows))]
+    middles = [H / 2 - 0.5 + i * (H + gap) for i in range(len(rows))]
     axes.set_yticks(middles, list(rows), rotation=90, va="center")
     axes.tick_params(length=0)
     axes.set_xticks([])
     axes.set_frame_on(False)
-    figure.suptitle(f"{model.name}\n{made.how or 'prediction in pixels'}", fontsize=8)
-    model.picture("reconstruction", figure)
+    figure.suptitle(f"{model.name}\n{title}", fontsize=8)
+    model.picture(name, figure)
 
 
 def distance_curves(model: Model, errors: Sequence[Result], masks: str) -> None:

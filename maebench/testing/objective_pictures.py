@@ -1,0 +1,43 @@
+"""Does an objective give pictures of its own as they are drawn?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from maebench.errors import ConfigError
+from maebench.rng import Draws
+from maebench.testing.contract import NotChecked, expect
+from maebench.testing.objective_loss import SETTINGS, LossChecks
+from maebench.testing.probes import IMAGES, pictures
+
+
+class PictureChecks(LossChecks):
+    """The check of `pictures`, where a module has it."""
+
+    def test_its_own_pictures_have_the_documented_shapes(self) -> None:
+        """They are drawn as boards of images, whatever they show."""
+        for setting, (size, channels) in SETTINGS.items():
+            try:
+                module = self.build(setting).eval()
+            except ConfigError:
+                continue
+            if not hasattr(module, "pictures"):
+                raise NotChecked("it has no pictures(images, draws)")
+            ids = torch.arange(IMAGES)
+            with torch.no_grad():
+                made = module.pictures(pictures(size, channels), Draws(0, "pictures", ids))
+            expect(isinstance(made, dict), f"pictures gives {type(made)}, not a dict of tensors")
+            expect(made, f"{setting}: pictures gives none; leave it out where there is nothing")
+            for name, x in made.items():
+                _is_board(f"{setting}: picture {name!r}", x, (channels, *size))
+
+
+def _is_board(what: str, x: Tensor, image: tuple[int, int, int]) -> None:
+    expect(isinstance(x, Tensor), f"{what} is {type(x)}, not a tensor")
+    expect(
+        x.ndim == 5 and tuple(x.shape[2:]) == image and x.numel() > 0,
+        f"{what} is {tuple(x.shape)}, must be (rows, columns, C, H, W) with (C, H, W) = {image}",
+    )
+    expect(x.dtype == torch.float32, f"{what} is {x.dtype}, not float32")
+    expect(x.isfinite().all(), f"{what} is not finite")
