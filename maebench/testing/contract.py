@@ -139,18 +139,32 @@ class Contract:
     def _made_with(self, option: str, value: Any) -> list[Any]:
         """The component with this value of an option, in each of its protocols that take it.
 
-        One of several protocols may read options that the others refuse.
+        One of several protocols may read options that the others refuse. Where all do, it is tried
+        with each value of each other choice, such as the one kind of target that reads it.
         """
+        choices = [key for key in type(self.made()).model_fields if key != option]
         protocols: list[dict[str, Any]] = [{}]
-        if "protocol" in type(self.made()).model_fields and option != "protocol":
+        if "protocol" in choices:
             protocols += [{"protocol": p} for p in declared_values(self.made(), "protocol")]
+        return self._made_by([{option: value, **protocol} for protocol in protocols]) or (
+            self._made_by(
+                [{option: value, key: c} for key in choices for c in self._choices_of(key)]
+            )
+        )
+
+    def _made_by(self, settings: list[dict[str, Any]]) -> list[Any]:
         found = []
-        for protocol in protocols:
+        for options in settings:
             try:
-                found.append(self.made(**{option: value, **protocol}))
+                found.append(self.made(**options))
             except ValidationError:
                 continue  # a bound that the schema does not tell
         return found
+
+    def _choices_of(self, option: str) -> list[Any]:
+        """The values of an option that is a choice between names; none for any other."""
+        values = type(self.made()).model_json_schema()["properties"].get(option, {}).get("enum", [])
+        return [value for value in values if value != getattr(self.made(), option)]
 
     def test_it_is_documented_and_can_be_registered(self) -> None:
         """Name, docstring, and help and a default for each option."""

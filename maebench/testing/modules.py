@@ -101,12 +101,20 @@ def check_options(
     options = type(base).model_fields
     if not options:
         raise NotChecked("it has no options")
-    default = dict(traces(base))
+    traced: dict[Any, dict[str, Trace]] = {}
+
+    def default(made: Any, option: str) -> dict[str, Trace]:
+        # another option may have been changed with it, for one that is read with that alone
+        other = type(made)(**{**dict(made), option: getattr(base, option)})
+        if other not in traced:
+            traced[other] = dict(traces(other))
+        return traced[other]
+
     for option in options:
         tried = near(base, option, contract.variations(option))
         values = ", ".join(repr(getattr(made, option)) for made in tried)
         moved = (
-            differs(trace, default.get(setting, {}))
+            differs(trace, default(made, option).get(setting, {}))
             for made in tried
             for setting, trace in traces(made)
         )
