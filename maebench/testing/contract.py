@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import traceback
+import typing
 import unittest
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -163,8 +164,10 @@ class Contract:
 
     def _choices_of(self, option: str) -> list[Any]:
         """The values of an option that is a choice between names; none for any other."""
-        values = type(self.made()).model_json_schema()["properties"].get(option, {}).get("enum", [])
-        return [value for value in values if value != getattr(self.made(), option)]
+        base = self.made()
+        kind = type(base).model_fields[option].annotation
+        names = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+        return [name for name in names if name != getattr(base, option)]
 
     def test_it_is_documented_and_can_be_registered(self) -> None:
         """Name, docstring, and help and a default for each option."""

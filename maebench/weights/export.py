@@ -47,7 +47,10 @@ def export(
     if reason := cannot_hold(encoder, to):
         raise ConfigError(f"{name} cannot be exported to {to}: {reason}")
     facts = about(module, encoder, mean, std, objective)
-    return WRITERS[to](module, facts, out)
+    why = decoder_unknown(module)
+    known = NAMES.get(to)  # timm has no decoders at all
+    left = [f"the decoder is left out: {known} does not know {why}"] if why and known else []
+    return [*WRITERS[to](module, facts, out), *left]
 
 
 def cannot_hold(encoder: VisionTransformer, to: str) -> str:
@@ -68,6 +71,18 @@ def cannot_hold(encoder: VisionTransformer, to: str) -> str:
 
 
 NAMES = {"official": "the official MAE code", "hf": "transformers' ViTMAE"}
+
+
+def decoder_unknown(module: Any) -> str:
+    """What of a masked autoencoder's decoder no other side knows; "" where they know it."""
+    if not isinstance(module, MaskedAutoencoder):
+        return ""
+    options = module.options
+    if options.decoder != "transformer":
+        return f"decoder={options.decoder}"
+    if options.target not in ("pixels", "normalised-pixels"):
+        return f"target={options.target}"
+    return "" if options.on == "hidden" else f"on={options.on}"
 
 
 def mlp_of(encoder: VisionTransformer) -> int:
@@ -94,7 +109,7 @@ def about(
         "mean": list(mean),
         "std": list(std),
     }
-    if isinstance(module, MaskedAutoencoder):
+    if isinstance(module, MaskedAutoencoder) and not decoder_unknown(module):
         decoder = module.decoder
         first = decoder.decoder_blocks[0]
         facts |= {
@@ -108,11 +123,11 @@ def about(
 
 
 def official_names(module: Any, decoder: bool = True) -> dict[str, Tensor]:
-    """Encoder, and decoder where there is one, by the names of the official code."""
+    """Encoder, and decoder where the official code knows it, by the names there."""
     import torch
 
     tensors = dict(module.encoder.state_dict())
-    if decoder and isinstance(module, MaskedAutoencoder):
+    if decoder and isinstance(module, MaskedAutoencoder) and not decoder_unknown(module):
         own = dict(module.decoder.state_dict())
         places = own["decoder_pos_embed"]
         zero = places.new_zeros(1, 1, places.shape[2])  # the class token's, as sin-cos has it
