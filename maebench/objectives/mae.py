@@ -29,14 +29,12 @@ class MAE(Decoding):
 
     What is guessed of a patch is its pixels, its histograms of gradients, its pixels without high
     frequencies, or the tokens that a slow copy of the encoder makes of the whole image. It is
-    cheap, for hidden patches are not encoded; watch that no target is easier than it looks, and
-    compare losses of one target only.
+    cheap, for hidden patches are not encoded; losses of different targets do not compare.
 
     loss = mean over images, patches and numbers of d(prediction - target)
     d(e) = e^2 (mse), |e| (l1), or e^2 / 2 where |e| < 1 and |e| - 1/2 elsewhere (smooth-l1)
     patches = the hidden ones, a share of them, or all
     target = pixels, or (pixels - their mean) / sqrt(their variance + 1e-6), or one named above
-
     Source: He et al. 2021, arXiv 2111.06377, section 3; decoder=cross-attention: Fu et al. 2024,
     arXiv 2401.14391, section 3; targets: Wei et al. 2022, arXiv 2112.09133 (hog), Liu et al. 2023,
     arXiv 2303.02416 (low-pass), Baevski et al. 2022, arXiv 2202.03555 (features).
@@ -72,8 +70,8 @@ class MAE(Decoding):
         0.999,
         ge=0,
         lt=1,
-        description="of features: decay of the slow copy per update, less in the first thousands "
-        "[data2vec: 0.9998 in runs of 500 thousand updates]",
+        description="of features: decay of the slow copy per update, less in the first thousands, "
+        "(1 + n) / (10 + n) after n [data2vec: 0.9998 in longer runs]",
     )
     decoder: Literal["transformer", "cross-attention"] = Field(
         "transformer",

@@ -113,7 +113,10 @@ class ObjectiveContract(LossChecks):
         )
 
     def _reaches_hidden(self, module: Any, batch: Batch, change: Tensor) -> bool:
-        """Whether other pixels in seen patches change hidden patches' targets, as gradients do."""
+        """Whether other pixels in seen patches change hidden patches' targets, as gradients do.
+
+        Then they change the loss as well, which so does not say what it compares.
+        """
         if batch.mask is None or not hasattr(module, "reconstruct"):
             return False
         one, other = (
