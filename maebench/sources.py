@@ -106,4 +106,13 @@ def read_yaml(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"--config {file}: a mapping of settings is wanted, got {value!r}")
     flags = {field.replace("_", "-"): field for field in RunConfig.model_fields}
-    return {flags.get(str(key), str(key)): v for key, v in value.items()}
+    return {flags.get(str(key), str(key)): _keys_as_text(v) for key, v in value.items()}
+
+
+def _keys_as_text(value: Any) -> Any:
+    """An option `on` under the name that it was written with: YAML 1.1 reads the key as true."""
+    if isinstance(value, list):
+        return [_keys_as_text(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {"on" if key is True else key: _keys_as_text(item) for key, item in value.items()}

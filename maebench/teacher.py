@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from maebench import masking
+from maebench.masking.patches import spread
 from maebench.rng import Draws, isolated
 
 # HPM uses .999 to .9999 (arXiv 2304.05919).
@@ -81,12 +82,9 @@ def _attention(model: Any, images: Tensor, draws: Draws) -> Tensor:
 
 def _features(model: Any, images: Tensor, draws: Draws) -> Tensor:
     """One feature per patch of the grid that masks are drawn on, (B, L, D)."""
-    encoder = model.encoder
-    tokens = encoder(images)
-    (h, w), (H, W) = tokens.grid, encoder.grid
-    features_BhwD = tokens.patches.unflatten(1, (h, w))
+    tokens = model.encoder(images)
     # a hierarchical encoder ends coarser: each of its tokens stands for several patches
-    return features_BhwD.repeat_interleave(H // h, 1).repeat_interleave(W // w, 2).flatten(1, 2)
+    return spread(tokens.patches, tokens.grid, model.encoder.grid)
 
 
 def _patch_loss(model: Any, images: Tensor, draws: Draws) -> Tensor:

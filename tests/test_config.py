@@ -105,6 +105,12 @@ def test_name_and_options_of_one_part_come_together_from_wherever(config, source
     assert config(**sources).masking == Block(aspect=0.5)
 
 
+@pytest.mark.parametrize("yaml", ["objective: {on: all}", "objective:\n  name: mae\n  on: all"])
+def test_an_option_named_on_can_be_written_in_yaml(config, yaml):
+    assert config(yaml=yaml).objective.on == "all"  # plain YAML 1.1 reads the key as true
+    assert config(o=["objective.on=all"]).objective.on == "all"
+
+
 def test_another_components_options_do_not_survive_a_changed_name(config):
     yaml = "masking: {name: block, aspect: 0.5}\nencoder: {name: vit-nano, depth: 9}"
     found = config(yaml=yaml, masking="grid", o=["encoder=vit-micro"])

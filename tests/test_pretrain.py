@@ -347,11 +347,12 @@ def test_the_global_random_state_is_left_alone(tmp_path):
         {"ratio": 0.25, "schedule": {"ratio": 0.75, "stages": 3}},
         {"objective": Noisy()},
         {"encoder": fakes.Dense(), "limit": 10, "batch": 16},
+        {"objective": MAE(target="features", decoder="cross-attention")},
     ],
     ids=[
         *("random", "teacher's loss", "teacher's attention", "the model's own attention", "hard"),
         *("parts", "parts by a teacher that ends coarser", "a schedule of the ratio"),
-        *("global randomness", "dense"),
+        *("global randomness", "dense", "a slow copy and a share of patches"),
     ],
 )
 def test_a_run_that_stopped_anywhere_ends_the_same_to_the_last_bit(changes, tmp_path, every_step):

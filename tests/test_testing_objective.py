@@ -16,6 +16,7 @@ from torch import nn
 from maebench import ConfigError, Objective
 from maebench.masking.patches import patchify
 from maebench.objectives import MAE
+from maebench.objectives.decoder import Decoding
 from maebench.objectives.mae_module import MaskedAutoencoder
 from maebench.testing.contract import Broken, Contract, examine, global_state
 from maebench.testing.objective import ObjectiveContract
@@ -306,20 +307,30 @@ class AssumesOneGrid(MaskedAutoencoder):
         return super().forward(batch)
 
 
-def objective(module: type[MaskedAutoencoder], target: str) -> MAE:
-    class Planted(MAE):
+class Few(Decoding):
+    """A masked autoencoder with few options: errors are found sooner."""
+
+    name: ClassVar[str] = "planted"
+    module: ClassVar[type[MaskedAutoencoder]] = MaskedAutoencoder
+    target: Literal["pixels", "normalised-pixels"] = Field(
+        "normalised-pixels", description="what is predicted"
+    )
+
+    def build(self, encoder, inputs):
+        size = self.decoder_size(encoder.width, encoder.depth)
+        return self.module(MAE(target=self.target), encoder, size, inputs)
+
+
+def objective(planted: type[MaskedAutoencoder], target: str) -> Few:
+    class Planted(Few):
         """A masked autoencoder with an error in it."""
 
-        name: ClassVar[str] = "planted"
-
-        def build(self, encoder, inputs):
-            size = self.decoder_size(encoder.width, encoder.depth)
-            return module(self, encoder, size, inputs)
+        module: ClassVar[type[MaskedAutoencoder]] = planted
 
     return Planted(target=target)
 
 
-class AllInOnlyANumber(MAE):
+class AllInOnlyANumber(Few):
     """Compares seen patches too where a weight says so."""
 
     name: ClassVar[str] = "planted"
@@ -334,21 +345,18 @@ class AllInOnlyANumber(MAE):
                 seen = error[~batch.mask.hidden].square().mean()
                 return {"loss": super().forward(batch)["loss"] + weight * seen}
 
-        return Weighted(self, encoder, self.decoder_size(encoder.width, encoder.depth), inputs)
+        size = self.decoder_size(encoder.width, encoder.depth)
+        return Weighted(MAE(target=self.target), encoder, size, inputs)
 
 
-class LooksAtAll(MAE):
+class LooksAtAll(Few):
     """Asks the encoder for all patches, and says rightly that all count."""
 
-    name: ClassVar[str] = "planted"
+    module: ClassVar[type[MaskedAutoencoder]] = SeesWhatItIsToPredict
     loss_on: ClassVar[str] = "all"
 
-    def build(self, encoder, inputs):
-        size = self.decoder_size(encoder.width, encoder.depth)
-        return SeesWhatItIsToPredict(self, encoder, size, inputs)
 
-
-class SaysAll(MAE):
+class SaysAll(Few):
     """It says that it compares all patches."""
 
     name: ClassVar[str] = "says-all"
@@ -358,11 +366,22 @@ class SaysAll(MAE):
         return "all"
 
 
-class DeadOption(MAE):
+class DeadOption(Few):
     """It has an option that does nothing."""
 
     name: ClassVar[str] = "dead-option"
     rounds: PositiveInt = Field(1, description="rounds of decoding")
+
+
+class DeadUnderAChoice(Few):
+    """It has an option that is taken with one target alone, and does nothing there."""
+
+    name: ClassVar[str] = "dead-under-a-choice"
+    rounds: PositiveInt = Field(1, description="rounds of decoding")
+
+    def model_post_init(self, _):
+        if self.rounds != 1 and self.target != "pixels":
+            raise ValueError("rounds is read by target=pixels alone")
 
 
 class IgnoresLabels(Labelled):
@@ -463,6 +482,7 @@ PLANTED: list[tuple[Any, str, str, set[str]]] = [
         {"it is finite in bf16", "every option changes something"},
     ),
     (DeadOption, "every option changes something", "option 'rounds' changes neither", set()),
+    (DeadUnderAChoice, "every option changes something", "option 'rounds' changes neither", set()),
     (
         IgnoresLabels,
         "labels are needed only where it says so",

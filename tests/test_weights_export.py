@@ -20,10 +20,11 @@ MASK = hide(NOISE, 12, (4, 4))
 MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
 
 
-def model(size=(16, 16), channels=3, target="normalised-pixels", **encoder):
+def model(size=(16, 16), channels=3, target="normalised-pixels", parts=None, **encoder):
     """A model of ours whose weights are all moved from where they began."""
     vit = ViTNano(**{"width": 24, "depth": 2, "heads": 3, "patch": 4, **encoder})
-    objective = MAE(target=target, decoder_depth=2, decoder_width=16, decoder_heads=2)
+    sizes = {"decoder_depth": 2, "decoder_width": 16, "decoder_heads": 2}
+    objective = MAE(target=target, **sizes, **(parts or {}))
     with isolated(0, "test"):
         module = objective.build(vit.build(size, channels), Inputs(channels, size))
         with torch.no_grad():
@@ -266,3 +267,45 @@ def test_a_run_on_digits_goes_to_timm_and_back_with_equal_features(tmp_path):
     assert torch.equal(back.encode(images), run.encode(images))
     own = run.encoder.state_dict()
     assert all(torch.equal(v, own[k]) for k, v in back.encoder.state_dict().items())
+
+
+UNKNOWN = [
+    ("target=hog", "hog", {}),
+    ("target=low-pass", "low-pass", {}),
+    ("target=features", "features", {}),
+    ("decoder=cross-attention", "pixels", {"decoder": "cross-attention"}),
+    ("on=all", "normalised-pixels", {"on": "all"}),
+]
+
+
+@pytest.mark.parametrize(("told", "target", "parts"), UNKNOWN, ids=[one[0] for one in UNKNOWN])
+@torch.no_grad()
+def test_of_what_others_have_no_decoder_for_the_encoder_is_written_and_that_is_said(
+    tmp_path, told, target, parts
+):
+    from transformers import ViTMAEModel
+
+    made = model(target=target, parts=parts)
+    module, out, lines = write(tmp_path, "hf", made)
+    assert lines == [
+        f"load it: transformers.ViTMAEModel.from_pretrained({str(out)!r})",
+        f"the decoder is left out: transformers' ViTMAE does not know {told}",
+    ]
+    _, info = ViTMAEModel.from_pretrained(out, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+
+    _, out, lines = write(tmp_path, "official", made)
+    assert lines[-1] == f"the decoder is left out: the official MAE code does not know {told}"
+    weights = torch.load(out, weights_only=True)["model"]
+    assert weights.keys() == module.encoder.state_dict().keys()
+    found = load_foreign("file", str(out), {})
+    assert torch.equal(found.module.encoder(IMAGES).patches, module.encoder(IMAGES).patches)
+
+    _, _, lines = write(tmp_path, "timm", made)  # which has no decoder of any kind
+    assert not any("left out" in line for line in lines)
+
+
+def test_another_loss_is_no_reason_to_leave_the_decoder_out(tmp_path):
+    _, out, lines = write(tmp_path, "official", model(parts={"loss": "l1"}))
+    assert not any("left out" in line for line in lines)
+    assert "decoder_pred.weight" in torch.load(out, weights_only=True)["model"]

@@ -44,6 +44,15 @@ def take(x_BLD: Tensor, index_BK: Tensor) -> Tensor:
     return x_BLD.gather(1, index_BK[:, :, None].expand(-1, -1, x_BLD.shape[2]))
 
 
+def spread(x_BND: Tensor, grid: tuple[int, int], finer: tuple[int, int]) -> Tensor:
+    """The tokens (B, N, D) of a grid on a finer one, each at all its places, (B, L, D)."""
+    if grid == finer:
+        return x_BND
+    x_BhwD = x_BND.unflatten(1, grid)
+    x_BhwD = x_BhwD.repeat_interleave(finer[0] // grid[0], 1)
+    return x_BhwD.repeat_interleave(finer[1] // grid[1], 2).flatten(1, 2)
+
+
 def hidden_pixels(mask: Mask, patch: tuple[int, int]) -> Tensor:
     """Which pixels are hidden, bool (B, 1, H, W)."""
     grid = mask.hidden.view(-1, 1, *mask.grid)

@@ -27,7 +27,8 @@ from maebench.objectives.decoder import DecoderSize
 class TransformerDecoder(nn.Module):
     """Mask tokens at empty places, positions, transformer blocks, and a linear head.
 
-    Parameters have the names of the official MAE code.
+    Parameters have the names of the official MAE code. It reads the encoder's end alone, none of
+    its `layers`.
 
     Args:
         width: of the tokens that it is given.
@@ -37,6 +38,8 @@ class TransformerDecoder(nn.Module):
         numbers: T that are predicted for each patch.
         fills: whether places may be empty; without, there is no mask token.
     """
+
+    layers: tuple[int, ...] = ()
 
     def __init__(
         self, width: int, size: DecoderSize, encoder: Any, numbers: int, fills: bool = True

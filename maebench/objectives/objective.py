@@ -68,7 +68,8 @@ class Reconstruction:
     Args:
         prediction: float32 (B, L, T), in `space`.
         target: the truth in the same space, float32 (B, L, T).
-        space: "pixels", "normalised-pixels", or a plugin's own.
+        space: "pixels", "normalised-pixels", "low-pass pixels", "hog", "features", or a plugin's
+            own.
         pixels: the prediction as patches of pixels in the encoder's input range, float32
             (B, L, p*q*C), made without any true statistic of a hidden patch; None where there is
             no such way.

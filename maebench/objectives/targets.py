@@ -54,6 +54,41 @@ class Pixels:
         )
 
 
+class LowPass(Pixels):
+    """The pixels of the image without its high frequencies.
+
+    What lies further from 0 in the Fourier plane than a radius is cut off; at the borders the
+    image goes on with its other side.
+
+    Args:
+        patch: rows and columns of a patch in pixels.
+        inputs: gives the channels.
+        radius: as a share of the highest frequency, half a wave per pixel.
+    """
+
+    space = "low-pass pixels"
+
+    def __init__(self, patch: tuple[int, int], inputs: Inputs, radius: float) -> None:
+        super().__init__(patch, inputs)
+        self.radius = radius
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The smoothed pixels, float32 (B, L, T)."""
+        x_BCHW = images.detach().float()
+        H, W = x_BCHW.shape[2:]
+        rows = torch.fft.fftfreq(H, device=images.device)
+        columns = torch.fft.rfftfreq(W, device=images.device)
+        # the margin is for frequencies on the circle, whose length is rounded
+        kept = torch.hypot(rows[:, None], columns) <= self.radius / 2 + 1e-6
+        low_BCHW = torch.fft.irfft2(torch.fft.rfft2(x_BCHW) * kept, s=(H, W))
+        return patchify(low_BCHW, self.patch)
+
+    def reconstruction(self, prediction_BLT: Tensor, images: Tensor, mask: Mask) -> Reconstruction:
+        """The prediction is pixels of a smooth image."""
+        how = "as predicted, of the image without high frequencies"
+        return Reconstruction(prediction_BLT, self(images), self.space, prediction_BLT, how)
+
+
 class NormalisedPixels(Pixels):
     """The pixels of a patch minus their mean, over their standard deviation."""
 

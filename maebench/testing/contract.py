@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import traceback
+import typing
 import unittest
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -142,8 +143,9 @@ class Contract:
         One of several protocols may read options that the others refuse; so may one value of any
         other choice, which is tried where the value is refused in all protocols.
         """
+        choices = [key for key in type(self.made()).model_fields if key != option]
         protocols: list[dict[str, Any]] = [{}]
-        if "protocol" in type(self.made()).model_fields and option != "protocol":
+        if "protocol" in choices:
             protocols += [{"protocol": p} for p in declared_values(self.made(), "protocol")]
         return self._taken(option, value, protocols) or self._taken(
             option, value, self._choices(option)

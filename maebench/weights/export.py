@@ -70,7 +70,10 @@ def cannot_hold(encoder: VisionTransformer, to: str) -> str:
 
 
 def left_out(module: Any, to: str) -> list[str]:
-    """What of a model that keeps hidden positions is not written, in at most one line."""
+    """What of a model the other side has no place for, in at most one line."""
+    why = decoder_unknown(module)
+    if why and to in NAMES:  # timm has no decoders at all
+        return [f"the decoder is left out: {NAMES[to]} does not know {why}"]
     if module.encoder.mask_token is None or (to == "hf" and isinstance(module, SimMIMModule)):
         return []
     whole = "the token for hidden patches"
@@ -80,6 +83,18 @@ def left_out(module: Any, to: str) -> list[str]:
 
 
 NAMES = {"official": "the official MAE code", "hf": "transformers' ViTMAE"}
+
+
+def decoder_unknown(module: Any) -> str:
+    """What of a masked autoencoder's decoder no other side knows; "" where they know it."""
+    if not isinstance(module, MaskedAutoencoder):
+        return ""
+    options = module.options
+    if options.decoder != "transformer":
+        return f"decoder={options.decoder}"
+    if options.target not in ("pixels", "normalised-pixels"):
+        return f"target={options.target}"
+    return "" if options.on == "hidden" else f"on={options.on}"
 
 
 def mlp_of(encoder: VisionTransformer) -> int:
@@ -106,7 +121,7 @@ def about(
         "mean": list(mean),
         "std": list(std),
     }
-    if isinstance(module, MaskedAutoencoder):
+    if isinstance(module, MaskedAutoencoder) and not decoder_unknown(module):
         decoder = module.decoder
         first = decoder.decoder_blocks[0]
         facts |= {
@@ -120,12 +135,12 @@ def about(
 
 
 def official_names(module: Any, decoder: bool = True) -> dict[str, Tensor]:
-    """Encoder, and decoder where there is one, by the names of the official code."""
+    """Encoder, and decoder where the official code knows it, by the names there."""
     import torch
 
     tensors = dict(module.encoder.state_dict())
     tensors.pop("mask_token", None)  # there it is the decoder's
-    if decoder and isinstance(module, MaskedAutoencoder):
+    if decoder and isinstance(module, MaskedAutoencoder) and not decoder_unknown(module):
         own = dict(module.decoder.state_dict())
         places = own["decoder_pos_embed"]
         zero = places.new_zeros(1, 1, places.shape[2])  # the class token's, as sin-cos has it
