@@ -6,7 +6,6 @@ import contextlib
 import functools
 import inspect
 import traceback
-import typing
 import unittest
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
