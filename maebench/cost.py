@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from maebench.config import Budget
 from maebench.encoders.encoder import Tokens
@@ -97,6 +98,26 @@ class Spent:
         return cls(values["images"], values["pretraining_seconds"], cost)
 
 
+class Flops(TorchDispatchMode):
+    """Sums torch's own counts of each operation while it is entered.
+
+    torch's FlopCounterMode also tells modules apart, by hooks that do not allow a gradient of a
+    gradient, as a contractive penalty takes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs the operation and adds what it counts."""
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
 def count(model: Any, inputs: Inputs, hidden: Sequence[int | None]) -> list[Cost]:
     """What an image costs with each count of hidden patches; None where nothing is hidden.
 
@@ -122,17 +143,17 @@ def _count(model: Any, inputs: Inputs, num_hidden: int | None) -> Cost:
 
     handle = model.encoder.register_forward_pre_hook(remember, with_kwargs=True)
     with isolated(0, "cost"), sdpa_kernel(SDPBackend.MATH):
-        with FlopCounterMode(display=False) as whole:
+        with Flops() as whole:
             model(batch)["loss"].backward()
         handle.remove()
-        with FlopCounterMode(display=False) as alone:
+        with Flops() as alone:
             for args, kwargs in asked:  # the same again, for the encoder alone
                 _sum(model.encoder(*args, **kwargs)).backward()
     model.zero_grad(set_to_none=True)
-    encoder = alone.get_total_flops() // COUNTED
+    encoder = alone.total // COUNTED
     length = math.prod(model.encoder.grid)
     tokens = length - (num_hidden or 0)
-    return Cost(tokens, encoder, whole.get_total_flops() // COUNTED - encoder)
+    return Cost(tokens, encoder, whole.total // COUNTED - encoder)
 
 
 def _batch(encoder: Any, inputs: Inputs, num_hidden: int | None) -> Batch:

@@ -8,10 +8,23 @@ import fakes
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from maebench import MAE, Budget, ConfigError, Inputs, RunConfig, checkpoints, files, pretrain
-from maebench.cost import NOTHING, Cost, Spent, count, num_steps, stage_steps, total
+from maebench.cost import (
+    COUNTED,
+    NOTHING,
+    Cost,
+    Spent,
+    _batch,
+    count,
+    num_steps,
+    stage_steps,
+    total,
+)
 from maebench.encoders import ViTNano
+from maebench.objectives import Autoencoder, Contractive, SimMIM
 from maebench.pretrain import prepare
 from maebench.rng import isolated
 
@@ -30,6 +43,25 @@ def block(tokens, width):
     """Products of one transformer block: qkv, scores, their use, projection, MLP."""
     linear = tokens * (width * 3 * width + width * width + 2 * width * 4 * width)
     return 2 * (linear + 2 * tokens * tokens * width)
+
+
+@pytest.mark.parametrize("objective", [MAE(), SimMIM(), Autoencoder()], ids=lambda o: o.name)
+def test_all_flops_are_those_of_torchs_own_counter(objective):
+    module, inputs = build(objective)
+    hidden = 12 if objective.hides else None
+    (found,) = count(module, inputs, [hidden])
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as theirs:
+        module(_batch(module.encoder, inputs, hidden))["loss"].backward()
+    assert found.flops == theirs.get_total_flops() / COUNTED
+
+
+def test_a_gradient_of_a_gradient_costs_more_than_none():
+    (one,) = count(*build(Contractive()), [None])
+    (two,) = count(*build(Contractive(probes=2)), [None])
+    (plain,) = count(*build(Autoencoder(bottleneck=48)), [None])
+    # the encoder's own forward and backward are the same; a probe adds a backward and its backward
+    assert one.encoder == two.encoder
+    assert two.decoder - one.decoder == one.decoder - plain.decoder > one.encoder
 
 
 @pytest.mark.parametrize("num_hidden", [4, 12])
