@@ -71,6 +71,21 @@ def test_masks_are_the_same_for_every_model_and_seed_and_in_any_batch(model):
         subject(tiny.load(results, "pixels:")).masks(ids)
 
 
+def test_pictures_are_the_objectives_own_and_none_where_it_has_none(model, tmp_path):
+    results = model.run.folder.parent.parent
+    ids = torch.arange(3)
+    for each in (subject(model), subject(tiny.load(results, "pixels:"))):
+        assert each.pictures(torch.zeros(3, 1, 8, 8), each.draws("pictures", ids)) == {}
+    tiny.plan(tmp_path, objective="variational")
+    one = subject(tiny.load(tmp_path))
+    found = one.pictures(torch.zeros(3, 1, 8, 8), one.draws("pictures", ids))
+    assert {name: tuple(x.shape) for name, x in found.items()} == {
+        "samples": (8, 8, 1, 8, 8),
+        "traversal": (8, 7, 1, 8, 8),
+    }
+    assert not any(x.requires_grad for x in found.values())
+
+
 def test_the_holdout_is_balanced_disjoint_and_leaves_the_rest_to_fit_on(model):
     fit, held = subject(model).holdout(0.2)
     labels = model.splits.load("train").about.labels
