@@ -14,7 +14,7 @@ class SimMIM(Objective):
     """Hides patches behind one learned token, and the encoder gets seen and hidden ones alike.
 
     It predicts the pixels of the hidden patches by a single linear layer on the encoder's own
-    tokens, as BERT does with words (Devlin et al. 2019, arXiv 1810.04805). It serves encoders that
+    tokens, as BERT does with words (Devlin 2019, arXiv 1810.04805). It serves encoders that
     cannot drop patches, such as Swin; on those that can, each step costs a whole image, and the
     whole images of evaluations are unlike all it was trained on.
 
