@@ -25,6 +25,10 @@ class TestSparse(ObjectiveContract):
     component = Sparse
 
 
+class TestKL(ObjectiveContract):
+    component = Sparse(penalty="kl")
+
+
 class TestLasso(ObjectiveContract):
     component = Sparse(penalty="l1")
 
@@ -74,7 +78,7 @@ def test_a_unit_that_is_off_or_on_everywhere_has_a_finite_penalty_and_a_gradient
 
 
 def test_the_kl_is_weighed_beside_half_the_squared_error_of_a_patch():
-    module, images = built(Sparse(weight=2.0, rho=0.1)), images_of()
+    module, images = built(Sparse(penalty="kl", weight=2.0, rho=0.1)), images_of()
     errors = (module.predict(images) - module.target(images)).square()  # 48 numbers a patch
     x = module.encode(images)
     assert x.shape == (B, 17, 4 * 48)
@@ -146,7 +150,8 @@ def test_the_decoder_reads_the_sparse_code_alone(penalty, code):
     if code == "tokens":
         tokens = module.encoder(images)
         assert isinstance(module.bottleneck, nn.Identity)
-        assert torch.equal(x, torch.cat([tokens.prefix, tokens.patches], 1))
+        start = math.log(0.05 / 0.95) if penalty == "kl" else 0.0
+        torch.testing.assert_close(x, torch.cat([tokens.prefix, tokens.patches], 1) + start)
     bent = x.sigmoid() if penalty == "kl" else x.relu()
     kept = torch.ones_like(x, dtype=torch.bool)
     if penalty == "top-k":
@@ -160,13 +165,26 @@ def test_default_units_are_four_times_the_numbers_of_a_patch_and_k_a_quarter():
     module = built(Sparse(penalty="top-k"), channels=1)
     assert (module.width, module.k) == (64, 4)
     assert built(Sparse(penalty="top-k", bottleneck=3), channels=1).k == 3
-    assert built(Sparse(bottleneck=24)).bottleneck.out_features == 24
+    assert built(Sparse(penalty="kl", bottleneck=24)).bottleneck.out_features == 24
+
+
+@pytest.mark.parametrize("rho", [0.05, 0.3])
+def test_units_begin_at_the_activation_that_is_wanted_of_them(rho):
+    module = built(Sparse(penalty="kl", rho=rho))
+    with torch.no_grad():
+        module.bottleneck.weight.zero_()
+        module.bottleneck.bias.zero_()
+    code = module.activate(module.encode(images_of()))
+    torch.testing.assert_close(code, torch.full_like(code, rho))
 
 
 def test_the_penalty_switches_units_off():
     shares = []
     for rho in (0.5, 0.02):
-        module, images = built(Sparse(rho=rho), channels=1).train(), images_of(channels=1)
+        module, images = (
+            built(Sparse(penalty="kl", rho=rho), channels=1).train(),
+            images_of(channels=1),
+        )
         adam = torch.optim.Adam(module.parameters(), 1e-2)
         for _ in range(60):
             module(batch_of(images))["loss"].backward()
@@ -188,7 +206,7 @@ def test_the_penalty_switches_units_off():
             {"penalty": "top-k", "weight": 3.0},
             "weight is read by penalty=kl and penalty=l1 alone, given with penalty=top-k",
         ),
-        ({"k": 3}, "k is read by penalty=top-k alone, given with penalty=kl"),
+        ({"penalty": "kl", "k": 3}, "k is read by penalty=top-k alone, given with penalty=kl"),
         ({"penalty": "l1", "k": 3}, "k is read by penalty=top-k alone"),
         ({"code": "tokens", "bottleneck": 8}, "bottleneck is read by code=bottleneck alone"),
     ],
@@ -206,7 +224,7 @@ def test_more_units_than_there_are_cannot_stay_on(options):
 
 
 def test_it_trains_in_bfloat16():
-    module, images = built(Sparse()).train(), images_of()
+    module, images = built(Sparse(penalty="kl")).train(), images_of()
     with torch.autocast("cpu", torch.bfloat16):
         made = module(Batch(images, torch.arange(B), draws_of()))
     assert made["loss"].dtype == torch.float32

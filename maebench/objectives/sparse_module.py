@@ -45,6 +45,9 @@ class SparseAutoencoder(Autoencoding):
     ) -> None:
         super().__init__(encoder, inputs, size, bottleneck)
         self.penalty, self.rho, self.k = options.penalty, options.rho, k
+        # units begin at the activation that is wanted of them, not at a sigmoid's half: the bias of
+        # the norm behind the encoder's tokens gets there by one learning rate a step at most
+        self.start = math.log(options.rho / (1 - options.rho)) if options.penalty == "kl" else 0.0
         # the notes weigh half the squared error of a patch, and this is its mean
         self.weight = 2 * options.strength / numbers_covered(encoder, inputs)
 
@@ -59,6 +62,10 @@ class SparseAutoencoder(Autoencoding):
             loss = loss + self.weight * code_BNK.sum(2).mean()
         threshold = ON if self.penalty == "kl" else 0.0
         return {"loss": loss, "active": (code_BNK.detach() > threshold).float().mean()}
+
+    def encode(self, images: Tensor) -> Tensor:
+        """What enters the code of each token, (B, N, K), at `start` for a token of zeros."""
+        return super().encode(images) + self.start
 
     def activate(self, x_BNK: Tensor) -> Tensor:
         """The sparse code: a sigmoid for the KL, else a relu, of which top-k keeps the largest."""
