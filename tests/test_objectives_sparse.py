@@ -13,9 +13,11 @@ from torch import nn
 from torch.distributions import Bernoulli, kl_divergence
 from whole import B, batch_of, built, draws_of, images_of
 
-from maebench import Batch, ConfigError
+from maebench import Batch, ConfigError, Inputs
+from maebench.encoders import ViTNano
 from maebench.objectives import Sparse
 from maebench.objectives.sparse_module import kl_to_mean_activation, largest
+from maebench.rng import isolated
 from maebench.testing import ObjectiveContract
 
 PENALTIES = ("kl", "l1", "top-k")
@@ -230,3 +232,13 @@ def test_it_trains_in_bfloat16():
     assert made["loss"].dtype == torch.float32
     made["loss"].backward()
     assert all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
+
+
+def test_so_many_units_that_a_patch_can_be_copied_are_warned_of():
+    inputs = Inputs(1, (8, 8))
+    with isolated(0, "test"):
+        encoder = ViTNano(width=16, depth=1, heads=2, patch=2).build((8, 8), 1)
+    (note,) = Sparse(k=4).notes(encoder, inputs)
+    assert note.startswith("objective.k=4: not fewer than the 4 numbers of a patch")
+    assert Sparse(k=3).notes(encoder, inputs) == Sparse(penalty="l1").notes(encoder, inputs) == ()
+    assert Sparse().notes(encoder, inputs) == ()

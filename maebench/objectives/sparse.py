@@ -102,3 +102,13 @@ class Sparse(Decoding):
         from maebench.objectives.sparse_module import SparseAutoencoder
 
         return SparseAutoencoder(self, encoder, inputs, size, width, k)
+
+    def notes(self, encoder: Any, inputs: Inputs) -> tuple[str, ...]:
+        """Says where top-k keeps so many units that the code can copy, as a wide one can."""
+        k, covered = self.k or 0, numbers_covered(encoder, inputs)
+        if self.penalty != "top-k" or min(k, encoder.width) < covered:
+            return ()
+        return (
+            f"objective.k={k}: not fewer than the {covered} numbers of a patch, so that the "
+            f"identity can be learnt; give less than {covered}",
+        )
