@@ -50,6 +50,8 @@ class Options(BaseModel):
         for key in value:
             if key not in cls.model_fields:
                 where = cls.name if issubclass(cls, Component) else ""
+                if not cls.model_fields:
+                    raise ValueError(f"unknown option {key!r}: {where} has no options")
                 raise ValueError(unknown("option", str(key), cls.model_fields, where))
         return {key: _from_text(cls.model_fields.get(key), item) for key, item in value.items()}
 

@@ -53,11 +53,16 @@ class Budget(Options):
     def _read(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        match = re.fullmatch(r"\s*(\w+)\s*=\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*", value)
+        match = re.fullmatch(r"\s*(\w+)\s*=\s*(-?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*", value)
         if not match or match[1] not in get_args(Unit):
             units = ", ".join(f"{unit}=N" for unit in get_args(Unit))
             raise ValueError(f"write one of {units}; given {value!r}")
         return {"unit": match[1], "amount": match[2]}
+
+    def model_post_init(self, _: object) -> None:
+        """Refuses a part of a step."""
+        if self.unit == "steps" and not self.amount.is_integer():
+            raise ValueError(f"steps are whole, given {self.amount}")
 
     @model_serializer
     def _write(self) -> str:
@@ -198,16 +203,10 @@ class RunConfig(Options):
         names = found.context()
         try:
             filled = with_preset(settings, names)
+            check_hiding(settings, filled["objective"], found)
             self.__pydantic_validator__.validate_python(filled, self_instance=self, context=names)
         except ValidationError as error:
             raise explain(error, "") from error
-        idle = [key for key in HIDING if key in settings]
-        if idle and not self.objective.hides:
-            hiding = [n for n, cls in found.table["objective"].items() if cls.hides]  # type: ignore[attr-defined]
-            raise ConfigError(
-                f"{idle[0]}: objective {self.objective.name!r} hides no patch; "
-                f"{', '.join(HIDING)} are read by {', '.join(hiding)}"
-            )
 
     @model_validator(mode="before")
     @classmethod
@@ -266,7 +265,7 @@ class RunConfig(Options):
         return Splits(self.dataset, request, self.limit)
 
     def dump(self) -> dict[str, Any]:
-        """Everything that is read as JSON values, names included."""
+        """Everything that is read as JSON values, names included: `RunConfig(**dump)` again."""
         return self.model_dump(mode="json", exclude=set() if self.objective.hides else set(HIDING))
 
     def identity(self, fingerprint: str, precision: str) -> dict[str, Any]:
@@ -298,6 +297,22 @@ def with_preset(settings: Mapping[str, Any], names: Mapping[str, Any]) -> dict[s
     if wanted <= settings.keys() and _named(settings["encoder"]):
         return {**settings, "dataset": dataset}
     return merge(dataset.preset(), {**settings, "dataset": dataset})
+
+
+def check_hiding(settings: Mapping[str, Any], chosen: Any, names: Names) -> None:
+    """Refuses a masking, ratio or schedule beside an objective that hides nothing.
+
+    Raises:
+        ConfigError: names the setting, and the objectives that read it.
+    """
+    idle = [key for key in HIDING if key in settings]
+    objective = parse(Objective, chosen, names.context(), "objective") if idle else None
+    if objective is not None and not objective.hides:
+        hiding = [n for n, cls in names.table["objective"].items() if cls.hides]  # type: ignore[attr-defined]
+        raise ConfigError(
+            f"{idle[0]}: objective {objective.name!r} hides no patch; "
+            f"{', '.join(HIDING)} are read by {', '.join(hiding)}"
+        )
 
 
 def _named(value: Any) -> bool:

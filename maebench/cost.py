@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import flop_registry
 
 from maebench.config import Budget
@@ -136,19 +137,24 @@ def count(model: Any, inputs: Inputs, hidden: Sequence[int | None]) -> list[Cost
 def _count(model: Any, inputs: Inputs, num_hidden: int | None) -> Cost:
     batch = _batch(model.encoder, inputs, num_hidden)
     asked: list[tuple[Any, Any]] = []  # how the objective asks its encoder
+    trained: set[int] = set()  # which of these have a gradient of the loss
 
-    def remember(_: nn.Module, args: Any, kwargs: Any) -> None:
-        if torch.is_grad_enabled():
-            asked.append((args, kwargs))
+    def remember(_: nn.Module, args: Any, kwargs: Any, made: Tokens) -> None:
+        number = len(asked)
+        asked.append(tree_map(_apart, (args, kwargs)))
+        for x in _tensors(made):
+            if x.requires_grad:
+                x.register_hook(lambda _: trained.add(number))
 
-    handle = model.encoder.register_forward_pre_hook(remember, with_kwargs=True)
+    handle = model.encoder.register_forward_hook(remember, with_kwargs=True)
     with isolated(0, "cost"), sdpa_kernel(SDPBackend.MATH):
         with Flops() as whole:
             model(batch)["loss"].backward()
         handle.remove()
         with Flops() as alone:
-            for args, kwargs in asked:  # the same again, for the encoder alone
-                _sum(model.encoder(*args, **kwargs)).backward()
+            for number, (args, kwargs) in enumerate(asked):  # again, for the encoder alone
+                made = _tensors(model.encoder(*args, **kwargs)) if number in trained else []
+                sum((x.float().sum() for x in made), torch.zeros(1, requires_grad=True)).backward()
     model.zero_grad(set_to_none=True)
     encoder = alone.total // COUNTED
     length = math.prod(model.encoder.grid)
@@ -172,10 +178,16 @@ def _batch(encoder: Any, inputs: Inputs, num_hidden: int | None) -> Batch:
     )
 
 
-def _sum(tokens: Tokens) -> Tensor:
-    """One number that depends on all that an encoder gives."""
-    parts = [tokens, *tokens.layers.values()]
-    return torch.stack([x.float().sum() for t in parts for x in (t.prefix, t.patches)]).sum()
+def _tensors(tokens: Tokens) -> list[Tensor]:
+    """All that an encoder gives."""
+    return [x for t in (tokens, *tokens.layers.values()) for x in (t.prefix, t.patches)]
+
+
+def _apart(value: Any) -> Any:
+    """A tensor of which the same gradients are wanted, without what it was made from."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.detach().requires_grad_(value.requires_grad)
 
 
 def stage_steps(stages: int, steps: int) -> list[int]:
@@ -201,7 +213,7 @@ def num_steps(budget: Budget, num_images: int, batch: int, costs: Sequence[Cost]
     if budget.unit == "seconds":
         return None
     if budget.unit == "steps":
-        return max(1, round(budget.amount))
+        return int(budget.amount)
     if budget.unit == "epochs":
         return max(1, math.ceil(budget.amount * num_images / batch))
     unit = budget.unit

@@ -245,7 +245,7 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
             ends = share >= 1
             step = Step(number, steps, loss, lr, now - started, len(batch.ids), share)
             started = now
-            files.append_line(log, {"step": number, **told, "lr": lr})
+            files.append_line(log, {"step": number, **told} | {"step": number, "lr": lr})
             trackers.log(number, {**told, "lr": lr})
             if ends or now - saved > pause:
                 check_finite(model, plan.run.name, number, folder)

@@ -8,9 +8,10 @@ from types import MappingProxyType
 from typing import Any
 
 from maebench.component import parse
-from maebench.config import DEFAULT_EVALUATIONS, RunConfig, merge
+from maebench.config import DEFAULT_EVALUATIONS, HIDING, RunConfig, merge
 from maebench.errors import ConfigError, unknown
 from maebench.evaluation import Evaluation
+from maebench.objectives.objective import Objective
 from maebench.plugins import Names, installed
 
 
@@ -36,6 +37,11 @@ def from_sources(
     if given.pop("recipe", None) is not None:
         raise ConfigError("recipe: choose one by --recipe NAME, it is no setting beside others")
     merged = merge(recipe, given)
+    default = {"objective": RunConfig.model_fields["objective"].default}
+    asked = merge(default, merged)["objective"]
+    objective = parse(Objective, asked, names.context(), "objective")
+    if not objective.hides:  # a recipe's masking is nobody's wish there
+        merged = {k: v for k, v in merged.items() if k not in HIDING or k in given}
     chosen = merged.get("evals")
     if chosen is None:
         chosen = DEFAULT_EVALUATIONS

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from maebench import masking
+from maebench.errors import ConfigError
 from maebench.masking.patches import spread
 from maebench.rng import Draws, isolated
 
@@ -88,7 +89,15 @@ def _features(model: Any, images: Tensor, draws: Draws) -> Tensor:
 
 
 def _patch_loss(model: Any, images: Tensor, draws: Draws) -> Tensor:
-    """The error of each patch when its random half of the image is hidden, (B, L)."""
+    """The error of each patch when its random half of the image is hidden, (B, L).
+
+    Raises:
+        ConfigError: the objective does not reconstruct.
+    """
+    if not hasattr(model, "reconstruct"):
+        raise ConfigError(
+            "this masking asks for the loss of each patch, which the model's objective has not"
+        )
     grid = model.encoder.grid
     length = grid[0] * grid[1]
     scores = draws.uniform(length)

@@ -370,6 +370,7 @@ def test_a_table_shows_what_pretraining_has_cost_on_request(results):
     assert (run["steps"], run["images"], run["tokens"]) == ("3", "192", "768")
     assert float(run["flops encoder"]) > float(run["flops decoder"]) > 0
     assert float(run["pretraining seconds"]) > 0
+    assert "," not in run["tokens"] and run["flops encoder"].isdigit()  # exact
     for name in ("untrained:", "pixels:"):
         other = next(row for model, row in rows.items() if model.startswith(name))
         assert {other["steps"], other["flops encoder"]} == {""}

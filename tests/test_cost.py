@@ -6,6 +6,7 @@ import json
 
 import fakes
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -111,9 +112,33 @@ def test_an_encoder_that_keeps_all_positions_is_given_the_seen_patches():
     assert found.encoder == less.encoder
 
 
-def test_the_global_random_state_is_left_alone():
-    import torch
+class OfTwoViews(torch.nn.Module):
+    """Asks its encoder twice, of images that something trained made, and trains one answer."""
 
+    def __init__(self, encoder, trained):
+        super().__init__()
+        self.encoder, self.trained = encoder, trained
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, batch):
+        one = self.encoder(batch.images * self.scale).patches
+        two = self.encoder(batch.images.flip(3)).patches
+        return {"loss": (one - (two if self.trained == 2 else two.detach())).square().mean()}
+
+
+def test_an_encoder_counts_as_often_as_it_is_trained():
+    encoder = ENCODER.build((16, 16), 3)
+    both = count(OfTwoViews(encoder, 2), Inputs(3, (16, 16)), [None])[0]
+    one = count(OfTwoViews(encoder, 1), Inputs(3, (16, 16)), [None])[0]
+    forward = DEPTH * block(17, WIDTH) + 2 * 16 * 48 * WIDTH
+    # one answer has a gradient of the images too; the other is only made
+    assert one.encoder == 3 * forward
+    assert one.decoder == forward
+    assert both.encoder == 3 * forward + 3 * DEPTH * block(17, WIDTH) + 2 * (2 * 16 * 48 * WIDTH)
+    assert both.decoder == 0
+
+
+def test_the_global_random_state_is_left_alone():
     before = torch.get_rng_state()
     count(*build(), [4])
     assert torch.equal(torch.get_rng_state(), before)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import pytest
 import torch
 from fakes import Dense, Worst
 from frozen_mae import FrozenMAE
 
-from maebench import MAE, Batch, ConfigError, Draws, Inputs, RunConfig, View, patchify
+from maebench import MAE, Batch, ConfigError, Draws, Inputs, RunConfig, View
 from maebench.encoders import ViTNano
 from maebench.masking import hide
 from maebench.masking.guided import Hard
@@ -58,12 +56,27 @@ DECODERS = {"decoder_depth": [2], "decoder_width": [16], "decoder_heads": [2]}
 OF_ALL = {"test_the_loss_compares_the_patches_it_declares", "test_every_option_changes_something"}
 
 
+def unchecked(mae):
+    """What the contract has nothing to ask of."""
+    whole = mae.on == "all" and mae.target in ("pixels", "low-pass")
+    return {
+        "test_its_own_pictures_have_the_documented_shapes",
+        *(() if mae.target == "pixels" else ("test_targets_in_pixels_are_the_pixels",)),
+        *(() if mae.target == "features" else ("test_after_step_keeps_all_finite",)),
+        *(() if whole else ("test_what_is_made_of_whole_images_depends_on_all_of_them",)),
+    }
+
+
 @pytest.mark.parametrize("check", [c for c in ObjectiveContract.checks() if c not in OF_ALL])
 @pytest.mark.parametrize("parts", [name for name in PARTS if " of " not in name][1:])
 def test_each_part_keeps_to_the_contract(parts, check):
     made = {"component": MAE(**PARTS[parts]), "variants": DECODERS}
-    with contextlib.suppress(NotChecked):
-        getattr(type("Made", (ObjectiveContract,), made)(), check)()
+    contract = type("Made", (ObjectiveContract,), made)()
+    if check in unchecked(MAE(**PARTS[parts])):
+        with pytest.raises(NotChecked):
+            getattr(contract, check)()
+    else:
+        getattr(contract, check)()
 
 
 @pytest.mark.parametrize(
@@ -133,14 +146,11 @@ def test_where_all_patches_are_scored_there_is_what_it_makes_of_the_whole_image(
     module, images, mask = build(target=target, on="all"), batch_of().images, batch_of().mask
     made = module.reconstruct(images, mask)
     assert build(target=target).reconstruct(images, mask).whole is None
-    if target in ("hog", "features"):
-        assert made.whole is made.pixels is None
+    if target not in ("pixels", "low-pass"):  # a patch's own mean would be most of its pixels
+        assert made.whole is None
         return
     nothing = hide(torch.zeros(B, 16), 0, GRID)
     prediction = module.decoder(module.encoder(images, nothing))
-    if target == "normalised-pixels":
-        variance, mean = torch.var_mean(patchify(images, (2, 2)), -1, keepdim=True)
-        prediction = prediction * (variance + 1e-6).sqrt() + mean
     torch.testing.assert_close(made.whole, prediction)
     # and it does not depend on the mask
     other = hide(Draws(1, "masking", torch.arange(B)).uniform(16), 3, GRID)

@@ -192,6 +192,8 @@ def test_blocks_of_another_grid_or_width_are_left_out():
 def test_there_are_no_pixels_and_it_is_said_why():
     module, batch = build().eval(), batch_of()
     made = module.reconstruct(batch.images, batch.mask)
-    assert (made.pixels, made.space) == (None, "features")
+    assert (made.pixels, made.space) == (None, "features of the copy after 0 updates")
+    module.after_step(0.5)
+    assert module.reconstruct(batch.images, batch.mask).space.endswith("after 1 updates")
     assert made.how.startswith("no pixels: ")
     assert torch.equal(made.target, module.target(batch.images))

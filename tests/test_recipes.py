@@ -118,6 +118,14 @@ def test_a_recipe_says_all_that_counts_so_that_no_preset_can_move_it(name):
     }
 
 
+def test_a_recipes_masking_is_not_held_against_an_objective_that_hides_nothing():
+    found = from_recipe("mae-digits", {"objective": "autoencoder"}, override=True)
+    assert found.objective.name == "autoencoder"
+    assert set(found.recipe.overrides) == {"objective"}
+    with pytest.raises(ConfigError, match="masking: objective 'autoencoder' hides no patch"):
+        from_recipe("mae-digits", {"objective": "autoencoder", "masking": "block"}, override=True)
+
+
 @pytest.mark.parametrize("name", IMAGENET)
 def test_imagenet_recipes_are_the_official_pretraining(name, names):
     """MAE's PRETRAIN.md, main_pretrain.py and table 8 of arXiv 2111.06377."""

@@ -171,6 +171,18 @@ def test_what_cannot_be_compared_is_noted():
     ]
 
 
+def test_errors_in_different_spaces_are_noted_and_not_paired():
+    of = {"evaluation": "reconstruction", "metric": "r2", "options": "reconstruction"}
+    mae = {**of, "where": {"space": "normalised-pixels", "chosen": True}}
+    hog = {**of, "model": "b", "where": {"space": "hog", "chosen": True}}
+    assert table.mixed(frame(mae, {**mae, "model": "b"}, {})) == []
+    assert table.mixed(frame(mae, hog)) == [
+        "reconstruction r2: errors in hog, normalised-pixels are not comparable; psnr is, where "
+        "there are pixels"
+    ]
+    assert table.differences(frame(mae, hog), "a", "b") == []
+
+
 # ---- formats
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from fakes import Dense, Worst, names
 
-from maebench import MAE, Inputs, RunConfig
+from maebench import MAE, ConfigError, Inputs, RunConfig
 from maebench.encoders import ViTNano
+from maebench.objectives import Supervised
 from maebench.pretrain import Normalise, batches, build, inputs_of, prepare
 from maebench.teacher import Teacher, answers
 
@@ -49,6 +51,15 @@ def test_the_patch_loss_is_that_of_each_patch_when_it_is_hidden(tmp_path):
         made = original(pixels, mask)
         error = (made.prediction - made.target).square().mean(2)
         torch.testing.assert_close(loss[mask.hidden], error[mask.hidden])
+
+
+def test_a_model_that_does_not_reconstruct_has_no_patch_loss():
+    module = Supervised().build(
+        ViTNano(width=16, depth=1, heads=2).build((8, 8), 1), Inputs(1, (8, 8), 2)
+    )
+    asked = answers(module, torch.zeros(2, 1, 8, 8), torch.arange(2), 0)
+    with pytest.raises(ConfigError, match="asks for the loss of each patch"):
+        asked["patch_loss"]()
 
 
 def test_the_model_that_is_asked_is_left_as_it_was_and_answers_once():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from maebench.objectives.decoder import DecoderSize
     from maebench.objectives.sparse import Sparse
 
-ON = 0.5  # a sigmoid is never 0: a unit counts as active where it is nearer to 1
+ON = 2  # a sigmoid is never 0: a unit counts as active where it is that many times its mean rho
 
 
 class SparseAutoencoder(Autoencoding):
@@ -60,7 +60,7 @@ class SparseAutoencoder(Autoencoding):
             loss = loss + self.weight * kl_to_mean_activation(x_BNK, self.rho).mean()
         elif self.penalty == "l1":
             loss = loss + self.weight * code_BNK.sum(2).mean()
-        threshold = ON if self.penalty == "kl" else 0.0
+        threshold = ON * self.rho if self.penalty == "kl" else 0.0
         return {"loss": loss, "active": (code_BNK.detach() > threshold).float().mean()}
 
     def encode(self, images: Tensor) -> Tensor:

@@ -85,7 +85,9 @@ class Features(nn.Module):
     def reconstruction(self, prediction_BLT: Tensor, images: Tensor, mask: Mask) -> Reconstruction:
         """The prediction beside the truth; there are no pixels."""
         how = "no pixels: an encoder's tokens are predicted, and nothing turns them into an image"
-        return Reconstruction(prediction_BLT, self(images), self.space, how=how)
+        # what another copy makes of an image is another target
+        space = f"{self.space} of the copy after {self.updates.item()} updates"
+        return Reconstruction(prediction_BLT, self(images), space, how=how)
 
 
 def deviation_over_images(target_BLD: Tensor) -> Tensor:

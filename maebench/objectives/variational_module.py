@@ -59,7 +59,7 @@ class VariationalAutoencoder(WholeImage):
             "loss": error + 2 * weight * paid / self.numbers,
             "kl": kl_BZ.detach().sum(1).mean(),
             "error": error.detach(),
-            "active": (kl_BZ.detach().mean(0) > ACTIVE).sum(),
+            "active": (kl_BZ.detach() > ACTIVE).float().sum(1).mean(),
         }
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:

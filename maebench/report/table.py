@@ -93,10 +93,8 @@ def with_cost(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     found = table.astype(dict.fromkeys(keys, object)).merge(
         means.reset_index().astype(dict.fromkeys(keys, object)), on=keys, how="left"
     )
-    for name in records.COST:
-        shown = found.pop(name).map(lambda v: "" if pd.isna(v) else f"{v:,.6g}")
-        found[name.replace("_", " ")] = shown
-    return found
+    exact = {name: found[name].convert_dtypes() for name in records.COST}  # whole where they are
+    return found.assign(**exact).rename(columns={n: n.replace("_", " ") for n in records.COST})
 
 
 def by_settings(rows: pd.DataFrame, keys: Sequence[str], metric: str | None = None) -> pd.DataFrame:
@@ -141,7 +139,7 @@ def several_settings(rows: pd.DataFrame, keys: Sequence[str]) -> list[str]:
             told -= {"recipe", "overrides", *records.COST}
             what = sorted(c for c in told if group[c].nunique(dropna=False) > 1)
             what = what or ["settings that are no column: see their config.json"]
-            name = ", ".join(str(value) for value in values)
+            name = ", ".join("none" if v != v else str(v) for v in values)  # NaN is not itself
             notes.append(f"{name}: its runs differ in {', '.join(what)}")
     return notes
 
@@ -175,6 +173,8 @@ def differences(rows: pd.DataFrame, model: str, other: str) -> list[tuple[str, I
         same = main[(main["model"] == other) & (main["options"] == row["options"])]
         if same.empty or row["status"] != "ok" or same.iloc[0]["status"] != "ok":
             continue
+        if row["where"].get("space") != same.iloc[0]["where"].get("space"):
+            continue  # `mixed` says so
         mine, theirs = (records.values(Path(r["file"]), r) for r in (row, same.iloc[0].to_dict()))
         if mine is not None and theirs is not None:
             found.append((column(row, False), paired_difference(*mine, *theirs), row["unit"]))
@@ -189,6 +189,14 @@ def mixed(rows: pd.DataFrame) -> list[str]:
             if group[what].nunique() > 1:
                 several = ", ".join(map(str, sorted(group[what].unique())))
                 notes.append(f"{name}: {what.replace('_', ' ')} {several} are not comparable")
+    main = rows[rows["main"].astype(bool) & (rows["status"] == "ok")]
+    for (who, metric), group in main.groupby(["evaluation", "metric"]):
+        spaces = sorted({str(w["space"]) for w in group["where"] if "space" in w})
+        if len(spaces) > 1:
+            notes.append(
+                f"{who} {metric}: errors in {', '.join(spaces)} are not comparable; psnr is, "
+                "where there are pixels"
+            )
     return notes
 
 
@@ -201,6 +209,8 @@ def render(table: pd.DataFrame, form: str, names: Names | None = None) -> str:
     reports = names.table["report"] if names else {}
     if form in reports:
         return str(reports[form]().render(table))  # type: ignore[attr-defined]
+    if form != "csv":
+        table = table.astype(object).where(table.notna(), "")  # what is not there is no number
     if form == "markdown":
         return table.to_markdown(index=False)
     if form == "csv":

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 PIXELS = (
     "Raw pixels are the control without an encoder: small centred pictures such as digits lie so "
-    "close together in pixels that they are hard to beat; what masking taught the encoder is its "
-    "distance to the untrained one."
+    "close together in pixels that they are hard to beat; what pretraining taught the encoder is "
+    "its distance to the untrained one."
 )
 WIDE = 200  # columns where the output is no terminal: nothing is cut off
 
@@ -34,8 +34,17 @@ def print_table(table: pd.DataFrame) -> None:
     for name in table.columns:
         shown.add_column(str(name), overflow="fold")
     for row in table.itertuples(index=False):
-        shown.add_row(*(str(cell) for cell in row))
+        shown.add_row(*(_readable(cell) for cell in row))
     console().print(shown)
+
+
+def _readable(cell: object) -> str:
+    """Text as it is; a number with commas and six digits, nothing for one that is not there."""
+    if isinstance(cell, str):
+        return cell
+    if pd.isna(cell):  # type: ignore[call-overload]
+        return ""
+    return f"{cell:,.6g}" if isinstance(cell, float) else f"{cell:,}"
 
 
 def print_run(rows: pd.DataFrame, models: list[str], plan: Plan) -> None:

@@ -74,6 +74,8 @@ def left_out(module: Any, to: str) -> list[str]:
     why = decoder_unknown(module)
     if why and to in NAMES:  # timm has no decoders at all
         return [f"the decoder is left out: {NAMES[to]} does not know {why}"]
+    if not isinstance(module, MaskedAutoencoder | SimMIMModule) and len([*module.children()]) > 1:
+        return ["left out: all but the encoder, for which the other side has no place"]
     if module.encoder.mask_token is None or (to == "hf" and isinstance(module, SimMIMModule)):
         return []
     whole = "the token for hidden patches"

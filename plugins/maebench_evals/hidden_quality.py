@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 WINDOW = 11  # SSIM's Gaussian window, Wang et al. 2004
 NO_PIXELS = "the objective gives no pixels"
-HIDDEN_ALONE = "the objective learns hidden patches alone"
+HIDDEN_ALONE = (
+    "nothing is learnt of seen patches, or they are not predicted in pixels without their own mean"
+)
 SMALLEST_ERROR = 1e-10  # mean squared error below which PSNR is given as 100 dB
 
 

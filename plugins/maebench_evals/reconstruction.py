@@ -151,11 +151,12 @@ class Pass:
     whole: list[Tensor] = field(default_factory=list)
     spread: Spread = field(default_factory=Spread)
     patches: Any = 0.0  # hidden ones at each distance, float64 (D,)
+    space: str = ""  # what is predicted
     how: str = ""  # the pixels were made, or why there are none
 
     def add(self, model: Model, normal: Tensor, mask: Mask, made: Reconstruction) -> None:
         """Adds a batch of normalised images and what the model made of it."""
-        self.how = made.how
+        self.how, self.space = made.how, made.space
         truth_BMT = hidden_of(made.target, mask).double()
         self.spread.add(truth_BMT)
         distance_BM = hidden_of(distance_to_seen(mask)[..., None], mask)[..., 0]
@@ -180,7 +181,8 @@ class Pass:
 
         deviation = self.spread.deviation()
         for name, found in self.guesses.items():
-            yield Result("r2", 1 - torch.cat(found.errors) / deviation, told(name))
+            where = told(name) or {"space": self.space, "chosen": True}
+            yield Result("r2", 1 - torch.cat(found.errors) / deviation, where)
 
     def in_pixels(self) -> Iterator[Result]:
         """Peak signal to noise ratio and structural similarity, without true statistics."""
