@@ -15,6 +15,7 @@ _PUBLIC = {
     "Augment": "maebench.data.augment",
     "Batch": "maebench.objectives.objective",
     "Block": "maebench.masking.block",
+    "Board": "maebench.objectives.objective",
     "Budget": "maebench.config",
     "Centred": "maebench.masking.centred",
     "ClampedAugment": "maebench.data.augment",

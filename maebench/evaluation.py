@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from maebench.data.augment import Augment, Crops
     from maebench.data.images import Images
     from maebench.masking.mask import Mask
-    from maebench.objectives.objective import Reconstruction
+    from maebench.objectives.objective import Board, Reconstruction
     from maebench.rng import Draws
 
 T = TypeVar("T")
@@ -129,8 +129,8 @@ class Model(Protocol):
     def reconstruct(self, images: Tensor, mask: Mask) -> Reconstruction:
         """The model's guess at hidden patches; NotApplicable without a decoder."""
 
-    def pictures(self, images: Tensor, draws: Draws) -> Mapping[str, Tensor]:
-        """The objective's own pictures by name, float32 (rows, columns, C, H, W), normalised.
+    def pictures(self, images: Tensor, draws: Draws) -> Mapping[str, Board]:
+        """The objective's own pictures by name, in the range of normalised images.
 
         They are made from a few normalised images; empty where the objective has none.
         """

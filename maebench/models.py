@@ -26,6 +26,7 @@ from maebench.data.splits import Splits
 from maebench.errors import ConfigError, RunError, unknown
 from maebench.evaluation import NotApplicable
 from maebench.hardware import find_device
+from maebench.objectives.objective import Board
 from maebench.plugins import Names, installed
 from maebench.pretrain import build, inputs_of
 from maebench.rng import Draws
@@ -157,11 +158,11 @@ class LoadedModel:
         return self.module
 
     @torch.no_grad()
-    def pictures(self, images: Tensor, draws: Draws) -> Mapping[str, Tensor]:
+    def pictures(self, images: Tensor, draws: Draws) -> Mapping[str, Board]:
         """The objective's own pictures by name (see Objective); empty where it has none."""
         if not hasattr(self.module, "pictures"):
             return {}
-        found: Mapping[str, Tensor] = self.module.pictures(images, draws)
+        found: Mapping[str, Board] = self.module.pictures(images, draws)
         return found
 
 

@@ -22,7 +22,7 @@ from maebench.features import BATCH, features
 from maebench.masking.mask import Mask, View, draw
 from maebench.masking.random import Random
 from maebench.models import LoadedModel, pool_of
-from maebench.objectives.objective import Reconstruction
+from maebench.objectives.objective import Board, Reconstruction
 from maebench.pretrain import batches
 from maebench.rng import Draws, key, permutation
 
@@ -125,7 +125,7 @@ class Subject:
         """The model's guess at hidden patches of normalised images."""
         return self.loaded.decoder().reconstruct(images, mask)
 
-    def pictures(self, images: Tensor, draws: Draws) -> Mapping[str, Tensor]:
+    def pictures(self, images: Tensor, draws: Draws) -> Mapping[str, Board]:
         """The objective's own pictures by name, made from a few normalised images."""
         return self.loaded.pictures(images, draws)
 

@@ -252,12 +252,13 @@ def test_baselines_are_the_same_beside_objectives_of_both_kinds(variational, tmp
 
 
 def test_what_is_made_of_whole_images_is_shown_below_the_rest(variational, tmp_path, monkeypatch):
-    shown = {}
+    shown, told = {}, {}
     original = pictures.draw_board
 
-    def noted(model, name, title, board, rows=()):
+    def noted(model, name, title, board, rows=(), columns=()):
         shown[name] = (title, tuple(board.shape), tuple(rows))
-        original(model, name, title, board, rows)
+        told[name] = columns
+        original(model, name, title, board, rows, columns)
 
     monkeypatch.setattr(pictures, "draw_board", noted)
     rows_of(dataclasses.replace(variational, folder=tmp_path))
@@ -265,7 +266,9 @@ def test_what_is_made_of_whole_images_is_shown_below_the_rest(variational, tmp_p
     named = ("original", "masked", "prediction", "paste-over", "given all")
     assert shown["reconstruction"] == (how, (5, 8, 1, 16, 16), named)
     assert shown["reconstruction-samples"] == ("samples", (8, 8, 1, 16, 16), ())
-    assert shown["reconstruction-traversal"] == ("traversal", (3, 7, 1, 16, 16), ())
+    title, shape, named = shown["reconstruction-traversal"]
+    assert (title, shape, len(named)) == ("traversal", (3, 7, 1, 16, 16), 3)
+    assert told["reconstruction-traversal"] == ("-3", "-2", "-1", "+0", "+1", "+2", "+3")
     assert {path.name for path in tmp_path.rglob("*.png")} == {
         *(f"{name}.png" for name in shown),
         "reconstruction-distance.png",

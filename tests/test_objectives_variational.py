@@ -196,7 +196,7 @@ def test_the_posterior_and_the_decoder_are_trained():
 def test_samples_are_decoded_standard_normal_latents_whatever_the_images():
     module, batch = module_of(), batch_of()
     one, two = (
-        module.pictures(images, batch.draws.at(slice(None)))["samples"]
+        module.pictures(images, batch.draws.at(slice(None)))["samples"].images
         for images in (batch.images, 1 - batch.images[:1])
     )
     assert torch.equal(one, two) and one.shape == (8, 8, 3, *SIZE)
@@ -208,11 +208,14 @@ def test_samples_are_decoded_standard_normal_latents_whatever_the_images():
 @torch.no_grad()
 def test_a_traversal_moves_one_dimension_of_the_first_images_mean():
     module, batch = module_of(), batch_of()
-    made = module.pictures(batch.images, batch.draws)["traversal"]
+    board = module.pictures(batch.images, batch.draws)["traversal"]
+    made = board.images
     assert made.shape == (Z, 7, 3, *SIZE)
+    assert board.columns == ("-3", "-2", "-1", "+0", "+1", "+2", "+3")
     mean, log_var = module.encode(batch.images)
     order = kl_divergence(Normal(mean, (log_var / 2).exp()), Normal(0, 1)).mean(0).argsort()
     for row, dimension in enumerate(reversed(order.tolist())):
+        assert board.rows[row].startswith(f"{dimension}: ")
         for column, value in enumerate(range(-3, 4)):
             latent = mean[:1].clone()
             latent[0, dimension] = value
@@ -226,7 +229,7 @@ def test_a_traversal_shows_at_most_eight_dimensions():
         encoder = ViTNano(width=32, depth=1, heads=4, patch=4).build(SIZE, 3)
         module = Variational(latent=20).build(encoder, Inputs(3, SIZE))
     batch = batch_of()
-    assert module.pictures(batch.images, batch.draws)["traversal"].shape[:2] == (8, 7)
+    assert module.pictures(batch.images, batch.draws)["traversal"].images.shape[:2] == (8, 7)
 
 
 # ---- options

@@ -79,11 +79,11 @@ def test_pictures_are_the_objectives_own_and_none_where_it_has_none(model, tmp_p
     tiny.plan(tmp_path, objective="variational")
     one = subject(tiny.load(tmp_path))
     found = one.pictures(torch.zeros(3, 1, 8, 8), one.draws("pictures", ids))
-    assert {name: tuple(x.shape) for name, x in found.items()} == {
+    assert {name: tuple(x.images.shape) for name, x in found.items()} == {
         "samples": (8, 8, 1, 8, 8),
         "traversal": (8, 7, 1, 8, 8),
     }
-    assert not any(x.requires_grad for x in found.values())
+    assert not any(x.images.requires_grad for x in found.values())
 
 
 def test_the_holdout_is_balanced_disjoint_and_leaves_the_rest_to_fit_on(model):

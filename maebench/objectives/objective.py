@@ -91,6 +91,21 @@ class Reconstruction:
     whole: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Board:
+    """A picture of an objective's own: rows and columns of images.
+
+    Args:
+        images: float32 (rows, columns, C, H, W), in the encoder's input range.
+        rows: a text for each row, or none.
+        columns: a text for each column, or none.
+    """
+
+    images: Tensor
+    rows: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+
+
 class Objective(Component):
     """What pretraining minimises.
 
@@ -99,8 +114,7 @@ class Objective(Component):
     The module that `build` returns has `forward(batch) -> dict` with a scalar `loss` and any
     other numbers to log, and where it makes sense `after_step(progress)`, called after each
     update, `reconstruct(images, mask) -> Reconstruction`, and `pictures(images, draws)`: pictures
-    of its own by name, float32 (rows, columns, C, H, W) in the encoder's input range, made from
-    a few images. It holds the encoder as `.encoder`.
+    of its own by name, each a Board, made from a few images. It holds the encoder as `.encoder`.
 
     `no_decoder` says why a module has no `reconstruct`.
     """

@@ -15,7 +15,7 @@ from maebench.encoders.encoder import Tokens
 from maebench.encoders.vit_module import initialise
 from maebench.masking.patches import unpatchify
 from maebench.objectives.decoder_module import TransformerDecoder
-from maebench.objectives.objective import Batch, Inputs
+from maebench.objectives.objective import Batch, Board, Inputs
 from maebench.objectives.whole_module import WholeImage
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class VariationalAutoencoder(WholeImage):
         """The pixels that belong to the mean of the latent."""
         return self.decode(self.encode(images)[0])
 
-    def pictures(self, images: Tensor, draws: Draws) -> dict[str, Tensor]:
+    def pictures(self, images: Tensor, draws: Draws) -> dict[str, Board]:
         """Samples from the prior, and what single dimensions of the latent change.
 
         Args:
@@ -86,21 +86,27 @@ class VariationalAutoencoder(WholeImage):
             draws: random numbers; those of the first image are used.
 
         Returns:
-            "samples", float32 (8, 8, C, H, W), and "traversal", float32 (R, 7, C, H, W): a row for
-            each of the up to 8 dimensions with the highest KL over the images, in it that number
-            from -3 to 3, the others as in the mean latent of the first image.
+            "samples", 8 x 8 images, and "traversal", R x 7: a row for each of the up to 8
+            dimensions with the highest KL over the images, told beside it, in it that number from
+            -3 to 3, the others as in the mean latent of the first image.
         """
         latent = self.options.latent
         samples_RKZ = draws.at(slice(0, 1)).normal(*BOARD, latent)[0]
         mean_BZ, log_var_BZ = self.encode(images)
-        shown_R = kl_to_prior(mean_BZ, log_var_BZ).mean(0).topk(min(TRAVERSED, latent)).indices
+        kl_R, shown_R = kl_to_prior(mean_BZ, log_var_BZ).mean(0).topk(min(TRAVERSED, latent))
         values_K = torch.linspace(-REACH, REACH, 2 * REACH + 1, device=images.device)
         along_RKZ = mean_BZ[0].repeat(len(shown_R), len(values_K), 1)
         along_RKZ[torch.arange(len(shown_R)), :, shown_R] = values_K
-        return {"samples": self._board(samples_RKZ), "traversal": self._board(along_RKZ)}
+        dimensions = zip(shown_R.tolist(), kl_R.tolist(), strict=True)
+        rows = tuple(f"{number}: {kl:.2g}" for number, kl in dimensions)  # which, and its nats
+        columns = tuple(f"{value:+.0f}" for value in values_K.tolist())
+        return {
+            "samples": Board(self._images(samples_RKZ)),
+            "traversal": Board(self._images(along_RKZ), rows, columns),
+        }
 
-    def _board(self, latent_RKZ: Tensor) -> Tensor:
-        """The images of a board of latents, (R, K, C, H, W)."""
+    def _images(self, latent_RKZ: Tensor) -> Tensor:
+        """The images of rows and columns of latents, (R, K, C, H, W)."""
         made_BLT = self.decode(latent_RKZ.flatten(0, 1))
         images = unpatchify(made_BLT, self.encoder.grid, self.target.patch)
         return images.unflatten(0, latent_RKZ.shape[:2])

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from maebench.errors import ConfigError
+from maebench.objectives.objective import Board
 from maebench.rng import Draws
-from maebench.testing.contract import NotChecked, expect
+from maebench.testing.contract import Broken, NotChecked, expect
 from maebench.testing.objective_loss import SETTINGS, LossChecks
 from maebench.testing.probes import IMAGES, pictures
 
@@ -27,17 +28,21 @@ class PictureChecks(LossChecks):
             ids = torch.arange(IMAGES)
             with torch.no_grad():
                 made = module.pictures(pictures(size, channels), Draws(0, "pictures", ids))
-            expect(isinstance(made, dict), f"pictures gives {type(made)}, not a dict of tensors")
+            expect(isinstance(made, dict), f"pictures gives {type(made)}, not a dict of boards")
             expect(made, f"{setting}: pictures gives none; leave it out where there is nothing")
-            for name, x in made.items():
-                _is_board(f"{setting}: picture {name!r}", x, (channels, *size))
+            for name, board in made.items():
+                _is_board(f"{setting}: picture {name!r}", board, (channels, *size))
 
 
-def _is_board(what: str, x: Tensor, image: tuple[int, int, int]) -> None:
-    expect(isinstance(x, Tensor), f"{what} is {type(x)}, not a tensor")
+def _is_board(what: str, board: object, image: tuple[int, int, int]) -> None:
+    if not isinstance(board, Board) or not isinstance(board.images, Tensor):
+        raise Broken(f"{what} is {type(board)}, not a Board of a tensor")
+    x = board.images
     expect(
         x.ndim == 5 and tuple(x.shape[2:]) == image and x.numel() > 0,
         f"{what} is {tuple(x.shape)}, must be (rows, columns, C, H, W) with (C, H, W) = {image}",
     )
     expect(x.dtype == torch.float32, f"{what} is {x.dtype}, not float32")
     expect(x.isfinite().all(), f"{what} is not finite")
+    for side, texts in zip(x.shape, (board.rows, board.columns), strict=False):
+        expect(len(texts) in (0, side), f"{what} has {len(texts)} texts for {side} rows or columns")

@@ -44,9 +44,9 @@ def examples(model: Model, normal: Tensor, mask: Mask, made: Reconstruction) -> 
 def own_pictures(model: Model, normal: Tensor, ids: Tensor) -> None:
     """Writes the pictures that the model has of its own, each as one PNG."""
     draws = model.draws("pictures", ids.to(normal.device))
-    for name, images in model.pictures(normal, draws).items():
-        title = name.replace("-", " ")
-        draw_board(model, f"reconstruction-{name}", title, model_pixels(model, images))
+    for name, made in model.pictures(normal, draws).items():
+        title, pixels = name.replace("-", " "), model_pixels(model, made.images)
+        draw_board(model, f"reconstruction-{name}", title, pixels, made.rows, made.columns)
 
 
 def model_pixels(model: Model, images_RKCHW: Tensor) -> Tensor:
@@ -55,9 +55,14 @@ def model_pixels(model: Model, images_RKCHW: Tensor) -> Tensor:
 
 
 def draw_board(
-    model: Model, name: str, title: str, pixels_RKCHW: Tensor, rows: Sequence[str] = ()
+    model: Model,
+    name: str,
+    title: str,
+    pixels_RKCHW: Tensor,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
 ) -> None:
-    """Writes rows of images as one PNG, clipped to 0..1, with gaps and names of the rows."""
+    """Writes rows of images as one PNG, clipped to 0..1, with gaps and texts at two sides."""
     from matplotlib.figure import Figure
     from torch.nn.functional import pad
 
@@ -73,7 +78,8 @@ def draw_board(
     middles = [H / 2 - 0.5 + i * (H + gap) for i in range(len(rows))]
     axes.set_yticks(middles, list(rows), rotation=90, va="center")
     axes.tick_params(length=0)
-    axes.set_xticks([])
+    across = [W / 2 - 0.5 + i * (W + gap) for i in range(len(columns))]
+    axes.set_xticks(across, list(columns))
     axes.set_frame_on(False)
     figure.suptitle(f"{model.name}\n{title}", fontsize=8)
     model.picture(name, figure)
