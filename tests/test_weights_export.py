@@ -241,8 +241,8 @@ def test_a_token_of_another_objective_is_said_to_be_left_out(tmp_path):
     encoder = simmim()[0].encoder
     lines = export(LabelledModule(encoder, 10), "it", "hf", tmp_path / "a", MEAN, STD, None)
     assert lines[-1] == (
-        "left out: all but the encoder and its token for hidden patches, which transformers' "
-        "ViTMAE has no place for"
+        "left out: decoder or head of this objective and the token for hidden patches, for which "
+        "transformers' ViTMAE has no place"
     )
     assert load_foreign("hf", str(tmp_path / "a"), {}).verdict.text == "decoder missing"
 

@@ -75,8 +75,9 @@ def left_out(module: Any, to: str) -> list[str]:
     if why and to in NAMES:  # timm has no decoders at all
         return [f"the decoder is left out: {NAMES[to]} does not know {why}"]
     if not isinstance(module, MaskedAutoencoder | SimMIMModule) and len([*module.children()]) > 1:
-        token = "" if module.encoder.mask_token is None else " and its token for hidden patches"
-        return [f"left out: all but the encoder{token}, which {NAMES.get(to, to)} has no place for"]
+        token = "" if module.encoder.mask_token is None else " and the token for hidden patches"
+        place = f"for which {NAMES.get(to, to)} has no place"
+        return [f"left out: decoder or head of this objective{token}, {place}"]
     if module.encoder.mask_token is None or (to == "hf" and isinstance(module, SimMIMModule)):
         return []
     whole = "the token for hidden patches"
