@@ -27,6 +27,7 @@ ORDER = [
         "teacher",
         "masks",
         "cost",
+        "state",
         "pretrain",
         "weights",
         "models",
