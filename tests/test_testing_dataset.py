@@ -615,7 +615,7 @@ BUGS = {
     "another's pixels": (images_of(OthersPixels), OWN, ["away from their own images"]),
     "an unknown setting": (presetting(epochs=3), PRESET, ["preset() gives epochs; it may give"]),
     "no size": (presetting(image_size=None), PRESET, ["no image_size"]),
-    "a bad budget": (presetting(budget="100"), PRESET, ["makes no run", "epochs=N or steps=N"]),
+    "a bad budget": (presetting(budget="100"), PRESET, ["makes no run", "epochs=N, steps=N"]),
     "no such encoder": (presetting(encoder="vit"), PRESET, ["makes no run", "unknown encoder"]),
     "no patch fits": (presetting(image_size=(8, 9)), PRESET, ["does not divide images of 8x9"]),
     "a moody preset": (MoodyPreset, PRESET, ["and the next time"]),
