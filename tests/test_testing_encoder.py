@@ -19,6 +19,8 @@ from maebench.masking.patches import hidden_pixels
 from maebench.testing.contract import Contract, examine, global_state
 from maebench.testing.encoder import EncoderContract
 
+pytestmark = pytest.mark.slow  # every planted error is built and asked anew
+
 SMALL: dict[str, Any] = {"width": 16, "depth": 2, "heads": 2}
 KEPT = "told to keep positions it has a token for what is hidden"
 

@@ -26,6 +26,8 @@ from maebench_evals.knn import KNN
 from maebench_evals.linear_probe import LinearProbe
 from maebench_evals.reconstruction import ReconstructionQuality
 
+pytestmark = pytest.mark.slow  # every planted error is built and asked anew
+
 ROOT = Path(__file__).parent.parent
 TOP1 = Metric("share of test images given their class", "%", True, 0, 1, True, True)
 

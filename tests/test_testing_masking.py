@@ -17,6 +17,8 @@ from maebench.testing import examine
 from maebench.testing.contract import Broken, NotChecked
 from maebench.testing.masking import MaskingContract
 
+pytestmark = pytest.mark.slow  # every planted error is built and asked anew
+
 
 def contract(tested, **more):
     """A plugin author's test class."""

@@ -22,6 +22,8 @@ from maebench.testing.contract import Broken, Contract, examine, global_state
 from maebench.testing.objective import ObjectiveContract
 from maebench.testing.probes import Blind, Coarse, mask_of
 
+pytestmark = pytest.mark.slow  # every planted error is built and asked anew
+
 # the default of these is "by the encoder", so their type tells no number that fits a small one
 DECODERS = {"decoder_depth": [2], "decoder_width": [16], "decoder_heads": [2]}
 
