@@ -190,7 +190,9 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
         )
 
         # The images, in an order and with crops that depend on the seed alone.
-        order = batches(len(plan.images), config.batch, config.seed, done, steps or sys.maxsize)
+        # by the clock there is no last step, but a budget that is spent has none that follows
+        end = steps or (sys.maxsize if spent.seconds < seconds else done)
+        order = batches(len(plan.images), config.batch, config.seed, done, end)
         crops = plan.images.crops(order, config.augment, config.seed, device)
         normalise = Normalise(plan.run.facts["mean"], plan.run.facts["std"], device)
         precision = plan.run.facts["precision"]
@@ -212,17 +214,7 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
             batch = make_batch(
                 config, model, teacher, plan.images, crop, normalise, progress, precision
             )
-            told: dict[str, float] = {}  # the loss, and what else the objective tells
-            for piece in batch.split(-(-config.batch // config.optimiser.accumulate)):
-                share = len(piece.ids) / len(batch.ids)
-                # Stochastic layers of plugins use the global state: the same whoever resumes.
-                with isolated(config.seed, "step", number), autocast:
-                    made = model(piece)
-                    part = made["loss"] * share
-                part.backward()
-                for key, value in made.items():
-                    plain = value.detach() if isinstance(value, Tensor) else value
-                    told[key] = told.get(key, 0.0) + float(plain * share)
+            told = forward_and_backward(config, model, batch, number, autocast)
             loss = told["loss"]
             if not math.isfinite(loss):
                 raise RunError(_not_finite(plan.run.name, loss, number, folder))
@@ -271,6 +263,24 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
             last = sample(config, asked, plan.images, normalise, device, precision=precision)
             at = {"progress": 1.0, "ratio": config.ratio_at(1.0)}
             files.write_json(plan.masks, at | describe(last))
+
+
+def forward_and_backward(
+    config: RunConfig, model: Any, batch: Batch, number: int, autocast: torch.autocast
+) -> dict[str, float]:
+    """Adds the gradients of a batch, part by part; gives the loss and what else is told."""
+    told: dict[str, float] = {}
+    for piece in batch.split(-(-config.batch // config.optimiser.accumulate)):
+        share = len(piece.ids) / len(batch.ids)
+        # Stochastic layers of plugins use the global state: the same whoever resumes.
+        with isolated(config.seed, "step", number), autocast:
+            made = model(piece)
+            part = made["loss"] * share
+        part.backward()
+        for key, value in made.items():
+            plain = value.detach() if isinstance(value, Tensor) else value
+            told[key] = told.get(key, 0.0) + float(plain * share)
+    return told
 
 
 def mean_over_stages(values: Sequence[int], steps: int) -> float:

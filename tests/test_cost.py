@@ -264,6 +264,14 @@ def test_a_run_by_the_clock_goes_on_with_the_time_that_is_left(tmp_path, monkeyp
     assert spent_by(plan)["steps"] == rest[-1].number
 
 
+def test_a_run_by_the_clock_that_stopped_before_its_masks_were_described_makes_no_step(tmp_path):
+    plan = prepare(config(budget="seconds=0.3"), tmp_path)
+    made = len(list(pretrain.pretrain(plan)))
+    plan.masks.unlink()
+    assert list(pretrain.pretrain(plan)) == []
+    assert plan.masks.exists() and spent_by(plan)["steps"] == made
+
+
 def test_a_run_of_before_costs_were_counted_goes_on_and_has_none(tmp_path):
     plan = prepare(config(budget="steps=3"), tmp_path)
     content = dict(plan.run.content)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from maebench.cli.settings import results_option
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from maebench.plugins import Names
 
 
 @click.command("table")
@@ -36,7 +42,7 @@ def table_command(
     A row is a model, a column an evaluation's main metric with its 95 % interval. With --by a row
     is a setting: the mean over its runs, the spread over seeds and over test images.
     """
-    from maebench import files, records, runs
+    from maebench import records, runs
     from maebench.errors import ConfigError, unknown
     from maebench.plugins import installed
     from maebench.report.table import (
@@ -45,8 +51,6 @@ def table_command(
         by_settings,
         left_out,
         mixed,
-        parquet,
-        render,
         several_settings,
         with_cost,
     )
@@ -73,16 +77,25 @@ def table_command(
         table = with_cost(table, rows)
     for note in notes:
         click.echo(f"note: {note}", err=True)
-    if form == "parquet" and out is not None:
-        files.write(Path(out), lambda beside: parquet(table, beside))
-    elif form is not None or out is not None:
-        text = render(table, form or "markdown", names)
-        if out is not None:
-            files.write_text(Path(out), text.rstrip("\n") + "\n")
-        else:
-            click.echo(text.rstrip("\n"))
+    if form is not None or out is not None:
+        write(table, form or "markdown", out, names)
     else:
         from maebench.report.terminal import print_table, protocols
 
         print_table(table)
         click.echo(protocols(rows))
+
+
+def write(table: pd.DataFrame, form: str, out: str | None, names: Names) -> None:
+    """The table in a format, into a file or to standard output."""
+    from maebench import files
+    from maebench.report.table import parquet, render
+
+    if form == "parquet" and out is not None:
+        files.write(Path(out), lambda beside: parquet(table, beside))
+        return
+    text = render(table, form, names).rstrip("\n")
+    if out is not None:
+        files.write_text(Path(out), text + "\n")
+    else:
+        click.echo(text)
