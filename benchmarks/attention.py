@@ -13,7 +13,7 @@ import time
 
 import torch
 
-from maebench.encoders.vit_module import make_block
+from maebench.encoders.blocks import Block
 
 BATCH, HEAD_WIDTH, PAIRS = 64, 64, 9
 
@@ -33,7 +33,7 @@ def main() -> None:
     for heads in (3, 12):
         for tokens in (5, 17, 50, 65, 197):
             for bf16 in (False, True):
-                block = make_block(heads * HEAD_WIDTH, heads)
+                block = Block(heads * HEAD_WIDTH, heads)
                 x = torch.randn(BATCH, tokens, heads * HEAD_WIDTH)
                 seconds(block, x, True, bf16), seconds(block, x, False, bf16)
                 ratios = [

@@ -19,11 +19,13 @@ from typing import Any
 import pandas as pd
 
 import maebench
-from maebench import records, suite
+from maebench.analysis.records import load_records
+from maebench.analysis.run import models_of
 from maebench.component import parse
 from maebench.evaluation import Evaluation
 from maebench.plugins import installed
-from maebench.pretrain import prepare, pretrain
+from maebench.pretraining.loop import pretrain
+from maebench.pretraining.plan import prepare
 
 SETTINGS: dict[str, Any] = {
     "dataset": "fashion-mnist",
@@ -65,7 +67,7 @@ def main(folder: str, results: str = "results", seeds: str = "3") -> None:
         for step in pretrain(plan):
             if step.number % 500 == 0:
                 say(began, f"seed {seed}: step {step.number} of {step.total}")
-        models += [(seed, model) for model in suite.family(plan, names)]
+        models += [(seed, model) for model in models_of(plan, names)]
     for one in EVALUATIONS:
         evaluation = parse(Evaluation, dict(one), names.context(), "benchmark")
         for seed, model in models:
@@ -76,7 +78,7 @@ def main(folder: str, results: str = "results", seeds: str = "3") -> None:
                 continue
             made.append(str(maebench.evaluate(model, evaluation, seed, names=names)))
             say(began, f"seed {seed}: {evaluation.changed()} of {model.kind}")
-    rows = records.load_records(results)
+    rows = load_records(results)
     rows = rows[rows["file"].isin(made) & rows["main"].astype(bool)]
     print(table(rows).to_markdown(index=False))
     spent = rows.drop_duplicates("file")["seconds"].sum() / 60

@@ -22,11 +22,11 @@ import torch
 from maebench import Batch, Draws, Inputs, RunConfig
 from maebench.data.augment import Crops
 from maebench.encoders import ViTTiny
-from maebench.hardware import find_device, find_precision
 from maebench.masking import BUILT_IN, LabelMap
-from maebench.masks import make_mask
-from maebench.optimise import parameter_groups
-from maebench.pretrain import build
+from maebench.pretraining.hardware import find_device, find_precision
+from maebench.pretraining.masks import make_mask
+from maebench.pretraining.optimiser import parameter_groups
+from maebench.pretraining.plan import build
 
 ROUNDS = 9
 BATCH, SIDE = 256, 32

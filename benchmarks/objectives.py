@@ -20,12 +20,15 @@ from typing import Any
 import pandas as pd
 
 import maebench
-from maebench import records, suite
+from maebench.analysis.records import load_records
+from maebench.analysis.run import models_of
+from maebench.analysis.stats import paired_difference
 from maebench.component import parse
+from maebench.evaluating import records
 from maebench.evaluation import Evaluation
 from maebench.plugins import installed
-from maebench.pretrain import prepare, pretrain
-from maebench.stats import paired_difference
+from maebench.pretraining.loop import pretrain
+from maebench.pretraining.plan import prepare
 
 FLOPS = 1.5e12  # mae's 18 epochs; about a minute of one core for each run
 SETTINGS: dict[str, Any] = {
@@ -74,7 +77,7 @@ def main(folder: str, results: str = "results", seeds: str = "0,1,2") -> None:
             plan = prepare(config, Path(results))
             for _ in pretrain(plan):
                 pass
-            models = suite.family(plan, names)
+            models = models_of(plan, names)
             # at step 0 one encoder for all objectives of a seed; raw pixels have no seed
             kept = models[:1] if number else models if seed == 0 else models[:2]
             for model in kept:
@@ -83,7 +86,7 @@ def main(folder: str, results: str = "results", seeds: str = "0,1,2") -> None:
                     path = maebench.evaluate(model, evaluation, seed, names=names)
                     made[str(path)] = (who, seed)
                 say(began, f"seed {seed}: {who}")
-    rows = records.load_records(results)
+    rows = load_records(results)
     rows = rows[rows["file"].isin(made) & rows["main"].astype(bool)].copy()
     rows["who"], rows["of_seed"] = zip(*rows["file"].map(made), strict=True)
     print(table(rows).to_markdown(index=False))

@@ -21,14 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import maebench
-from maebench import records, runs
+from maebench.analysis.stats import paired_difference
 from maebench.component import parse
+from maebench.evaluating import records
+from maebench.evaluating.features import features
 from maebench.evaluation import Evaluation
-from maebench.features import features
-from maebench.models import load_model
+from maebench.models.load import load_model
 from maebench.plugins import installed
-from maebench.pretrain import prepare, pretrain
-from maebench.stats import paired_difference
+from maebench.pretraining import runs
+from maebench.pretraining.loop import pretrain
+from maebench.pretraining.plan import prepare
 from maebench_evals.knn import normalised, votes_for
 
 # As many images as ninety epochs of 60,000: fewer leave LARS's head near its random start.

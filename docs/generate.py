@@ -12,7 +12,7 @@ from maebench import hookspecs
 from maebench.cli import COMMANDS, cli
 from maebench.cli.settings import PRESET
 from maebench.cli.show import as_typed
-from maebench.config import Augment, Budget, Machine, Optimiser, RunConfig, Schedule
+from maebench.config.run import Augment, Budget, Machine, Optimiser, RunConfig, Schedule
 from maebench.plugins import HOOKS, KINDS, installed
 
 PARTS = {"schedule": Schedule, "augment": Augment, "optimiser": Optimiser, "machine": Machine}

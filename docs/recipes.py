@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from maebench.recipes import HEADER, header, recipe_names
+from maebench.config.recipes import HEADER, header, recipe_names
 
 PAGE = Path(__file__).with_name("recipes.md")
 SAYS = """

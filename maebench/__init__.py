@@ -1,67 +1,207 @@
 """maebench: which way of masking learns the better representation, and is the difference real?
 
-Names are imported when they are used, so that `import maebench` does not import torch.
+Names are imported when they are used, so that `import maebench` does not import torch; type
+checkers read the imports below.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from maebench.analysis.records import load_records as load_records
+    from maebench.analysis.run import run as run
+    from maebench.component import Component as Component
+    from maebench.config.recipes import recipe as recipe
+    from maebench.config.run import Budget as Budget
+    from maebench.config.run import RunConfig as RunConfig
+    from maebench.data.augment import Augment as Augment
+    from maebench.data.augment import ClampedAugment as ClampedAugment
+    from maebench.data.dataset import Dataset as Dataset
+    from maebench.data.dataset import Request as Request
+    from maebench.data.digits import Digits as Digits
+    from maebench.data.folder import Folder as Folder
+    from maebench.data.images import Images as Images
+    from maebench.data.images import from_arrays as from_arrays
+    from maebench.data.images import from_files as from_files
+    from maebench.data.torchvision_sets import CIFAR10 as CIFAR10
+    from maebench.data.torchvision_sets import CIFAR100 as CIFAR100
+    from maebench.data.torchvision_sets import KMNIST as KMNIST
+    from maebench.data.torchvision_sets import MNIST as MNIST
+    from maebench.data.torchvision_sets import STL10 as STL10
+    from maebench.data.torchvision_sets import SVHN as SVHN
+    from maebench.data.torchvision_sets import EMNISTLetters as EMNISTLetters
+    from maebench.data.torchvision_sets import FashionMNIST as FashionMNIST
+    from maebench.data.torchvision_sets import Food101 as Food101
+    from maebench.data.torchvision_sets import ImageNet as ImageNet
+    from maebench.data.torchvision_sets import Imagenette as Imagenette
+    from maebench.data.torchvision_sets import OxfordPets as OxfordPets
+    from maebench.encoders.encoder import Encoder as Encoder
+    from maebench.encoders.encoder import Tokens as Tokens
+    from maebench.encoders.encoder import check_parameter_names as check_parameter_names
+    from maebench.encoders.encoder import keep_positions as keep_positions
+    from maebench.encoders.swin import Swin as Swin
+    from maebench.encoders.swin import SwinNano as SwinNano
+    from maebench.encoders.swin import SwinTiny as SwinTiny
+    from maebench.encoders.vit import ViT as ViT
+    from maebench.encoders.vit import ViTBase as ViTBase
+    from maebench.encoders.vit import ViTHuge as ViTHuge
+    from maebench.encoders.vit import ViTLarge as ViTLarge
+    from maebench.encoders.vit import ViTMicro as ViTMicro
+    from maebench.encoders.vit import ViTNano as ViTNano
+    from maebench.encoders.vit import ViTSmall as ViTSmall
+    from maebench.encoders.vit import ViTTiny as ViTTiny
+    from maebench.errors import ConfigError as ConfigError
+    from maebench.errors import DataError as DataError
+    from maebench.errors import MaebenchError as MaebenchError
+    from maebench.evaluating.suite import evaluate as evaluate
+    from maebench.evaluation import Evaluation as Evaluation
+    from maebench.evaluation import Metric as Metric
+    from maebench.evaluation import Model as Model
+    from maebench.evaluation import NotApplicable as NotApplicable
+    from maebench.evaluation import Result as Result
+    from maebench.hookspecs import hookimpl as hookimpl
+    from maebench.masking.blocks import Block as Block
+    from maebench.masking.blocks import InverseBlock as InverseBlock
+    from maebench.masking.blocks import MultiBlock as MultiBlock
+    from maebench.masking.grids import Border as Border
+    from maebench.masking.grids import Centred as Centred
+    from maebench.masking.grids import Grid as Grid
+    from maebench.masking.grids import Random as Random
+    from maebench.masking.grids import Uniform as Uniform
+    from maebench.masking.grids import Units as Units
+    from maebench.masking.guided import Attention as Attention
+    from maebench.masking.guided import Hard as Hard
+    from maebench.masking.mask import Mask as Mask
+    from maebench.masking.mask import Masking as Masking
+    from maebench.masking.mask import View as View
+    from maebench.masking.noise import BlueNoise as BlueNoise
+    from maebench.masking.noise import GreenNoise as GreenNoise
+    from maebench.masking.noise import PurpleNoise as PurpleNoise
+    from maebench.masking.noise import RedNoise as RedNoise
+    from maebench.masking.parts import LabelMap as LabelMap
+    from maebench.masking.parts import Parts as Parts
+    from maebench.masking.patches import hidden_pixels as hidden_pixels
+    from maebench.masking.patches import patchify as patchify
+    from maebench.masking.patches import unpatchify as unpatchify
+    from maebench.models.load import load_model as load_model
+    from maebench.objectives.autoencoder import Autoencoder as Autoencoder
+    from maebench.objectives.contractive import Contractive as Contractive
+    from maebench.objectives.denoising import Denoising as Denoising
+    from maebench.objectives.mae import MAE as MAE
+    from maebench.objectives.objective import Batch as Batch
+    from maebench.objectives.objective import Board as Board
+    from maebench.objectives.objective import Inputs as Inputs
+    from maebench.objectives.objective import Objective as Objective
+    from maebench.objectives.objective import Reconstruction as Reconstruction
+    from maebench.objectives.simmim import SimMIM as SimMIM
+    from maebench.objectives.sparse import Sparse as Sparse
+    from maebench.objectives.supervised import Supervised as Supervised
+    from maebench.objectives.variational import Variational as Variational
+    from maebench.outputs import Report as Report
+    from maebench.outputs import Tracker as Tracker
+    from maebench.report.masks import mask_statistics as mask_statistics
+    from maebench.rng import Draws as Draws
 
 __version__ = version("maebench")
-
+# a test compares it with the imports above
 _PUBLIC = {
+    "Attention": "maebench.masking.guided",
     "Augment": "maebench.data.augment",
+    "Autoencoder": "maebench.objectives.autoencoder",
     "Batch": "maebench.objectives.objective",
-    "Block": "maebench.masking.block",
+    "Block": "maebench.masking.blocks",
+    "BlueNoise": "maebench.masking.noise",
     "Board": "maebench.objectives.objective",
-    "Budget": "maebench.config",
-    "Centred": "maebench.masking.centred",
+    "Border": "maebench.masking.grids",
+    "Budget": "maebench.config.run",
+    "Centred": "maebench.masking.grids",
+    "check_parameter_names": "maebench.encoders.encoder",
+    "CIFAR10": "maebench.data.torchvision_sets",
+    "CIFAR100": "maebench.data.torchvision_sets",
     "ClampedAugment": "maebench.data.augment",
     "Component": "maebench.component",
     "ConfigError": "maebench.errors",
+    "Contractive": "maebench.objectives.contractive",
     "DataError": "maebench.errors",
     "Dataset": "maebench.data.dataset",
+    "Denoising": "maebench.objectives.denoising",
+    "Digits": "maebench.data.digits",
     "Draws": "maebench.rng",
+    "EMNISTLetters": "maebench.data.torchvision_sets",
     "Encoder": "maebench.encoders.encoder",
+    "evaluate": "maebench.evaluating.suite",
     "Evaluation": "maebench.evaluation",
-    "Grid": "maebench.masking.grid",
+    "FashionMNIST": "maebench.data.torchvision_sets",
+    "Folder": "maebench.data.folder",
+    "Food101": "maebench.data.torchvision_sets",
+    "from_arrays": "maebench.data.images",
+    "from_files": "maebench.data.images",
+    "GreenNoise": "maebench.masking.noise",
+    "Grid": "maebench.masking.grids",
+    "Hard": "maebench.masking.guided",
+    "hidden_pixels": "maebench.masking.patches",
+    "hookimpl": "maebench.hookspecs",
+    "ImageNet": "maebench.data.torchvision_sets",
+    "Imagenette": "maebench.data.torchvision_sets",
     "Images": "maebench.data.images",
     "Inputs": "maebench.objectives.objective",
-    "InverseBlock": "maebench.masking.inverse_block",
+    "InverseBlock": "maebench.masking.blocks",
+    "keep_positions": "maebench.encoders.encoder",
+    "KMNIST": "maebench.data.torchvision_sets",
+    "LabelMap": "maebench.masking.parts",
+    "load_model": "maebench.models.load",
+    "load_records": "maebench.analysis.records",
     "MAE": "maebench.objectives.mae",
     "MaebenchError": "maebench.errors",
     "Mask": "maebench.masking.mask",
+    "mask_statistics": "maebench.report.masks",
     "Masking": "maebench.masking.mask",
     "Metric": "maebench.evaluation",
+    "MNIST": "maebench.data.torchvision_sets",
     "Model": "maebench.evaluation",
+    "MultiBlock": "maebench.masking.blocks",
     "NotApplicable": "maebench.evaluation",
     "Objective": "maebench.objectives.objective",
-    "Random": "maebench.masking.random",
+    "OxfordPets": "maebench.data.torchvision_sets",
+    "Parts": "maebench.masking.parts",
+    "patchify": "maebench.masking.patches",
+    "PurpleNoise": "maebench.masking.noise",
+    "Random": "maebench.masking.grids",
+    "recipe": "maebench.config.recipes",
     "Reconstruction": "maebench.objectives.objective",
+    "RedNoise": "maebench.masking.noise",
     "Report": "maebench.outputs",
-    "mask_statistics": "maebench.report.masks",
     "Request": "maebench.data.dataset",
     "Result": "maebench.evaluation",
-    "RunConfig": "maebench.config",
+    "run": "maebench.analysis.run",
+    "RunConfig": "maebench.config.run",
+    "SimMIM": "maebench.objectives.simmim",
+    "Sparse": "maebench.objectives.sparse",
+    "STL10": "maebench.data.torchvision_sets",
+    "Supervised": "maebench.objectives.supervised",
+    "SVHN": "maebench.data.torchvision_sets",
+    "Swin": "maebench.encoders.swin",
+    "SwinNano": "maebench.encoders.swin",
+    "SwinTiny": "maebench.encoders.swin",
     "Tokens": "maebench.encoders.encoder",
     "Tracker": "maebench.outputs",
-    "View": "maebench.masking.mask",
-    "check_parameter_names": "maebench.encoders.encoder",
-    "evaluate": "maebench.suite",
-    "from_arrays": "maebench.data.images",
-    "from_files": "maebench.data.images",
-    "hookimpl": "maebench.hookspecs",
-    "keep_positions": "maebench.encoders.positions",
-    "load_model": "maebench.models",
-    "load_records": "maebench.records",
-    "patchify": "maebench.masking.patches",
-    "recipe": "maebench.recipes",
-    "run": "maebench.suite",
+    "Uniform": "maebench.masking.grids",
+    "Units": "maebench.masking.grids",
     "unpatchify": "maebench.masking.patches",
+    "Variational": "maebench.objectives.variational",
+    "View": "maebench.masking.mask",
+    "ViT": "maebench.encoders.vit",
+    "ViTBase": "maebench.encoders.vit",
+    "ViTHuge": "maebench.encoders.vit",
+    "ViTLarge": "maebench.encoders.vit",
+    "ViTMicro": "maebench.encoders.vit",
+    "ViTNano": "maebench.encoders.vit",
+    "ViTSmall": "maebench.encoders.vit",
+    "ViTTiny": "maebench.encoders.vit",
 }
-
 __all__ = ["__version__", *_PUBLIC]
 
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from torch import Tensor, nn
 
 from maebench.component import Component
+from maebench.data.augment import Augment, Crops
+from maebench.data.images import Images
 from maebench.errors import MaebenchError
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from maebench.data.augment import Augment, Crops
-    from maebench.data.images import Images
-    from maebench.masking.mask import Mask
-    from maebench.objectives.objective import Board, Reconstruction
-    from maebench.rng import Draws
+from maebench.masking.mask import Mask
+from maebench.objectives.objective import Board, Reconstruction
+from maebench.rng import Draws
 
 T = TypeVar("T")
 

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from maebench.errors import RunError
 
 # Letters, digits, dot, dash and underscore; no leading dot, so no name can climb or hide.
@@ -177,8 +179,6 @@ def lock(folder: Path) -> Iterator[None]:
     Raises:
         RunError: another process holds it, named with its host and number.
     """
-    from filelock import FileLock, Timeout
-
     make_folder(folder)
     owner = folder / "owner.json"
     held = FileLock(folder / "lock")

@@ -12,17 +12,14 @@ one of them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pluggy
 
-if TYPE_CHECKING:
-    from maebench.data.dataset import Dataset
-    from maebench.encoders.encoder import Encoder
-    from maebench.evaluation import Evaluation
-    from maebench.masking.mask import Masking
-    from maebench.objectives.objective import Objective
-    from maebench.outputs import Report, Tracker
+from maebench.data.dataset import Dataset
+from maebench.encoders.encoder import Encoder
+from maebench.evaluation import Evaluation
+from maebench.masking.mask import Masking
+from maebench.objectives.objective import Objective
+from maebench.outputs import Report, Tracker
 
 hookspec = pluggy.HookspecMarker("maebench")
 hookimpl = pluggy.HookimplMarker("maebench")

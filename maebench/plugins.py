@@ -33,7 +33,6 @@ from maebench.outputs import FORMATS, Report, Tracker
 
 GROUP = "maebench"
 SELECT = "MAEBENCH_PLUGINS"  # "" loads no third-party plugin, "a,b" only those
-
 # hook -> the class that what it returns must inherit from
 HOOKS: Mapping[str, type[Component]] = {
     "register_maskings": Masking,

@@ -16,11 +16,10 @@ import hashlib
 import math
 import random
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+import numpy as np
+import torch
+from torch import Tensor
 
 _GAMMA = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, from the paper
 _MIX1, _MIX2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # variant 13 of Stafford's mixers
@@ -77,8 +76,6 @@ class Draws:
         return piece
 
     def _bits(self, shape: tuple[int, ...]) -> Tensor:
-        import torch
-
         count = math.prod(shape)
         counter = torch.arange(1, count + 1, device=self.device) + self._calls * _CALL
         self._calls += 1
@@ -91,8 +88,6 @@ class Draws:
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers, float32 (B, *shape), by Box and Muller in float64."""
-        import torch
-
         first = (_shift(self._bits(shape), 11).double() + 1.0) * 2.0**-53  # (0, 1]: log is finite
         second = _shift(self._bits(shape), 11).double() * 2.0**-53
         return ((-2.0 * first.log()).sqrt() * torch.cos(2 * math.pi * second)).float()
@@ -104,8 +99,6 @@ class Draws:
 
 def permutation(n: int, seed: int, purpose: str, epoch: int = 0) -> Tensor:
     """The numbers 0..n-1 in random order, int64 (n,), on the CPU."""
-    import torch
-
     draws = Draws(seed, purpose, torch.arange(n), epoch)
     return torch.argsort(_shift(draws._bits(()), 1), stable=True)
 
@@ -117,9 +110,6 @@ def isolated(seed: int, *purpose: object) -> Iterator[None]:
     For code that cannot take `draws`: timm's drop path and mixup, layer initialisation,
     scikit-learn without random_state.
     """
-    import numpy as np
-    import torch
-
     number = key(seed, "/".join(map(str, purpose)))
     python, array = random.getstate(), np.random.get_state()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 # what the clock says, and where the code stands
 VOLATILE = {"seconds", "created", "source", "maebench_version", "package_version", "ms_per_256"}
@@ -43,14 +44,22 @@ PRETRAINED: dict[str, tuple[str, ...]] = {
     "clipped": ("-o", "optimiser.clip=0.5", "--seed", "3", "--limit", "300"),
     "epochs": ("--budget", "epochs=0.7", "--ratio", "0.5"),
     "flops": ("--budget", "flops=2e9"),
-    "cross": ("-o", "objective.decoder.name=cross"),
     "hog": ("-o", "objective.target=hog", "--image-size", "16"),
-    "teacher": ("-o", "objective.target=teacher"),
     "multi": ("--masking", "multi-block", "--image-size", "16"),
     "parts": ("--masking", "parts"),
     "hint": ("--masking", "attention", "-o", "masking.hide=hint", "-o", "masking.of=encoder"),
     "swin": ("--encoder", "swin-nano", "--objective", "simmim", "--image-size", "32"),
 }
+# on a folder of colour images, which is all that the official code knows
+COLOUR: dict[str, tuple[str, ...]] = {
+    "colour": (),
+    "cross": ("-o", "objective.decoder=cross-attention"),
+    "features": ("-o", "objective.target=features"),
+    "low-pass": ("-o", "objective.target=low-pass", "-o", "objective.on=all"),
+    "l1": ("-o", "objective.loss=smooth-l1", "--masking", "units", "--ratio", "0.5"),
+    "registers": ("-o", "encoder.registers=2", "--masking", "green-noise"),
+}
+SIDE, IMAGES = 16, 24  # pixels, and images of each class
 EVALUATIONS = ("knn", "logistic", "attentive-probe", "low-shot", "layers", "retrieval")
 MAE_PROTOCOLS = (("linear-probe", "protocol=mae", "epochs=3"), ("finetune", "epochs=3"))
 STATISTICS = "import maebench, sys; print(maebench.mask_statistics().to_json(orient='records'))"
@@ -108,9 +117,37 @@ def record(folder: Path) -> dict[str, Any]:
         "metric": ("--metric", "reconstruction/psnr"),
     }.items():
         results.say(f"table: {name}", "table", *words)
-    results.say("export", "export", model, "--to", "official", "--out", "official.pth")
     statistics = results.command(code=STATISTICS).rpartition("exit")[0]
     return {"printed": results.said, "statistics": plain(json.loads(statistics)), **content(folder)}
+
+
+def record_colour(folder: Path) -> dict[str, Any]:
+    """The same for colour images: parts of the masked autoencoder, exports and foreign weights."""
+    results = Results(folder)
+    draws = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for shade in range(3):
+            for number in range(IMAGES):
+                pixels = draws.integers(0, 160, (SIDE, SIDE, 3), dtype=np.uint8)
+                pixels[..., shade] += 80
+                path = folder / "images" / split / f"class{shade}" / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path)
+    data = ("--dataset", "folder:images", "--device", "cpu")
+    for name, words in COLOUR.items():
+        results.say(name, "pretrain", *data, "--budget", "steps=20", *words)
+    model = min(folder.glob("results/runs/*-mae-random-0.75-s0-*"), key=created).name
+    for to, out in (("official", "official.pth"), ("timm", "timm.safetensors"), ("hf", "hf")):
+        results.say(f"export {to}", "export", model, "--to", to, "--out", out)
+    for weights in ("file:official.pth", "file:hf", "timm:vit_tiny_patch16_224,image-size=32"):
+        results.say(f"eval {weights}", "eval", "knn", weights, *data)
+    results.say("eval reconstruction", "eval", "reconstruction", "file:official.pth", *data)
+    return {"printed": results.said, **content(folder)}
+
+
+def created(folder: Path) -> str:
+    """When a run began."""
+    return str(json.loads((folder / "config.json").read_text())["created"])
 
 
 def content(folder: Path) -> dict[str, Any]:
@@ -204,7 +241,8 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     made = commands.add_parser("record")
     made.add_argument("file", type=Path)
-    made.add_argument("--keep", type=Path)
+    made.add_argument("--keep", type=Path, help="a folder for the results, which stays")
+    made.add_argument("--colour", action="store_true", help="the part on colour images alone")
     compared = commands.add_parser("compare")
     compared.add_argument("before", type=Path)
     compared.add_argument("after", type=Path)
@@ -214,7 +252,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as place:
             folder = chosen.keep or Path(place)
             folder.mkdir(parents=True, exist_ok=True)
-            chosen.file.write_text(json.dumps(record(folder), indent=1, sort_keys=True))
+            made = record_colour(folder) if chosen.colour else record(folder)
+            chosen.file.write_text(json.dumps(made, indent=1, sort_keys=True))
         return 0
     if chosen.command == "finish":
         lines = finish(chosen.folder)

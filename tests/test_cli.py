@@ -123,7 +123,7 @@ def test_the_version_is_told():
 
 
 def test_recipes_are_listed_with_what_they_are():
-    from maebench.recipes import header, recipe_names
+    from maebench.config.recipes import header, recipe_names
 
     shown = call("list", "recipes")
     lines = [f"  {n}\n      {header(n)['title']}\n" for n in recipe_names()]
@@ -133,8 +133,8 @@ def test_recipes_are_listed_with_what_they_are():
 
 def test_every_option_that_is_listed_can_be_typed_as_it_stands():
     """Each `-o part.key=default` of `maebench list` gives back the default."""
+    from maebench.config.sources import from_sources
     from maebench.plugins import installed
-    from maebench.sources import from_sources
 
     names = installed()
     for kind in ("encoder", "masking", "objective", "evaluation"):
@@ -451,7 +451,8 @@ def test_the_tidy_table_has_every_column_and_every_row(results):
     import pandas as pd
 
     from maebench import load_records
-    from maebench.records import COLUMNS, FROM_CONFIG
+    from maebench.analysis.records import FROM_CONFIG
+    from maebench.evaluating.records import COLUMNS
 
     folder, _, _ = results
     frame = pd.read_csv(io.StringIO(table(folder, "--tidy", "--format", "csv")))

@@ -46,13 +46,13 @@ def component(module, kind):
 
 
 def test_there_is_a_template_a_contract_and_a_command_for_every_kind():
-    templates = {path.stem for path in (ROOT / "templates").glob("*.py")} - {"__init__"}
+    templates = {path.stem for path in (ROOT / "testing" / "templates").glob("*.py")} - {"__init__"}
     assert set(KINDS) == templates == set(CONTRACTS) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_template_keeps_to_its_contract(kind):
-    cls = component(import_module(f"maebench.templates.{kind}"), kind)
+    cls = component(import_module(f"maebench.testing.templates.{kind}"), kind)
     findings = list(examine(contract_for(cls)))
     assert [f for f in findings if f.status == "fail"] == []
     assert sum(f.status == "pass" for f in findings) >= 10
@@ -60,7 +60,7 @@ def test_a_template_keeps_to_its_contract(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_template_counts_on_public_names_and_is_quick_to_import(kind):
-    tree = ast.parse((ROOT / "templates" / f"{kind}.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "testing" / "templates" / f"{kind}.py").read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "maebench":
             allowed = {"maebench": set(maebench.__all__)}
@@ -88,7 +88,7 @@ def test_the_text_of_a_new_package_is_valid(kind, name, tmp_path):
     (tmp_path / f"{module}.py").write_text(written[f"{module}.py"])
     cls = component(imported(tmp_path / f"{module}.py", f"{module}_{next(number)}"), kind)
     assert check_class(cls, KINDS[kind]) is None and cls.name == name
-    old = component(import_module(f"maebench.templates.{kind}"), kind)
+    old = component(import_module(f"maebench.testing.templates.{kind}"), kind)
     assert not re.search(
         rf'\b{old.__name__}\b|"{old.name}"|--\w+ {old.name}\b', written[f"{module}.py"]
     )

@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 
-from maebench import records
+from maebench.analysis.records import load_records
 from maebench.cli import main
 
 EVAL = ("-o", "k=1", "--device", "cpu", "--limit", "60")
@@ -46,7 +46,7 @@ def test_one_table_of_a_run_its_floor_pixels_and_two_foreign_models(results, exp
     lines = [line for line in out.splitlines() if line.startswith("│")]
     assert len(lines) == len(models)
     assert "timm:resnet10t,image-size=32 (random weights)" in out
-    table = records.load_records(results)
+    table = load_records(results)
     main_rows = table[(table["evaluation"] == "knn") & table["main"].astype(bool)]
     by_kind = dict(zip(main_rows["model_kind"], main_rows["value"], strict=True))
     assert by_kind["file"] == by_kind["run"]  # the same weights, through a file
@@ -57,7 +57,7 @@ def test_the_verdict_is_printed_and_stored(results, exported, capsys):
     code, _, err = call(capsys, results, "eval", "knn", f"file:{exported}", *EVAL)
     assert code == 0
     assert "weights: decoder missing: 30 weights of" in err
-    table = records.load_records(results)
+    table = load_records(results)
     row = table[table["model"] == f"file:{exported}"].iloc[0]
     assert row["weights"].startswith("decoder missing: 30 weights of")
     folder = os.path.dirname(os.path.dirname(row["file"]))  # noqa: PTH120
@@ -80,7 +80,7 @@ def test_reconstruction_of_a_full_file_equals_the_runs(results, tmp_path, capsys
     assert call(capsys, results, "export", "--to", "hf", "--out", str(out))[0] == 0
     code, _, err = call(capsys, results, "eval", "reconstruction", "", f"hf:{out}", "--limit", "60")
     assert code == 0, err
-    table = records.load_records(results)
+    table = load_records(results)
     rows = table[(table["evaluation"] == "reconstruction") & table["main"].astype(bool)]
     assert len(rows) >= 2
     assert rows["value"].nunique() == 1

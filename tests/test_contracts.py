@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 from fakes import names
 
-from maebench import RunConfig, records, suite
-from maebench.pretrain import prepare, pretrain
+from maebench import RunConfig
+from maebench.analysis.records import load_records
+from maebench.analysis.run import models_of
+from maebench.evaluating import records, suite
+from maebench.pretraining.loop import pretrain
+from maebench.pretraining.plan import prepare
 
 EVALUATIONS = ("linear-probe", "finetune", "knn", "reconstruction")
 QUICK = {"linear-probe": {"steps": 5, "epochs": 1}, "finetune": {"epochs": 1, "drop_path": 0}}
@@ -26,7 +30,7 @@ def test_a_stranger_goes_the_whole_way(what, tmp_path):
     config = RunConfig(found, budget="steps=2", limit=200, evals=evals, **SETTINGS[what])
     plan = prepare(config, tmp_path)
     assert len(list(pretrain(plan))) == 2
-    trained, untrained, _ = suite.family(plan, found)
+    trained, untrained, _ = models_of(plan, found)
     for model in (trained, untrained):
         for evaluation in config.evals:
             path = suite.evaluate(model, evaluation, names=found)
@@ -37,7 +41,7 @@ def test_a_stranger_goes_the_whole_way(what, tmp_path):
                 assert headline["reason"] == "objective 'labelled' does not reconstruct"
             else:
                 assert (headline["status"], headline["reason"]) == ("ok", "")
-    table = records.load_records(tmp_path)
+    table = load_records(tmp_path)
     assert set(table["evaluation"]) == set(EVALUATIONS)
     assert table["ratio"].notna().all() == config.objective.hides
     mine = table["model_kind"] == "run"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maebench.config import RunConfig
+from maebench.config.run import RunConfig
 from maebench.data import Folder, Request
 from maebench.data.folder import SUFFIXES, Look
 from maebench.encoders.vit import default_patch

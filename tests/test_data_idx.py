@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
 
-from maebench.data.idx import read_idx
+from maebench.data.torchvision_sources import read_idx
 from maebench.errors import DataError
 
 

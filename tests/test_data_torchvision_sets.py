@@ -15,7 +15,7 @@ import torchvision
 from PIL import Image
 from torchvision import datasets
 
-from maebench.config import RunConfig
+from maebench.config.run import RunConfig
 from maebench.data import BUILT_IN, Request
 from maebench.data.torchvision_sets import TorchvisionSet
 from maebench.data.torchvision_sources import SOURCES

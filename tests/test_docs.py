@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from maebench.cli import COMMANDS
-from maebench.config import RunConfig
+from maebench.config.run import RunConfig
 from maebench.plugins import HOOKS
 from maebench.testing import examine
 from maebench.testing.packages import contract_for

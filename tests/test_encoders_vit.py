@@ -24,9 +24,10 @@ from maebench.encoders import (
     ViTSmall,
     ViTTiny,
     default_patch,
-    vit_module,
 )
-from maebench.encoders.vit_module import raw_patches, sincos_positions
+from maebench.encoders import vit as vit_module
+from maebench.encoders.blocks import sincos_positions
+from maebench.encoders.vit import raw_patches
 from maebench.masking import hide
 from maebench.rng import isolated
 from maebench.testing import EncoderContract

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from maebench import InverseBlock, Random
+from maebench.evaluating.model import Subject
 from maebench.masking import hide
 from maebench.rng import isolated
-from maebench.subject import Subject
 from maebench_evals.across import DIGITS, MASKINGS, RATIOS, AcrossMasks, hash_of, heat_map
 from maebench_evals.reconstruction import ReconstructionQuality
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from maebench import NotApplicable, records, suite
+from maebench import NotApplicable
+from maebench.evaluating import records, suite
 from maebench_evals.attentive_probe import (
     PROTOCOLS,
     AttentiveProbe,
@@ -291,7 +292,7 @@ def test_raw_pixels_have_no_tokens_and_are_told_so(tmp_path):
 
 
 def pixels_of(folder):
-    from maebench.subject import Subject
+    from maebench.evaluating.model import Subject
 
     model = tiny.load(folder, "pixels:")
     return Subject(model, AttentiveProbe(), model.splits, 0)

@@ -9,8 +9,8 @@ import tiny
 import torch
 
 from maebench import MaebenchError
+from maebench.evaluating.model import Subject
 from maebench.rng import isolated
-from maebench.subject import Subject
 from maebench_evals.distort import make_inputs, make_mix, mean_of, rand_augment
 from maebench_evals.finetune import Finetune
 from maebench_evals.finetune_recipe import RANDAUGMENT

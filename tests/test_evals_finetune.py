@@ -9,8 +9,9 @@ import tiny
 import torch
 from pydantic import ValidationError
 
-from maebench import Augment, records, suite
-from maebench.subject import Subject
+from maebench import Augment
+from maebench.evaluating import records, suite
+from maebench.evaluating.model import Subject
 from maebench.testing.subjects import PLAIN, Case, run
 from maebench_evals import finetune, parts
 from maebench_evals.finetune import Finetune, learning_rate

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
 import maebench_evals.knn as module
-from maebench import ConfigError, MaebenchError, NotApplicable, records, suite
+from maebench import ConfigError, MaebenchError, NotApplicable
 from maebench.component import parse
+from maebench.evaluating import records, suite
 from maebench_evals.knn import KNN, normalised, on_edge, search, vote, votes_for
 
 

@@ -6,9 +6,10 @@ import pytest
 import tiny
 import torch
 
-from maebench import ConfigError, records, suite
+from maebench import ConfigError
 from maebench.component import parse
-from maebench.models import LoadedModel
+from maebench.evaluating import records, suite
+from maebench.models.model import LoadedModel
 from maebench_evals.layers import Layers
 from maebench_evals.linear_probe import LinearProbe
 

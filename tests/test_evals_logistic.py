@@ -10,8 +10,9 @@ import tiny
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from maebench import ConfigError, NotApplicable, records, suite
+from maebench import ConfigError, NotApplicable
 from maebench.component import parse
+from maebench.evaluating import records, suite
 from maebench_evals.frozen import middle_of_the_best
 from maebench_evals.linear_probe import LinearProbe
 from maebench_evals.logistic import Logistic, converges

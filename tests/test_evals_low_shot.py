@@ -10,8 +10,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 import maebench_evals.subset_heads as heads_module
-from maebench import ConfigError, Draws, MaebenchError, NotApplicable, records, suite
+from maebench import ConfigError, Draws, MaebenchError, NotApplicable
 from maebench.component import parse
+from maebench.evaluating import records, suite
 from maebench_evals.linear_probe import train_heads
 from maebench_evals.low_shot import LowShot, taken
 from maebench_evals.subset_heads import Fitting, Subsets, together

@@ -10,10 +10,11 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from maebench import Augment, ClampedAugment, records, suite
+from maebench import Augment, ClampedAugment
 from maebench.errors import MaebenchError
+from maebench.evaluating import records, suite
+from maebench.evaluating.model import Subject
 from maebench.rng import Draws, isolated
-from maebench.subject import Subject
 from maebench_evals import official_probe as official
 from maebench_evals.linear_probe import LinearProbe
 from maebench_evals.parts import split_batch

@@ -17,9 +17,11 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from maebench import Block, Dataset, Random, patchify, records, suite, unpatchify
+from maebench import Block, Dataset, Random, patchify, unpatchify
+from maebench.analysis.run import models_of
 from maebench.data.images import from_arrays
-from maebench.subject import Subject
+from maebench.evaluating import records, suite
+from maebench.evaluating.model import Subject
 from maebench_evals import reconstruction as module
 from maebench_evals import reconstruction_pictures as pictures
 from maebench_evals.hidden import distance_to_seen, hidden_pixels
@@ -408,7 +410,7 @@ class Unlabelled(Dataset):
 
 def test_images_without_labels_can_be_reconstructed_and_nothing_that_needs_labels_fails(tmp_path):
     plan = tiny.plan(tmp_path, dataset=Unlabelled(), limit=None)
-    model = suite.family(plan, fakes.names())[0]
+    model = models_of(plan, fakes.names())[0]
     rows, _ = rows_of(model)
     assert {key for key, row in rows.items() if row["status"] != "ok"} == {("psnr_whole", None)}
     assert rows["r2", None]["examples"] == 40
@@ -423,6 +425,6 @@ def test_images_without_labels_can_be_reconstructed_and_nothing_that_needs_label
 
 def test_targets_that_are_all_equal_have_no_r2(tmp_path):
     plan = tiny.plan(tmp_path, dataset=Unlabelled(plain=True), limit=None)
-    rows, _ = rows_of(suite.family(plan, fakes.names())[0])
+    rows, _ = rows_of(models_of(plan, fakes.names())[0])
     assert rows["r2", None]["status"] == "failed"
     assert "all hidden targets are equal" in rows["r2", None]["reason"]

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 import maebench_evals.retrieval as module
-from maebench import ConfigError, records, suite
+from maebench import ConfigError
 from maebench.component import parse
+from maebench.evaluating import records, suite
 from maebench_evals.retrieval import Retrieval, average_precision, nearest
 
 

@@ -36,7 +36,7 @@ from maebench.masking import (
     draw,
     hide,
 )
-from maebench.masking.block import TRIES
+from maebench.masking.blocks import TRIES
 from maebench.rng import Draws
 
 EVERY = [

@@ -37,7 +37,7 @@ from maebench.masking import (
 )
 from maebench.masking.guided import ranks
 from maebench.masking.parts import cluster
-from maebench.pretrain import prepare
+from maebench.pretraining.plan import prepare
 from maebench.rng import Draws
 
 GRID = (14, 14)

@@ -9,7 +9,7 @@ from whole import TINY, B, batch_of, built, draws_of, images_of
 
 from maebench import Draws
 from maebench.objectives import Contractive
-from maebench.objectives.contractive_module import squared_jacobian
+from maebench.objectives.contractive import squared_jacobian
 from maebench.testing import ObjectiveContract
 
 PROBES = 4000

@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from maebench import MAE, Batch, Draws, Inputs
 from maebench.encoders import ViTNano
 from maebench.masking import hide
-from maebench.objectives.decoder_module import hidden_places
-from maebench.objectives.mae_module import count_predicted
+from maebench.objectives.decoders import hidden_places
+from maebench.objectives.mae import count_predicted
 from maebench.rng import isolated
 
 B, SIZE = 4, (16, 16)

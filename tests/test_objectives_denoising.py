@@ -12,7 +12,7 @@ from whole import B, batch_of, built, draws_of, images_of
 
 from maebench import ConfigError, patchify
 from maebench.objectives import Denoising
-from maebench.objectives.denoising_module import CORRUPTIONS, chosen, gaussian, salt_and_pepper
+from maebench.objectives.denoising import CORRUPTIONS, chosen, gaussian, salt_and_pepper
 from maebench.testing import ObjectiveContract
 
 KINDS = sorted(CORRUPTIONS)

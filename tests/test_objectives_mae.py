@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from maebench import MAE, Batch, ConfigError, Draws, Inputs, patchify, unpatchify
 from maebench.encoders import ViTNano
 from maebench.masking import hide
-from maebench.objectives.decoder import default_decoder
-from maebench.objectives.decoder_module import hidden_places
+from maebench.objectives.decoders import default_decoder, hidden_places
 from maebench.objectives.targets import VARIANCE_EPS, statistics_from_seen
 from maebench.rng import isolated
 

@@ -11,10 +11,10 @@ from maebench import MAE, Batch, ConfigError, Draws, Inputs, RunConfig, View
 from maebench.encoders import ViTNano
 from maebench.masking import hide
 from maebench.masking.guided import Hard
-from maebench.objectives.decoder import default_decoder
-from maebench.pretrain import prepare
+from maebench.objectives.decoders import default_decoder
+from maebench.pretraining.plan import prepare
+from maebench.pretraining.teacher import answers
 from maebench.rng import isolated
-from maebench.teacher import answers
 from maebench.testing import ObjectiveContract
 from maebench.testing.contract import NotChecked
 

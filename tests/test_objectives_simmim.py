@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from maebench import Batch, ConfigError, Draws, Inputs, Tokens, checkpoints, patchify, unpatchify
-from maebench import pretrain as story
+from maebench import Batch, ConfigError, Draws, Inputs, Tokens, patchify, unpatchify
 from maebench.encoders import SwinNano, ViTNano, keep_positions
 from maebench.masking import Units, View, draw, hide
 from maebench.masking.patches import hidden_pixels
 from maebench.objectives import SimMIM
-from maebench.optimise import parameter_groups
+from maebench.pretraining import checkpoints
+from maebench.pretraining import loop as story
+from maebench.pretraining.optimiser import parameter_groups
 from maebench.rng import isolated
 from maebench.testing import Broken, ObjectiveContract
 

@@ -16,7 +16,7 @@ from whole import B, batch_of, built, draws_of, images_of
 from maebench import Batch, ConfigError, Inputs
 from maebench.encoders import ViTNano
 from maebench.objectives import Sparse
-from maebench.objectives.sparse_module import kl_to_mean_activation, largest
+from maebench.objectives.sparse import kl_to_mean_activation, largest
 from maebench.rng import isolated
 from maebench.testing import ObjectiveContract
 

@@ -8,10 +8,11 @@ import tiny
 import torch
 from PIL import Image
 
-from maebench import Batch, ConfigError, Draws, Inputs, records, suite
+from maebench import Batch, ConfigError, Draws, Inputs
 from maebench.encoders import ViTNano
+from maebench.evaluating import records, suite
 from maebench.objectives import Supervised
-from maebench.pretrain import prepare
+from maebench.pretraining.plan import prepare
 from maebench.rng import isolated
 from maebench.testing import ObjectiveContract
 from maebench_evals.reconstruction import ReconstructionQuality

@@ -13,8 +13,8 @@ from torch.nn.functional import layer_norm
 from maebench import MAE, Batch, ConfigError, Draws, Inputs, Tokens, patchify
 from maebench.encoders import ViTNano
 from maebench.masking import hide
-from maebench.objectives.targets_features import deviation_over_images, layers_like_the_last
-from maebench.optimise import parameter_groups
+from maebench.objectives.targets import deviation_over_images, layers_like_the_last
+from maebench.pretraining.optimiser import parameter_groups
 from maebench.rng import isolated
 
 SIZE, INPUTS = (16, 16), Inputs(3, (16, 16))

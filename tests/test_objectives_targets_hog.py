@@ -14,7 +14,7 @@ from skimage.feature import hog
 from maebench import MAE, ConfigError, Inputs
 from maebench.encoders import ViTNano
 from maebench.masking import hide
-from maebench.objectives.targets_hog import Hog
+from maebench.objectives.targets import Hog
 
 
 def images_of(*shape, seed=0):

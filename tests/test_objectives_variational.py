@@ -17,7 +17,7 @@ from maebench.encoders import ViTNano
 from maebench.masking import hide
 from maebench.masking.patches import hidden_pixels
 from maebench.objectives import Variational
-from maebench.objectives.variational_module import kl_to_prior, warm_up
+from maebench.objectives.variational import kl_to_prior, warm_up
 from maebench.rng import isolated
 from maebench.testing import ObjectiveContract
 

@@ -13,7 +13,7 @@ import fakes
 import pytest
 
 from maebench.component import check_class
-from maebench.config import RunConfig
+from maebench.config.run import RunConfig
 from maebench.errors import ConfigError
 from maebench.plugins import HOOKS, KINDS, SELECT, installed, kind_of, plugin_manager
 

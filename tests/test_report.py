@@ -14,11 +14,14 @@ import torch
 from PIL import Image
 from tiny import evaluation
 
-from maebench import ConfigError, MaebenchError, Report, Result, hookimpl, records, suite
+from maebench import ConfigError, MaebenchError, Report, Result, hookimpl
+from maebench.analysis.records import FROM_CONFIG, load_records
+from maebench.analysis.run import models_of
+from maebench.analysis.stats import paired_difference
+from maebench.evaluating import records, suite
 from maebench.report import plots, table, terminal
-from maebench.stats import paired_difference
 
-COLUMNS = [*records.COLUMNS, *records.FROM_CONFIG, "file"]
+COLUMNS = [*records.COLUMNS, *FROM_CONFIG, "file"]
 ROW = {
     "model": "a",
     "model_kind": "run",
@@ -266,10 +269,10 @@ def test_a_run_ends_with_its_table_its_differences_and_its_gaps(tmp_path, capsys
         yield Result("score", (torch.arange(360) % 2).double())
 
     plan = tiny.plan(tmp_path)
-    family = suite.family(plan, tiny.names())
+    family = models_of(plan, tiny.names())
     fakes = [evaluation(some, "some"), evaluation(same, "same")]
     files = [str(suite.evaluate(model, fake)) for model in family for fake in fakes]
-    rows = records.load_records(tmp_path)
+    rows = load_records(tmp_path)
     assert set(rows["file"]) == set(files)
     terminal.print_run(rows, [model.name for model in family], plan)
     text = capsys.readouterr().out

@@ -6,10 +6,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from maebench import Block, MaebenchError, Random, records
+from maebench import Block, MaebenchError, Random
+from maebench.analysis.records import FROM_CONFIG, written
+from maebench.evaluating import records
 from maebench.report import across
 
-COLUMNS = [*records.COLUMNS, *records.FROM_CONFIG, "file"]
+COLUMNS = [*records.COLUMNS, *FROM_CONFIG, "file"]
 
 
 def row(model, under, at, value, masks="aa", **changes):
@@ -30,7 +32,7 @@ def frame(*rows):
 
 def two():
     """Two runs under two masks; the second was trained with blocks."""
-    block = records.written(Block().model_dump(mode="json"))
+    block = written(Block().model_dump(mode="json"))
     return frame(
         row("a", "random", 0.75, 0.5),
         row("a", "block", 0.5, 0.25, "bb"),
@@ -60,8 +62,8 @@ def test_a_mask_that_one_grid_does_not_allow_is_empty_and_no_other_mask():
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"masking": records.written(Random().model_dump())}, "random 0.75"),
-        ({"masking": records.written(Block(aspect=0.5).model_dump())}, "aspect=0.5) 0.75"),
+        ({"masking": written(Random().model_dump())}, "random 0.75"),
+        ({"masking": written(Block(aspect=0.5).model_dump())}, "aspect=0.5) 0.75"),
         ({"masking": "mine(a=1)", "ratio": 0.6}, "mine(a=1) 0.6"),
         ({"schedule": "to 0.9 in 3 stages"}, "random 0.75 to 0.9 in 3 stages"),
         ({"realised_ratio": 0}, "nothing hidden"),

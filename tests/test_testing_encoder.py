@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from maebench import ConfigError
 from maebench.encoders import BUILT_IN, SwinNano, SwinTiny, ViTNano
-from maebench.encoders.vit_module import VisionTransformer
+from maebench.encoders.vit import VisionTransformer
 from maebench.masking.patches import hidden_pixels
 from maebench.testing.contract import Contract, examine, global_state
 from maebench.testing.encoder import EncoderContract

@@ -16,8 +16,8 @@ from torch import nn
 from maebench import Board, ConfigError, Objective
 from maebench.masking.patches import patchify
 from maebench.objectives import MAE
-from maebench.objectives.decoder import Decoding
-from maebench.objectives.mae_module import MaskedAutoencoder
+from maebench.objectives.decoders import Decoding
+from maebench.objectives.mae import MaskedAutoencoder
 from maebench.testing.contract import Broken, Contract, examine, global_state
 from maebench.testing.objective import ObjectiveContract
 from maebench.testing.probes import Blind, Coarse, mask_of

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from maebench import Draws, Evaluation, Metric, Result, RunConfig
 from maebench.encoders import ViTNano
-from maebench.models import LoadedModel, load_model
-from maebench.pretrain import Plan, prepare, pretrain
+from maebench.models.load import load_model
+from maebench.models.model import LoadedModel
+from maebench.pretraining.loop import pretrain
+from maebench.pretraining.plan import Plan, prepare
 from maebench.rng import permutation
 
 SETTINGS: dict[str, Any] = {

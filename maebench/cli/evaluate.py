@@ -51,9 +51,10 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
     if not settings["seed"].isdecimal():
         raise ConfigError(f"--seed: a whole number from 0 is wanted, given {settings['seed']!r}")
 
-    from maebench import runs, suite
     from maebench.cli.progress import shown
-    from maebench.models import load_model
+    from maebench.evaluating import suite
+    from maebench.models.load import load_model
+    from maebench.pretraining import runs
 
     results = runs.results_folder(settings["results"])
     data = data_settings(settings)
@@ -90,13 +91,13 @@ def show(paths: list[Path], loaded: list[Any], results: Path) -> None:
     """
     import pandas as pd
 
-    from maebench import records
+    from maebench.analysis.records import load_records
     from maebench.errors import MaebenchError
     from maebench.report import across, terminal
     from maebench.report.table import by_model, mixed
 
     # a run given by its folder keeps its records there, under whichever results folder
-    rows = pd.concat([records.load_records(folder) for folder in dict.fromkeys(map(home, paths))])
+    rows = pd.concat([load_records(folder) for folder in dict.fromkeys(map(home, paths))])
     rows = rows[rows["file"].isin([str(path) for path in paths])].reset_index(drop=True)
     bad = rows[rows["status"] != "ok"].drop_duplicates(["model", "evaluation", "metric"])
     reasons = [
@@ -140,7 +141,7 @@ def chosen_evaluation(name: str, options: tuple[str, ...], across: bool, names: 
         ConfigError: an unknown evaluation or option, or a value that is not allowed.
     """
     from maebench.component import parse
-    from maebench.config import merge
+    from maebench.config.run import merge
     from maebench.errors import ConfigError
     from maebench.evaluation import Evaluation
 
@@ -168,8 +169,8 @@ def other_splits(model: Any, data: dict[str, Any], names: Any) -> Any:
     """The images to test on where flags ask for others than the model's own; None for its own."""
     if not data or model.verdict is not None:  # one from elsewhere was loaded for these images
         return None
-    from maebench.config import RunConfig
-    from maebench.models import given_over
+    from maebench.config.run import RunConfig
+    from maebench.models.load import given_over
 
     own = model.config
     base = {"dataset": own.dataset, "data_dir": own.data_dir, "limit": own.limit}

@@ -34,8 +34,8 @@ def export_command(model: str, to: str, out: str | None, force: bool, results: s
       maebench export RUN --to hf --out my-vit-mae
     """  # noqa: D301 - click wants the character \b itself
     from maebench.errors import ConfigError, unknown
-    from maebench.models import load_model
-    from maebench.weights.export import TARGETS, export
+    from maebench.models.export import TARGETS, export
+    from maebench.models.load import load_model
 
     if to not in TARGETS:
         raise ConfigError(unknown("format", to, TARGETS, "--to"))

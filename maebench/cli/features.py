@@ -42,8 +42,8 @@ def features_command(
     from maebench import files
     from maebench.cli.progress import shown
     from maebench.errors import ConfigError, unknown
-    from maebench.features import features
-    from maebench.models import load_model
+    from maebench.evaluating.features import features
+    from maebench.models.load import load_model
 
     if split not in ("train", "test"):
         raise ConfigError(unknown("split", split, ["train", "test"], "--split"))

@@ -12,7 +12,7 @@ from maebench.cli.settings import flag, results_option
 if TYPE_CHECKING:
     import pandas as pd
 
-    from maebench.config import RunConfig
+    from maebench.config.run import RunConfig
     from maebench.masking.mask import Masking
     from maebench.plugins import Names
 
@@ -68,9 +68,10 @@ def masks_command(**settings: Any) -> None:
     progress = number("--progress", settings["progress"], 0, 1, ends=True)
     image = int(number("--image", settings["image"], 0, None, ends=True, whole=True))
 
-    from maebench import files, runs
+    from maebench import files
     from maebench.cli.progress import shown
-    from maebench.config import short_hash
+    from maebench.config.run import short_hash
+    from maebench.pretraining import runs
     from maebench.report import masks, terminal
 
     results = runs.results_folder(settings["results"])
@@ -96,9 +97,9 @@ def masks_command(**settings: Any) -> None:
 
 def read_given(settings: dict[str, Any], names: Names) -> tuple[dict[str, Any], dict[str, Any]]:
     """What flags and -o say of the run, and what -o says of maskings."""
-    from maebench.config import merge
+    from maebench.config.run import merge
+    from maebench.config.sources import read_options
     from maebench.errors import ConfigError
-    from maebench.sources import read_options
 
     options = read_options(settings["options"], dict(names.table["evaluation"]))
     own = options.pop("masking", {})
@@ -174,7 +175,7 @@ def base(
     given: dict[str, Any], settings: dict[str, Any], names: Names, results: Path
 ) -> tuple[RunConfig, Any]:
     """The run whose images and grid are used, and the module that learned strategies ask."""
-    from maebench.config import RunConfig
+    from maebench.config.run import RunConfig
     from maebench.errors import ConfigError
 
     if settings["model"] is None:
@@ -185,7 +186,7 @@ def base(
             for k in sorted(given.keys() - {"device"})
         )
         raise ConfigError(f"--model brings its own settings: leave out {', '.join(said)}")
-    from maebench.models import load_model
+    from maebench.models.load import load_model
 
     device = given.get("device", "auto")
     model = load_model(settings["model"], results, device, names)

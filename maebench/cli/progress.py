@@ -19,7 +19,8 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
-    from maebench.pretrain import Plan, Step
+    from maebench.pretraining.loop import Step
+    from maebench.pretraining.plan import Plan
 
 T = TypeVar("T")
 LINE_SECONDS = 10.0  # between plain lines

@@ -29,27 +29,13 @@ def run_command(**settings: Any) -> None:
       maebench run --masking block -o masking.aspect=0.5 -o knn.k=1,5,20
     """  # noqa: D301 - click wants the character \b itself
     plan = _pretrain(settings)
-    from maebench import records, suite
+    from maebench.analysis.run import evaluate_run
     from maebench.cli.progress import shown
-    from maebench.plugins import installed
     from maebench.report import terminal
 
-    names = installed()
-    models = suite.family(plan, names)
-    paths = [
-        suite.evaluate(model, evaluation, plan.config.seed, names=names, progress=shown)
-        for model in models
-        for evaluation in plan.config.evals
-    ]
-    results = plan.run.folder.parent.parent
-    table = records.load_records(results)
-    place = {str(path): i for i, path in enumerate(paths)}  # the order of --evals
-    table = table[table["file"].isin(place)].sort_values(
-        "file", key=lambda f: f.map(place), kind="stable"
-    )
-    terminal.print_run(table, [model.name for model in models], plan)
-    failed = table[table["status"] == "failed"]
-    if not failed.empty:
+    rows = evaluate_run(plan, shown)
+    terminal.print_run(rows, plan)
+    if (rows["status"] == "failed").any():
         raise click.exceptions.Exit(1)
 
 
@@ -68,9 +54,10 @@ def pretrain_command(**settings: Any) -> None:
 def _pretrain(settings: dict[str, Any]) -> Any:
     results = settings["results"]
     config = read(settings)
-    from maebench import runs
     from maebench.cli.progress import decoding, follow
-    from maebench.pretrain import prepare, pretrain
+    from maebench.pretraining import runs
+    from maebench.pretraining.loop import pretrain
+    from maebench.pretraining.plan import prepare
     from maebench.report import plots
 
     for line in config.dataset.notes():

@@ -8,13 +8,12 @@ from typing import Any, TypeVar
 
 import click
 
-from maebench.config import DEFAULT_EVALUATIONS, RunConfig
+from maebench.config.run import DEFAULT_EVALUATIONS, RunConfig
+from maebench.config.sources import from_sources
 from maebench.errors import ConfigError
-from maebench.sources import from_sources
 
 F = TypeVar("F", bound=Callable[..., Any])
 PRESET = ("image_size", "encoder", "budget", "batch", "lr", "augment")  # come from the data set
-
 results_option = click.option(
     "--results", metavar="DIR", help="folder for results  [default: MAEBENCH_RESULTS or ./results]"
 )
@@ -86,7 +85,7 @@ def read(settings: dict[str, Any]) -> RunConfig:
         if override:
             raise ConfigError("--override: it belongs to --recipe NAME, and none is given")
         return from_sources(flags, options, path)
-    from maebench.recipes import differing, from_recipe
+    from maebench.config.recipes import differing, from_recipe
 
     config = from_recipe(recipe, flags, options, path, override=override)
     for line in differing(config.recipe.overrides if config.recipe else {}):

@@ -56,7 +56,7 @@ def explanation(cls: type[Component], whole: bool) -> str:
 
 def show_recipes() -> None:
     """Each recipe's name and what it is."""
-    from maebench.recipes import header, recipe_names
+    from maebench.config.recipes import header, recipe_names
 
     click.echo(RECIPES)
     for name in recipe_names():

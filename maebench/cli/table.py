@@ -42,9 +42,10 @@ def table_command(
     A row is a model, a column an evaluation's main metric with its 95 % interval. With --by a row
     is a setting: the mean over its runs, the spread over seeds and over test images.
     """
-    from maebench import records, runs
+    from maebench.analysis.records import load_records
     from maebench.errors import ConfigError, unknown
     from maebench.plugins import installed
+    from maebench.pretraining import runs
     from maebench.report.table import (
         FORMATS,
         by_model,
@@ -61,7 +62,7 @@ def table_command(
     if form == "parquet" and out is None:
         raise ConfigError("--format parquet writes a file: add --out FILE")
     folder = runs.results_folder(results)
-    rows = records.load_records(folder)
+    rows = load_records(folder)
     if rows.empty:
         raise ConfigError(f"no results in {folder}: start with `maebench run`, or name --results")
     notes = mixed(rows)

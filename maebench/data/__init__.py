@@ -23,7 +23,6 @@ BUILT_IN: tuple[type[Dataset], ...] = (
     *(Digits, Folder, MNIST, FashionMNIST, KMNIST, EMNISTLetters, CIFAR10, CIFAR100, SVHN, STL10),
     *(Food101, OxfordPets, Imagenette, ImageNet),
 )
-
 __all__ = [
     "BUILT_IN",
     "CIFAR10",

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from maebench.component import Options
 from maebench.rng import Draws
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 TRIES = 10  # torchvision's RandomResizedCrop.get_params
 CUBIC = -0.5  # Catmull and Rom's kernel, as Pillow and torch's antialiased resize use it
@@ -80,8 +79,6 @@ class Crops:
     @staticmethod
     def stack(parts: list[Crops]) -> Crops:
         """One batch from batches of one image."""
-        import torch
-
         return Crops(
             **{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Crops)}
         )
@@ -113,8 +110,6 @@ def crop_boxes(augment: Augment, draws: Draws, size: Tensor) -> Tensor:
         draws: random numbers of these samples.
         size: rows and columns of each image, int64 (B, 2).
     """
-    import torch
-
     height, width = size[:, :1].double(), size[:, 1:].double()
     tries = 1 if augment.clamps else TRIES
     area = height * width * _between(draws.uniform(tries).double(), *augment.scale)
@@ -153,8 +148,6 @@ def cut(
     Returns:
         float32 (B, C, h, w), in 0..255.
     """
-    import torch
-
     B, C, H, W = images.shape
     rows_BhH = _weights(boxes[:, 0], boxes[:, 2], size[0], H, reach)
     columns_BwW = _weights(boxes[:, 1], boxes[:, 3], size[1], W, reach)
@@ -167,8 +160,6 @@ def cut(
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     """The largest centred part of the wanted shape, resized; float32 (B, C, h, w)."""
-    import torch
-
     B, _, H, W = images.shape
     scale = min(W / size[1], H / size[0])
     h, w = size[0] * scale, size[1] * scale
@@ -187,8 +178,6 @@ def _weights(start: Tensor, length: Tensor, out: int, full: int, reach: int) -> 
     Pixels outside the box do not count, as in cropping first and resizing then, but one that a
     fractional box cuts through does; where the box reaches over the edge, the edge is repeated.
     """
-    import torch
-
     pixel = torch.arange(-reach, full + reach, device=start.device) + 0.5
     start, length = start[:, None], length[:, None]
     scale = (length / out).clamp(min=1.0)
@@ -208,8 +197,6 @@ def _weights(start: Tensor, length: Tensor, out: int, full: int, reach: int) -> 
 
 def _cubic(x: Tensor) -> Tensor:
     """Keys' cubic convolution kernel (1981) with a = -0.5."""
-    import torch
-
     a = CUBIC
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = ((x - 5) * x + 8) * x * a - 4 * a

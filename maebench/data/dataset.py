@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from maebench.component import Component
-
-if TYPE_CHECKING:
-    from maebench.data.images import Images, OnBadImage
+from maebench.data.images import Images, OnBadImage, limited
 
 MEMORY_LIMIT_GB = 2.0  # a split up to this size is decoded once
 
@@ -107,3 +105,34 @@ def preset_for(image_size: tuple[int, int], num_images: int) -> dict[str, Any]:
 
 # For characters: mirrored, or cut to a fifth, they are others.
 GENTLE: dict[str, Any] = {"scale": (0.6, 1.0), "flip": False}
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Loads splits on demand and keeps them.
+
+    Args:
+        dataset: what to load.
+        request: how; its split is replaced.
+        limit: number of training images, class-balanced, or None for all.
+    """
+
+    dataset: Dataset
+    request: Request
+    limit: int | None = None
+    _loaded: dict[str, Images] = field(default_factory=dict, compare=False)
+
+    def load(
+        self, split: str, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> Images:
+        """A split, its training part cut to the limit.
+
+        Raises:
+            DataError: files are missing or unreadable, or the limit is larger than train.
+        """
+        if split not in self._loaded:
+            images = self.dataset.load(replace(self.request, split=split, progress=progress))
+            if split == "train" and self.limit is not None:
+                images = limited(images, self.limit)
+            self._loaded[split] = images
+        return self._loaded[split]

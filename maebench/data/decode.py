@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+import torch.nn.functional as F
+
 from maebench.errors import DataError
 
 if TYPE_CHECKING:
@@ -69,9 +73,6 @@ def unreadable(path: Path, error: Exception) -> DataError:
 
 def to_tensor(image: Image) -> Tensor:
     """The pixels of a gray or colour image, uint8 (C, H, W)."""
-    import numpy as np
-    import torch
-
     pixels = torch.from_numpy(np.array(image))  # a copy: torch wants memory it may write to
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
 
@@ -114,8 +115,6 @@ def crop(image: Image, box: tuple[int, int, int, int], flip: bool, size: tuple[i
     Returns:
         float32 (1, C, H, W), in 0..255.
     """
-    import torch.nn.functional as F
-
     top, bottom, above, below = _within(box[0], box[2], image.height)
     left, right, before, after = _within(box[1], box[3], image.width)
     pixels = to_tensor(image.crop((left, top, right, bottom)))[None].float()
@@ -141,7 +140,6 @@ def _eight_bits(image: Image) -> Image:
     Raises:
         ValueError: numbers whose white is unknown.
     """
-    import numpy as np
     from PIL import Image as Pillow
 
     if not image.mode.startswith(("I", "F")):

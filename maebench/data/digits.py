@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from maebench.data.dataset import Dataset, Request
+from maebench.data.images import Images, from_arrays
 from maebench.rng import permutation
-
-if TYPE_CHECKING:
-    from maebench.data.images import Images
 
 TEST_SHARE = 5  # every fifth image of a fixed order is test: 1,437 train, 360 test
 
@@ -23,10 +23,7 @@ class Digits(Dataset):
 
     def load(self, request: Request) -> Images:
         """One split of a fixed shuffle; gray levels 0..16 become 0..255."""
-        import numpy as np
         from sklearn.datasets import load_digits
-
-        from maebench.data.images import from_arrays
 
         digits = load_digits()
         order = permutation(len(digits.images), 0, "digits split").numpy()

@@ -7,23 +7,22 @@ import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
 from maebench.data.dataset import Dataset, Request, preset_for
+from maebench.data.decode import read_header
+from maebench.data.images import Images, from_files
 from maebench.encoders.vit import default_patch
 from maebench.errors import DataError
-
-if TYPE_CHECKING:
-    from maebench.data.images import Images
+from maebench.rng import permutation
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 HEADERS = 64  # images whose header is read: a median of so many is near enough for a size
 LARGEST = 224  # what papers train photographs at; larger images are made smaller
 TEST_SHARE = 5  # one image in five of a class is test
 SPLIT_SEED = 0  # of that choice: never the run's, for all runs report on the same images
-
 Groups = Mapping[str, list[Path]]  # class -> its images; "" where there are no classes
 
 
@@ -63,8 +62,6 @@ class Folder(Dataset):
 
     def load(self, request: Request) -> Images:
         """One split; gray where the images looked at are all gray, else in colour."""
-        from maebench.data.images import from_files
-
         layout = read_layout(self.path)
         look = look_at(layout)
         split = layout.train if request.split == "train" else layout.test
@@ -201,8 +198,6 @@ def divided(root: Path, groups: Groups) -> tuple[Groups, Groups]:
     Raises:
         DataError: no class has two images.
     """
-    from maebench.rng import permutation
-
     train, test = {}, {}
     for name, paths in groups.items():
         order = permutation(len(paths), SPLIT_SEED, f"folder split/{name}").tolist()
@@ -221,8 +216,6 @@ def look_at(layout: Layout) -> Look:
     Raises:
         DataError: none of them can be read.
     """
-    from maebench.data.decode import read_header
-
     paths = layout.train.paths
     count = min(HEADERS, len(paths))
     chosen = [paths[i * len(paths) // count] for i in range(count)]

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
-from maebench.data.about import About, digest, identity
+import numpy as np
+import torch
+from torch import Tensor
+
 from maebench.data.augment import Augment, Crops, crop_parameters, cut, resize
 from maebench.data.decode import unreadable
 from maebench.data.on_disk import BLOCK, OnDisk, by_threads, num_workers
+from maebench.data.split_info import About, digest, identity
 from maebench.errors import DataError, PluginError
 from maebench.rng import permutation
-
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
 
 STATISTICS_SAMPLE = 2048  # images for mean and deviation: their standard error is below 0.1 %
 OnBadImage = Literal["fail", "skip"]
@@ -69,8 +69,6 @@ class InMemory:
         self, plan: Iterable[tuple[Tensor, Tensor]], augment: Augment, seed: int, device: str
     ) -> Iterator[Crops]:
         """Augmented batches; parameters, cropping and flipping are batched on the device."""
-        import torch
-
         store = self.pixels.to(device)
         size = torch.tensor(self.about.size, device=device)
         for index, epoch in plan:
@@ -114,8 +112,6 @@ def from_files(
     Raises:
         DataError: no image can be read, or one is bad and `on_bad_image` is "fail".
     """
-    import torch
-
     about = About(
         ids=torch.arange(len(paths)),
         labels=None if labels is None else torch.tensor(list(labels), dtype=torch.int64),
@@ -183,8 +179,6 @@ def from_arrays(
     Raises:
         PluginError: pixels or labels are of another kind or shape.
     """
-    import torch
-
     shape = "x".join(map(str, pixels.shape))
     if pixels.dtype != "uint8" or pixels.ndim not in (3, 4):
         raise PluginError(f"pixels: uint8 (N, H, W) or (N, C, H, W), given {pixels.dtype} {shape}")
@@ -231,8 +225,6 @@ def limited(images: Images, limit: int, seed: int = 0) -> Images:
     Raises:
         DataError: `limit` is more than there is.
     """
-    import torch
-
     if limit > len(images):
         raise DataError(f"--limit {limit}: train has only {len(images)} images")
     order = permutation(len(images), seed, "limit")
@@ -250,8 +242,6 @@ def limited(images: Images, limit: int, seed: int = 0) -> Images:
 
 def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of pixels in 0..1, from at most 2,048 images."""
-    import torch
-
     index = permutation(len(images), 0, "statistics")[:STATISTICS_SAMPLE].sort().values
     parts = images.pick(index.tolist()).split(BLOCK)  # in float64 all at once are gigabytes
     count = sum(part[:, 0].numel() for part in parts)

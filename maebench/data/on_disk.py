@@ -7,15 +7,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from maebench.data.about import About
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
 from maebench.data.augment import Augment, Crops, crop_parameters
 from maebench.data.decode import crop, fit, read_image
+from maebench.data.split_info import About
 from maebench.errors import DataError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 MOST_WORKERS = 8  # each holds three batches of crops: 0.5 GB for 256 of 224x224
 BLOCK = 256  # images handed to threads at once: what is still read after an error or Ctrl-C
@@ -44,8 +45,6 @@ class OnDisk:
         Raises:
             DataError: an image cannot be read; names it.
         """
-        import torch
-
         order = (part.tolist() for part in torch.arange(len(self)).split(batch))
         yield from _by_workers(_Whole(self.paths, self.about), order, self.workers)
 
@@ -55,8 +54,6 @@ class OnDisk:
         Raises:
             DataError: an image cannot be read; names it.
         """
-        import torch
-
         images = []
         for image in by_threads([self.paths[int(i)] for i in index], self.about):
             if isinstance(image, DataError):
@@ -92,8 +89,6 @@ class _Whole:
     about: About
 
     def __getitems__(self, index: list[int]) -> Tensor | DataError:
-        import torch
-
         channels, size = self.about.channels, self.about.size
         try:
             return torch.stack([fit(read_image(self.paths[i], channels), size) for i in index])
@@ -117,8 +112,6 @@ class _Cropped:
             return error
 
     def _crop(self, position: int, epoch: int) -> Crops:
-        import torch
-
         image = read_image(self.paths[position], self.about.channels)
         index, epochs = torch.tensor([position]), torch.tensor([epoch])
         ids = self.about.ids[index]
@@ -134,9 +127,6 @@ def _by_workers(items: Any, batches: Iterable[list[Any]], workers: int) -> Itera
 
     Errors come back as values: torch would wrap one into a page of a worker's traceback.
     """
-    import torch
-    from torch.utils.data import DataLoader
-
     loader = DataLoader(
         items,
         batch_sampler=batches,

@@ -1,4 +1,4 @@
-"""How images become what an encoder takes: its size, its channels, its mean and deviation."""
+"""Pixels to what an encoder takes, and back."""
 
 from __future__ import annotations
 
@@ -6,11 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from maebench.data.normalise import Normalise
 from maebench.errors import ConfigError
+
+
+class Normalise:
+    """Pixels in 0..255 to the encoder's input: zero mean and unit deviation per channel."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], device: str) -> None:
+        self.mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
+        self.std = torch.tensor(std, device=device).view(1, -1, 1, 1)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Float32 (B, C, H, W)."""
+        return (images.to(self.mean.device).float() / 255 - self.mean) / self.std
+
+    def inverse(self, images: Tensor) -> Tensor:
+        """Pixels in 0..1, not clipped."""
+        return images * self.std + self.mean
+
 
 ROUNDING = 1e-6  # 28 / 17 * 17 is 28 and not 27
 

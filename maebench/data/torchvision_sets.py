@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from maebench.data.dataset import Dataset, Request
-from maebench.data.torchvision_sources import PRESETS, SOURCES, Part, Source
+from maebench.data.images import Images, from_arrays, from_files
+from maebench.data.torchvision_sources import PRESETS, SOURCES, Part, Source, read_idx
 from maebench.errors import DataError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from maebench.data.images import Images
 
 MOST_NAMED = 3  # missing files that an error names; the others are counted
 
@@ -96,9 +93,6 @@ class IdxSet(TorchvisionSet):
 
     def load(self, request: Request) -> Images:
         """One split, from plain or gzipped IDX files."""
-        from maebench.data.idx import read_idx
-        from maebench.data.images import from_arrays
-
         files = self.find(request)
         if files is None and request.download:
             self.torchvision(request)
@@ -148,10 +142,6 @@ class ArraySet(TorchvisionSet):
 
     def load(self, request: Request) -> Images:
         """One split, from the array of torchvision's object."""
-        import numpy as np
-
-        from maebench.data.images import from_arrays
-
         found = self.torchvision(request)
         pixels, labels = (np.asarray(getattr(found, held)) for held in self.source.holds)
         if pixels.shape[1] != 3:  # CIFAR's colours come last
@@ -168,8 +158,6 @@ class FileSet(TorchvisionSet):
 
     def load(self, request: Request) -> Images:
         """One split, from the paths of torchvision's object."""
-        from maebench.data.images import from_files
-
         found = self.torchvision(request)
         held = [getattr(found, name) for name in self.source.holds]
         paths, labels = held if len(held) == 2 else zip(*held[0], strict=True)

@@ -1,7 +1,6 @@
 """Images to tokens: the contract and the built-in encoders."""
 
-from maebench.encoders.encoder import Encoder, EncoderModule, Tokens, check_images
-from maebench.encoders.positions import keep_positions
+from maebench.encoders.encoder import Encoder, EncoderModule, Tokens, check_images, keep_positions
 from maebench.encoders.swin import Swin, SwinNano, SwinTiny
 from maebench.encoders.vit import (
     ViT,
@@ -26,7 +25,6 @@ BUILT_IN: tuple[type[Encoder], ...] = (
     SwinNano,
     SwinTiny,
 )
-
 __all__ = [
     "BUILT_IN",
     "Encoder",

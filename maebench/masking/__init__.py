@@ -1,23 +1,16 @@
 """Which patches are hidden: the contract and the built-in strategies."""
 
-from maebench.masking.block import Block
-from maebench.masking.centred import Border, Centred
-from maebench.masking.grid import Grid
+from maebench.masking.blocks import Block, InverseBlock, MultiBlock
+from maebench.masking.grids import Border, Centred, Grid, Random, Uniform, Units
 from maebench.masking.guided import Attention, Hard
-from maebench.masking.inverse_block import InverseBlock
 from maebench.masking.mask import Mask, Masking, View, count_hidden, draw, hide, units_of
-from maebench.masking.multi_block import MultiBlock
 from maebench.masking.noise import BlueNoise, GreenNoise, PurpleNoise, RedNoise
 from maebench.masking.parts import LabelMap, Parts
-from maebench.masking.random import Random
-from maebench.masking.uniform import Uniform
-from maebench.masking.units import Units
 
 BUILT_IN: tuple[type[Masking], ...] = (
     *(Random, Block, InverseBlock, MultiBlock, Grid, Uniform, Units, Centred, Border),
     *(RedNoise, GreenNoise, BlueNoise, PurpleNoise, Attention, Hard, Parts, LabelMap),
 )
-
 __all__ = [
     "BUILT_IN",
     "Attention",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from maebench.errors import PluginError
 from maebench.masking.mask import Masking, View
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Guided(Masking):
@@ -37,8 +36,6 @@ class Guided(Masking):
 
     def scores(self, view: View) -> Tensor:
         """The first of the guide, then the others at random, float32 (B, L)."""
-        import torch
-
         share = self.start + (self.end - self.start) * view.progress
         rank_BL = ranks(self.guide(view), view).float()
         guided = rank_BL < round(share * view.num_hidden)

@@ -12,16 +12,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
 
 from maebench.component import Component
 from maebench.errors import ConfigError, PluginError
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from maebench.rng import Draws
+from maebench.rng import Draws
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from maebench.masking.mask import Masking, View
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # Over so many deviations of the widest filter, opposite edges of the torus that the noise lies on
 # have a correlation below exp(-4) = .02.
@@ -35,8 +34,6 @@ class ColourNoise(Masking):
 
     def scores(self, view: View) -> Tensor:
         """Filtered Gaussian noise, float32 (B, L)."""
-        import torch
-
         (H, W), pad = view.grid, math.ceil(MARGIN * self.scale * max(self.narrow, self.wide))
         h, w = _quick(H + pad), _quick(W + pad)
         noise = torch.fft.rfft2(view.draws.normal(h, w))
@@ -99,8 +96,6 @@ class PurpleNoise(ColourNoise):
 
 def _gaussian(frequency: Tensor, sigma: float) -> Tensor:
     """What a sampled Gaussian of `sigma` patches leaves of each frequency (cycles per patch)."""
-    import torch
-
     reach = int(TRUNCATE * sigma + 0.5)
     place = torch.arange(-reach, reach + 1, device=frequency.device)
     weight = torch.exp(-0.5 * (place / max(sigma, 1e-6)).square())

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from maebench.errors import ConfigError
 from maebench.masking.mask import Masking, View
-
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
 
 LABELS = 256  # a label map's labels are 0 to 255
 # Of k-means. On 49 patches of Fashion-MNIST the tenth changes a label in 2 % of the images, on 16
@@ -43,8 +42,6 @@ class ByPart(Masking):
 
     def scores(self, view: View) -> Tensor:
         """How deep a patch lies within its part's hidden count, float32 (B, L)."""
-        import torch
-
         labels_BL = self.labels(view)
         size_BP = torch.zeros(view.batch, LABELS, device=view.device)
         size_BP = size_BP.scatter_add(1, labels_BL, torch.ones_like(labels_BL).float())
@@ -132,8 +129,6 @@ class LabelMap(ByPart):
 
     def labels(self, view: View) -> Tensor:
         """The label of the pixel at the centre of each patch of this very crop."""
-        import torch
-
         maps, (h, w) = self._maps(), view.grid
         H, W = maps.shape[1:]
         whole = torch.tensor([H, W], device=view.device).expand(view.batch, 2)
@@ -163,8 +158,6 @@ class LabelMap(ByPart):
         Raises:
             ConfigError: it is missing or holds something else.
         """
-        import numpy as np
-
         try:
             maps = np.load(self.file, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
@@ -181,8 +174,6 @@ def cluster(features_BLD: Tensor, clusters: int, view: View) -> Tensor:
     scikit-learn's takes one image at a time. A cluster that loses all its patches stays where it
     was. Source: Lloyd 1982.
     """
-    import torch
-
     first_BK = view.draws.uniform(view.length).argsort(1)[:, :clusters]
     centres_BKD = features_BLD.gather(1, first_BK[:, :, None].expand(-1, -1, features_BLD.shape[2]))
     for _ in range(ROUNDS):

@@ -6,12 +6,9 @@ T = p * q * C numbers of a patch, D width.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from maebench.masking.mask import Mask
+from maebench.masking.mask import Mask
 
 
 def patchify(images: Tensor, patch: tuple[int, int]) -> Tensor:

@@ -20,7 +20,6 @@ BUILT_IN: tuple[type[Objective], ...] = (
     Variational,
     Supervised,
 )
-
 __all__ = [
     "BUILT_IN",
     "MAE",

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
 
 from maebench.component import Component
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from maebench.masking.mask import Mask
-    from maebench.rng import Draws
+from maebench.masking.mask import Mask
+from maebench.rng import Draws
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,21 @@
-"""SimMIM's options: there are none."""
+"""SimMIM: hidden patches are replaced by a learned token, and a linear layer predicts them.
+
+Shape suffixes: B images, N tokens, L patches, M hidden patches, D width, T numbers of a patch.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from maebench.objectives.objective import Inputs, Objective
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from torch import nn
+from maebench.encoders.encoder import keep_positions
+from maebench.errors import ConfigError
+from maebench.masking.mask import Mask
+from maebench.masking.patches import take
+from maebench.objectives.decoders import hidden_places, per_patch
+from maebench.objectives.objective import Batch, Inputs, Objective, Reconstruction
+from maebench.objectives.targets import Pixels
 
 
 class SimMIM(Objective):
@@ -32,8 +40,45 @@ class SimMIM(Objective):
         Raises:
             ConfigError: the encoder drops hidden patches and knows no other way.
         """
-        from maebench.encoders.positions import keep_positions
-        from maebench.objectives.simmim_module import SimMIMModule
-
         keep_positions(encoder, self.name)
         return SimMIMModule(encoder, inputs)
+
+
+class SimMIMModule(nn.Module):
+    """An encoder with a token at every patch, a linear head and the loss.
+
+    Args:
+        encoder: keeps all positions; where its tokens lie coarser than patches, each predicts all
+            that it covers.
+        inputs: what it is fed.
+    """
+
+    def __init__(self, encoder: Any, inputs: Inputs) -> None:
+        super().__init__()
+        self.target = Pixels(encoder.patch, inputs)
+        (H, W), (h, w) = encoder.grid, encoder.out_grid
+        self.per = (H // h, W // w)  # patches of a token
+        # the official 1x1 convolution and PixelShuffle; like it, with torch's own initialisation
+        self.head = nn.Linear(encoder.width, self.per[0] * self.per[1] * self.target.numbers)
+        self.encoder: Any = encoder
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss: mean over images and hidden patches of the absolute error."""
+        if batch.mask is None:
+            raise ConfigError("objective 'simmim' needs a masking: it scores hidden patches")
+        hidden_BM = hidden_places(batch.mask)
+        prediction_BMT = self._predict(batch.images, batch.mask, hidden_BM)
+        target_BMT = take(self.target(batch.images), hidden_BM)
+        return {"loss": (prediction_BMT.float() - target_BMT).abs().mean()}
+
+    def reconstruct(self, images: Tensor, mask: Mask) -> Reconstruction:
+        """Predicts every patch; only hidden ones are trained, so only they mean something."""
+        return self.target.reconstruction(self._predict(images, mask).float(), images, mask)
+
+    def _predict(self, images: Tensor, mask: Mask, at_BM: Tensor | None = None) -> Tensor:
+        """Predictions of all patches, (B, L, T), or of those at `at_BM`, (B, M, T)."""
+        tokens = self.encoder(images, mask)
+        if at_BM is not None and self.per == (1, 1):  # the head only where the loss is
+            return self.head(take(tokens.patches, at_BM))
+        x_BLT = per_patch(self.head(tokens.patches), tokens.grid, self.per)
+        return x_BLT if at_BM is None else take(x_BLT, at_BM)

@@ -1,15 +1,18 @@
-"""The options of learning from labels."""
+"""Learning from labels: an encoder with a linear head.
+
+Shape suffixes: B images, D encoder width, Y classes.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
+from torch import Tensor, nn
 
-from maebench.objectives.objective import Inputs, Objective
-
-if TYPE_CHECKING:
-    from torch import nn
+from maebench.encoders.blocks import initialise
+from maebench.errors import ConfigError
+from maebench.objectives.objective import Batch, Inputs, Objective
 
 
 class Supervised(Objective):
@@ -38,6 +41,23 @@ class Supervised(Objective):
 
     def build(self, encoder: Any, inputs: Inputs) -> nn.Module:
         """The torch module, its head freshly initialised."""
-        from maebench.objectives.supervised_module import Classifier
-
         return Classifier(self, encoder, inputs)
+
+
+class Classifier(nn.Module):
+    """Encoder and head; the loss is the cross entropy of labels."""
+
+    def __init__(self, options: Supervised, encoder: Any, inputs: Inputs) -> None:
+        super().__init__()
+        self.smoothing = options.smoothing
+        self.encoder: Any = encoder
+        self.head = nn.Linear(encoder.width, inputs.num_classes)
+        initialise(self.head)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss, and the accuracy of the batch for the log."""
+        if batch.labels is None:
+            raise ConfigError("objective 'supervised' needs labels: the batch has none")
+        logits_BY = self.head(self.encoder(batch.images).patches.mean(1)).float()
+        loss = nn.functional.cross_entropy(logits_BY, batch.labels, label_smoothing=self.smoothing)
+        return {"loss": loss, "accuracy": (logits_BY.argmax(1) == batch.labels).float().mean()}

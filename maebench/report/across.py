@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from maebench import files, masking
+from maebench.analysis.records import written
 from maebench.errors import MaebenchError
-from maebench.records import written
 
 METRIC = "across_r2"
 OWN = "*"  # beside the value under the masking and ratio that a run was trained with
@@ -115,7 +116,6 @@ def heat_map(rows: pd.DataFrame, path: Path) -> None:
     Raises:
         MaebenchError: the masks of a column are not the same.
     """
-    import numpy as np
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 

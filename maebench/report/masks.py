@@ -12,16 +12,17 @@ from torch import Tensor
 
 from maebench import files
 from maebench.component import parse
-from maebench.config import RunConfig, Schedule
+from maebench.config.run import RunConfig, Schedule
 from maebench.data.augment import Augment
 from maebench.data.images import channel_statistics
-from maebench.data.normalise import Normalise
+from maebench.data.preprocess import Normalise
 from maebench.errors import ConfigError
-from maebench.hardware import find_device, find_precision
 from maebench.masking.mask import Masking
-from maebench.masks import STATISTICS, Sample, describe, sample
+from maebench.masking.statistics import STATISTICS, Sample, describe
 from maebench.plugins import installed
-from maebench.pretrain import build, check_needs, inputs_for
+from maebench.pretraining.hardware import find_device, find_precision
+from maebench.pretraining.masks import sample
+from maebench.pretraining.plan import build, check_needs, inputs_for
 
 if TYPE_CHECKING:
     import pandas as pd

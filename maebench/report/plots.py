@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from maebench import files, runs
+import numpy as np
+
+from maebench import files
+from maebench.pretraining import runs
 
 
 def loss_curve(run: runs.Run, path: Path) -> None:
     """Writes the loss of each step, and its running mean over a fiftieth of the run, as a PNG."""
-    import numpy as np
     from matplotlib.figure import Figure
 
     rows = files.read_lines(run.folder / "log.jsonl")

@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
-from maebench import records
+from maebench.analysis.records import COST, FROM_CONFIG
+from maebench.analysis.stats import paired_difference
 from maebench.errors import ConfigError, MaebenchError, unknown
+from maebench.evaluating import records
+from maebench.evaluating.intervals import Interval
 from maebench.outputs import FORMATS
-from maebench.stats import Interval, paired_difference
-
-if TYPE_CHECKING:
-    from maebench.plugins import Names
+from maebench.plugins import Names
 
 # How a kind of model is called in the table that `maebench run` prints.
 LABELS = {"run": "pretrained", "untrained": "untrained", "pixels": "raw pixels"}
@@ -88,13 +88,13 @@ def with_cost(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     keys = [name for name in table.columns if name in runs.columns]
     # the table has empty texts where a setting is not set
     texts = {k: runs[k].astype(object).where(runs[k].notna(), "") for k in keys}
-    numbers = {name: pd.to_numeric(runs[name]) for name in records.COST}
-    means = runs.assign(**texts, **numbers).groupby(keys)[list(records.COST)].mean()
+    numbers = {name: pd.to_numeric(runs[name]) for name in COST}
+    means = runs.assign(**texts, **numbers).groupby(keys)[list(COST)].mean()
     found = table.astype(dict.fromkeys(keys, object)).merge(
         means.reset_index().astype(dict.fromkeys(keys, object)), on=keys, how="left"
     )
-    exact = {name: found[name].convert_dtypes() for name in records.COST}  # whole where they are
-    return found.assign(**exact).rename(columns={n: n.replace("_", " ") for n in records.COST})
+    exact = {name: found[name].convert_dtypes() for name in COST}  # whole where they are
+    return found.assign(**exact).rename(columns={n: n.replace("_", " ") for n in COST})
 
 
 def by_settings(rows: pd.DataFrame, keys: Sequence[str], metric: str | None = None) -> pd.DataFrame:
@@ -108,7 +108,7 @@ def by_settings(rows: pd.DataFrame, keys: Sequence[str], metric: str | None = No
     Raises:
         ConfigError: a key that is no column.
     """
-    allowed = [c for c in (*records.COLUMNS, *records.FROM_CONFIG) if c != "where"]  # dicts
+    allowed = [c for c in (*records.COLUMNS, *FROM_CONFIG) if c != "where"]  # dicts
     for key in keys:
         if key not in allowed:
             raise ConfigError("--by: " + unknown("column", key, allowed))
@@ -135,8 +135,8 @@ def several_settings(rows: pd.DataFrame, keys: Sequence[str]) -> list[str]:
     for values, group in rows[rows["model_kind"] == "run"].groupby(keys, dropna=False):
         if group["settings"].nunique() > 1:
             # neither what follows from others nor where settings come from is a difference
-            told = set(records.FROM_CONFIG) - {"run_seed", "settings", "realised_ratio"}
-            told -= {"recipe", "overrides", *records.COST}
+            told = set(FROM_CONFIG) - {"run_seed", "settings", "realised_ratio"}
+            told -= {"recipe", "overrides", *COST}
             what = sorted(c for c in told if group[c].nunique(dropna=False) > 1)
             what = what or ["settings that are no column: see their config.json"]
             name = ", ".join("none" if v != v else str(v) for v in values)  # NaN is not itself

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from maebench.pretraining.plan import Plan
 from maebench.report.table import LABELS, column, differences, headlines, mixed, number
-
-if TYPE_CHECKING:
-    from maebench.pretrain import Plan
 
 PIXELS = (
     "Raw pixels are the control without an encoder: small centred pictures such as digits lie so "
@@ -47,9 +43,10 @@ def _readable(cell: object) -> str:
     return f"{cell:,.6g}" if isinstance(cell, float) else f"{cell:,}"
 
 
-def print_run(rows: pd.DataFrame, models: list[str], plan: Plan) -> None:
+def print_run(rows: pd.DataFrame, plan: Plan) -> None:
     """Prints what `maebench run` ends with: table, differences, how to read it, what is next."""
     config, say = plan.config, console().print
+    models = list(dict.fromkeys(rows["model"]))
     main = headlines(rows)
     parts = [config.dataset.changed(), config.encoder.changed(), config.objective.changed()]
     if config.objective.hides:

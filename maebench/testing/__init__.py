@@ -22,7 +22,6 @@ _PUBLIC = {
     "TrackerContract": "tracker",
     "examine": "contract",
 }
-
 __all__ = list(_PUBLIC)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import json
+import random
 import traceback
 import unittest
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+import pytest
+import torch
 from pydantic import ValidationError
 
 from maebench.component import Component, check_class, parse
@@ -183,8 +188,6 @@ class Contract:
 
     def test_it_survives_json_and_back(self) -> None:
         """What is written into a run's config gives the same component when it is read."""
-        import json
-
         made = self.made()
         names = installed().context()  # an option may hold a component of another kind
         names[made.kind] = {**names[made.kind], made.name: type(made)}
@@ -239,11 +242,6 @@ def _numbers(schema: Mapping[str, Any], now: float | None) -> list[float]:
 
 def global_state() -> dict[str, bytes]:
     """The global random state of torch, numpy and Python, to compare."""
-    import random
-
-    import numpy as np
-    import torch
-
     kind, keys, *rest = np.random.get_state()
     return {
         "torch": torch.random.get_rng_state().numpy().tobytes(),
@@ -258,8 +256,6 @@ def _expected_to_fail(check: Any, reason: str) -> Any:
         try:
             check(self)
         except Exception:
-            import pytest
-
             pytest.xfail(reason)
         raise Broken(f"it passes: take {check.__name__!r} out of expected_failures")
 

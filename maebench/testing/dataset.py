@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from maebench.config import RunConfig
+from maebench.config.run import RunConfig
 from maebench.data.augment import Augment
 from maebench.data.dataset import Dataset, Request
 from maebench.errors import ConfigError, DataError
@@ -16,14 +16,7 @@ from maebench.plugins import installed
 from maebench.rng import isolated
 from maebench.testing.contract import Broken, NotChecked, expect, global_state
 from maebench.testing.dataset_content import SPLITS, ContentChecks
-from maebench.testing.splits import (
-    cropped,
-    crops,
-    equal,
-    few,
-    looked_at,
-    same_crops,
-)
+from maebench.testing.splits import cropped, crops, equal, few, looked_at, same_crops
 
 SETTINGS = ("image_size", "encoder", "budget", "batch", "lr", "augment")  # what a preset may give
 

@@ -17,14 +17,7 @@ from maebench.data.images import Images, InMemory
 from maebench.errors import DataError
 from maebench.rng import isolated
 from maebench.testing.contract import Broken, Contract, NotChecked, expect
-from maebench.testing.splits import (
-    chosen,
-    equal,
-    looked_at,
-    marks,
-    other_size,
-    part,
-)
+from maebench.testing.splits import chosen, equal, looked_at, marks, other_size, part
 
 SPLITS = ("train", "test")
 REPEATED = 0.01  # published sets hold some images twice; a split that leaks holds far more

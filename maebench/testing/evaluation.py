@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from maebench.errors import MaebenchError, PluginError
+from maebench.evaluating.suite import _check_complete, _is_headline
 from maebench.evaluation import Evaluation, Metric, NotApplicable, Result
 from maebench.files import SAFE_NAME
 from maebench.rng import isolated
-from maebench.suite import _check_complete, _is_headline
 from maebench.testing.contract import Broken, Contract, NotChecked, _told, expect
 from maebench.testing.subjects import (
     FEW,

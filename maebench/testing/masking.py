@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from maebench.errors import ConfigError, MaebenchError
@@ -259,8 +260,6 @@ class MaskingContract(Contract):
             return []  # the option's own turn says so
 
     def _with(self, one: Masking, option: str, value: Any) -> Masking | None:
-        from pydantic import ValidationError
-
         given = {key: getattr(one, key) for key in type(one).model_fields}
         try:
             return type(one)(**{**given, option: value})

@@ -15,24 +15,10 @@ from maebench.masking.patches import hidden_pixels, patchify
 from maebench.objectives.objective import Batch, Objective, Reconstruction
 from maebench.rng import isolated
 from maebench.testing.contract import Broken, NotChecked, expect
-from maebench.testing.modules import (
-    TOLERANCE,
-    Trace,
-    changed,
-    check_options,
-    copied,
-    differs,
-)
+from maebench.testing.modules import TOLERANCE, Trace, changed, check_options, copied, differs
 from maebench.testing.objective_loss import COARSE, MAIN, SETTINGS
 from maebench.testing.objective_pictures import PictureChecks
-from maebench.testing.probes import (
-    IMAGES,
-    PATCH,
-    Blind,
-    images_of,
-    mask_of,
-    pictures,
-)
+from maebench.testing.probes import IMAGES, PATCH, Blind, images_of, mask_of, pictures
 
 
 class ObjectiveContract(PictureChecks):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from maebench.encoders import ViTNano
 from maebench.errors import ConfigError
 from maebench.objectives.objective import Batch, Inputs
-from maebench.optimise import parameter_groups
+from maebench.pretraining.optimiser import parameter_groups
 from maebench.rng import Draws, isolated
 from maebench.testing.contract import Broken, Contract, NotChecked, expect
 from maebench.testing.modules import unreached

@@ -1,6 +1,6 @@
 """A plugin as a package: the contract of each component, and the files that a new one begins with.
 
-The modules of maebench/templates are the source of a new package; their class and name are
+The modules of maebench/testing/templates are the source of a new package; their class and name are
 replaced.
 """
 
@@ -100,7 +100,11 @@ def check_name(name: str, kind: str, taken: Mapping[str, Iterable[str]]) -> None
 
 def contents(name: str, kind: str) -> dict[str, str]:
     """The files of a new package: {path: text}."""
-    source = resources.files("maebench").joinpath("templates", f"{kind}.py").read_text("utf-8")
+    source = (
+        resources.files("maebench")
+        .joinpath("testing", "templates", f"{kind}.py")
+        .read_text("utf-8")
+    )
     found = re.search(
         rf'^class (\w+)\({kind.capitalize()}\):.*?^    name: ClassVar\[str\] = "([^"]+)"',
         source,
@@ -159,7 +163,6 @@ from maebench.testing import <CONTRACT>
 class Test<CLASS>(<CONTRACT>):
     component = <CLASS>
 '''
-
 PYPROJECT = """[build-system]
 requires = ["hatchling>=1.25"]
 build-backend = "hatchling.build"
@@ -185,7 +188,6 @@ only-include = ["<MODULE>.py"]
 [tool.pytest.ini_options]
 testpaths = ["tests"]
 """
-
 README = """# maebench-<NAME>
 
 `<NAME>`, one more <KIND> for maebench. All of it is in [<MODULE>.py](<MODULE>.py).
@@ -204,7 +206,6 @@ Test it; the contract tells whether it does what maebench counts on:
     python -m pytest
     maebench plugins check <NAME>
 """
-
 GITIGNORE = """__pycache__/
 *.egg-info/
 .pytest_cache/

@@ -12,7 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from maebench import records
+from maebench.analysis.records import FROM_CONFIG
+from maebench.evaluating import records
 from maebench.report.table import by_model, by_settings
 from maebench.rng import isolated
 from maebench.testing.contract import Broken, Contract, NotChecked, expect, global_state
@@ -157,7 +158,7 @@ def rows() -> pd.DataFrame:
     for i, (model, kind) in enumerate(MODELS.items()):
         for j, (evaluation, metric) in enumerate(EVALUATIONS.items()):
             value = 0.41 + 0.0713 * i + 0.0137 * j  # no two alike, whatever the rounding
-            row = dict.fromkeys((*records.COLUMNS, *records.FROM_CONFIG, "file")) | {
+            row = dict.fromkeys((*records.COLUMNS, *FROM_CONFIG, "file")) | {
                 **{"model": model, "model_kind": kind, "run": model if kind == "run" else None},
                 **{"dataset": "digits", "dataset_fingerprint": "f1", "split": "test"},
                 **{"examples": 360, "skipped": 0, "evaluation": evaluation, "options": evaluation},

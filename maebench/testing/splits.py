@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from maebench.data.about import About
 from maebench.data.augment import Augment, Crops
 from maebench.data.images import Images
+from maebench.data.split_info import About
 from maebench.testing.contract import expect
 
 LOOKED_AT = 2**26  # bytes of a split's pixels, evenly chosen: about a second, however large it is

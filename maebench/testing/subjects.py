@@ -15,24 +15,25 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from maebench import checkpoints
-from maebench.config import RunConfig
+from maebench.config.run import RunConfig
 from maebench.data.augment import Augment
 from maebench.data.dataset import Dataset, Request
 from maebench.data.images import Images, channel_statistics, from_arrays
 from maebench.data.preprocess import Preprocess
 from maebench.encoders import ViTNano
 from maebench.errors import DataError, PluginError
+from maebench.evaluating.model import Subject
+from maebench.evaluating.suite import checked
 from maebench.evaluation import Evaluation, Result
-from maebench.masking.random import Random
-from maebench.models import LoadedModel, pixels_of
+from maebench.masking.grids import Random
+from maebench.models.load import pixels_of
+from maebench.models.model import LoadedModel
 from maebench.objectives import MAE
 from maebench.objectives.objective import Inputs
 from maebench.plugins import Names
-from maebench.pretrain import build
+from maebench.pretraining import checkpoints
+from maebench.pretraining.plan import build
 from maebench.rng import Draws, isolated, permutation
-from maebench.subject import Subject
-from maebench.suite import checked
 
 SPLITS = ("train", "test")  # what every data set has
 SIDE = 16  # pixels: four patches a side, and more than the 11 of SSIM's window

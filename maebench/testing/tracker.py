@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from maebench import files
-from maebench.config import RunConfig
+from maebench.config.run import RunConfig
 from maebench.outputs import OpenTracker, Tracker
 from maebench.plugins import installed
 from maebench.rng import isolated

@@ -5,9 +5,13 @@ An error under a run's own masks is not comparable between maskings; these are a
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from maebench import (
     Block,
@@ -23,9 +27,6 @@ from maebench import (
 )
 from maebench_evals.hidden import hidden_of, pasted
 from maebench_evals.hidden_quality import Similarity, Spread
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 MASKINGS = (Random(), Block(), Grid(), InverseBlock(), Centred())  # each with its default options
 RATIOS = (0.5, 0.75, 0.9)  # less than MAE's .75, that, and the .9 of VideoMAE, arXiv 2203.12602
@@ -81,8 +82,6 @@ class AcrossMasks:
         yield from found
 
     def _of(self, cell: Cell) -> Iterator[Result]:
-        import torch
-
         where = {"masking": cell.masking.name, "ratio": cell.ratio}
         if cell.refused:
             yield Result("across_r2", None, where, cell.refused)
@@ -99,10 +98,6 @@ class AcrossMasks:
 
 def hash_of(hidden_BL: Tensor, ids: Tensor, grid: tuple[int, int]) -> str:
     """The first digits of a SHA-256 of the grid and the hidden bits of all images, by id."""
-    import hashlib
-
-    import numpy as np
-
     bits = np.packbits(hidden_BL[ids.cpu().argsort(stable=True)].numpy(), axis=1)
     found = hashlib.sha256(f"{grid[0]}x{grid[1]}:".encode() + bits.tobytes())
     return found.hexdigest()[:DIGITS]
@@ -110,7 +105,6 @@ def hash_of(hidden_BL: Tensor, ids: Tensor, grid: tuple[int, int]) -> str:
 
 def heat_map(model: Model, results: list[Result]) -> None:
     """Writes both metrics by masking and ratio as a PNG; what is not possible stays empty."""
-    import numpy as np
     from matplotlib.figure import Figure
 
     names = [masking.name for masking in MASKINGS]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor
 
 from maebench import Evaluation, Metric, Model, Result
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # Shape suffixes: B images, N tokens, D channels, H heads, K = D / H channels of a head, C classes,
 # G probes of the grid.
@@ -94,8 +93,6 @@ class AttentiveProbe(Evaluation):
 
     def run(self, model: Model) -> Iterator[Result]:
         """Yields the whole grid, the probe chosen on train marked."""
-        import torch
-
         labels, right = model.labels("train"), model.labels("test")
         fit, held = model.holdout()
         grid = self.grid()
@@ -119,8 +116,6 @@ class AttentiveProbe(Evaluation):
 
     def _train(self, model: Model, labels: Tensor, index: Tensor, purpose: str) -> Probes:
         """One probe per rate and decay, trained on the images at these positions of train."""
-        import torch
-
         grid, draws = self.grid(), model.draws(f"order {purpose}")
         shown = model.progress(range(grid.steps), grid.steps, f"attentive-probe of {model.kind}")
         batch = min(self.batch, len(index))
@@ -143,8 +138,6 @@ class AttentiveProbe(Evaluation):
 
     def _predict(self, model: Model, probes: Probes, split: str, index: Tensor) -> Tensor:
         """The class that each probe gives each image, int64 (G, images)."""
-        import torch
-
         with torch.no_grad():
             parts = [
                 probes.logits(model.tokens(split, at, self.layer).to(model.device)).argmax(2).cpu()
@@ -206,8 +199,6 @@ def on_edge(grid: Grid, lr: float, decay: float) -> bool:
 
 def initial(num_probes: int, width: int, num_classes: int) -> Probes:
     """Probes that all start the same: truncated normal weights, no biases."""
-    import torch
-
     heads = head_count(width)
     size = width // heads
 
@@ -233,8 +224,6 @@ def train(
     steps: int,
 ) -> None:
     """AdamW with a rate and a decay per probe, on tokens (B, N, D) and labels (B,)."""
-    import torch
-
     # torch's Adam has one rate for a tensor. It steps from 0 with rate 1, so that what it gives is
     # the direction; the rate and AdamW's decay of each probe come in when that is added.
     directions = [torch.zeros_like(part) for part in probes]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from maebench import MaebenchError, Model, check_parameter_names
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 # Official MAE code, main_finetune.py: head trunc_normal(2e-5).
 HEAD_STD = 2e-5
@@ -21,9 +21,6 @@ def make_classifier(encoder: Any, num_classes: int, drop_path: float) -> nn.Modu
     Raises:
         MaebenchError: the blocks do not drop at the rates that are asked for.
     """
-    import torch
-    from torch import nn
-
     if drop_path and hasattr(encoder, "set_drop_path"):
         encoder.set_drop_path(drop_path)
     check_drop_path(encoder, drop_path)
@@ -53,9 +50,7 @@ def check_drop_path(encoder: Any, asked: float) -> None:
     Raises:
         MaebenchError: none are, or at other rates.
     """
-    from timm.layers import DropPath
-
-    rates = [m.drop_prob for m in encoder.modules() if isinstance(m, DropPath) and m.drop_prob > 0]
+    rates = [module.drop_prob for module in drop_paths(encoder)]
     if asked and not rates:
         raise MaebenchError("finetune: this encoder has no drop path; use -o drop_path=0")
     end = rates[-1] if rates else 0.0
@@ -65,6 +60,12 @@ def check_drop_path(encoder: Any, asked: float) -> None:
             f"finetune: drop path is to rise to {asked:g} in the last block, the encoder's "
             f"blocks have {told}"
         )
+
+
+def drop_paths(module: nn.Module) -> list[Any]:
+    """The parts that drop residual branches, whoever wrote them: maebench, timm, transformers."""
+    named = [m for m in module.modules() if type(m).__name__.endswith("DropPath")]
+    return [m for m in named if m.drop_prob]
 
 
 def layer_groups(
@@ -111,8 +112,6 @@ def layer_groups(
 
 def predict(classifier: nn.Module, model: Model) -> Tensor:
     """The class given to each test image, int64 (N,)."""
-    import torch
-
     if any(part.training for part in classifier.modules()):
         raise MaebenchError("finetune: test images would be judged in training mode")
     with torch.no_grad():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from maebench import MaebenchError, Model
 from maebench_evals.finetune_recipe import OFF, Recipe
 
@@ -36,8 +38,6 @@ def make_inputs(recipe: Recipe, model: Model, num_classes: int, smoothing: float
 
 def mean_of(model: Model, channels: int) -> tuple[float, ...]:
     """The pixel in 0..1 that normalising makes zero."""
-    import torch
-
     zero = torch.zeros(1, channels, 1, 1, device=model.device)
     return tuple(model.pixels(zero).flatten().tolist())
 
@@ -50,7 +50,6 @@ def rand_augment(images: Tensor, spec: str, mean: tuple[float, ...]) -> Tensor:
     Raises:
         MaebenchError: images that are neither grey nor colour.
     """
-    import torch
     from PIL import Image
     from timm.data.auto_augment import rand_augment_transform
     from torchvision.transforms.functional import pil_to_tensor, to_pil_image

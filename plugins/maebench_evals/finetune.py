@@ -7,18 +7,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import torch
 from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor
 
 from maebench import Augment, Evaluation, MaebenchError, Metric, Model, Result
-from maebench_evals.classifier import layer_groups, make_classifier, predict
+from maebench_evals.classifier import drop_paths, layer_groups, make_classifier, predict
 from maebench_evals.distort import make_inputs
 from maebench_evals.finetune_recipe import OFF, Recipe, fast_recipe, mae_recipe
 from maebench_evals.parts import split_batch
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 LR_BATCH = 256  # lr = base * batch / 256
 MAE_SCALE = (0.08, 1.0)  # of crops: timm.data.create_transform's own, which the official code takes
@@ -148,8 +147,6 @@ class Finetune(Evaluation):
         self, classifier: Any, model: Model, labels: Tensor, recipe: Recipe
     ) -> tuple[list[float], int]:
         """The loss of each update, and how many images each had."""
-        import torch
-
         official = self.protocol == "mae"
         groups = layer_groups(classifier, recipe.layer_decay, MAE_SPARED if official else ())
         adam = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
@@ -192,8 +189,6 @@ def check_acts(classifier: Any, adam: Any, recipe: Recipe, weight_decay: float) 
     Raises:
         MaebenchError: says what is without effect.
     """
-    from timm.layers import DropPath
-
     rates = {group["lr"] for group in adam.param_groups}
     wanted = classifier.encoder.depth + 2 if recipe.layer_decay < 1 else 1
     if len(rates) != wanted:
@@ -205,8 +200,8 @@ def check_acts(classifier: Any, adam: Any, recipe: Recipe, weight_decay: float) 
         raise MaebenchError("finetune: a group of parameters has another weight decay than asked")
     if weight_decay and not any(group["weight_decay"] for group in adam.param_groups):
         raise MaebenchError("finetune: no group of parameters is decayed")
-    dropping = [m for m in classifier.modules() if isinstance(m, DropPath) and m.drop_prob > 0]
-    if not classifier.training or (recipe.drop_path and not any(m.training for m in dropping)):
+    acting = any(module.training for module in drop_paths(classifier))
+    if not classifier.training or (recipe.drop_path and not acting):
         raise MaebenchError("finetune: it trains in evaluation mode: drop path does not act")
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
+
+from torch import Tensor
 
 from maebench import Model
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 T = TypeVar("T")
 CONSTANT = 1e-6  # a deviation below it is constant in float32: nothing to scale

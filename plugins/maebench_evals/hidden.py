@@ -6,12 +6,11 @@ images in pixels.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from maebench import Mask, unpatchify
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def patch_of(mask: Mask, images_BCHW: Tensor) -> tuple[int, int]:
@@ -38,9 +37,6 @@ def first(mask: Mask, count: int) -> Mask:
 
 def distance_to_seen(mask: Mask) -> Tensor:
     """Steps of a chess king from each patch to the nearest seen one, int64 (B, L); 0 where seen."""
-    import torch
-    from torch.nn.functional import max_pool2d
-
     reached = (~mask.hidden).float().view(-1, 1, *mask.grid)
     distance = torch.zeros_like(reached)
     # what is seen grows by one patch to all eight sides until it fills the grid
@@ -52,8 +48,6 @@ def distance_to_seen(mask: Mask) -> Tensor:
 
 def sum_at(distance_BM: Tensor, mask: Mask, values_BM: Tensor | None = None) -> Tensor:
     """The sum of values at each distance, or the number of patches, float64 (longest side,)."""
-    import torch
-
     values = torch.ones_like(distance_BM) if values_BM is None else values_BM
     at, length = distance_BM.flatten().cpu(), max(mask.grid)
     return torch.bincount(at, values.flatten().double().cpu(), length)
@@ -61,7 +55,5 @@ def sum_at(distance_BM: Tensor, mask: Mask, values_BM: Tensor | None = None) -> 
 
 def pasted(patches_BLT: Tensor, images_BCHW: Tensor, mask: Mask) -> Tensor:
     """The images with predicted pixels in place of the hidden ones, (B, C, H, W)."""
-    import torch
-
     predicted = unpatchify(patches_BLT, mask.grid, patch_of(mask, images_BCHW))
     return torch.where(hidden_pixels(mask, images_BCHW), predicted, images_BCHW)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from maebench import MaebenchError, Mask, Model, Result
 from maebench_evals.hidden import hidden_pixels
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 WINDOW = 11  # SSIM's Gaussian window, Wang et al. 2004
 NO_PIXELS = "the objective gives no pixels"
@@ -45,8 +45,6 @@ class Spread:
         Raises:
             MaebenchError: there is none.
         """
-        import torch
-
         total_T, square_T = torch.as_tensor(self.total), torch.as_tensor(self.square)
         found = (square_T - total_T.square() / self.patches).sum().item() / self.images
         if found <= 0:
@@ -98,8 +96,6 @@ class Similarity:
         self, where: Mapping[str, Any], metrics: Sequence[str], missing: str = NO_PIXELS
     ) -> Iterator[Result]:
         """PSNR and SSIM under these names, or as many of them as there are names."""
-        import torch
-
         small = f"the image is smaller than SSIM's window of {WINDOW} pixels"
         for metric, values in zip(metrics, (self.psnr, self.ssim), strict=False):
             if values:

@@ -6,13 +6,12 @@ gives the images with their hidden patches filled in. `patch_means` alone reads 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
 
 from maebench import MaebenchError, Mask, patchify, unpatchify
 from maebench_evals.hidden import hidden_pixels, pasted, patch_of
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # The residual of Laplace's equation that is left, as a share of the range of an image's seen
 # pixels. It moves no pixel by more than itself times a quarter of the longest mean random walk to
@@ -26,8 +25,6 @@ CELLS = 2**18  # pixels solved at once: what a CPU's cache holds of five float64
 
 def mean_colour(images: Tensor, mask: Mask) -> Tensor:
     """Hidden pixels have the mean of the image's seen pixels, per channel."""
-    import torch
-
     hidden = hidden_pixels(mask, images)
     seen = ~hidden
     mean = (images * seen).sum((2, 3), keepdim=True) / seen.sum((2, 3), keepdim=True)
@@ -39,8 +36,6 @@ def nearest_patch(images: Tensor, mask: Mask) -> Tensor:
 
     Of equally near ones it is the first in raster order.
     """
-    import torch
-
     h, w = mask.grid
     at = torch.cartesian_prod(torch.arange(h), torch.arange(w)).to(mask.seen.device)
     square_LL = (at[:, None] - at[None]).square().sum(-1)  # whole numbers: equal is equal
@@ -61,8 +56,6 @@ def harmonic(images: Tensor, mask: Mask) -> Tensor:
     Raises:
         MaebenchError: it was not solved within the steps that are allowed.
     """
-    import torch
-
     hidden = hidden_pixels(mask, images)
     size = max(1, CELLS // images[0].numel()) if images.device.type == "cpu" else len(images)
     parts = zip(images.split(size), hidden.split(size), strict=True)
@@ -75,8 +68,6 @@ def _solve(images: Tensor, hidden: Tensor) -> Tensor:
     Every image and channel takes its own steps and stops on its own, so that it does not matter
     which others are solved beside it.
     """
-    import torch
-
     # each channel is a system of its own: (S, H, W)
     solved = pull_push(images, hidden).flatten(0, 1)
     inside = hidden.expand_as(images).flatten(0, 1)
@@ -144,9 +135,6 @@ def pull_push(images: Tensor, hidden: Tensor) -> Tensor:
 
     Source: Gortler et al. 1996, "The Lumigraph", section 3.4.3 (pull-push).
     """
-    import torch
-    from torch.nn.functional import avg_pool2d, interpolate
-
     weight = (~hidden).to(images)
     if bool((weight > 0).all()) or max(images.shape[2:]) == 1:
         return images

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
+import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from torch import Tensor
 
 from maebench import Evaluation, MaebenchError, Metric, Model, NotApplicable, Result
 from maebench_evals.frozen import pool_for
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 QUERIES = 1024  # searched at a time, so that memory is bounded
 GUESSES = 5  # of top5; not asked of fewer than six classes, where five guesses can hardly be wrong
@@ -132,8 +131,6 @@ def on_edge(ks: list[int], validation: list[float], chosen: int) -> bool:
 
 def normalised(features: Tensor) -> Tensor:
     """Features of length 1; a zero vector stays zero."""
-    import torch
-
     return torch.nn.functional.normalize(features, dim=1).contiguous()
 
 
@@ -141,8 +138,6 @@ def votes_for(
     bank: Tensor, labels: Tensor, queries: Tensor, ks: list[int], temperature: float | None = None
 ) -> dict[int, Tensor]:
     """The five strongest classes of each query for each k, int64 (Q, 5), from one search."""
-    import torch
-
     ordered = sorted(ks)
     parts = []
     for part in queries.split(QUERIES):
@@ -165,8 +160,6 @@ def vote(
     Returns:
         For each k, int64 (Q, 5), the strongest first, -1 where no class is left with a voter.
     """
-    import torch
-
     queries, most = neighbours.shape
     none = torch.zeros(queries, max(int(neighbours.max()) + 1, GUESSES), dtype=torch.float64)
     weight = torch.ones_like(similarity, dtype=torch.float64)
@@ -191,8 +184,6 @@ def search(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     FAISS breaks exact ties as it likes, so similarities are ordered again with the position.
     """
-    import torch
-
     try:
         import faiss
     except ImportError as error:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+import torch
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from torch import Tensor
 
 from maebench import Evaluation, Metric, Model, NotApplicable, Result
 from maebench_evals.frozen import middle_of_the_best, not_empty, standardised
 from maebench_evals.linear_probe import LR, fitted_heads
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 BATCH = 2048  # images per update, as in linear-probe
 EPOCHS = 20  # passes over train where that is more than `steps`, as in linear-probe
@@ -113,8 +112,6 @@ class Layers(Evaluation):
         self, model: Model, x_ND: Tensor, y_N: Tensor, test: Tensor, l2: list[float]
     ) -> Tensor:
         """The class that the head of each penalty gives each test image, (G, test)."""
-        import torch
-
         steps = max(self.steps, math.ceil(EPOCHS * len(x_ND) / BATCH))
         rates = ((i, LR * 0.5 * (1 + math.cos(math.pi * i / steps))) for i in range(steps))
         x_ND, y_N, test = (t.to(model.device) for t in (x_ND, y_N, test))

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+import torch
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from torch import Tensor
 
-from maebench import ClampedAugment, Evaluation, Metric, Model, Result
+from maebench import ClampedAugment, Draws, Evaluation, Metric, Model, Result
 from maebench_evals import official_probe as official
 from maebench_evals.frozen import not_empty, pool_for, standardised
 from maebench_evals.parts import split_batch
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from maebench import Draws
 
 # Shape suffixes: N images, D features, C classes, G heads of the grid.
 LR = 0.05  # Adam's first rate; the problem is convex, and the test's oracle is its optimum
@@ -162,7 +159,6 @@ class LinearProbe(Evaluation):
         parts = [
             (part @ weight_GDC + bias_GC[:, None]).argmax(2).cpu() for part in test.split(batch)
         ]
-        import torch
 
         return torch.cat(parts, 1)
 
@@ -183,8 +179,6 @@ def fitted_heads(
     give features so correlated that a thousand steps on them as they are end far from the optimum:
     72.2 % where scikit-learn's gives 76.1 (Fashion-MNIST, 10,000 images), against 76.0 this way.
     """
-    import torch
-
     variance_D, axes_DD = torch.linalg.eigh(x_ND.T.double() @ x_ND.double() / len(x_ND))
     there = variance_D > variance_D[-1] * NOTHING
     stretch_K = 1 / variance_D[there].float()
@@ -211,8 +205,6 @@ def train_heads(
     penalty. The gradient is written down, softmax minus one-hot, which is cheaper than autograd
     here.
     """
-    import torch
-
     N, D = x_ND.shape
     G, C = len(l2), num_classes
     penalty_DG1 = torch.tensor(l2, device=x_ND.device)[None, :, None]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
+import torch
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from torch import Tensor
 
 from maebench import Evaluation, Metric, Model, NotApplicable, Result
 from maebench_evals.frozen import middle_of_the_best, not_empty, pool_for, standardised
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # fast: wide, as winners sit on edges: 100 on 600 digits, and what weighs is C times the number of
 # images, so that large sets want a small C. dinov2: eval/log_regression.py of the official code.
@@ -91,8 +91,6 @@ class Logistic(Evaluation):
 
     def _grid(self) -> list[float]:
         """The values of C in ascending order, each once."""
-        import numpy as np
-
         return sorted(
             set(np.logspace(*GRIDS[self.protocol]).tolist() if self.C is None else self.C)
         )
@@ -101,7 +99,6 @@ class Logistic(Evaluation):
         self, x_ND: Tensor, y_N: Tensor, test: Tensor, grid: Iterable[float]
     ) -> tuple[Tensor, list[bool]]:
         """The class that each C gives each test image, int64 (C, N), and which fits converged."""
-        import torch
         from sklearn.linear_model import LogisticRegression
 
         classifier = LogisticRegression(

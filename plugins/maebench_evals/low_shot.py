@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+import torch
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator
+from torch import Tensor
 
 from maebench import Evaluation, MaebenchError, Metric, Model, NotApplicable, Result
 from maebench_evals.frozen import not_empty, pool_for
 from maebench_evals.subset_heads import Fitting, Subsets, together
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # Shape suffixes: R draws, N images of a subset.
 SHOTS = re.compile(r"[1-9]\d*|\d+(\.\d+)?%")
@@ -136,8 +135,6 @@ class LowShot(Evaluation):
 
         A draw puts each class into one order, of which an entry takes the beginning.
         """
-        import torch
-
         draws = []
         for number in range(self.draws):
             order = model.draws(f"draw {number}").uniform(len(labels))[0].argsort()
@@ -157,8 +154,6 @@ class LowShot(Evaluation):
         fit: Fitting,
     ) -> tuple[Tensor, list[float]]:
         """The class that each draw gives each test image, (R, test), and its penalty."""
-        import torch
-
         l2 = sorted(set(self.l2))
         folds = int(fold_RN.max()) + 1
         step = together(index_RN.shape[1], folds * len(l2), fit.num_classes)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from maebench import MaebenchError
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from maebench import Draws
+from maebench import Draws, MaebenchError
 
 BASE_LR, LR_BATCH = 0.1, 256  # lr = 0.1 * batch / 256
 EPOCHS, WARMUP = 90, 10 / 90  # ten of ninety epochs; the same share of a shorter schedule
@@ -31,8 +30,6 @@ CROP_SCALE = (0.08, 1.0)  # share of the area that a training crop keeps
 
 def make_head(width: int, num_classes: int) -> Any:
     """Batch norm without weights of its own, then a linear layer: features to logits."""
-    from torch import nn
-
     norm = nn.BatchNorm1d(width, eps=NORM_EPS, affine=False)
     linear = nn.Linear(width, num_classes)
     nn.init.trunc_normal_(linear.weight, std=HEAD_STD)
@@ -76,8 +73,6 @@ def train(head: Any, batches: Iterable[tuple[Tensor, Tensor]], steps: int, batch
     Raises:
         MaebenchError: the loss is not finite, or the batch norm did not learn its statistics.
     """
-    from torch.nn.functional import cross_entropy
-
     lars = make_lars(head)
     peak = BASE_LR * batch / LR_BATCH
     losses = []
@@ -123,8 +118,6 @@ def check_norm(head: Any, steps: int) -> None:
 
 def predict(head: Any, x_ND: Tensor, batch: int = 4096) -> Tensor:
     """The class given to each image, int64 (N,) on the CPU."""
-    import torch
-
     with torch.no_grad():
         device = head[1].weight.device
         parts = [head(part.to(device)).argmax(1).cpu() for part in x_ND.split(batch)]
@@ -140,8 +133,6 @@ def cached_batches(
     x_ND: Tensor, y_N: Tensor, batch: int, steps: int, draws: Draws
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of features that do not change, epoch after epoch in a new order."""
-    import torch
-
     order = torch.empty(0, dtype=torch.int64)
     for _ in range(steps):
         while len(order) < batch:
@@ -154,8 +145,6 @@ def encoded_batches(
     crops: Iterable[Any], encode: Callable[[Tensor], Tensor], y_N: Tensor, parts: int, device: str
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of new crops' features, each of `parts` parts that are encoded one by one."""
-    import torch
-
     x_BD, y_B = [], []
     for crop in crops:
         x_BD.append(encode(crop.images))

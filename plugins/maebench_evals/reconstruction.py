@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from maebench import (
     Evaluation,
@@ -30,9 +32,6 @@ from maebench_evals.hidden_quality import (
 )
 from maebench_evals.inpainting import BASELINES, patch_means
 from maebench_evals.reconstruction_pictures import distance_curves, examples, own_pictures
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 BATCH = 256
 SHOWN = 8  # images in the picture
@@ -91,8 +90,6 @@ class ReconstructionQuality(Evaluation):
 
     def run(self, model: Model) -> Iterator[Result]:
         """Yields all metrics of the model and of the baselines, and writes the pictures."""
-        import torch
-
         images = model.images("test")
         ids = images.about.ids
         model.masks(ids[:1], self.masking, self.ratio)  # "not applicable" before anything is done
@@ -177,8 +174,6 @@ class Pass:
 
     def r2(self) -> Iterator[Result]:
         """One minus the error of each image over the mean deviation of hidden targets."""
-        import torch
-
         deviation = self.spread.deviation()
         for name, found in self.guesses.items():
             where = told(name) or {"space": self.space, "chosen": True}
@@ -200,8 +195,6 @@ class Pass:
 
     def given_all(self) -> Result:
         """Peak signal to noise ratio of all pixels, where nothing was hidden."""
-        import torch
-
         if not self.whole:
             return Result("psnr_whole", None, {}, HIDDEN_ALONE)
         return Result("psnr_whole", torch.cat(self.whole))

@@ -6,13 +6,13 @@ R rows and K columns of a board, C, H, W of an image in pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
 
 from maebench import Mask, Model, Reconstruction, Result, unpatchify
 from maebench_evals.hidden import hidden_pixels, pasted, patch_of
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def examples(model: Model, normal: Tensor, mask: Mask, made: Reconstruction) -> None:
@@ -20,8 +20,6 @@ def examples(model: Model, normal: Tensor, mask: Mask, made: Reconstruction) -> 
 
     Below them what the model makes of the whole images, where it learns to be given these.
     """
-    import torch
-
     if made.pixels is None and made.whole is None:
         return
     hidden, patch = hidden_pixels(mask, normal), patch_of(mask, normal)
@@ -64,7 +62,6 @@ def draw_board(
 ) -> None:
     """Writes rows of images as one PNG, clipped to 0..1, with gaps and texts at two sides."""
     from matplotlib.figure import Figure
-    from torch.nn.functional import pad
 
     R, K, _, H, W = pixels_RKCHW.shape
     # one image of all: axes for each would take longer to draw than all the rest takes to measure

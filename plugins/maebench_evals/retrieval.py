@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
+from torch import Tensor
 
 from maebench import Evaluation, Metric, Model, Result
 from maebench_evals.frozen import pool_for
 from maebench_evals.knn import normalised, search
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import Tensor
 
 SIMILARITIES = 2**24  # held at a time: 64 MB
 FIRST = (1, 5, 10)  # of r1, r5, r10
@@ -49,8 +48,6 @@ class Retrieval(Evaluation):
 
     def run(self, model: Model) -> Iterator[Result]:
         """Yields the metrics of all queries."""
-        import torch
-
         labels, classes = model.labels("test"), model.labels(self.gallery)
         pool = pool_for(model, self.pool, "mean")
         queries = normalised(model.features("test", self.layer, pool))
@@ -87,8 +84,6 @@ def average_precision(similar_N: NDArray[np.float32], hit_N: NDArray[np.bool_]) 
     Sorting values and looking ranks up takes 2.7 ms for 60,000 images on one core. An argsort takes
     10, and FAISS, made for a few neighbours, 20 to give the whole ranking.
     """
-    import numpy as np
-
     if not hit_N.any():
         return 0.0
     every, hits = np.sort(similar_N), np.sort(similar_N[hit_N])

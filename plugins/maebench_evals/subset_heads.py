@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
+from maebench import Draws
 from maebench_evals.frozen import CONSTANT, middle_of_the_best
 from maebench_evals.linear_probe import LR
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from maebench import Draws
 
 # Shape suffixes: R subsets, N images of each, D features, H heads of each subset (F folds times G
 # penalties, or one), C classes.
@@ -54,8 +52,6 @@ class Fitting:
 
     def heads(self, data: Subsets, used_RHN: Tensor, l2_RH: Tensor) -> tuple[Tensor, Tensor]:
         """Weights (R, H, D, C) and biases (R, H, 1, C), each head from the images it may use."""
-        import torch
-
         R, N, D = data.x_RND.shape
         H, C = l2_RH.shape[1], self.num_classes
         parameters = [data.x_RND.new_zeros(R, H, D, C), data.x_RND.new_zeros(R, H, 1, C)]
@@ -83,8 +79,6 @@ class Fitting:
 
     def choose(self, data: Subsets, fold_RN: Tensor, l2: list[float]) -> list[float]:
         """For each subset the penalty that is best on its folds, of equals the middle one."""
-        import torch
-
         R, N = data.y_RN.shape
         folds, G = int(fold_RN.max()) + 1, len(l2)
         # every fold with every penalty: head f * G + g
@@ -104,8 +98,6 @@ class Fitting:
 
     def predict(self, data: Subsets, l2_R: list[float], test_ND: Tensor) -> Tensor:
         """The class that a head trained on each whole subset gives test images, (R, test)."""
-        import torch
-
         ones_RHN = torch.ones_like(data.y_RN, dtype=data.x_RND.dtype)[:, None]
         weight, bias = self.heads(data, ones_RHN, data.x_RND.new_tensor(l2_R)[:, None])
         weight_RDC = weight[:, 0] / data.deviation_R1D.transpose(1, 2)  # for features as they are

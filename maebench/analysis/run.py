@@ -1,0 +1,60 @@
+"""One run whole: pretrained, evaluated beside its controls, its rows in one DataFrame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maebench.analysis.records import load_records
+from maebench.config.run import RunConfig
+from maebench.evaluating.model import Progress, no_progress
+from maebench.evaluating.suite import evaluate
+from maebench.models.load import pixels_of, trained_model, untrained_model
+from maebench.models.model import LoadedModel
+from maebench.plugins import Names, installed
+from maebench.pretraining import runs
+from maebench.pretraining.loop import pretrain
+from maebench.pretraining.plan import Plan, prepare
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def run(config: RunConfig, results: str | Path | None = None) -> pd.DataFrame:
+    """Pretrains and evaluates as `maebench run` does, and gives the rows as a DataFrame.
+
+    Raises:
+        MaebenchError: a setting, the data or the folder is wrong; evaluations that fail are rows.
+    """
+    plan = prepare(config, runs.results_folder(results))
+    for _ in pretrain(plan):
+        pass
+    return evaluate_run(plan)
+
+
+def evaluate_run(plan: Plan, progress: Progress = no_progress) -> pd.DataFrame:
+    """The rows of a pretrained run, its untrained floor and raw pixels, in the order of --evals.
+
+    An evaluation that is done is not run again.
+    """
+    names = installed()
+    paths = [
+        str(evaluate(model, evaluation, plan.config.seed, names=names, progress=progress))
+        for model in models_of(plan, names)
+        for evaluation in plan.config.evals
+    ]
+    table = load_records(plan.run.results)
+    place = {path: i for i, path in enumerate(paths)}
+    table = table[table["file"].isin(place)]
+    order = table["file"].map(place)
+    return table.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
+
+
+def models_of(plan: Plan, names: Names) -> list[LoadedModel]:
+    """The models of a run's table on its images: the run, its untrained floor, raw pixels."""
+    run, config, device, results = plan.run, plan.config, plan.device, plan.run.results
+    return [
+        trained_model(run, device, names, config, plan.splits),
+        untrained_model(run, results, device, names, config, plan.splits),
+        pixels_of(config, run.facts, results, device, plan.splits),
+    ]

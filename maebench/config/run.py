@@ -1,0 +1,368 @@
+"""What a run is: flags, `-o`, YAML and presets become one object, the only source of truth."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from maebench.component import Component, Options, explain, parse
+from maebench.data.augment import Augment
+from maebench.data.dataset import MEMORY_LIMIT_GB, Dataset, Request, Splits
+from maebench.encoders.encoder import Encoder
+from maebench.errors import ConfigError
+from maebench.evaluation import Evaluation
+from maebench.masking.mask import Masking
+from maebench.objectives.objective import Objective
+from maebench.outputs import Tracker
+from maebench.plugins import Names, installed
+
+Unit = Literal["epochs", "steps", "tokens", "flops", "seconds"]
+HIDING = ("masking", "ratio", "schedule")  # settings that only objectives that hide patches read
+DEFAULT_EVALUATIONS = ("linear-probe", "finetune", "knn", "reconstruction")
+
+
+class Budget(Options):
+    """How long to pretrain: `epochs=N`, `steps=N`, `tokens=N`, `flops=N` or `seconds=N`.
+
+    tokens are patches that the encoder sees; flops are those of encoder and decoder, forward and
+    backward, counted with the plain attention kernel; neither is exceeded. Objectives and ratios
+    compare at equal cost by flops. seconds depend on the machine: the rate follows the clock, and
+    what is interrupted does not go on bit for bit.
+    """
+
+    unit: Unit = Field("epochs", description="what is counted")
+    amount: PositiveFloat = Field(100, description="how many")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = re.fullmatch(r"\s*(\w+)\s*=\s*(-?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*", value)
+        if not match or match[1] not in get_args(Unit):
+            units = ", ".join(f"{unit}=N" for unit in get_args(Unit))
+            raise ValueError(f"write one of {units}; given {value!r}")
+        return {"unit": match[1], "amount": match[2]}
+
+    def model_post_init(self, _: object) -> None:
+        """Refuses a part of a step."""
+        if self.unit == "steps" and not self.amount.is_integer():
+            raise ValueError(f"steps are whole, given {self.amount}")
+
+    @model_serializer
+    def _write(self) -> str:
+        return str(self)
+
+    def __str__(self) -> str:
+        # exactly: two lengths never have one text, and the text can be read back
+        return f"{self.unit}={int(self.amount) if self.amount.is_integer() else self.amount}"
+
+    @property
+    def seconds(self) -> float | None:
+        """How long by the clock; None where something else is counted."""
+        return self.amount if self.unit == "seconds" else None
+
+
+class Schedule(Options):
+    """How the ratio moves while pretraining, in a few equal stages so that shapes stay few."""
+
+    ratio: float | None = Field(
+        None, gt=0, lt=1, description="ratio of the last stage; none: --ratio from start to end"
+    )
+    # torch.compile makes a program per shape, and keeps 8 (torch._dynamo's default limit)
+    stages: int = Field(
+        4, ge=2, le=8, description="number of stages from --ratio to schedule.ratio"
+    )
+
+    def model_post_init(self, _: object) -> None:
+        """Refuses stages that lead nowhere."""
+        if self.ratio is None and self.stages != type(self).model_fields["stages"].default:
+            raise ValueError("schedule.stages needs schedule.ratio, the ratio of the last stage")
+
+
+class Optimiser(Options):
+    """How weights are updated: AdamW with warm-up and a half cosine, per step."""
+
+    weight_decay: float = Field(0.05, ge=0, description="AdamW's decay (MAE: 0.05)")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first beta (MAE: 0.9)")
+    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second beta (MAE: 0.95)")
+    warmup: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="share of the steps with a rising rate (MAE: 40 of 800 epochs)",
+    )
+    min_lr: float = Field(0.0, ge=0, description="rate at the end, before scaling by the batch")
+    clip: float | None = Field(None, gt=0, description="largest gradient norm; none: not clipped")
+    accumulate: PositiveInt = Field(1, description="parts that a batch is computed in")
+
+
+class Machine(Options):
+    """How the work is done on this machine; only the precision can change numbers."""
+
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="fp32, or bf16 mixed precision; auto: bf16 where the hardware has it, "
+        "on a CPU from width 192 up",
+    )
+    checkpoint_seconds: PositiveFloat = Field(
+        10.0, description="least seconds between checkpoints (more where writing one is slow)"
+    )
+    memory_gb: float = Field(
+        MEMORY_LIMIT_GB, ge=0, description="largest split decoded into memory, in GiB"
+    )
+    trackers: tuple[Tracker, ...] = Field((), description="where numbers go beside log.jsonl")
+
+
+class Recipe(Options):
+    """The recipe that settings come from, and what was given that differs from it."""
+
+    name: str = Field(description="the recipe's name")
+    hash: str = Field(description="hash of the settings in its file")
+    overrides: dict[str, tuple[Any, Any]] = Field(
+        {}, description="each setting that differs: what the recipe says, what was given"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_name(cls, value: Any) -> Any:
+        """A name alone is no source of settings, whatever it looks like."""
+        if isinstance(value, str):
+            raise ValueError("write RunConfig(**maebench.recipe(NAME)), or --recipe NAME")
+        return value
+
+
+class RunConfig(Options):
+    """All settings of a run; what is left out comes from the data set's preset."""
+
+    dataset: Dataset = Field("digits", description="images to learn from")  # type: ignore[assignment]
+    data_dir: Path | None = Field(None, description="folder that holds the data set's files")
+    download: bool = Field(False, description="fetch missing files of the data set")
+    on_bad_image: Literal["fail", "skip"] = Field(
+        "fail", description="what to do with an image that cannot be read"
+    )
+    image_size: tuple[PositiveInt, PositiveInt] = Field(
+        (8, 8), description="pixels of a side, or rows,columns"
+    )
+    encoder: Encoder = Field("vit-nano", description="what is pretrained")  # type: ignore[assignment]
+    objective: Objective = Field("mae", description="what pretraining minimises")  # type: ignore[assignment]
+    masking: Masking = Field("random", description="which patches are hidden")  # type: ignore[assignment]
+    ratio: float = Field(0.75, gt=0, lt=1, description="share of patches that are hidden")
+    budget: Budget = Field(  # type: ignore[assignment]
+        "epochs=100", description="length: epochs=N, steps=N, tokens=N, flops=N or seconds=N"
+    )
+    batch: PositiveInt = Field(64, description="images per update")
+    lr: PositiveFloat = Field(1e-3, description="learning rate per 256 images of a batch")
+    seed: NonNegativeInt = Field(0, description="seed of everything random")
+    device: str = Field("auto", description="cpu, cuda or cuda:N; auto takes a GPU if there is one")
+    limit: PositiveInt | None = Field(None, description="number of training images, class-balanced")
+    evals: tuple[Evaluation, ...] = Field(
+        DEFAULT_EVALUATIONS,  # type: ignore[arg-type]
+        description="evaluations to run, separated by commas",
+    )
+    schedule: Schedule = Field(Schedule(), description="how the ratio moves")
+    augment: Augment = Field(Augment(), description="crops and flips")
+    optimiser: Optimiser = Field(Optimiser(), description="how weights are updated")
+    machine: Machine = Field(Machine(), description="how the work is done")
+    recipe: Recipe | None = Field(
+        None, description="which recipe the settings come from; --recipe writes it"
+    )
+
+    FLAGS: ClassVar[tuple[str, ...]] = (
+        *("dataset", "data_dir", "download", "on_bad_image", "image_size", "encoder", "objective"),
+        *("masking", "ratio", "budget", "batch", "lr", "seed", "device", "limit", "evals"),
+    )
+    # Exactly the settings that can change the numbers; a test per field, both ways.
+    IDENTITY: ClassVar[tuple[str, ...]] = (
+        *("dataset", "image_size", "encoder", "objective", "masking", "ratio", "budget", "batch"),
+        *("lr", "seed", "limit", "augment", "optimiser", "schedule"),
+    )
+
+    def __init__(self, _names: Names | None = None, /, **settings: Any) -> None:
+        """Reads names by the installed plugins and fills what is missing from the preset.
+
+        Raises:
+            ConfigError: an unknown name or option, or a value out of range, in one line.
+        """
+        found = _names or installed()
+        names = found.context()
+        try:
+            filled = with_preset(settings, names)
+            check_hiding(settings, filled["objective"], found)
+            self.__pydantic_validator__.validate_python(filled, self_instance=self, context=names)
+        except ValidationError as error:
+            raise explain(error, "") from error
+
+    @model_validator(mode="before")
+    @classmethod
+    def _square(cls, value: Any) -> Any:
+        """One number for a side is both sides; "32x64" and "32,64" are rows and columns."""
+        if not isinstance(value, dict) or value.get("image_size") is None:
+            return value
+        size = value["image_size"]
+        if isinstance(size, str):
+            if not re.fullmatch(r"\s*\d+\s*([x,]\s*\d+\s*)?", size):
+                raise ValueError(f"image_size: write N or H,W, given {size!r}")
+            size = [int(part) for part in re.split("[x,]", size)]
+            size = size[0] if len(size) == 1 else size
+        return {**value, "image_size": (size, size) if isinstance(size, int) else size}
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the images."""
+        return self.image_size
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """The ratio of each stage of the schedule; one where there is none."""
+        last, stages = self.schedule.ratio, self.schedule.stages
+        if last is None:
+            return (self.ratio,)
+        # rounded, because a ratio is read as it is written: .5 + 2 * .1 is no .7 in floats
+        step = (last - self.ratio) / (stages - 1)
+        between = (round(self.ratio + i * step, 6) for i in range(1, stages - 1))
+        return (self.ratio, *between, last)
+
+    @property
+    def ratio_text(self) -> str:
+        """The ratio as in a run's name, with where a schedule moves it: .75, or .5to0.8."""
+        first, last = self.ratios[0], self.ratios[-1]
+        return f"{first:g}" + (f"to{last:g}" if last != first else "")
+
+    def ratio_at(self, progress: float) -> float:
+        """The ratio at a progress from 0 to 1."""
+        return self.ratios[self.stage_at(progress)]
+
+    def stage_at(self, progress: float) -> int:
+        """Which of the ratios holds at a progress from 0 to 1."""
+        return min(len(self.ratios) - 1, int(progress * len(self.ratios)))
+
+    def splits(self) -> Splits:
+        """The data set as this config asks for it."""
+        request = Request(
+            split="",
+            data_dir=self.data_dir,
+            download=self.download,
+            image_size=self.size,
+            on_bad_image=self.on_bad_image,
+            memory_limit=int(self.machine.memory_gb * 2**30),
+        )
+        return Splits(self.dataset, request, self.limit)
+
+    def dump(self) -> dict[str, Any]:
+        """Everything that is read as JSON values, names included: `RunConfig(**dump)` again."""
+        return self.model_dump(mode="json", exclude=set() if self.objective.hides else set(HIDING))
+
+    def identity(self, fingerprint: str, precision: str) -> dict[str, Any]:
+        """What can change the numbers: the allow-listed settings, the data and the precision.
+
+        Component versions and the fingerprint of the data count, the folder it lies in does not.
+        """
+        unused = set() if self.objective.hides else set(HIDING)
+        if self.schedule.ratio is None:
+            unused.add("schedule")
+        settings = self.model_dump(mode="json", include=set(self.IDENTITY) - unused)
+        parts = {"dataset", "encoder", "objective", "masking"} - unused
+        settings |= {part: getattr(self, part).identity() for part in parts}
+        # the fingerprint stands for what a folder holds; where it lies does not count
+        if self.dataset.spec:
+            settings["dataset"].pop(self.dataset.spec)
+        versions = {part: getattr(self, part).version for part in sorted(parts)}
+        return {**settings, "versions": versions, "data": fingerprint, "precision": precision}
+
+
+def with_preset(settings: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings over the preset of their data set, which gives what they leave out."""
+    # an option without a name, as in -o objective.target=pixels, is one of the default part
+    parts = ("dataset", "objective", "masking")
+    defaults = {part: RunConfig.model_fields[part].default for part in parts}
+    settings = merge(defaults, settings)
+    dataset = parse(Dataset, settings["dataset"], names, "dataset")
+    wanted = {"image_size", "encoder", "budget", "batch", "lr", "augment"}
+    if wanted <= settings.keys() and _named(settings["encoder"]):
+        return {**settings, "dataset": dataset}
+    return merge(dataset.preset(), {**settings, "dataset": dataset})
+
+
+def check_hiding(settings: Mapping[str, Any], chosen: Any, names: Names) -> None:
+    """Refuses a masking, ratio or schedule beside an objective that hides nothing.
+
+    Raises:
+        ConfigError: names the setting, and the objectives that read it.
+    """
+    idle = [key for key in HIDING if key in settings]
+    objective = parse(Objective, chosen, names.context(), "objective") if idle else None
+    if objective is not None and not objective.hides:
+        hiding = [n for n, cls in names.table["objective"].items() if cls.hides]  # type: ignore[attr-defined]
+        raise ConfigError(
+            f"{idle[0]}: objective {objective.name!r} hides no patch; "
+            f"{', '.join(HIDING)} are read by {', '.join(hiding)}"
+        )
+
+
+def _named(value: Any) -> bool:
+    return not isinstance(value, Mapping) or "name" in value
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Later layers over earlier ones, part by part; another component's options do not survive."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            before = merged.get(key)
+            if isinstance(value, Mapping) or isinstance(before, Mapping):
+                # -o masking.aspect=... and --masking block speak of one part
+                value, before = _as_mapping(key, value), _as_mapping(key, before)
+            if isinstance(value, Mapping) and isinstance(before, Mapping):
+                other = "name" in value and value["name"] != before.get("name", value["name"])
+                value = dict(value) if other else merge(before, value)
+            merged[key] = value
+    return merged
+
+
+def _as_mapping(key: str, value: Any) -> Any:
+    """A text as the mapping that it stands for: a component's name, or a budget."""
+    if not isinstance(value, str) or key in ("augment", "optimiser", "machine"):
+        return value
+    if key != "budget":
+        return {"name": value}
+    try:
+        return dict(Budget.model_validate(value))
+    except ValidationError:
+        return value  # validation of the whole will say what is wrong
+
+
+def short_hash(value: Any) -> str:
+    """Ten hex digits of a JSON value, independent of the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
+
+
+__all__ = [
+    "DEFAULT_EVALUATIONS",
+    "Augment",
+    "Budget",
+    "Component",
+    "Machine",
+    "Optimiser",
+    "Recipe",
+    "RunConfig",
+    "Schedule",
+    "merge",
+    "short_hash",
+    "with_preset",
+]

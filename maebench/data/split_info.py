@@ -1,0 +1,54 @@
+"""What is known of a split beside its pixels, and the fingerprint that stands for all of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a split beside its pixels.
+
+    Args:
+        ids: int64 (N,), each image's number in the whole split, kept by subsets.
+        labels: int64 (N,) or None.
+        class_names: one name per class, in the order of the labels.
+        fingerprint: changes when the content does.
+        size: rows and columns every image is brought to.
+        channels: 1 or 3 (or what the source has).
+        skipped: names of images that could not be read and were left out.
+    """
+
+    ids: Tensor
+    labels: Tensor | None
+    class_names: tuple[str, ...]
+    fingerprint: str
+    size: tuple[int, int]
+    channels: int
+    skipped: tuple[str, ...] = ()
+
+    def at(self, index: Tensor) -> About:
+        """The same for a part of the split; the fingerprint covers which part."""
+        ids = self.ids[index]
+        labels = None if self.labels is None else self.labels[index]
+        mark = digest(self.fingerprint.encode(), ids.numpy().tobytes())
+        return replace(self, ids=ids, labels=labels, fingerprint=mark)
+
+
+def digest(*parts: bytes | memoryview) -> str:
+    """Twenty hex digits that stand for these bytes."""
+    mark = hashlib.blake2b(digest_size=10)
+    for part in parts:
+        mark.update(len(part).to_bytes(8))
+        mark.update(part)  # apart: joining would copy gigabytes
+    return mark.hexdigest()
+
+
+def identity(about: About) -> tuple[bytes, ...]:
+    """What of a split, beside its pixels, changes numbers: shape, ids (they give crops), labels."""
+    shape = repr((len(about.ids), about.channels, *about.size)).encode()
+    labels = b"" if about.labels is None else about.labels.numpy().tobytes()
+    return shape, about.ids.numpy().tobytes(), labels

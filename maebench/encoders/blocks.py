@@ -1,0 +1,152 @@
+"""The transformer block in plain torch, and what vision transformers share.
+
+Shape suffixes: B images, N tokens, D width, G heads, E width of a head. Parameters have the names
+of timm and of the official MAE code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# arXiv 2111.06377, official code: LayerNorm's eps is 1e-6, not torch's 1e-5.
+norm_layer = partial(nn.LayerNorm, eps=1e-6)
+# Up to so many tokens two matmuls and a softmax beat the fused kernel on a CPU in float32
+# (benchmarks/attention.py); in bfloat16 they do at every length that was measured.
+EXPLICIT_UP_TO = 65
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block: attention, then an MLP, each with a norm before it.
+
+    Source: Dosovitskiy et al. 2020, arXiv 2010.11929, equations 2 and 3.
+    """
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        self.norm1 = norm_layer(width)
+        self.attn = Attention(width, heads)
+        self.drop_path1: nn.Module = nn.Identity()
+        self.norm2 = norm_layer(width)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+        self.drop_path2: nn.Module = nn.Identity()
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """Tokens to tokens of the same shape."""
+        x_BND = x_BND + self.drop_path1(self.attn(self.norm1(x_BND)))
+        return x_BND + self.drop_path2(self.mlp(self.norm2(x_BND)))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, by the fused kernel or by two matmuls and a softmax."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.num_heads, self.scale = heads, (width // heads) ** -0.5
+        self.fused_attn = True  # `choose_attention` decides
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """Each token as a mean of what all others have to say to it."""
+        B, N, D = x_BND.shape
+        qkv = self.qkv(x_BND).reshape(B, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        q_BGNE, k_BGNE, v_BGNE = qkv.unbind(0)
+        if self.fused_attn:
+            read_BGNE = F.scaled_dot_product_attention(q_BGNE, k_BGNE, v_BGNE)
+        else:
+            scores_BGNN = (q_BGNE * self.scale) @ k_BGNE.transpose(-2, -1)
+            read_BGNE = scores_BGNN.softmax(-1) @ v_BGNE
+        return self.proj(read_BGNE.transpose(1, 2).reshape(B, N, D))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with GELU between them, on each token alone."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """Tokens to tokens of the same shape."""
+        return self.fc2(self.act(self.fc1(x_BND)))
+
+
+class DropPath(nn.Module):
+    """Leaves a residual branch out for some images while training, and scales it up for the rest.
+
+    Source: Huang et al. 2016, "Deep Networks with Stochastic Depth", arXiv 1603.09382.
+    """
+
+    def __init__(self, drop_prob: float) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The branch (B, ...), all 0 for a share `drop_prob` of the images."""
+        if not self.training:
+            return x
+        keep = 1 - self.drop_prob
+        return x * x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(keep).div_(keep)
+
+
+def drop_paths(blocks: Iterable[Any], rate: float, training: bool) -> None:
+    """Drops residual branches of blocks with a rate that grows linearly to `rate` in the last."""
+    blocks = list(blocks)
+    for block, share in zip(blocks, torch.linspace(0, rate, len(blocks)), strict=True):
+        if share > 0:
+            block.drop_path1 = DropPath(float(share)).train(training)
+            block.drop_path2 = DropPath(float(share)).train(training)
+
+
+def choose_attention(blocks: Any, x_BND: Tensor) -> None:
+    """Sets fused or explicit attention, whichever was measured faster for this device."""
+    bf16 = x_BND.dtype == torch.bfloat16 or torch.is_autocast_enabled(x_BND.device.type)
+    fused = x_BND.device.type != "cpu" or (not bf16 and x_BND.shape[1] > EXPLICIT_UP_TO)
+    for block in blocks:
+        if block.attn.fused_attn != fused:
+            block.attn.fused_attn = fused
+
+
+def initialise(module: nn.Module) -> None:
+    """Initialises as the paper does: xavier for matrices, zero for their biases, .02 for tokens.
+
+    The embedding is initialised as the linear map it is; its bias keeps torch's own values, as in
+    the official code (models_mae.py, initialize_weights).
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+            nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.Conv2d):
+            nn.init.xavier_uniform_(part.weight.view(part.weight.shape[0], -1))
+    for name, parameter in module.named_parameters():
+        if name in ("cls_token", "reg_token", "mask_token"):
+            nn.init.normal_(parameter, std=0.02)
+
+
+def sincos_positions(grid: tuple[int, int], width: int) -> Tensor:
+    """Sin-cos positions in the layout of the masked autoencoder, float32 (L, D).
+
+    The first half of the channels encodes the column, the second the row, each as
+    [sin(all frequencies), cos(all frequencies)] with omega_i = 10000^(-i / (D/4)). timm's helper
+    has another layout. Source: official MAE code, util/pos_embed.py.
+    """
+    omega = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+    rows, columns = torch.meshgrid(
+        *(torch.arange(g, dtype=torch.float64) for g in grid), indexing="ij"
+    )
+    halves = [
+        torch.cat(
+            [(axis.flatten()[:, None] * omega).sin(), (axis.flatten()[:, None] * omega).cos()], 1
+        )
+        for axis in (columns, rows)
+    ]
+    return torch.cat(halves, 1).float()

@@ -1,0 +1,1 @@
+"""One evaluation of one model: splits, draws, cached features, time, record."""

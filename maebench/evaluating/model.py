@@ -1,0 +1,196 @@
+"""A model as an evaluation sees it: declared splits, features, draws, masks, pictures."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from maebench import files
+from maebench.component import Component
+from maebench.data.augment import Augment, Crops
+from maebench.data.dataset import Splits
+from maebench.data.images import Images
+from maebench.errors import PluginError
+from maebench.evaluating.features import BATCH, features
+from maebench.evaluation import Evaluation, NotApplicable
+from maebench.masking.grids import Random
+from maebench.masking.mask import Mask, View, draw
+from maebench.models.model import LoadedModel, pool_of
+from maebench.objectives.objective import Board, Reconstruction
+from maebench.pretraining.loop import batches
+from maebench.rng import Draws, key, permutation
+
+MASK_SEED = 0  # of the common held-out masks: never a run's own
+TOKEN_MEMORY = 2 * 2**30  # bytes of patch tokens of one split that are kept
+T = TypeVar("T")
+Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
+
+
+def no_progress(steps: Iterable[T], total: int, what: str) -> Iterable[T]:
+    """Shows nothing."""
+    return steps
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model as an evaluation sees it (`maebench.evaluation.Model`)."""
+
+    loaded: LoadedModel
+    evaluation: Evaluation
+    splits: Splits
+    seed: int
+    show: Progress = no_progress
+    _tokens: dict[tuple[str, int | None], Tensor] = field(default_factory=dict, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.loaded.name
+
+    @property
+    def kind(self) -> str:
+        """Such as "run", "untrained", "pixels"."""
+        return self.loaded.kind
+
+    @property
+    def device(self) -> str:
+        """Where the model lies."""
+        return self.loaded.device
+
+    @property
+    def artifacts(self) -> Path:
+        """A folder for pictures, made where it was missing."""
+        return files.make_folder(self.loaded.folder / "pictures")
+
+    def images(self, split: str) -> Images:
+        """The images of a declared split."""
+        if split not in self.evaluation.splits:
+            raise PluginError(
+                f"evaluation {self.evaluation.name!r} asks for split {split!r} but declares "
+                f"{', '.join(self.evaluation.splits)}"
+            )
+        return self.splits.load(split)
+
+    def labels(self, split: str) -> Tensor:
+        """Labels of a declared split."""
+        labels = self.images(split).about.labels
+        if labels is None:
+            raise NotApplicable(f"data set {self.splits.dataset.name!r} has no labels")
+        return labels
+
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class."""
+        return self.images(self.evaluation.splits[0]).about.class_names
+
+    def pools(self) -> tuple[str, ...]:
+        """The poolings this model has."""
+        return self.loaded.pools()
+
+    def depth(self) -> int:
+        """The number of blocks."""
+        return 0 if self.loaded.encoder is None else self.loaded.encoder.depth
+
+    def features(self, split: str, layer: int | None = None, pool: str = "mean") -> Tensor:
+        """Frozen features of a declared split, cached by content."""
+        return features(
+            self.loaded, self.images(split), layer, pool_of(self.loaded, pool), self.show
+        )
+
+    def encode(self, images: Tensor, layer: int | None = None, pool: str = "mean") -> Tensor:
+        """Frozen features of any images of the size that the model was built for."""
+        return self.loaded.encode(images, layer, pool)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Pixels in 0..255 as the encoder takes them."""
+        return self.loaded.normalise(images)
+
+    def pixels(self, normalised: Tensor) -> Tensor:
+        """The encoder's input as pixels in 0..1."""
+        return self.loaded.normalise.inverse(normalised)
+
+    def encoder(self) -> nn.Module:
+        """A trainable copy of the encoder."""
+        if self.loaded.encoder is None:
+            raise NotApplicable("raw pixels have no encoder")
+        return copy.deepcopy(self.loaded.encoder).requires_grad_(True)
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, mask: Mask) -> Reconstruction:
+        """The model's guess at hidden patches of normalised images."""
+        return self.loaded.decoder().reconstruct(images, mask)
+
+    def pictures(self, images: Tensor, draws: Draws) -> Mapping[str, Board]:
+        """The objective's own pictures by name, made from a few normalised images."""
+        return self.loaded.pictures(images, draws)
+
+    def masks(self, ids: Tensor, masking: Component | None = None, ratio: float = 0.75) -> Mask:
+        """The common held-out masks, fixed by image id and the same for every model."""
+        self.loaded.decoder()
+        grid, patch = self.loaded.encoder.grid, self.loaded.encoder.patch
+        ids = ids.to(self.device)
+        view = View(grid, 0, ids, Draws(MASK_SEED, "held-out masks", ids))
+        return draw(masking or Random(), ratio, patch, view)  # type: ignore[arg-type]
+
+    def draws(self, purpose: str, ids: Tensor | None = None, epoch: int = 0) -> Draws:
+        """Random numbers of this evaluation's seed."""
+        ids = torch.zeros(1, dtype=torch.int64) if ids is None else ids
+        return Draws(self.seed, f"{self.evaluation.name}/{purpose}", ids, epoch)
+
+    def holdout(self, share: float = 0.1) -> tuple[Tensor, Tensor]:
+        """Positions in train to fit on and to choose on, class-balanced."""
+        labels = self.labels("train")
+        order = permutation(len(labels), self.seed, "holdout")
+        chosen = []
+        for c in labels.unique():
+            mine = order[labels[order] == c]
+            chosen.append(mine[: max(1, round(share * len(mine)))] if len(mine) > 1 else mine[:0])
+        held = torch.cat(chosen).sort().values
+        if not len(held):
+            raise NotApplicable("train has one image per class: there is nothing to choose on")
+        fit = torch.ones(len(labels), dtype=torch.bool)
+        fit[held] = False
+        return fit.nonzero()[:, 0], held
+
+    @torch.no_grad()
+    def tokens(self, split: str, index: Tensor, layer: int | None = None) -> Tensor:
+        """Frozen patch tokens of some images of a declared split."""
+        images = self.images(split)
+        if self.loaded.encoder is None:
+            raise NotApplicable("raw pixels have no patch tokens")
+        length = self.loaded.encoder.out_grid[0] * self.loaded.encoder.out_grid[1]
+        size = 4 * len(images) * length * self.loaded.encoder.width
+        if size > TOKEN_MEMORY:
+            return self.loaded.patches(images.pick(index.tolist()), layer)
+        if (split, layer) not in self._tokens:
+            steps = -(-len(images) // BATCH)
+            whole = self.show(images.whole(BATCH), steps, f"tokens of {self.kind}")
+            self._tokens[split, layer] = torch.cat([self.loaded.patches(x, layer) for x in whole])
+        return self._tokens[split, layer][index]
+
+    def crops(
+        self, split: str, batch: int, steps: int, augment: Augment | None = None
+    ) -> Iterator[Crops]:
+        """Augmented batches on the device, in the order of this evaluation's seed."""
+        images = self.images(split)
+        augment = augment or Augment.model_validate(self.splits.dataset.preset()["augment"])
+        purpose = key(self.seed, f"{self.evaluation.name}/crops")
+        plan = batches(len(images), batch, purpose, 0, steps)
+        ready = self.loaded.normalise
+        for crop in images.crops(plan, augment, purpose, self.device):
+            yield replace(crop, images=ready.view(crop.images))
+
+    def picture(self, name: str, figure: Any) -> Path:
+        """Writes a matplotlib figure among the artifacts."""
+        path = self.artifacts / f"{files.safe_name(name)}.png"
+        files.write(path, lambda beside: figure.savefig(beside, format="png", dpi=120))
+        return path
+
+    def progress(self, steps: Iterable[T], total: int, what: str) -> Iterator[T]:
+        """The same steps, shown."""
+        yield from self.show(steps, total, what)

@@ -1,0 +1,253 @@
+"""One evaluation of one model: splits, draws, time, statistics, record."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import maebench
+from maebench import files
+from maebench.config.run import short_hash
+from maebench.data.dataset import Splits
+from maebench.errors import ConfigError, DataError, MaebenchError, PluginError
+from maebench.evaluating import records
+from maebench.evaluating.intervals import mean_interval
+from maebench.evaluating.model import Progress, Subject, no_progress
+from maebench.evaluation import Evaluation, Metric, NotApplicable, Result
+from maebench.models.model import LoadedModel
+from maebench.plugins import Names, installed
+from maebench.pretraining import checkpoints, runs
+from maebench.rng import isolated
+
+
+def check_fits(model: LoadedModel, splits: Splits, evaluation: Evaluation) -> None:
+    """Refuses a data set of another size or channel count than the model was built for.
+
+    Raises:
+        DataError: names both.
+    """
+    for split in evaluation.splits:
+        about = splits.load(split).about
+        try:
+            model.preprocess.check(model.name, (about.channels, *about.size))
+        except ConfigError as error:
+            raise DataError(f"{splits.dataset.name}: {error}") from error
+
+
+def record_path(model: LoadedModel, evaluation: Evaluation, splits: Splits, seed: int) -> Path:
+    """Where the rows of this evaluation lie: by its version, options, data and seed."""
+    test = splits.load(evaluation.test)
+    spec = {
+        "options": evaluation.model_dump(mode="json"),
+        "weights": model.weights,
+        "data": {s: splits.load(s).about.fingerprint for s in evaluation.splits},
+        "test": test.about.fingerprint,
+    }
+    name = f"{evaluation.name}-v{evaluation.version}-{short_hash(spec)}-s{seed}"
+    return model.folder / "records" / f"{name}.json"
+
+
+def evaluate(
+    model: LoadedModel,
+    evaluation: Evaluation,
+    seed: int = 0,
+    splits: Splits | None = None,
+    names: Names | None = None,
+    progress: Progress = no_progress,
+    again: bool = False,
+) -> Path:
+    """Runs one evaluation of one model, unless it is done, and gives the file of its rows.
+
+    What the model cannot do becomes a row that says so; what fails becomes a row with the reason,
+    is tried again next time, and takes nothing else with it.
+
+    Raises:
+        DataError: the images cannot be loaded, or the model was built for others.
+    """
+    splits = splits or model.splits
+    check_fits(model, splits, evaluation)
+    names = names or installed()
+    path = record_path(model, evaluation, splits, seed)
+    if path.exists() and not again and all(row["status"] != "failed" for row in records.read(path)):
+        return path
+    started = time.monotonic()
+    before = _weights(model)
+    saved = {} if model.module is None else copy.deepcopy(model.module.state_dict())
+    results: list[Result] = []
+    status, reason = "ok", ""
+    try:
+        subject = Subject(model, evaluation, splits, seed, progress)
+        with isolated(seed, "evaluation", evaluation.name):
+            results = [checked(evaluation, r, subject) for r in evaluation.run(subject)]
+        _check_complete(evaluation, results)
+    except NotApplicable as error:
+        status, reason, results = "not applicable", str(error), []
+    except MaebenchError as error:
+        status, reason, results = "failed", str(error), []
+    except Exception as error:
+        status, reason, results = "failed", f"{type(error).__name__}: {error}", []
+        files.write_text(path.with_suffix(".traceback"), traceback.format_exc())
+    if _weights(model) != before:  # the next evaluation gets the weights that were loaded
+        model.module.load_state_dict(saved)
+        files.remove(model.folder / "features")
+        status, results = "failed", []
+        reason = f"evaluation {evaluation.name!r} changed the frozen encoder"
+    seconds = time.monotonic() - started
+
+    shared = _shared(model, evaluation, splits, seed, names)
+    shared |= {"seconds": seconds, "status": status, "reason": reason}
+    rows, kept = [], {}
+    for result in results:
+        row = shared | _row(evaluation, result)
+        if isinstance(result.value, Tensor):
+            kept[records.value_name(row)] = result.value.double().cpu().numpy()
+        rows.append(row)
+    if not results:
+        rows = [shared | _empty(evaluation)]
+    ids = splits.load(evaluation.test).about.ids.numpy()
+    return records.write(path.parent, path.stem, rows, {"ids": ids, **kept})
+
+
+def checked(evaluation: Evaluation, result: Result, subject: Subject) -> Result:
+    """The result, if it keeps to what its evaluation declares.
+
+    Raises:
+        PluginError: an undeclared metric, a wrong shape, NaN, or a value out of range.
+    """
+    try:
+        json.dumps(dict(result.where), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise PluginError(
+            f"{evaluation.name}/{result.metric}: where={result.where!r} is not made of plain values"
+        ) from error
+    metric = evaluation.metrics.get(result.metric)
+    if metric is None:
+        raise PluginError(f"evaluation {evaluation.name!r} does not declare {result.metric!r}")
+    if result.value is None:
+        if not result.reason:
+            raise PluginError(f"{evaluation.name}/{result.metric} is None without a reason")
+        return result
+    value = torch.as_tensor(result.value, dtype=torch.float64)
+    examples = len(subject.splits.load(evaluation.test))
+    if metric.per_example and value.shape != (examples,):
+        raise PluginError(
+            f"{evaluation.name}/{result.metric}: one number for each of {examples} test examples "
+            f"is declared, got shape {tuple(value.shape)}"
+        )
+    if not metric.per_example and value.ndim:
+        raise PluginError(f"{evaluation.name}/{result.metric}: a plain number is declared")
+    if not bool(value.isfinite().all()):
+        raise PluginError(f"{evaluation.name}/{result.metric} is not finite")
+    low, high = metric.low, metric.high
+    if (low is not None and bool((value < low).any())) or (
+        high is not None and bool((value > high).any())
+    ):
+        raise PluginError(f"{evaluation.name}/{result.metric} leaves its range {low} to {high}")
+    return replace(result, value=value if metric.per_example else float(value))
+
+
+def _check_complete(evaluation: Evaluation, results: Sequence[Result]) -> None:
+    mains = [name for name, metric in evaluation.metrics.items() if metric.main]
+    if len(mains) != 1:
+        raise PluginError(
+            f"evaluation {evaluation.name!r} must declare one main metric, not {mains}"
+        )
+    told = [records.value_name({"metric": r.metric, "where": r.where}) for r in results]
+    if twice := {name for name in told if told.count(name) > 1}:
+        raise PluginError(f"evaluation {evaluation.name!r} yields {', '.join(twice)} twice")
+    main = mains[0]
+    headlines = [r for r in results if r.metric == main and _is_headline(r.where)]
+    if len(headlines) != 1:
+        raise PluginError(
+            f"evaluation {evaluation.name!r} must yield its main metric {main!r} exactly once "
+            f"as headline (where has chosen=True, or is empty), got {len(headlines)}"
+        )
+
+
+def _is_headline(where: Any) -> bool:
+    return bool(where.get("chosen")) or not where
+
+
+def _weights(model: LoadedModel) -> str:
+    return "" if model.module is None else checkpoints.weights_hash(model.module.state_dict())
+
+
+def _shared(
+    model: LoadedModel, evaluation: Evaluation, splits: Splits, seed: int, names: Names
+) -> records.Row:
+    cls = type(evaluation)
+    origin = names.origin(cls)
+    test = splits.load(evaluation.test)
+    skipped = sum(len(splits.load(s).about.skipped) for s in evaluation.splits)
+    return {
+        "model": model.name,
+        "model_kind": model.kind,
+        "run": model.run.name if model.run else None,
+        "weights": str(model.verdict) if model.verdict else None,
+        "dataset": splits.dataset.changed(),
+        "dataset_fingerprint": test.about.fingerprint,
+        "split": evaluation.test,
+        "examples": len(test),
+        "skipped": skipped,
+        "evaluation": evaluation.name,
+        "evaluation_version": evaluation.version,
+        "protocol": evaluation.protocol_name,
+        "options": evaluation.changed(),
+        "seed": seed,
+        "device": model.device,
+        "precision": "fp32",
+        "source": f"{cls.__module__}:{cls.__name__}",
+        "package": origin.package,
+        "package_version": origin.version,
+        "maebench_version": maebench.__version__,
+        "created": runs.now(),
+    }
+
+
+def _row(evaluation: Evaluation, result: Result) -> records.Row:
+    metric = evaluation.metrics[result.metric]
+    row: records.Row = {
+        "metric": result.metric,
+        "where": dict(result.where),
+        "unit": metric.unit,
+        "higher_is_better": metric.higher_is_better,
+        "main": metric.main and _is_headline(result.where),
+        "value": None,
+        "low": None,
+        "high": None,
+    }
+    if isinstance(result.value, Tensor):
+        interval = mean_interval(result.value.double().cpu().numpy())
+        ends = (interval.low, interval.high)
+        row |= {"value": interval.value}
+        row |= dict(zip(("low", "high"), (None if np.isnan(e) else e for e in ends), strict=True))
+    elif result.value is not None:
+        row["value"] = float(result.value)
+    else:
+        row |= {"status": "not applicable", "reason": result.reason}
+    return row
+
+
+def _empty(evaluation: Evaluation) -> records.Row:
+    mains = [(name, metric) for name, metric in evaluation.metrics.items() if metric.main]
+    name, metric = mains[0] if mains else ("", Metric(""))  # none is a broken plugin, told so
+    return {
+        "metric": name,
+        "where": {},
+        "unit": metric.unit,
+        "higher_is_better": metric.higher_is_better,
+        "main": True,
+        "value": None,
+        "low": None,
+        "high": None,
+    }

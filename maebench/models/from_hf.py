@@ -1,0 +1,232 @@
+"""`hf:`: a model of Hugging Face's transformers, from a folder, the hub or its cache."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maebench.data.preprocess import Preprocess
+from maebench.encoders.encoder import Tokens, check_images
+from maebench.errors import ConfigError, RunError, unknown
+from maebench.files import read_json
+from maebench.masking.mask import Mask
+from maebench.models.from_file import as_told, from_weights
+from maebench.models.reading import read_weights
+from maebench.models.weights import COMPLETE, NO_HEAD, Foreign, Given, Verdict, asking, incomplete
+
+
+class HuggingFaceEncoder(nn.Module):
+    """ViT, DeiT, DINOv2 and their like behind the encoder's contract, for evaluation.
+
+    Args:
+        model: transformers' model without a head; its hidden states are [class token, registers,
+            patches], the last one before the final norm.
+        size: rows and columns of the images it is fed.
+    """
+
+    def __init__(self, model: Any, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.model = model
+        config = model.config
+        self.channels, self.width = config.num_channels, config.hidden_size
+        self.depth = config.num_hidden_layers
+        self.prefix = 1 + getattr(config, "num_register_tokens", 0)
+        self.patch = (config.patch_size, config.patch_size)
+        if size[0] % config.patch_size or size[1] % config.patch_size:
+            raise ConfigError(
+                f"image-size: {size[0]}x{size[1]} is no multiple of the patch {config.patch_size}"
+            )
+        self.grid = self.out_grid = (size[0] // self.patch[0], size[1] // self.patch[1])
+        # weights trained at another size have their positions interpolated, as DINOv2 always does
+        trained = getattr(config, "image_size", size[0])
+        self._options = {} if size == (trained, trained) else {"interpolate_pos_encoding": True}
+        if "dinov" in config.model_type:
+            self._options = {}
+
+    def forward(
+        self, images: Tensor, mask: Mask | None = None, layers: Sequence[int] = ()
+    ) -> Tokens:
+        """Tokens after the last norm, and after the asked-for blocks.
+
+        Raises:
+            ConfigError: a mask is given.
+        """
+        if mask is not None:
+            raise ConfigError("a model of transformers is evaluated whole: it hides no patches")
+        check_images(self, images)
+        found = self.model(images, output_hidden_states=bool(layers), **self._options)
+        kept = {layer: self._tokens(found.hidden_states[layer]) for layer in layers}
+        end = self._tokens(found.last_hidden_state)
+        return Tokens(end.prefix, end.patches, end.grid, None, kept)
+
+    def layer_ids(self) -> dict[str, int]:
+        """0 for the embedding, i + 1 for block i, depth + 1 for the rest."""
+        ids = {}
+        for name, _ in self.model.named_parameters():
+            block = re.search(r"\blayers?\.(\d+)\.", name)
+            place = int(block[1]) + 1 if block else 0 if "embeddings" in name else self.depth + 1
+            ids[f"model.{name}"] = place
+        return ids
+
+    def no_weight_decay(self) -> set[str]:
+        """Positions and tokens."""
+        named = ("position_embeddings", "cls_token", "register_tokens", "mask_token")
+        return {
+            f"model.{name}" for name, _ in self.model.named_parameters() if name.endswith(named)
+        }
+
+    def _tokens(self, x_BND: Tensor) -> Tokens:
+        return Tokens(x_BND[:, : self.prefix], x_BND[:, self.prefix :], self.grid)
+
+
+# model_type of a config.json whose hidden states are a class token, registers and patches
+TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit")
+# What transformers raises on a folder that cannot be.
+WRONG = (
+    *(OSError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticError, ImportError),
+    AttributeError,
+)
+FILES = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
+
+
+def from_hf(name: str, given: Given, spec: str, download: bool) -> Foreign:
+    """The model of this name or in this folder."""
+    place = Path(name).expanduser()
+    if not place.is_dir():
+        with asking(spec, download):
+            place = fetched(name, given.revision, download, FILES)
+            if not any(place.glob("*.safetensors")):  # older uploads
+                fetched(name, given.revision, download, ["pytorch_model.bin"])
+    return from_folder(place, given, spec)
+
+
+def fetched(name: str, revision: str | None, download: bool, patterns: list[str]) -> Path:
+    """The hub's folder of a model in the cache, filled first where that was asked for."""
+    from huggingface_hub import snapshot_download
+
+    local = not download
+    return Path(
+        snapshot_download(name, revision=revision, local_files_only=local, allow_patterns=patterns)
+    )
+
+
+def from_folder(place: Path, given: Given, spec: str) -> Foreign:
+    """ViTMAE becomes ours, decoder and all; ViT and DINOv2 stay transformers' and are wrapped.
+
+    Raises:
+        RunError: the encoder is incomplete, or a file is damaged or would run something.
+        ConfigError: another kind of model, or transformers is not installed.
+    """
+    kind = kind_of(place)
+    if kind == "vit_mae":
+        return from_weights(read_weights(place), given, spec)
+    if kind not in TYPES:
+        raise ConfigError(unknown("kind of model", str(kind), ["vit_mae", *TYPES], spec))
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        from transformers import AutoConfig, AutoModel
+    except ImportError as error:
+        raise ConfigError(f"{spec} needs transformers: pip install 'maebench[hf]'") from error
+
+    found = read_weights(place)  # refuses what is damaged or would run, in our words
+    refuse_more_than_weights(place, found.facts["config"], spec)
+    try:
+        config = AutoConfig.for_model(kind, **asked(found.facts["config"]))
+        model, info = AutoModel.from_pretrained(
+            place,
+            config=config,
+            output_loading_info=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa",
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # told by us, by name
+        )
+    except (*WRONG, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(f"{spec} cannot be read: {type(error).__name__}: {reason}") from error
+    heads = (
+        *("classifier.", "pooler.", "cls_classifier.", "distillation_classifier."),
+        *("decoder.", "embeddings.mask_token", "vit.embeddings.mask_token"),  # SimMIM's
+    )
+    missing = {n for n in info["missing_keys"] if not n.startswith(heads)}
+    unused = {n for n in info["unexpected_keys"] if not n.startswith(heads)}
+    bent = [str(item[0]) for item in info.get("mismatched_keys", ())]
+    if missing or bent or unused:
+        raise incomplete(spec, missing, unused, bent)
+    chosen = preprocessing(model.config, found.facts.get("preprocessor", {}), given, spec)
+    holder: Any = nn.Module()
+    holder.encoder = HuggingFaceEncoder(model, chosen.size)
+    left = tuple(sorted(info["unexpected_keys"]))
+    text = COMPLETE if any("classifier" in n for n in left) else NO_HEAD
+    told = Verdict(text, spec, len(model.state_dict()), (), left)
+    # everything of the config but what transformers adds of itself and of the file's history
+    own = model.config.to_diff_dict()
+    facts = {
+        k: v for k, v in own.items() if not k.startswith(("_", "transformers", "architectures"))
+    }
+    return Foreign(
+        spec, holder, chosen, told, f"a model of kind {kind} has no decoder", plain(facts)
+    )
+
+
+def plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts as JSON values."""
+    return {key: json.loads(json.dumps(value, default=str)) for key, value in facts.items()}
+
+
+def refuse_more_than_weights(place: Path, config: Mapping[str, Any], spec: str) -> None:
+    """Refuses folders that would bring more than plain weights of a plain model.
+
+    Raises:
+        RunError: names what.
+    """
+    for key in ("quantization_config", "auto_map"):
+        if config.get(key):
+            raise RunError(f"{spec}: its config.json asks for {key}: plain weights are wanted")
+    if (place / "adapter_config.json").exists():
+        raise RunError(f"{spec}: it is an adapter of another model: merge it first")
+
+
+def asked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config.json says of the model, and nothing of how it is run.
+
+    Precision is ours, and an attention by another name than torch's is a kernel of the hub, which
+    transformers would fetch and run.
+    """
+    how = ("_", "attn_implementation", "experts_implementation", "dtype", "torch_dtype")
+    return {k: v for k, v in config.items() if not k.startswith(how) and k != "model_type"}
+
+
+def preprocessing(config: Any, told: Any, given: Given, spec: str) -> Preprocess:
+    """What a folder's images go through.
+
+    Raises:
+        ConfigError: nobody says it.
+    """
+    says = told.get("do_normalize") is False or (told.get("image_mean") and told.get("image_std"))
+    if not says and not (given.mean and given.std):
+        raise ConfigError(
+            f"{spec}: no preprocessor_config.json says mean and deviation: give what images go "
+            "through, as in ,mean=0.5,std=0.5"
+        )
+    side, channels = config.image_size, config.num_channels
+    size = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
+    blank = Preprocess(size, channels, (0.0,) * channels, (1.0,) * channels, "bilinear")
+    chosen = as_told(blank, told, may_resize=True)
+    return chosen if given.size is None else replace(chosen, size=given.size)
+
+
+def kind_of(folder: Path) -> str | None:
+    """The model_type of a folder's config.json; None where it has none."""
+    path = folder / "config.json"
+    content = read_json(path) if path.exists() else {}
+    return content.get("model_type") if isinstance(content, dict) else None

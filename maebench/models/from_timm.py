@@ -1,0 +1,283 @@
+"""`timm:`: any model of timm as an encoder, its weights from a file, the hub or random.
+
+Shape suffixes: B images, N tokens, P prefix tokens, D width, h w rows and columns of a map.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maebench.data.preprocess import Preprocess
+from maebench.encoders.blocks import drop_paths
+from maebench.encoders.encoder import Tokens
+from maebench.errors import ConfigError, unknown
+from maebench.masking.mask import Mask
+from maebench.models import from_file as vit
+from maebench.models.from_file import RESAMPLE
+from maebench.models.reading import as_timm, read_weights
+from maebench.models.weights import (
+    COMPLETE,
+    NO_HEAD,
+    RANDOM,
+    Foreign,
+    Given,
+    Verdict,
+    asking,
+    incomplete,
+)
+from maebench.rng import isolated
+
+
+class TimmEncoder(nn.Module):
+    """A timm model behind the encoder's contract, for evaluation; it cannot hide patches.
+
+    Args:
+        model: without a classifier (num_classes=0).
+        size: rows and columns of the images it is fed.
+        channels: of those images.
+    """
+
+    def __init__(self, model: Any, size: tuple[int, int], channels: int) -> None:
+        super().__init__()
+        self.model = model
+        self.channels = channels
+        takes = set(inspect.signature(model.forward_intermediates).parameters)
+        self._options: dict[str, Any] = {}
+        if "return_prefix_tokens" in takes and getattr(model, "num_prefix_tokens", None):
+            self._options["return_prefix_tokens"] = True
+        with torch.no_grad():
+            end = self._tokens(model.eval().forward_features(torch.zeros(1, channels, *size)))
+            maps = self._intermediates(torch.zeros(1, channels, *size), None)
+        self.grid = self.out_grid = end.grid
+        self.patch = (size[0] // end.grid[0], size[1] // end.grid[1])
+        self.prefix = end.prefix.shape[1]
+        # registers alone, as in timm's "reg4_gap", are no class token
+        self.class_token = bool(self.prefix) and getattr(model, "has_class_token", True)
+        self.width = end.patches.shape[2]
+        self.depth = len(maps)
+
+    def forward(
+        self, images: Tensor, mask: Mask | None = None, layers: Sequence[int] = ()
+    ) -> Tokens:
+        """Tokens after the last norm, and the maps after the asked-for blocks or stages.
+
+        Raises:
+            ConfigError: a mask is given.
+        """
+        if mask is not None:
+            raise ConfigError("a model of timm is evaluated whole: it hides no patches")
+        kept: dict[int, Tokens] = {}
+        if layers:
+            found = self._intermediates(images, [layer - 1 for layer in layers])
+            kept = dict(zip(sorted(layers), found, strict=True))
+        end = self._tokens(self.model.forward_features(images))
+        return Tokens(end.prefix, end.patches, end.grid, None, kept)
+
+    def layer_ids(self) -> dict[str, int]:
+        """The layer of each parameter by timm's own grouping, 0 to depth + 1."""
+        from timm.models._manipulate import group_with_matcher
+
+        try:
+            matcher = self.model.group_matcher(coarse=True)
+        # timm's models without a grouping, or without a coarse one
+        except (AttributeError, AssertionError, NotImplementedError):
+            return {f"model.{n}": self.depth + 1 for n, _ in self.model.named_parameters()}
+        found = group_with_matcher(self.model.named_parameters(), matcher, reverse=True)
+        last = max(found.values())
+        # without a final norm, or with the stem in its first stage, timm has fewer groups
+        ids = {f"model.{n}": min(i, self.depth + 1) for n, i in found.items()}
+        shift = max(0, self.depth - last)
+        return {n: i + shift if i else 0 for n, i in ids.items()}
+
+    def no_weight_decay(self) -> set[str]:
+        """What timm's model names."""
+        spared = getattr(self.model, "no_weight_decay", set)
+        own = {name for name, _ in self.model.named_parameters()}
+        return {f"model.{name}" for name in spared() if name in own}
+
+    def set_drop_path(self, rate: float) -> None:
+        """Drops residual branches, more and more over the blocks, where timm's blocks have them."""
+        blocks = [b for b in getattr(self.model, "blocks", ()) if hasattr(b, "drop_path1")]
+        drop_paths(blocks, rate, self.training)
+
+    def _intermediates(self, images: Tensor, indices: list[int] | None) -> list[Tokens]:
+        """The maps after blocks (of token models) or stages, the norm not applied."""
+        found = self.model.forward_intermediates(
+            images,
+            indices=None if indices is None else sorted(indices),
+            norm=False,
+            output_fmt="NCHW",
+            intermediates_only=True,
+            **self._options,
+        )
+        return [_from_map(*item) if isinstance(item, tuple) else _from_map(item) for item in found]
+
+    def _tokens(self, features: Any) -> Tokens:
+        """What `forward_features` gives, whatever its shape."""
+        if not isinstance(features, Tensor) or features.ndim not in (3, 4):
+            # several scales at once: what the model itself makes of them is its feature
+            pooled_BD = self.model.forward_head(features, pre_logits=True)
+            return _from_map(pooled_BD[:, :, None, None])
+        if features.ndim == 4:
+            last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+            return _from_map(features.permute(0, 3, 1, 2) if last else features)
+        N = features.shape[1]
+        prefix = getattr(self.model, "num_prefix_tokens", None)
+        if prefix is None:  # a class token that the model does not declare
+            prefix = 1 if math.isqrt(N - 1) ** 2 == N - 1 and math.isqrt(N) ** 2 != N else 0
+        grid = self._grid(N - prefix)
+        return Tokens(features[:, :prefix], features[:, prefix:], grid)
+
+    def _grid(self, length: int) -> tuple[int, int]:
+        """Rows and columns of the tokens: the embedding's, or a square, or one row."""
+        told = getattr(getattr(self.model, "patch_embed", None), "grid_size", None)
+        if told is not None and told[0] * told[1] == length:
+            return int(told[0]), int(told[1])
+        side = math.isqrt(length)
+        return (side, side) if side * side == length else (1, length)
+
+
+def _from_map(map_BDhw: Tensor, prefix_BPD: Tensor | None = None) -> Tokens:
+    if map_BDhw.ndim == 2:  # a model that ends in a vector
+        map_BDhw = map_BDhw[:, :, None, None]
+    patches_BND = map_BDhw.flatten(2).transpose(1, 2)
+    if prefix_BPD is None:
+        prefix_BPD = patches_BND[:, :0]
+    elif prefix_BPD.ndim == 2:
+        prefix_BPD = prefix_BPD[:, None]
+    return Tokens(prefix_BPD, patches_BND, (map_BDhw.shape[2], map_BDhw.shape[3]))
+
+
+def from_timm(name: str, given: Given, spec: str, download: bool) -> Foreign:
+    """The model of this name behind the encoder's contract."""
+    import timm
+    from timm.data import resolve_model_data_config
+
+    check_name(timm, name, spec)
+    if given.key_map is not None and given.weights is None:
+        raise ConfigError(f"{spec}: a key map is for ,weights=FILE, which is not given")
+    with isolated(0, "timm", name):
+        model = timm.create_model(name, pretrained=False)
+    wanted = ("forward_features", "forward_intermediates", "reset_classifier")
+    if not all(hasattr(model, method) for method in wanted):
+        raise ConfigError(f"{spec}: this model of timm gives no features")
+    told = fill(timm, model, name, given, spec, download)
+    data = resolve_model_data_config(model)
+    model.reset_classifier(0)
+    size = given.size or tuple(data["input_size"][1:])
+    check_size(model, size, spec)
+    how = data["interpolation"] if data["interpolation"] in RESAMPLE.values() else "bicubic"
+    holder: Any = nn.Module()
+    try:
+        if given.size is not None and hasattr(model, "set_input_size"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # timm's own indexing, of which torch complains
+                model.set_input_size(img_size=size)  # positions are interpolated
+        with isolated(0, "timm shape"):
+            holder.encoder = TimmEncoder(model, size, data["input_size"][0])
+    # what timm's models raise on a size that they cannot take
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ConfigError(f"{spec}: image-size {size[0]},{size[1]}: {reason}") from error
+    chosen = Preprocess(
+        size, holder.encoder.channels, data["mean"], data["std"], how, float(data["crop_pct"])
+    )
+    facts = {"timm": timm.__version__, "architecture": name}
+    return Foreign(spec, holder, chosen, told, "timm's models have no decoder", facts)
+
+
+def check_size(model: Any, size: tuple[int, int], spec: str) -> None:
+    """Refuses a size that patches do not divide: pixels at its edge would not be seen.
+
+    Raises:
+        ConfigError: names both.
+    """
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    if isinstance(patch, tuple) and (size[0] % patch[0] or size[1] % patch[1]):
+        raise ConfigError(
+            f"{spec}: image-size {size[0]},{size[1]}: patches of {patch[0]}x{patch[1]} do not "
+            "divide it"
+        )
+
+
+def check_name(timm: Any, name: str, spec: str) -> None:
+    """Refuses a name that timm does not have, or a tag that the architecture does not have.
+
+    Raises:
+        ConfigError: names the nearest; all of them are over a thousand.
+    """
+    architecture = name.partition(".")[0]
+    known = timm.list_models()
+    if architecture not in known:
+        near = difflib.get_close_matches(architecture, known, n=8, cutoff=0.3) or known[:8]
+        raise ConfigError(unknown("model of timm", name, near, spec))
+    if "." in name and name not in timm.list_pretrained():
+        tags = timm.list_pretrained(f"{architecture}.*")
+        raise ConfigError(unknown("weights of timm", name, tags, spec))
+
+
+def fill(timm: Any, model: Any, name: str, given: Given, spec: str, download: bool) -> Verdict:
+    """Loads weights into a model of timm and says how they fit."""
+    if given.weights is not None:
+        return from_own_file(model, given, spec)
+    here = cached(model)
+    if not download and here is None:
+        hint = (
+            "no hub was asked and nothing of it is on this machine: --download fetches weights, "
+            ",weights=FILE takes yours"
+        )
+        return Verdict(RANDOM, "timm's initialisation", 0, notes=(hint,))
+    with asking(spec):
+        # what is here is read from here: without --download nobody is asked for a newer one
+        overlay = {} if download else {"pretrained_cfg_overlay": {"file": here}}
+        fresh = timm.create_model(name, pretrained=True, **overlay)
+    model.load_state_dict(fresh.state_dict())
+    source = model.pretrained_cfg.get("hf_hub_id") or "the hub"
+    return Verdict(COMPLETE, str(source), len(model.state_dict()))
+
+
+def cached(model: Any) -> str | None:
+    """The hub's file of this model on this machine, or None."""
+    from huggingface_hub import try_to_load_from_cache
+
+    hub = model.pretrained_cfg.get("hf_hub_id")
+    for name in ("model.safetensors", "pytorch_model.bin") if hub else ():
+        path = try_to_load_from_cache(hub, name)
+        if isinstance(path, str):
+            return path
+    return None
+
+
+def from_own_file(model: Any, given: Given, spec: str) -> Verdict:
+    """Loads a file's weights; its head may be missing or another, its encoder may not.
+
+    Raises:
+        RunError: a weight of the encoder is missing, has another shape, or is one too many.
+    """
+    assert given.weights is not None
+    own = model.state_dict()
+    key_map = vit.given_map(given)
+    tensors = read_weights(Path(given.weights)).tensors
+    tensors = tensors if key_map is None else as_timm(tensors, key_map)
+    named = model.pretrained_cfg.get("classifier") or "head"
+    heads = tuple(f"{n}." for n in ((named,) if isinstance(named, str) else named))
+    missing, unused = own.keys() - tensors.keys(), tensors.keys() - own.keys()
+    bent = {n for n in own.keys() & tensors.keys() if own[n].shape != tensors[n].shape}
+    lost = {n for n in missing | bent if n.startswith(heads)}
+    # a decoder and its token belong to pretraining; anything else would change the features
+    strange = {n for n in unused if not vit.HEADS_NAMES.match(n) and not n.startswith(heads)}
+    if missing - lost or bent - lost or strange:
+        raise incomplete(spec, missing - lost, strange, bent - lost)
+    taken = {n: tensors[n] for n in own.keys() - lost}
+    model.load_state_dict({**own, **taken})
+    text = NO_HEAD if lost else COMPLETE
+    return Verdict(text, str(given.weights), len(taken), tuple(sorted(lost)), tuple(sorted(unused)))

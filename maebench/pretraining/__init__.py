@@ -1,0 +1,1 @@
+"""Pretraining: what a run is made of, and the loop."""

@@ -1,0 +1,178 @@
+"""Weights on disk: one safetensors file and a manifest with hashes per checkpoint; no pickle."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from maebench import files
+from maebench.errors import RunError
+from maebench.pretraining import checkpoints, cost
+from maebench.pretraining.teacher import Teacher
+
+STATE, MANIFEST = "state.safetensors", "manifest.json"
+KEPT = 2  # the newest and one before it, in case the newest is damaged
+
+
+def save(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
+    """Writes the checkpoint of a step as a whole and removes all but the newest two.
+
+    Raises:
+        RunError: the disk is full; the checkpoints before stay.
+    """
+    path = folder / folder_name(step)
+
+    def fill(beside: Path) -> None:
+        whole = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
+        try:
+            save_file(whole, beside / STATE)
+        except SafetensorError as error:  # a full disk, which is no OSError there
+            raise OSError(str(error)) from error
+        manifest = {
+            "step": step,
+            "sha256": files.sha256(beside / STATE),
+            "weights": weights_hash({k: t for k, t in tensors.items() if k.startswith("model.")}),
+            **facts,
+        }
+        files.write_json(beside / MANIFEST, manifest)
+
+    files.write_folder(path, fill)
+    for old in steps(folder)[:-KEPT]:
+        files.remove(old)
+    return path
+
+
+def steps(folder: Path) -> list[Path]:
+    """The complete checkpoints, the newest last."""
+    return sorted(p.parent for p in folder.glob(f"step-*/{MANIFEST}"))
+
+
+def newest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of the newest checkpoint that has a readable one; weights are not checked."""
+    for path in reversed(steps(folder)):
+        with contextlib.suppress(RunError):
+            return read_manifest(path)
+    return None
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of one checkpoint.
+
+    Raises:
+        RunError: it is missing, cut off, or speaks of another step than its folder.
+    """
+    manifest = files.read_json(path / MANIFEST)
+    if not isinstance(manifest, dict) or path.name != folder_name(manifest.get("step")):
+        raise RunError(f"checkpoint {path} is damaged: its manifest names another step")
+    return manifest
+
+
+def folder_name(step: object) -> str:
+    """The folder of a step's checkpoint; names sort as steps do."""
+    return f"step-{step:09d}" if isinstance(step, int) else ""
+
+
+def load_newest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors and manifest of the newest whole checkpoint; a damaged one is moved aside."""
+    for path in reversed(steps(folder)):
+        try:
+            return load(path)
+        except RunError as error:
+            aside = path.with_name(f"damaged-{path.name}")
+            files.remove(aside)
+            path.rename(aside)
+            warnings.warn(f"{error}; moved to {aside.name}", stacklevel=2)
+    return None
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and manifest of one checkpoint.
+
+    Raises:
+        RunError: a file is missing, cut off or has other bytes than were written.
+    """
+    manifest = read_manifest(path)
+    try:
+        if files.sha256(path / STATE) != manifest.get("sha256"):
+            raise RunError(f"checkpoint {path} is damaged: its bytes are not those written")
+        return load_file(path / STATE), manifest
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"checkpoint {path} cannot be read: {error}") from error
+
+
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Twenty hex digits of names, shapes and values."""
+    mark = hashlib.blake2b(digest_size=10)
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        mark.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        mark.update(value.view(-1).view(torch.uint8).numpy().tobytes())
+    return mark.hexdigest()
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors under a prefix, without it."""
+    return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+
+
+def load_strictly(module: Any, tensors: Mapping[str, Tensor], what: str) -> None:
+    """Loads weights into a module whose names and shapes are exactly these.
+
+    Raises:
+        RunError: names what is missing, what is left over and what has another shape.
+    """
+    own = module.state_dict()
+    missing = sorted(own.keys() - tensors.keys())
+    extra = sorted(tensors.keys() - own.keys())
+    shapes = [k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape]
+    if missing or extra or shapes:
+        raise RunError(
+            f"the weights of {what} do not fit: missing {missing or 'none'}, "
+            f"left over {extra or 'none'}, other shape {sorted(shapes) or 'none'}"
+        )
+    module.load_state_dict(tensors)
+
+
+def state(
+    model: nn.Module, teacher: Teacher | None, adam: torch.optim.Optimizer, names: list[str]
+) -> dict[str, Tensor]:
+    """Everything that resuming needs, as named tensors."""
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    if teacher is not None:
+        tensors |= {f"teacher.{k}": v for k, v in teacher.model.state_dict().items()}
+    for number, values in adam.state_dict()["state"].items():
+        tensors |= {f"optimiser.{names[number]}/{k}": v for k, v in values.items()}
+    return tensors
+
+
+def restore(
+    folder: Path,
+    model: nn.Module,
+    teacher: Teacher | None,
+    adam: torch.optim.Optimizer,
+    names: list[str],
+) -> tuple[int, cost.Spent]:
+    """Loads the newest whole checkpoint and gives its step, 0 where there is none, and its cost."""
+    found = checkpoints.load_newest(folder)
+    if found is None:
+        return 0, cost.Spent()
+    tensors, manifest = found
+    checkpoints.load_strictly(model, checkpoints.part(tensors, "model."), str(folder))
+    if teacher is not None:
+        checkpoints.load_strictly(teacher.model, checkpoints.part(tensors, "teacher."), str(folder))
+    content = adam.state_dict()
+    content["state"] = {
+        number: checkpoints.part(tensors, f"optimiser.{name}/") for number, name in enumerate(names)
+    }
+    adam.load_state_dict(content)
+    spent = cost.Spent.read(manifest["spent"]) if "spent" in manifest else cost.Spent()
+    return manifest["step"], spent

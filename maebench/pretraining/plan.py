@@ -1,0 +1,177 @@
+"""What a run is made of: its folder, its data, its model and what was found out about them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maebench import files, masking
+from maebench.config.run import RunConfig
+from maebench.data.dataset import Splits
+from maebench.data.images import Images, channel_statistics
+from maebench.data.split_info import About
+from maebench.errors import ConfigError
+from maebench.objectives.objective import Inputs
+from maebench.pretraining import checkpoints, cost, runs
+from maebench.pretraining.hardware import find_device, find_precision
+from maebench.rng import isolated
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that can start: its folder, its data and what was found out about them."""
+
+    config: RunConfig
+    run: runs.Run
+    splits: Splits
+    device: str
+
+    @property
+    def images(self) -> Images:
+        """The training split."""
+        return self.splits.load("train")
+
+    @property
+    def steps(self) -> int | None:
+        """How many updates the run has; None where the clock decides."""
+        return self.run.facts["steps"]
+
+    @property
+    def masks(self) -> Path:
+        """Where the statistics of the run's masks go."""
+        return self.run.folder / "masks.json"
+
+    @property
+    def spent(self) -> Path:
+        """Where goes what the run has cost."""
+        return self.run.folder / runs.SPENT
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step's checkpoint is there, and what the masks were like in the end."""
+        manifest = checkpoints.newest(self.run.folder / "checkpoint")
+        whole = manifest is not None and manifest["step"] == manifest["total"]
+        return whole and (self.masks.exists() or not self.config.objective.hides)
+
+
+def prepare(
+    config: RunConfig,
+    results: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Plan:
+    """Loads the data, checks that all fits, and opens the run's folder.
+
+    Raises:
+        MaebenchError: anything that would stop the run later, before it has begun.
+    """
+    device = find_device(config.device)
+    folder = files.make_folder(runs.results_folder(results))
+    splits = config.splits()
+    images = splits.load("train", progress)
+    about = images.about
+    if config.objective.needs_labels and about.labels is None:
+        raise ConfigError(
+            f"objective {config.objective.name!r} needs labels, "
+            f"dataset {config.dataset.name!r} has none"
+        )
+    inputs = inputs_for(config, about)
+    model = build(config, inputs)
+    encoder = model.encoder
+    check_needs(config, model)
+    for note in config.objective.notes(encoder, inputs):
+        warnings.warn(note, stacklevel=2)
+    num_hidden: list[int] = []
+    for ratio in config.ratios if config.objective.hides else ():
+        units, num_units = masking.units_of(config.masking, ratio, encoder.patch, encoder.grid)
+        per_unit = (encoder.grid[0] // units[0]) * (encoder.grid[1] // units[1])
+        num_hidden.append(num_units * per_unit)
+    if config.objective.hides:
+        config.masking.check_ids(about.ids)
+    precision = find_precision(config.machine.precision, device, encoder.width)
+    identity = config.identity(about.fingerprint, precision)
+    if run := runs.existing(folder, config, identity):
+        return Plan(config, run, splits, device)
+    costs = cost.count(model, inputs, num_hidden or [None])
+    steps = cost.num_steps(config.budget, len(images), config.batch, costs)
+    mean, std = channel_statistics(images)
+    length = encoder.grid[0] * encoder.grid[1]
+    facts = {
+        "steps": steps,
+        "cost": [one.dump() for one in costs],  # of an image, in each stage of the schedule
+        "grid": list(encoder.grid),
+        "patch": list(encoder.patch),
+        "channels": about.channels,
+        "num_classes": inputs.num_classes,
+        "num_hidden": num_hidden,
+        # by the clock, stages are equally long and so have about as many steps each
+        "realised_ratio": mean_over_stages(num_hidden, steps or len(num_hidden)) / length,
+        "images": len(images),
+        "skipped": list(about.skipped),
+        "fingerprint": about.fingerprint,
+        "mean": list(mean),
+        "std": list(std),
+        "precision": precision,
+        "encoder_parameters": sum(p.numel() for p in encoder.parameters()),
+        "device": device,
+    }
+    run = runs.open_run(folder, config, identity, facts)
+    return Plan(config, run, splits, device)
+
+
+def mean_over_stages(values: Sequence[int], steps: int) -> float:
+    """The mean over the steps of what each stage of a schedule has; 0 where there is no stage."""
+    if not values:
+        return 0.0
+    lengths = cost.stage_steps(len(values), steps)
+    return sum(v * n for v, n in zip(values, lengths, strict=True)) / steps
+
+
+def inputs_for(config: RunConfig, about: About) -> Inputs:
+    """What a model is fed that learns from these images."""
+    classes = len(about.class_names) if about.labels is not None else 0
+    return Inputs(about.channels, config.size, classes)
+
+
+def inputs_of(config: RunConfig, facts: Mapping[str, Any]) -> Inputs:
+    """What a run's model is fed, from the run's facts."""
+    return Inputs(facts["channels"], config.size, facts["num_classes"])
+
+
+def has_teacher(config: RunConfig) -> bool:
+    """Whether a slow copy of the model is kept, because the masking asks it."""
+    asks = config.objective.hides and bool(config.masking.needs)
+    return asks and config.masking.answered_by == "teacher"
+
+
+def check_needs(config: RunConfig, model: Any) -> None:
+    """Refuses a masking that asks what this encoder or objective cannot answer.
+
+    Raises:
+        ConfigError: names what is missing.
+    """
+    needs = config.masking.needs if config.objective.hides else frozenset()
+    if "attention" in needs and not hasattr(model.encoder, "attention"):
+        raise ConfigError(
+            f"masking {config.masking.name!r} needs attention, "
+            f"which encoder {config.encoder.name!r} does not give"
+        )
+    if "patch_loss" in needs and not hasattr(model, "reconstruct"):
+        raise ConfigError(
+            f"masking {config.masking.name!r} needs the loss of each patch, "
+            f"which objective {config.objective.name!r} does not give"
+        )
+
+
+def build(config: RunConfig, inputs: Inputs) -> Any:
+    """The objective around its encoder at step 0: the same for one seed, whatever the masking.
+
+    Raises:
+        ConfigError: sizes that do not fit.
+    """
+    with isolated(config.seed, "encoder"):
+        encoder = config.encoder.build(inputs.image_size, inputs.channels)
+    with isolated(config.seed, "objective"):
+        return config.objective.build(encoder, inputs)

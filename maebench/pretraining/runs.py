@@ -1,0 +1,194 @@
+"""Where a run lies: its folder's name, layout and facts."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maebench import files
+from maebench.config.run import HIDING, RunConfig, short_hash
+from maebench.errors import RunError, unknown
+from maebench.plugins import Names
+
+ENVIRONMENT = "MAEBENCH_RESULTS"
+SPENT = "spent.json"  # what a finished run has cost
+FORMAT = 1  # of config.json; a newer one is refused
+
+
+@dataclass(frozen=True)
+class Run:
+    """One pretraining with one config and seed, and its folder.
+
+    Args:
+        folder: results/runs/<name>.
+        content: what config.json holds: format, name, created, config, identity, facts.
+    """
+
+    folder: Path
+    content: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def results(self) -> Path:
+        """The folder of results that it lies in."""
+        return self.folder.parent.parent
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was found out before step 0: steps, grid, realised ratio, channel statistics ..."""
+        return self.content["facts"]
+
+    def config(self, names: Names | None = None) -> RunConfig:
+        """The settings, every component as its class.
+
+        Raises:
+            ConfigError: a plugin that the run used is not installed.
+        """
+        settings, identity = self.content["config"], self.content["identity"]
+        # runs of before kept what their objective does not read
+        read = {k: v for k, v in settings.items() if k not in HIDING or k in identity}
+        return RunConfig(names, **read)
+
+
+def results_folder(given: str | Path | None = None) -> Path:
+    """Where results go: what is given, else MAEBENCH_RESULTS, else results/ in this folder."""
+    return Path(given or os.environ.get(ENVIRONMENT) or "results")
+
+
+def run_name(config: RunConfig, identity: dict[str, Any]) -> str:
+    """<dataset>-<encoder>-<objective>-<masking>-<ratio>-s<seed>-<hash of what changes numbers>."""
+    parts = [config.dataset.name, config.encoder.name, config.objective.name]
+    if config.objective.hides:
+        parts += [config.masking.name, config.ratio_text]
+    return files.safe_name("-".join([*parts, f"s{config.seed}", short_hash(identity)]))
+
+
+def existing(results: Path, config: RunConfig, identity: dict[str, Any]) -> Run | None:
+    """The run of this identity, where it is there.
+
+    Raises:
+        RunError: its folder holds another run.
+    """
+    folder = results / "runs" / run_name(config, identity)
+    if not (folder / "config.json").exists():
+        return None
+    run = read_run(folder)
+    if run.content["identity"] != identity:
+        raise RunError(f"{folder} holds a run with other settings: move it away")
+    return run
+
+
+def open_run(
+    results: Path, config: RunConfig, identity: dict[str, Any], facts: dict[str, Any]
+) -> Run:
+    """The run of this identity: the one that is there, or a new folder.
+
+    Raises:
+        RunError: the folder cannot be written, or holds another run.
+    """
+    if run := existing(results, config, identity):
+        return run
+    folder = results / "runs" / run_name(config, identity)
+    content = {
+        "format": FORMAT,
+        "name": folder.name,
+        "created": now(),
+        "config": config.dump(),
+        "identity": identity,
+        "facts": facts,
+    }
+    files.write_json(folder / "environment.json", environment())
+    files.write_json(folder / "config.json", content)
+    return read_run(folder)
+
+
+def read_run(folder: Path) -> Run:
+    """The run in a folder.
+
+    Raises:
+        RunError: it holds none, or one of a newer format.
+    """
+    if not (folder / "config.json").exists():
+        raise RunError(f"{folder} holds no run: config.json is missing")
+    content = files.read_json(folder / "config.json")
+    if (
+        not isinstance(content, dict)
+        or not {"format", "created", "config", "identity", "facts"} <= content.keys()
+        or not isinstance(content["format"], int)
+    ):
+        raise RunError(f"{folder / 'config.json'} is no run's config")
+    if content["format"] > FORMAT:
+        raise RunError(f"{folder} was written by a newer maebench (format {content['format']})")
+    return Run(folder, content)
+
+
+def all_runs(results: Path) -> list[Run]:
+    """Every run under a results folder, the newest last."""
+    folders = sorted((results / "runs").glob("*/config.json"))
+    return sorted(
+        (read_run(f.parent) for f in folders), key=lambda r: (r.content["created"], r.name)
+    )
+
+
+def find_run(results: Path, name: str) -> Run:
+    """A run by name or folder; the newest one where the name is empty.
+
+    Raises:
+        RunError: there is none; names the nearest.
+    """
+    runs = all_runs(results)
+    if not name:
+        if not runs:
+            raise RunError(f"no run in {results}: start one with `maebench run`")
+        return runs[-1]
+    for run in runs:
+        if run.name == name:
+            return run
+    with contextlib.suppress(OSError):  # a name too long for a path is no folder either
+        if (Path(name) / "config.json").exists():
+            return read_run(Path(name))
+    raise RunError(unknown("run", name, [r.name for r in runs], str(results)))
+
+
+def now() -> str:
+    """The time in UTC to the microsecond, which sorts as text."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, for the record; nothing secret, so no environment variables."""
+    packages = {
+        d.metadata["Name"]: d.version
+        for d in importlib.metadata.distributions()
+        if d.metadata["Name"]
+    }
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+        "cuda": torch.version.cuda,
+        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    for line in info.read_text().splitlines() if info.exists() else []:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()

@@ -1,0 +1,254 @@
+"""An evaluation that breaks its promises becomes a row that says so, and harms nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import tiny
+import torch
+from tiny import METRICS, evaluation, yields
+
+from maebench import Metric, NotApplicable, Result, RunConfig, run
+from maebench.errors import DataError, MaebenchError
+from maebench.evaluating import records
+from maebench.evaluating.features import features
+from maebench.evaluating.intervals import mean_interval
+from maebench.evaluating.suite import evaluate
+
+ONES = torch.ones(360)
+GOOD = evaluation(yields(Result("score", ONES)), "good")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    results = tmp_path_factory.mktemp("results")
+    tiny.plan(results)
+    return tiny.load(results)
+
+
+@pytest.fixture
+def model(trained, tmp_path):
+    return dataclasses.replace(trained, folder=tmp_path / "run")  # with no records yet
+
+
+def rows_of(model, fake, **more):
+    return records.read(evaluate(model, fake, **more))
+
+
+# ---- what a good one leaves
+
+
+def test_results_become_rows_with_the_mean_its_interval_and_every_value(model):
+    values = (torch.arange(360) % 3 == 0).double()
+    grid = [
+        Result("score", 1 - values, {"k": 1}),
+        Result("score", values, {"k": 5, "chosen": True}),
+        Result("plain", 1.5, {"k": 5}),
+        Result("plain", None, {"k": 1}, "it took too long"),
+    ]
+    path = evaluate(model, evaluation(yields(*grid)), seed=4)
+    rows = records.read(path)
+    interval = mean_interval(values.numpy())
+    assert [row["main"] for row in rows] == [False, True, False, False]
+    assert (rows[1]["value"], rows[1]["low"], rows[1]["high"]) == dataclasses.astuple(interval)
+    assert (rows[2]["value"], rows[2]["low"], rows[2]["high"]) == (1.5, None, None)
+    assert [row["status"] for row in rows] == ["ok", "ok", "ok", "not applicable"]
+    assert rows[3]["reason"] == "it took too long"
+    assert {(row["model"], row["seed"], row["examples"]) for row in rows} == {(model.name, 4, 360)}
+    ids, kept = records.values(path, rows[1])
+    assert (torch.from_numpy(kept) == values).all()
+    assert (torch.from_numpy(ids) == model.splits.load("test").about.ids).all()
+
+
+@pytest.mark.parametrize("value", [ONES.numpy(), ONES.tolist(), ONES.bool(), ONES.half()])
+def test_values_may_come_as_anything_that_is_a_tensor(model, value):
+    path = evaluate(
+        model, evaluation(yields(Result("score", value), Result("plain", torch.tensor(2))))
+    )
+    rows = records.read(path)
+    assert [(row["status"], row["value"]) for row in rows] == [("ok", 1.0), ("ok", 2.0)]
+    assert records.values(path, rows[0])[1].sum() == 360
+
+
+# ---- what a bad one leaves
+
+
+def explode(model):
+    yield Result("score", ONES)
+    raise ZeroDivisionError("by nothing")
+
+
+def give_up(model):
+    yield Result("plain", 1.0)
+    raise NotApplicable("it has no tail")
+
+
+def complain(model):
+    raise MaebenchError("knn needs FAISS")
+
+
+def change_the_encoder(model):
+    with torch.no_grad():
+        model.loaded.encoder.cls_token += 1
+    model.features("train")
+    yield Result("score", ONES)
+
+
+TWO_MAINS = {**METRICS, "other": Metric("another", main=True)}
+NO_MAIN = {"score": Metric("a share")}
+GRID = [Result("score", ONES, {"k": 1}), Result("score", ONES, {"k": 2})]
+BAD = {
+    "an undeclared metric": (yields(Result("skore", ONES)), "does not declare 'skore'"),
+    "a wrong count": (yields(Result("score", ONES[1:])), r"360 test examples .* shape (359,)"),
+    "a column": (yields(Result("score", ONES[:, None])), "got shape (360, 1)"),
+    "a mean where examples are declared": (yields(Result("score", 0.5)), "got shape ()"),
+    "values where a number is declared": (
+        yields(Result("score", ONES), Result("plain", ONES)),
+        "fake/plain: a plain number is declared",
+    ),
+    "nan": (yields(Result("score", ONES * torch.nan)), "fake/score is not finite"),
+    "infinity": (
+        yields(Result("score", ONES), Result("plain", float("inf"))),
+        "fake/plain is not finite",
+    ),
+    "above the range": (yields(Result("score", ONES * 1.01)), "leaves its range 0 to 1"),
+    "below the range": (yields(Result("score", ONES * -0.01)), "leaves its range 0 to 1"),
+    "no headline": (yields(*GRID), "exactly once as headline (where has chosen=True"),
+    "two headlines": (
+        yields(*(Result("score", ONES, {**r.where, "chosen": True}) for r in GRID)),
+        "got 2",
+    ),
+    "nothing": (yields(), "got 0"),
+    "the same twice": (
+        yields(Result("score", ONES, {"k": 1}), Result("score", ONES, {"k": 1, "chosen": True})),
+        "score[k=1] twice",
+    ),
+    "none without a reason": (yields(Result("score", None)), "is None without a reason"),
+    "something that is no result": (yields(("score", 1.0)), "AttributeError"),
+    "text": (yields(Result("score", "high")), "TypeError"),
+    "a place that is no plain value": (
+        yields(Result("score", ONES, {"k": torch.tensor(1)})),
+        "is not made of plain values",
+    ),
+    "no generator": (lambda model: None, "TypeError"),
+    "an exception": (explode, "ZeroDivisionError: by nothing"),
+    "a message": (complain, "knn needs FAISS"),
+    "a changed encoder": (change_the_encoder, "changed the frozen encoder"),
+}
+
+
+def test_an_encoder_whose_buffer_changes_is_not_frozen(model):
+    model.encoder.register_buffer("statistics", torch.zeros(3))
+    try:
+
+        def count(subject):
+            subject.loaded.encoder.statistics += 1
+            yield Result("score", ONES)
+
+        (row,) = rows_of(model, evaluation(count))
+        assert (row["status"], row["value"]) == ("failed", None)
+        assert "changed the frozen encoder" in row["reason"]
+        assert (model.encoder.statistics == 0).all()
+    finally:
+        del model.encoder.statistics
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_broken_promise_is_a_row_with_the_reason_and_nothing_else_is_affected(model, what):
+    does, reason = BAD[what]
+    weights = model.encoder.state_dict()["cls_token"].clone()
+    (row,) = rows_of(model, evaluation(does))
+    assert row["status"] == "failed"
+    assert all(part in row["reason"] for part in reason.split(" .* ")), row["reason"]
+    assert (row["metric"], row["main"], row["value"]) == ("score", True, None)
+    assert torch.equal(model.encoder.state_dict()["cls_token"], weights)
+    (good,) = rows_of(model, GOOD)
+    assert (good["status"], good["value"]) == ("ok", 1.0)
+
+
+@pytest.mark.parametrize(("metrics", "named"), [(TWO_MAINS, "score"), (NO_MAIN, "")])
+def test_an_evaluation_declares_exactly_one_main_metric(model, metrics, named):
+    (row,) = rows_of(model, evaluation(yields(Result("score", ONES)), metrics=metrics))
+    assert (row["status"], row["metric"]) == ("failed", named)
+    assert "must declare one main metric" in row["reason"]
+
+
+def test_features_that_a_changed_encoder_made_are_not_kept(model):
+    evaluate(model, evaluation(change_the_encoder))
+    fresh = dataclasses.replace(model, folder=model.folder.parent / "fresh")
+    found = [features(m, m.splits.load("train"), pool="cls") for m in (model, fresh)]
+    assert torch.equal(*found)
+
+
+def test_what_a_model_cannot_do_is_a_row_that_says_so_and_no_failure(model):
+    (row,) = rows_of(model, evaluation(give_up))
+    assert (row["status"], row["reason"], row["value"]) == (
+        "not applicable",
+        "it has no tail",
+        None,
+    )
+
+
+def test_an_exception_leaves_its_traceback_beside_the_row(model):
+    path = evaluate(model, evaluation(explode))
+    assert "in explode" in path.with_suffix(".traceback").read_text()
+
+
+def test_stopping_by_hand_is_no_result(model):
+    def stop(model):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, evaluation(stop))
+    assert not list(model.folder.glob("records/*"))
+
+
+# ---- done, again, failed
+
+
+def test_what_is_done_is_not_run_again_and_what_failed_is(model):
+    calls = []
+
+    def sometimes(model):
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError("a hiccup")
+        if len(calls) == 2:
+            raise NotApplicable("not today")
+        yield Result("score", ONES)
+
+    fake = evaluation(sometimes)
+    statuses = [rows_of(model, fake)[0]["status"] for _ in range(3)]
+    assert statuses == ["failed", "not applicable", "not applicable"]
+    assert len(calls) == 2
+    assert rows_of(model, fake, again=True)[0]["status"] == "ok"
+    assert rows_of(model, fake)[0]["status"] == "ok"
+    assert len(calls) == 3
+    assert rows_of(model, fake, seed=1)[0]["seed"] == 1  # another seed is another result
+    assert len(calls) == 4
+    others = dataclasses.replace(model.splits, limit=50, _loaded={})
+    assert rows_of(model, fake, splits=others)[0]["seed"] == 0  # so are other images
+    assert len(calls) == 5
+
+
+def test_images_that_the_model_was_not_built_for_are_refused(model):
+    others = RunConfig(image_size=16, device="cpu").splits()
+    with pytest.raises(DataError, match="digits: .* was built for images of 1x8x8 .* got 1x16x16"):
+        evaluate(model, GOOD, splits=others)
+
+
+# ---- the whole
+
+
+def test_run_pretrains_evaluates_and_gives_its_rows_alone(tmp_path):
+    evals = (GOOD, evaluation(explode))
+    table = run(tiny.config(evals=evals), tmp_path)
+    assert sorted(zip(table["model_kind"], table["evaluation"], table["status"], strict=True)) == [
+        (kind, *rest)
+        for kind in ("pixels", "run", "untrained")
+        for rest in (("fake", "failed"), ("good", "ok"))
+    ]
+    again = run(tiny.config(evals=evals[:1]), tmp_path)
+    assert set(again["evaluation"]) == {"good"}
+    assert set(again["created"]) < set(table["created"])

@@ -1,0 +1,163 @@
+"""A run's folder: its name, what it holds, and finding it again."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maebench.config.run import RunConfig
+from maebench.errors import ConfigError, RunError
+from maebench.files import SAFE_NAME
+from maebench.plugins import installed
+from maebench.pretraining import runs
+
+FACTS = {"steps": 3, "grid": [4, 4]}
+
+
+@pytest.fixture(scope="module")
+def names():
+    return installed()
+
+
+@pytest.fixture
+def start(tmp_path, names):
+    """Opens the run of some settings."""
+
+    def make(**settings):
+        config = RunConfig(names, **settings)
+        return runs.open_run(tmp_path, config, config.identity("f", "fp32"), FACTS)
+
+    return make
+
+
+def test_a_new_run_has_its_folder_config_and_environment(start, tmp_path, names):
+    run = start(masking="block", ratio=0.6, seed=3)
+    assert run.folder.parent == tmp_path / "runs"
+    assert re.fullmatch(r"digits-vit-nano-mae-block-0\.6-s3-[0-9a-f]{10}", run.name)
+    assert run.facts == FACTS
+    assert run.config(names) == RunConfig(names, masking="block", ratio=0.6, seed=3)
+    assert datetime.fromisoformat(run.content["created"]).utcoffset().total_seconds() == 0
+    environment = json.loads((run.folder / "environment.json").read_text())
+    assert environment["packages"]["torch"] and environment["python"]
+
+
+def test_the_environment_holds_no_environment_variables(start, monkeypatch):
+    monkeypatch.setenv("SOME_TOKEN", "a-secret-of-the-user")
+    run = start()
+    for file in run.folder.iterdir():
+        assert "a-secret-of-the-user" not in file.read_text()
+
+
+def test_the_same_settings_are_the_same_run_and_its_facts_stay(start):
+    first = start(seed=1)
+    created = (first.folder / "config.json").read_bytes()
+    again = start(seed=1, device="cpu", evals=["knn"])
+    assert again == first and (first.folder / "config.json").read_bytes() == created
+    assert start(seed=2).folder != first.folder
+
+
+@given(st.floats(0, 1, exclude_min=True, exclude_max=True), st.integers(0, 2**64))
+def test_every_run_has_a_safe_name_of_its_own(ratio, seed):
+    config = RunConfig(NAMES, ratio=ratio, seed=seed)
+    name = runs.run_name(config, config.identity("f", "fp32"))
+    assert SAFE_NAME.fullmatch(name)
+    other = RunConfig(NAMES, ratio=ratio, seed=seed + 1)
+    assert runs.run_name(other, other.identity("f", "fp32")) != name
+
+
+NAMES = installed()
+
+
+def test_a_folder_with_another_runs_identity_is_refused(start):
+    run = start()
+    content = {**run.content, "identity": {"other": 1}}
+    (run.folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(RunError, match="holds a run with other settings"):
+        start()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_a_config_that_is_cut_off_is_refused_by_name(start, share):
+    run = start()
+    path = run.folder / "config.json"
+    text = path.read_text()
+    path.write_text(text[: int(share * len(text))])
+    for use in (start, lambda: runs.read_run(run.folder)):
+        with pytest.raises(RunError, match=re.escape(str(path))):
+            use()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: [],
+        lambda content: {k: v for k, v in content.items() if k != "facts"},
+        lambda content: {k: v for k, v in content.items() if k != "created"},
+        lambda content: {**content, "format": "1"},
+    ],
+)
+def test_what_is_no_runs_config_is_refused(start, tmp_path, change):
+    run = start()
+    (run.folder / "config.json").write_text(json.dumps(change(run.content)))
+    with pytest.raises(RunError, match="is no run's config"):
+        runs.all_runs(tmp_path)
+
+
+def test_a_run_of_a_newer_version_is_refused(start):
+    run = start()
+    newer = {**run.content, "format": runs.FORMAT + 1}
+    (run.folder / "config.json").write_text(json.dumps(newer))
+    with pytest.raises(RunError, match="written by a newer maebench"):
+        runs.read_run(run.folder)
+
+
+def test_a_run_whose_plugin_is_gone_says_so(start, names):
+    run = start()
+    content = {**run.content, "config": {**run.content["config"], "masking": {"name": "gone"}}}
+    with pytest.raises(ConfigError, match="unknown masking 'gone'"):
+        runs.Run(run.folder, content).config(names)
+
+
+def test_runs_are_found_by_name_by_folder_and_the_newest_by_nothing(start, tmp_path):
+    made = [start(seed=seed) for seed in (5, 1, 3)]
+    assert runs.all_runs(tmp_path) == made, "the order of their making"
+    assert runs.find_run(tmp_path, "") == made[-1]
+    for run in made:
+        assert runs.find_run(tmp_path, run.name) == run
+        assert runs.find_run(tmp_path / "elsewhere", str(run.folder)) == run
+
+
+def test_the_newest_run_is_told_by_its_date_and_not_by_its_name(start, tmp_path):
+    old, new = start(seed=1), start(seed=0)
+    assert runs.find_run(tmp_path, "") == new
+    content = {**old.content, "created": runs.now()}
+    (old.folder / "config.json").write_text(json.dumps(content))
+    assert runs.find_run(tmp_path, "").name == old.name
+
+
+def test_a_run_that_is_not_there_is_answered_with_the_nearest(start, tmp_path):
+    with pytest.raises(RunError, match=r"no run in .*: start one with `maebench run`"):
+        runs.find_run(tmp_path, "")
+    run = start()
+    with pytest.raises(RunError, match=f"Did you mean '{run.name}'"):
+        runs.find_run(tmp_path, run.name[:-2])
+    for name in ("a" * 300, "..", "/", str(tmp_path)):
+        with pytest.raises(RunError, match="unknown run"):
+            runs.find_run(tmp_path, name)
+
+
+def test_results_go_where_one_says_then_where_the_environment_says(monkeypatch, tmp_path):
+    assert str(runs.results_folder()) == "results"
+    monkeypatch.setenv(runs.ENVIRONMENT, str(tmp_path))
+    assert runs.results_folder() == tmp_path
+    assert str(runs.results_folder("x")) == "x"
+
+
+def test_times_sort_as_text():
+    times = [runs.now() for _ in range(100)]
+    assert times == sorted(times) and len({len(t) for t in times}) == 1
