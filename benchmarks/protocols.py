@@ -109,7 +109,7 @@ def knn_cost(model: Any) -> None:
         normalised(features(model, model.splits.load(split), None, model.pools()[0]))
         for split in ("train", "test")
     )
-    labels, right = (model.splits.load(split).about.labels for split in ("train", "test"))
+    labels, right = (model.splits.load(split).info.labels for split in ("train", "test"))
     started = time.monotonic()
     votes = votes_for(train, labels, test, list(KS))
     ours = time.monotonic() - started

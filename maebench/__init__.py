@@ -57,11 +57,13 @@ if TYPE_CHECKING:
     from maebench.errors import DataError as DataError
     from maebench.errors import MaebenchError as MaebenchError
     from maebench.evaluating.suite import evaluate as evaluate
+    from maebench.evaluation import Choice as Choice
     from maebench.evaluation import Evaluation as Evaluation
     from maebench.evaluation import Metric as Metric
     from maebench.evaluation import Model as Model
     from maebench.evaluation import NotApplicable as NotApplicable
     from maebench.evaluation import Result as Result
+    from maebench.evaluation import choose as choose
     from maebench.hookspecs import hookimpl as hookimpl
     from maebench.masking.blocks import Block as Block
     from maebench.masking.blocks import InverseBlock as InverseBlock
@@ -92,7 +94,7 @@ if TYPE_CHECKING:
     from maebench.objectives.denoising import Denoising as Denoising
     from maebench.objectives.mae import MAE as MAE
     from maebench.objectives.objective import Batch as Batch
-    from maebench.objectives.objective import Board as Board
+    from maebench.objectives.objective import ImageGrid as ImageGrid
     from maebench.objectives.objective import Inputs as Inputs
     from maebench.objectives.objective import Objective as Objective
     from maebench.objectives.objective import Reconstruction as Reconstruction
@@ -102,6 +104,8 @@ if TYPE_CHECKING:
     from maebench.objectives.variational import Variational as Variational
     from maebench.outputs import Report as Report
     from maebench.outputs import Tracker as Tracker
+    from maebench.pretraining.optimiser import half_cosine as half_cosine
+    from maebench.pretraining.optimiser import learning_rate as learning_rate
     from maebench.report.masks import mask_statistics as mask_statistics
     from maebench.rng import Draws as Draws
 
@@ -114,11 +118,12 @@ _PUBLIC = {
     "Batch": "maebench.objectives.objective",
     "Block": "maebench.masking.blocks",
     "BlueNoise": "maebench.masking.noise",
-    "Board": "maebench.objectives.objective",
     "Border": "maebench.masking.grids",
     "Budget": "maebench.config.run",
     "Centred": "maebench.masking.grids",
     "check_parameter_names": "maebench.encoders.encoder",
+    "Choice": "maebench.evaluation",
+    "choose": "maebench.evaluation",
     "CIFAR10": "maebench.data.torchvision_sets",
     "CIFAR100": "maebench.data.torchvision_sets",
     "ClampedAugment": "maebench.data.augment",
@@ -141,9 +146,11 @@ _PUBLIC = {
     "from_files": "maebench.data.images",
     "GreenNoise": "maebench.masking.noise",
     "Grid": "maebench.masking.grids",
+    "half_cosine": "maebench.pretraining.optimiser",
     "Hard": "maebench.masking.guided",
     "hidden_pixels": "maebench.masking.patches",
     "hookimpl": "maebench.hookspecs",
+    "ImageGrid": "maebench.objectives.objective",
     "ImageNet": "maebench.data.torchvision_sets",
     "Imagenette": "maebench.data.torchvision_sets",
     "Images": "maebench.data.images",
@@ -152,6 +159,7 @@ _PUBLIC = {
     "keep_positions": "maebench.encoders.encoder",
     "KMNIST": "maebench.data.torchvision_sets",
     "LabelMap": "maebench.masking.parts",
+    "learning_rate": "maebench.pretraining.optimiser",
     "load_model": "maebench.models.load",
     "load_records": "maebench.analysis.records",
     "MAE": "maebench.objectives.mae",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 from torch import Tensor, nn
 
@@ -14,13 +14,13 @@ from maebench.data.augment import Augment, Crops
 from maebench.data.images import Images
 from maebench.errors import MaebenchError
 from maebench.masking.mask import Mask
-from maebench.objectives.objective import Board, Reconstruction
+from maebench.objectives.objective import ImageGrid, Reconstruction
 from maebench.rng import Draws
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Metric:
     """What one number of an evaluation means.
 
@@ -44,6 +44,17 @@ class Metric:
     main: bool = False
     guess: float | None = None
 
+    @classmethod
+    def accuracy(
+        cls,
+        help: str = "share of test images given their class",
+        *,
+        main: bool = True,
+        per_example: bool = True,
+    ) -> Self:
+        """A share of right answers in per cent: one 0 or 1 for each test image."""
+        return cls(help=help, unit="%", low=0, high=1, main=main, per_example=per_example)
+
 
 @dataclass(frozen=True)
 class Result:
@@ -63,6 +74,41 @@ class Result:
     value: Tensor | float | None
     where: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which entry of a grid was chosen on train.
+
+    Args:
+        index: of the entry.
+        edge: whether it lies on the edge of the grid, so that a wider one might be better.
+    """
+
+    index: int
+    edge: bool
+
+    def where(self, index: int) -> dict[str, bool]:
+        """What marks the chosen entry's results: add it to the `where` of each entry's."""
+        if index != self.index:
+            return {}
+        return {"chosen": True, "edge": True} if self.edge else {"chosen": True}
+
+
+def choose(scores: Sequence[float], edges: Sequence[bool] | None = None) -> Choice:
+    """The best entry of a grid by its score on train, of equally good ones the middle one.
+
+    Args:
+        scores: one per entry, higher is better, in the order of the grid.
+        edges: which entries lie on the edge of a grid of several axes, so that of equally good
+            ones another is taken; by default the first and the last of more than one are edges.
+    """
+    best = [i for i, score in enumerate(scores) if score == max(scores)]
+    if edges is not None:
+        best = [i for i in best if not edges[i]] or best
+    index = best[len(best) // 2]
+    on_edge = len(scores) > 1 and index in (0, len(scores) - 1)
+    return Choice(index, on_edge if edges is None else edges[index])
 
 
 class NotApplicable(MaebenchError):
@@ -127,7 +173,7 @@ class Model(Protocol):
     def reconstruct(self, images: Tensor, mask: Mask) -> Reconstruction:
         """The model's guess at hidden patches; NotApplicable without a decoder."""
 
-    def pictures(self, images: Tensor, draws: Draws) -> Mapping[str, Board]:
+    def pictures(self, images: Tensor, draws: Draws) -> Mapping[str, ImageGrid]:
         """The objective's own pictures by name, in the range of normalised images.
 
         They are made from a few normalised images; empty where the objective has none.

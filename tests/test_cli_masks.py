@@ -15,7 +15,7 @@ import maebench
 from maebench import Block, RunConfig
 from maebench.cli import main
 from maebench.masking import BUILT_IN, GreenNoise, Hard
-from maebench.report.masks import HIDDEN, Bench, _masked, gallery
+from maebench.report.masks import HIDDEN, MaskSampler, _masked, gallery
 
 
 def masks(capsys, tmp_path, *arguments):
@@ -146,7 +146,7 @@ def test_the_dataframe_has_a_reason_where_a_strategy_refuses():
 
 
 def test_the_picture_shows_the_real_image_where_it_is_seen():
-    bench = Bench(RunConfig(limit=60, device="cpu"))
+    bench = MaskSampler(RunConfig(limit=60, device="cpu"))
     shown = _masked(bench, GreenNoise(), 0.75, 7, 1.0)
     image = bench.images.pick([7])[0, 0] / 255
     hidden = (shown == HIDDEN).all(2)
@@ -155,7 +155,7 @@ def test_the_picture_shows_the_real_image_where_it_is_seen():
 
 
 def test_a_gallery_of_one_strategy_that_refuses_still_says_why(tmp_path):
-    bench = Bench(RunConfig(limit=60, device="cpu"))
+    bench = MaskSampler(RunConfig(limit=60, device="cpu"))
     gallery(bench, bench.maskings(["units"]), [0.9], tmp_path / "a.png")
     assert imread(tmp_path / "a.png").std() > 0.01  # a text, not a blank page
 

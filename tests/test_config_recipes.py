@@ -151,11 +151,13 @@ def test_imagenet_recipes_are_the_official_pretraining(name, names):
     steps = num_steps(found.budget, IMAGES, found.batch, [])
     assert steps == -(-int(epochs) * IMAGES // 4096)
     warm = next(
-        i for i in range(steps) if learning_rate(i, steps, found.lr, found.optimiser) == found.lr
+        i
+        for i in range(steps)
+        if learning_rate(i, steps, found.lr, found.optimiser.warmup) == found.lr
     )
     assert warm * 4096 / IMAGES == pytest.approx(40, abs=0.01)
     assert Fraction(str(found.optimiser.warmup)) == Fraction(40, int(epochs))
-    assert learning_rate(steps - 1, steps, found.lr, found.optimiser) < 1e-9 * found.lr
+    assert learning_rate(steps - 1, steps, found.lr, found.optimiser.warmup) < 1e-9 * found.lr
     assert found.optimiser.clip is None and found.optimiser.min_lr == 0
     assert (found.optimiser.beta1, found.optimiser.beta2) == (0.9, 0.95)
     assert found.optimiser.weight_decay == 0.05 and found.machine.precision == "bf16"

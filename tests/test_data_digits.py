@@ -28,21 +28,21 @@ def test_pixels_and_labels_belong_together():
     }
     for images in both():
         labels = [label_of[image.numpy().tobytes()] for image in images.pixels]
-        assert images.about.labels.tolist() == labels
-        assert images.about.class_names == tuple("0123456789")
+        assert images.info.labels.tolist() == labels
+        assert images.info.class_names == tuple("0123456789")
 
 
 def test_every_class_is_in_both_splits():
     for images in both():
-        counts = images.about.labels.bincount()
+        counts = images.info.labels.bincount()
         assert len(counts) == 10 and counts.min() > 0.5 * counts.max()
 
 
 def test_loading_again_gives_the_same_and_splits_differ():
     (train, test), (again, _) = both(), both()
-    assert train.about.fingerprint == again.about.fingerprint != test.about.fingerprint
+    assert train.info.fingerprint == again.info.fingerprint != test.info.fingerprint
 
 
 def test_another_size_is_resized_to():
     train, _ = both(image_size=(16, 12))
-    assert train.pixels.shape[1:] == (1, 16, 12) and train.about.size == (16, 12)
+    assert train.pixels.shape[1:] == (1, 16, 12) and train.info.size == (16, 12)

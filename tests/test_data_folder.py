@@ -8,7 +8,7 @@ from PIL import Image
 
 from maebench.config.run import RunConfig
 from maebench.data import Folder, Request
-from maebench.data.folder import SUFFIXES, Look
+from maebench.data.folder import SUFFIXES, Header
 from maebench.encoders.vit import default_patch
 from maebench.errors import ConfigError, DataError
 
@@ -74,10 +74,10 @@ def test_train_and_test_folders_are_the_splits(tmp_path, held_out):
         f"{held_out}/{n}.png" for n in ("cat/000", "dog/000", "dog/001")
     ]
     train, test = load(tmp_path), load(tmp_path, "test")
-    assert train.about.class_names == test.about.class_names == ("bird", "cat", "dog")
-    assert train.about.labels.tolist() == [0, 1, 1, 1, 2, 2]
-    assert test.about.labels.tolist() == [1, 2, 2]
-    assert train.about.ids.tolist() == list(range(6))
+    assert train.info.class_names == test.info.class_names == ("bird", "cat", "dog")
+    assert train.info.labels.tolist() == [0, 1, 1, 1, 2, 2]
+    assert test.info.labels.tolist() == [1, 2, 2]
+    assert train.info.ids.tolist() == list(range(6))
 
 
 def test_where_there_are_val_and_test_test_is_the_test_split(tmp_path):
@@ -94,14 +94,14 @@ def test_flat_train_and_test_have_no_labels(tmp_path):
     for split, count in (("train", 4), ("test", 2)):
         images = load(tmp_path, split)
         assert len(images) == count
-        assert images.about.labels is None and images.about.class_names == ()
+        assert images.info.labels is None and images.info.class_names == ()
 
 
 def test_class_folders_are_split_four_to_one_in_each_class(tmp_path):
     tree(tmp_path, a=20, b=10, c=5, d=2, e=1)
     train, test = load(tmp_path), load(tmp_path, "test")
-    assert train.about.labels.bincount().tolist() == [16, 8, 4, 1, 1]
-    assert test.about.labels.bincount().tolist() == [4, 2, 1, 1]
+    assert train.info.labels.bincount().tolist() == [16, 8, 4, 1, 1]
+    assert test.info.labels.bincount().tolist() == [4, 2, 1, 1]
     names = files(tmp_path, "train") + files(tmp_path, "test")
     assert len(set(names)) == 38
     assert files(tmp_path, "train") == sorted(files(tmp_path, "train"))
@@ -111,7 +111,7 @@ def test_images_alone_are_split_four_to_one_without_labels(tmp_path):
     fill(tmp_path, 20)
     train, test = load(tmp_path), load(tmp_path, "test")
     assert (len(train), len(test)) == (16, 4)
-    assert train.about.labels is None
+    assert train.info.labels is None
     assert not set(files(tmp_path, "train")) & set(files(tmp_path, "test"))
 
 
@@ -127,7 +127,7 @@ def test_the_split_is_the_same_each_time_and_does_not_depend_on_other_classes(tm
 
 def test_one_folder_may_hold_classes_named_train_and_others(tmp_path):
     tree(tmp_path, train=5, car=5)  # of vehicles
-    assert load(tmp_path).about.class_names == ("car", "train")
+    assert load(tmp_path).info.class_names == ("car", "train")
 
 
 def test_hidden_and_other_files_are_ignored_and_folders_below_a_class_belong_to_it(tmp_path):
@@ -209,8 +209,8 @@ def test_bad_images_are_named_or_left_out_without_changing_the_split(tmp_path):
     with pytest.raises(DataError, match="--on-bad-image skip"):
         load(tmp_path)
     kept = load(tmp_path, on_bad_image="skip")
-    assert kept.about.skipped == (whole[3],)
-    assert kept.about.ids.tolist() == [i for i in range(16) if i != 3]
+    assert kept.info.skipped == (whole[3],)
+    assert kept.info.ids.tolist() == [i for i in range(16) if i != 3]
     assert files(tmp_path, "train", on_bad_image="skip") == [n for n in whole if n != whole[3]]
     assert len(load(tmp_path, "test")) == 4
 
@@ -229,17 +229,17 @@ def test_channels_are_one_where_all_of_train_is_gray(tmp_path, modes, channels):
                 )
     draw(tmp_path / "test" / "colour.png")  # test does not decide
     for split in ("train", "test"):
-        assert load(tmp_path, split).about.channels == channels
+        assert load(tmp_path, split).info.channels == channels
 
 
 def test_the_fingerprint_tells_splits_and_contents_apart_and_not_places(tmp_path):
     root = tree(tmp_path / "here", a=10, b=10)
-    mark = load(root).about.fingerprint
-    assert mark != load(root, "test").about.fingerprint
+    mark = load(root).info.fingerprint
+    assert mark != load(root, "test").info.fingerprint
     root = root.rename(tmp_path / "there")
-    assert load(root).about.fingerprint == mark
+    assert load(root).info.fingerprint == mark
     (root / "a").rename(root / "z")  # other labels, another split
-    assert load(root).about.fingerprint != mark
+    assert load(root).info.fingerprint != mark
 
 
 # Settings.
@@ -265,7 +265,7 @@ def test_the_preset_fits_the_shorter_side_in_whole_patches(tmp_path, height, wid
 
 def test_every_size_of_image_gets_a_size_that_its_default_patch_divides():
     for shorter in range(1, 400):
-        side = Look(shorter, 500, 3).side
+        side = Header(shorter, 500, 3).side
         patch = default_patch((side, side))
         assert side % patch == 0 and 2 <= side // patch <= 14
         assert abs(side - min(224, shorter)) <= (4 if shorter <= 96 else 8)
@@ -303,4 +303,4 @@ def test_a_run_can_be_repeated_from_another_working_directory(tmp_path, monkeypa
     assert config.dataset == Folder(path=tmp_path / "pictures")
     assert hash(config.dataset) == hash(Folder(path=tmp_path / "pictures"))
     monkeypatch.chdir("/")
-    assert RunConfig(**config.dump()).dataset.load(Request("test")).about.size == (12, 12)
+    assert RunConfig(**config.dump()).dataset.load(Request("test")).info.size == (12, 12)

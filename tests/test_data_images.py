@@ -171,7 +171,7 @@ def test_the_fit_into_memory_decides_what_holds_a_split(pictures):
     small, large = load(pictures), load(pictures, limit=1000)
     assert isinstance(small, InMemory) and isinstance(large, OnDisk)
     assert len(small) == len(large) == 12
-    assert small.about.labels.tolist() == large.about.labels.tolist()
+    assert small.info.labels.tolist() == large.info.labels.tolist()
     for batch in (5, 12, 100):
         assert torch.equal(torch.cat(list(small.whole(batch))), small.pixels)
     assert torch.equal(small.pick([3, 1]), large.pick([3, 1]))
@@ -182,7 +182,7 @@ def test_the_fit_into_memory_decides_what_holds_a_split(pictures):
 @pytest.mark.parametrize("shift", [0, 2])
 def test_crops_from_disk_are_the_crops_from_memory(pictures, workers, shift):
     memory, disk = load(pictures), load(pictures, limit=0)
-    disk = OnDisk(disk.paths, disk.about, workers)
+    disk = OnDisk(disk.paths, disk.info, workers)
     assert torch.equal(torch.cat(list(disk.whole(5))), memory.pixels)
     plan = [
         (torch.tensor([3, 0, 11, 3]), torch.tensor([0, 0, 1, 1])),
@@ -202,7 +202,7 @@ def test_crops_from_disk_are_the_crops_from_memory(pictures, workers, shift):
 def test_reading_by_workers_leaves_the_global_random_state_as_found(pictures):
     disk = load(pictures, limit=0)
     before = torch.get_rng_state()
-    for _ in OnDisk(disk.paths, disk.about, 1).whole(6):
+    for _ in OnDisk(disk.paths, disk.info, 1).whole(6):
         pass
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -212,7 +212,7 @@ def test_reading_by_workers_leaves_the_global_random_state_as_found(pictures):
 @pytest.mark.parametrize("what", ["whole", "crops", "pick"])
 def test_a_bad_image_read_by_a_worker_is_named_in_one_line(pictures, workers, what):
     disk = load(pictures, limit=0, leave=())
-    disk = OnDisk(disk.paths, disk.about, workers)
+    disk = OnDisk(disk.paths, disk.info, workers)
     plan = [(torch.arange(13), torch.zeros(13, dtype=torch.int64))]
     read = {
         "whole": lambda: list(disk.whole(4)),
@@ -231,7 +231,7 @@ def test_a_worker_that_is_killed_is_explained(pictures, monkeypatch):
     disk = load(pictures, limit=0)
     monkeypatch.setattr(on_disk, "read_image", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(DataError, match=r"killed.*--batch"):
-        list(OnDisk(disk.paths, disk.about, 1).whole(4))
+        list(OnDisk(disk.paths, disk.info, 1).whole(4))
 
 
 def test_other_errors_of_a_worker_are_not_hidden(pictures, monkeypatch):
@@ -241,12 +241,12 @@ def test_other_errors_of_a_worker_are_not_hidden(pictures, monkeypatch):
     disk = load(pictures, limit=0)
     monkeypatch.setattr(on_disk, "read_image", broken)
     with pytest.raises(RuntimeError, match="ours"):
-        list(OnDisk(disk.paths, disk.about, 0).whole(4))
+        list(OnDisk(disk.paths, disk.info, 0).whole(4))
 
 
 def test_what_workers_get_can_be_sent_to_another_process(pictures):
     disk = load(pictures, limit=0)
-    items = on_disk._Cropped(disk.paths, disk.about, Augment(), 0)
+    items = on_disk._Cropped(disk.paths, disk.info, Augment(), 0)
     (a, b) = (x.__getitems__([(2, 0)]) for x in (items, pickle.loads(pickle.dumps(items))))
     assert torch.equal(a.images, b.images)
 
@@ -255,13 +255,13 @@ def test_what_workers_get_can_be_sent_to_another_process(pictures):
 def test_skipping_leaves_bad_images_out_and_keeps_the_ids_of_the_others(pictures, limit):
     kept = load(pictures, bad="skip", leave=(), limit=limit)
     assert len(kept) == 12
-    assert kept.about.skipped == ("04.png",)
-    assert kept.about.ids.tolist() == [0, 1, 2, 3, *range(5, 13)]
-    assert kept.about.labels.tolist() == [i % 3 for i in range(13) if i != 4]
+    assert kept.info.skipped == ("04.png",)
+    assert kept.info.ids.tolist() == [0, 1, 2, 3, *range(5, 13)]
+    assert kept.info.labels.tolist() == [i % 3 for i in range(13) if i != 4]
     without = load(pictures, limit=limit)
     assert torch.equal(kept.pick(range(12)), without.pick(range(12)))
     # other ids give other crops: it is another split
-    assert kept.about.fingerprint != without.about.fingerprint
+    assert kept.info.fingerprint != without.info.fingerprint
 
 
 def test_skipped_or_not_an_image_has_the_same_crops(pictures):
@@ -303,7 +303,7 @@ def test_progress_counts_every_file(pictures):
 @pytest.mark.parametrize("limit", [0, GB])
 def test_the_fingerprint_changes_with_the_content_and_only_with_it(pictures, tmp_path, limit):
     def mark(folder=pictures, **how):
-        return load(folder, limit=limit, **how).about.fingerprint
+        return load(folder, limit=limit, **how).info.fingerprint
 
     first = mark()
     assert mark() == first
@@ -328,11 +328,11 @@ def test_the_fingerprint_changes_with_the_content_and_only_with_it(pictures, tmp
 def test_a_part_has_its_own_fingerprint_ids_and_labels(pictures):
     images = load(pictures)
     part = images.subset(torch.tensor([5, 2]))
-    assert part.about.ids.tolist() == [5, 2]
-    assert part.about.labels.tolist() == images.about.labels[[5, 2]].tolist()
+    assert part.info.ids.tolist() == [5, 2]
+    assert part.info.labels.tolist() == images.info.labels[[5, 2]].tolist()
     assert torch.equal(part.pixels, images.pixels[[5, 2]])
-    assert part.about.fingerprint != images.about.fingerprint
-    assert part.about.fingerprint != images.subset(torch.tensor([5, 3])).about.fingerprint
+    assert part.info.fingerprint != images.info.fingerprint
+    assert part.info.fingerprint != images.subset(torch.tensor([5, 3])).info.fingerprint
     disk = load(pictures, limit=0).subset(torch.tensor([5, 2]))
     assert torch.equal(disk.pick([0, 1]), part.pixels)
 
@@ -344,27 +344,27 @@ def test_arrays_keep_their_pixels_and_are_resized_where_asked():
     pixels = noise(300, 3, 8, 8)
     images = from_arrays(pixels, np.arange(300) % 4, list("abcd"), None)
     assert np.array_equal(images.pixels.numpy(), pixels)
-    assert images.about.size == (8, 8) and images.about.channels == 3
+    assert images.info.size == (8, 8) and images.info.channels == 3
     assert from_arrays(pixels[:, 0], None, [], (8, 8)).pixels.shape == (300, 1, 8, 8)
     large = from_arrays(pixels, None, [], (16, 12))
     assert large.pixels.shape == (300, 3, 16, 12) and large.pixels.dtype == torch.uint8
-    assert large.about.fingerprint != images.about.fingerprint
+    assert large.info.fingerprint != images.info.fingerprint
 
 
 def test_a_limit_takes_classes_in_turn():
     labels = np.array([0] * 50 + [1] * 30 + [2] * 3)
     images = from_arrays(noise(83, 4, 4), labels, list("abc"), None)
     for limit, counts in ((3, [1, 1, 1]), (9, [3, 3, 3]), (23, [10, 10, 3]), (83, [50, 30, 3])):
-        assert limited(images, limit).about.labels.bincount().tolist() == counts
+        assert limited(images, limit).info.labels.bincount().tolist() == counts
 
 
 def test_a_limit_is_the_same_for_every_run_and_another_for_another_seed():
     images = from_arrays(noise(90, 4, 4), np.arange(90) % 3, list("abc"), None)
     first = limited(images, 12)
-    assert first.about.ids.tolist() == limited(images, 12).about.ids.tolist()
-    assert first.about.ids.tolist() == sorted(first.about.ids.tolist())
-    assert first.about.ids.tolist() != limited(images, 12, seed=1).about.ids.tolist()
-    assert set(first.about.ids.tolist()) < set(limited(images, 13).about.ids.tolist())
+    assert first.info.ids.tolist() == limited(images, 12).info.ids.tolist()
+    assert first.info.ids.tolist() == sorted(first.info.ids.tolist())
+    assert first.info.ids.tolist() != limited(images, 12, seed=1).info.ids.tolist()
+    assert set(first.info.ids.tolist()) < set(limited(images, 13).info.ids.tolist())
     without = from_arrays(noise(90, 4, 4), None, [], None)
     assert len(limited(without, 12)) == 12
 
@@ -413,4 +413,4 @@ def test_statistics_are_the_same_from_memory_and_from_disk(pictures):
 def test_arrays_of_another_kind_are_refused(pixels, labels, said):
     with pytest.raises(PluginError, match=said):
         from_arrays(pixels, labels, ["a"], None)
-    assert from_arrays(np.zeros((6, 3, 8, 3), "uint8"), None, [], None).about.channels == 3
+    assert from_arrays(np.zeros((6, 3, 8, 3), "uint8"), None, [], None).info.channels == 3

@@ -190,8 +190,8 @@ def test_idx_files_are_found_flat_or_nested_plain_or_gzipped(name, nested, packe
         letters = name == "emnist-letters"
         wanted = pixels.transpose(0, 2, 1) if letters else pixels
         assert np.array_equal(images.pixels[:, 0].numpy(), wanted)
-        assert images.about.labels.tolist() == [int(label) - letters for label in labels]
-        assert images.about.channels == 1 and images.about.size == (28, 28)
+        assert images.info.labels.tolist() == [int(label) - letters for label in labels]
+        assert images.info.channels == 1 and images.info.size == (28, 28)
 
 
 @pytest.mark.parametrize("name", IDX)
@@ -205,8 +205,8 @@ def test_idx_images_labels_and_names_are_torchvisions(name, tmp_path):
     ours = load(name, tmp_path, "test")
     assert torch.equal(ours.pixels[:, 0], theirs.data)
     names = [theirs.classes[target] for target in theirs.targets]
-    assert [ours.about.class_names[label] for label in ours.about.labels] == names
-    assert len(ours.about.class_names) == (26 if cls == "EMNIST" else 10)
+    assert [ours.info.class_names[label] for label in ours.info.labels] == names
+    assert len(ours.info.class_names) == (26 if cls == "EMNIST" else 10)
 
 
 def test_what_is_downloaded_is_read_from_where_torchvision_puts_it(tmp_path, monkeypatch):
@@ -274,8 +274,8 @@ def test_cifar_has_its_pixels_labels_and_names(name, tmp_path, monkeypatch):
     for split, batches in held.items():
         images = load(name, tmp_path, split)
         assert np.array_equal(images.pixels.numpy(), np.concatenate([b[0] for b in batches]))
-        assert images.about.labels.tolist() == [label for b in batches for label in b[1]]
-        assert images.about.class_names == tuple(names)
+        assert images.info.labels.tolist() == [label for b in batches for label in b[1]]
+        assert images.info.class_names == tuple(names)
     theirs = getattr(datasets, SOURCES[name].cls)(str(tmp_path), train=True)
     first = torchvision.transforms.functional.pil_to_tensor(theirs[0][0])
     assert torch.equal(load(name, tmp_path).pixels[0], first)
@@ -302,8 +302,8 @@ def test_svhn_has_its_pixels_and_labels(tmp_path, monkeypatch):
     for split in ("train", "test"):
         images = load("svhn", tmp_path, split)
         assert np.array_equal(images.pixels.numpy(), pixels)
-        assert images.about.labels.tolist() == [1, 0, 9, 0, 2]
-        assert images.about.class_names == tuple("0123456789")
+        assert images.info.labels.tolist() == [1, 0, 9, 0, 2]
+        assert images.info.class_names == tuple("0123456789")
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -328,8 +328,8 @@ def test_stl10_has_its_pixels_and_labels_upright(named, tmp_path, monkeypatch):
     for split, (pixels, labels) in held.items():
         images = load("stl10", tmp_path, split)
         assert np.array_equal(images.pixels.numpy(), pixels)
-        assert images.about.labels.tolist() == [int(label) - 1 for label in labels]
-        assert images.about.class_names == tuple(names)
+        assert images.info.labels.tolist() == [int(label) - 1 for label in labels]
+        assert images.info.class_names == tuple(names)
 
 
 # Photographs in files.
@@ -346,9 +346,9 @@ def draw(path, seed, size=(30, 40)):
 def check(name, folder, split, pictures, labels, names, **options):
     images = SETS[name](**options).load(Request(split, data_dir=folder, image_size=(30, 40)))
     assert torch.equal(images.pixels, torch.stack(pictures))
-    assert images.about.labels.tolist() == labels
-    assert images.about.class_names == tuple(names)
-    assert images.about.channels == 3
+    assert images.info.labels.tolist() == labels
+    assert images.info.class_names == tuple(names)
+    assert images.info.channels == 3
 
 
 def test_food101_has_its_images_and_labels(tmp_path):
@@ -417,7 +417,7 @@ def test_photographs_come_at_the_preset_size_where_none_is_asked_for(tmp_path):
     torch.save(({"n01": ("a",), "n02": ("b",)}, []), tmp_path / "meta.bin")
     for seed, wnid in enumerate(("n01", "n02")):
         draw(tmp_path / "train" / wnid / "x.JPEG", seed)
-    assert load("imagenet", tmp_path).about.size == (224, 224)
+    assert load("imagenet", tmp_path).info.size == (224, 224)
 
 
 def test_bad_photographs_are_named_or_left_out(tmp_path):
@@ -428,5 +428,5 @@ def test_bad_photographs_are_named_or_left_out(tmp_path):
     with pytest.raises(DataError, match=r"n01/x\.JPEG"):
         load("imagenet", tmp_path)
     kept = load("imagenet", tmp_path, on_bad_image="skip")
-    assert kept.about.skipped == ("train/n01/x.JPEG",)
-    assert (kept.about.ids.tolist(), kept.about.labels.tolist()) == ([1], [1])
+    assert kept.info.skipped == ("train/n01/x.JPEG",)
+    assert (kept.info.ids.tolist(), kept.info.labels.tolist()) == ([1], [1])

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from maebench import InverseBlock, Random
-from maebench.evaluating.model import Subject
+from maebench.evaluating.model import EvaluatedModel
 from maebench.masking import hide
 from maebench.rng import isolated
 from maebench_evals.across import DIGITS, MASKINGS, RATIOS, AcrossMasks, hash_of, heat_map
@@ -27,7 +27,7 @@ def model(tmp_path_factory):
     return tiny.load(results)
 
 
-class Unpainted(Subject):
+class Unpainted(EvaluatedModel):
     """A model whose pictures are not written: that takes longer than all the rest."""
 
     def picture(self, name, figure):
@@ -50,7 +50,7 @@ def few(model, count=20):
     """The cells of a few images."""
     subject = Unpainted(model, ReconstructionQuality(), model.splits, 0)
     images = subject.images("test")
-    ids = images.about.ids[:count]
+    ids = images.info.ids[:count]
     across = AcrossMasks(subject, ids)
     with torch.no_grad():
         across.add(ids, subject.normalise(next(images.whole(count))))
@@ -122,7 +122,7 @@ def test_targets_that_are_equal_are_a_reason_and_no_error(model):
 
 def test_the_picture_is_a_png_that_can_be_read(model, found, tmp_path):
     elsewhere = dataclasses.replace(model, folder=tmp_path)
-    heat_map(Subject(elsewhere, ReconstructionQuality(), model.splits, 0), found)
+    heat_map(EvaluatedModel(elsewhere, ReconstructionQuality(), model.splits, 0), found)
     with Image.open(tmp_path / "pictures" / "reconstruction-across.png") as picture:
         picture.load()
         assert picture.width > 500
@@ -149,7 +149,7 @@ def test_the_hash_is_of_the_bits_in_the_order_of_ids():
 
 def test_the_masks_are_those_that_were_shipped(model):
     """Other draws make another yardstick of it: then the evaluation's version is raised."""
-    subject = Subject(model, ReconstructionQuality(), model.splits, 0)
+    subject = EvaluatedModel(model, ReconstructionQuality(), model.splits, 0)
     ids = torch.arange(100)
     mask = subject.masks(ids, Random(), 0.75)
     assert hash_of(mask.hidden, ids, mask.grid) == "ac58b9b17c"

@@ -292,10 +292,10 @@ def test_raw_pixels_have_no_tokens_and_are_told_so(tmp_path):
 
 
 def pixels_of(folder):
-    from maebench.evaluating.model import Subject
+    from maebench.evaluating.model import EvaluatedModel
 
     model = tiny.load(folder, "pixels:")
-    return Subject(model, AttentiveProbe(), model.splits, 0)
+    return EvaluatedModel(model, AttentiveProbe(), model.splits, 0)
 
 
 def test_the_scale_of_attention_is_that_of_a_heads_channels():

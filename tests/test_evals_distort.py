@@ -9,7 +9,7 @@ import tiny
 import torch
 
 from maebench import MaebenchError
-from maebench.evaluating.model import Subject
+from maebench.evaluating.model import EvaluatedModel
 from maebench.rng import isolated
 from maebench_evals.distort import make_inputs, make_mix, mean_of, rand_augment
 from maebench_evals.finetune import Finetune
@@ -23,7 +23,7 @@ def model(tmp_path_factory):
     results = tmp_path_factory.mktemp("results")
     tiny.plan(results)
     loaded = tiny.load(results)
-    return Subject(loaded, Finetune(), loaded.splits, 0)
+    return EvaluatedModel(loaded, Finetune(), loaded.splits, 0)
 
 
 def crops(model, count=32):

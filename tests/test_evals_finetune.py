@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from maebench import Augment
 from maebench.evaluating import records, suite
-from maebench.evaluating.model import Subject
+from maebench.evaluating.model import EvaluatedModel
 from maebench.testing.subjects import PLAIN, Case, run
 from maebench_evals import finetune, parts
 from maebench_evals.finetune import Finetune, learning_rate
@@ -116,7 +116,7 @@ def test_a_large_batch_in_parts_gives_the_update_of_the_whole(model, monkeypatch
 
 
 def test_every_image_is_seen_each_epoch_and_a_batch_larger_than_train_is_cut(model, monkeypatch):
-    seen, found = [], Subject.crops
+    seen, found = [], EvaluatedModel.crops
 
     def watch(self, split, batch, steps, augment=None):
         assert augment == Augment(scale=(0.08, 1.0))
@@ -124,7 +124,7 @@ def test_every_image_is_seen_each_epoch_and_a_batch_larger_than_train_is_cut(mod
             seen.append(crop)
             yield crop
 
-    monkeypatch.setattr(Subject, "crops", watch)
+    monkeypatch.setattr(EvaluatedModel, "crops", watch)
     monkeypatch.setattr(parts, "PART", 16)
     row = rows_of(model, protocol="mae", epochs=3)["top1"]
     # sixty images in four parts of fourteen: 56 an update, and the four left come in the next
@@ -262,9 +262,11 @@ def test_test_images_in_training_mode_fail(model):
     from maebench import MaebenchError
     from maebench_evals.classifier import make_classifier, predict
 
-    classifier = make_classifier(Subject(model, Finetune(), model.splits, 0).encoder(), 10, 0.1)
+    classifier = make_classifier(
+        EvaluatedModel(model, Finetune(), model.splits, 0).encoder(), 10, 0.1
+    )
     with pytest.raises(MaebenchError, match="judged in training mode"):
-        predict(classifier.train(), Subject(model, Finetune(), model.splits, 0))
+        predict(classifier.train(), EvaluatedModel(model, Finetune(), model.splits, 0))
 
 
 def test_crops_are_the_data_sets_whatever_the_run_was_pretrained_with(tmp_path):
@@ -272,6 +274,6 @@ def test_crops_are_the_data_sets_whatever_the_run_was_pretrained_with(tmp_path):
     for number, augment in enumerate(({}, {"augment": {"scale": (0.2, 0.3), "flip": True}})):
         tiny.plan(tmp_path / str(number), **augment)
         one = tiny.load(tmp_path / str(number))
-        (crop,) = Subject(one, Finetune(), one.splits, 0).crops("train", 8, 1)
+        (crop,) = EvaluatedModel(one, Finetune(), one.splits, 0).crops("train", 8, 1)
         found.append(crop.boxes)
     assert torch.equal(*found)

@@ -13,7 +13,7 @@ from torch import nn
 from maebench import Augment, ClampedAugment
 from maebench.errors import MaebenchError
 from maebench.evaluating import records, suite
-from maebench.evaluating.model import Subject
+from maebench.evaluating.model import EvaluatedModel
 from maebench.rng import Draws, isolated
 from maebench_evals import official_probe as official
 from maebench_evals.linear_probe import LinearProbe
@@ -130,7 +130,7 @@ def test_every_image_comes_once_an_epoch_and_none_is_dropped_at_its_end():
 
 
 def test_features_of_crops_come_with_their_labels_in_whole_batches(model):
-    subject = Subject(model, LinearProbe(), model.splits, 0)
+    subject = EvaluatedModel(model, LinearProbe(), model.splits, 0)
     whole = Augment(scale=(1, 1), aspect=(1, 1), flip=False)
     labels = subject.labels("train")
     parts = subject.crops("train", 5, 8, whole)
@@ -191,13 +191,13 @@ def test_one_row_says_what_was_done(model):
 
 
 def test_crops_are_the_official_ones_and_can_be_left_out(model, monkeypatch):
-    asked, found = [], Subject.crops
+    asked, found = [], EvaluatedModel.crops
 
     def watch(self, split, batch, steps, augment=None):
         asked.append((split, batch, steps, augment))
         return found(self, split, batch, steps, augment)
 
-    monkeypatch.setattr(Subject, "crops", watch)
+    monkeypatch.setattr(EvaluatedModel, "crops", watch)
     rows_of(model, **QUICK, batch=40)
     assert asked == [("train", 40, 5, ClampedAugment(scale=(0.08, 1.0)))]
     rows = rows_of(model, **QUICK, crops=False)

@@ -21,7 +21,7 @@ from maebench import Block, Dataset, Random, patchify, unpatchify
 from maebench.analysis.run import models_of
 from maebench.data.images import from_arrays
 from maebench.evaluating import records, suite
-from maebench.evaluating.model import Subject
+from maebench.evaluating.model import EvaluatedModel
 from maebench_evals import reconstruction as module
 from maebench_evals import reconstruction_pictures as pictures
 from maebench_evals.hidden import distance_to_seen, hidden_pixels
@@ -52,9 +52,9 @@ def rows_of(model, evaluation=None, **options):
 
 def by_hand(model, ratio=0.75, count=360):
     """Images, mask and reconstruction as the evaluation gets them."""
-    subject = Subject(model, ReconstructionQuality(), model.splits, 0)
+    subject = EvaluatedModel(model, ReconstructionQuality(), model.splits, 0)
     images = subject.images("test")
-    mask = subject.masks(images.about.ids[:count], Random(), ratio)
+    mask = subject.masks(images.info.ids[:count], Random(), ratio)
     normal = subject.normalise(torch.cat(list(images.whole(100)))[:count])
     return subject, normal, mask, subject.reconstruct(normal, mask)
 
@@ -133,13 +133,13 @@ def test_baselines_are_the_error_of_what_was_filled_in(model):
 
 
 def test_ratio_and_masking_are_those_that_were_asked_for(model, monkeypatch):
-    seen, original = [], Subject.reconstruct
+    seen, original = [], EvaluatedModel.reconstruct
 
     def noted(self, images, mask):
         seen.append(mask)
         return original(self, images, mask)
 
-    monkeypatch.setattr(Subject, "reconstruct", noted)
+    monkeypatch.setattr(EvaluatedModel, "reconstruct", noted)
     half, block = rows_of(model, ratio=0.5)[0], rows_of(model, masking=Block())[0]
     assert {mask.num_hidden for mask in seen} == {8, 12}
     random = rows_of(model)[0]

@@ -11,7 +11,7 @@ from tiny import evaluation, yields
 
 from maebench import Augment, NotApplicable, Result
 from maebench.evaluating import records
-from maebench.evaluating.model import Subject
+from maebench.evaluating.model import EvaluatedModel
 from maebench.evaluating.suite import evaluate
 
 NOTHING = evaluation(yields())
@@ -48,7 +48,7 @@ def test_a_split_that_was_not_declared_cannot_be_reached(model, what):
 
 
 def subject(model, seed=0, fake=NOTHING):
-    return Subject(model, fake, model.splits, seed)
+    return EvaluatedModel(model, fake, model.splits, seed)
 
 
 def test_the_encoder_is_a_copy_that_may_be_trained(model):
@@ -89,7 +89,7 @@ def test_pictures_are_the_objectives_own_and_none_where_it_has_none(model, tmp_p
 
 def test_the_holdout_is_balanced_disjoint_and_leaves_the_rest_to_fit_on(model):
     fit, held = subject(model).holdout(0.2)
-    labels = model.splits.load("train").about.labels
+    labels = model.splits.load("train").info.labels
     assert sorted([*fit.tolist(), *held.tolist()]) == list(range(60))
     assert labels[held].bincount(minlength=10).tolist() == [1] * 10  # a fifth of six
     assert torch.equal(subject(model).holdout(0.2)[1], held)
@@ -98,10 +98,10 @@ def test_the_holdout_is_balanced_disjoint_and_leaves_the_rest_to_fit_on(model):
 
 def test_a_class_of_one_image_is_left_to_fit_on(model):
     images = model.splits.load("train")
-    labels = images.about.labels
+    labels = images.info.labels
     few = images.subset(torch.cat([(labels == 3).nonzero()[:1, 0], (labels != 3).nonzero()[:, 0]]))
     splits = dataclasses.replace(model.splits, _loaded={"train": few})
-    fit, held = Subject(model, NOTHING, splits, 0).holdout()
+    fit, held = EvaluatedModel(model, NOTHING, splits, 0).holdout()
     assert 0 in fit.tolist()
     assert 0 not in held.tolist()
 

@@ -58,7 +58,7 @@ def test_results_become_rows_with_the_mean_its_interval_and_every_value(model):
     assert {(row["model"], row["seed"], row["examples"]) for row in rows} == {(model.name, 4, 360)}
     ids, kept = records.values(path, rows[1])
     assert (torch.from_numpy(kept) == values).all()
-    assert (torch.from_numpy(ids) == model.splits.load("test").about.ids).all()
+    assert (torch.from_numpy(ids) == model.splits.load("test").info.ids).all()
 
 
 @pytest.mark.parametrize("value", [ONES.numpy(), ONES.tolist(), ONES.bool(), ONES.half()])

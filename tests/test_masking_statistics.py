@@ -12,7 +12,7 @@ from scipy.ndimage import distance_transform_edt, label
 from test_masking import mask_of, neighbour_correlation
 
 from maebench import Block, ConfigError, Grid, Random, RunConfig, load_model
-from maebench.data.preprocess import Normalise
+from maebench.data.preprocess import Normaliser
 from maebench.masking import Attention, Hard, Parts, Units
 from maebench.masking.statistics import Sample, autocorrelation, describe
 from maebench.pretraining.loop import pretrain
@@ -81,7 +81,7 @@ def trained(tmp_path_factory):
     """Plan, model and normalisation of a tiny run."""
     plan = tiny.plan(tmp_path_factory.mktemp("results"))
     model = build(plan.config, inputs_of(plan.config, plan.run.facts))
-    return plan, model, Normalise(plan.run.facts["mean"], plan.run.facts["std"], "cpu")
+    return plan, model, Normaliser(plan.run.facts["mean"], plan.run.facts["std"], "cpu")
 
 
 @pytest.mark.parametrize("masking", [Random(), Attention(), Hard(of="encoder"), Parts()])
@@ -106,7 +106,7 @@ def test_a_run_records_the_statistics_of_its_masks(tmp_path):
     kept = files.read_json(plan.run.folder / "masks.json")
     assert kept["realised_ratio"] == plan.run.facts["realised_ratio"] == 0.5
     model = build(plan.config, inputs_of(plan.config, plan.run.facts))
-    normalise = Normalise(plan.run.facts["mean"], plan.run.facts["std"], "cpu")
+    normalise = Normaliser(plan.run.facts["mean"], plan.run.facts["std"], "cpu")
     again = describe(sample(plan.config, model, plan.images, normalise, "cpu"))
     assert {k: v for k, v in kept.items() if k != "ms_per_256"} == {
         k: v for k, v in again.items() if k != "ms_per_256"

@@ -9,28 +9,29 @@ from fakes import Dense, Worst, names
 from maebench import MAE, ConfigError, Inputs, RunConfig
 from maebench.encoders import ViTNano
 from maebench.objectives import Supervised
-from maebench.pretraining.loop import Normalise, batches
+from maebench.objectives.ema import follow, make_teacher
+from maebench.pretraining.loop import Normaliser, batches
 from maebench.pretraining.plan import build, inputs_of, prepare
-from maebench.pretraining.teacher import Teacher, answers
+from maebench.pretraining.teacher import TEACHER_DECAY, answers
 
 ENCODER = ViTNano(width=16, depth=1, heads=2)
 
 
 def test_the_teacher_follows_the_model_slowly_and_is_never_trained():
     model = MAE().build(ENCODER.build((8, 8), 1), Inputs(1, (8, 8)))
-    teacher = Teacher(model)
+    teacher = make_teacher(model)
     start = {k: v.clone() for k, v in model.state_dict().items()}
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 1
-    teacher.follow(model, 0)  # at step n it keeps (1 + n) / (10 + n), at most .999
-    for name, value in teacher.model.state_dict().items():
+    follow(teacher, model, TEACHER_DECAY, 0)  # at step n it keeps (1 + n) / (10 + n), at most .999
+    for name, value in teacher.state_dict().items():
         torch.testing.assert_close(value, start[name] + 0.9)
-    teacher.follow(model, 10**6)
-    for name, value in teacher.model.state_dict().items():
+    follow(teacher, model, TEACHER_DECAY, 10**6)
+    for name, value in teacher.state_dict().items():
         torch.testing.assert_close(value, start[name] + 0.9 + 0.1 * 0.001)
-    assert not any(p.requires_grad for p in teacher.model.parameters())
-    assert not teacher.model.training
+    assert not any(p.requires_grad for p in teacher.parameters())
+    assert not teacher.training
 
 
 def test_the_patch_loss_is_that_of_each_patch_when_it_is_hidden(tmp_path):
@@ -38,14 +39,14 @@ def test_the_patch_loss_is_that_of_each_patch_when_it_is_hidden(tmp_path):
         RunConfig(names(), encoder=ENCODER, masking=Worst(), limit=40, device="cpu"), tmp_path
     )
     model = build(plan.config, inputs_of(plan.config, plan.run.facts)).eval()
-    teacher = Teacher(model)
+    teacher = make_teacher(model)
     order = batches(40, 8, 0, 0, 1)
     crop = next(iter(plan.images.crops(order, plan.config.augment, 0, "cpu")))
-    pixels = Normalise(plan.run.facts["mean"], plan.run.facts["std"], "cpu")(crop.images)
+    pixels = Normaliser(plan.run.facts["mean"], plan.run.facts["std"], "cpu")(crop.images)
     asked = []
-    original = teacher.model.reconstruct
-    teacher.model.reconstruct = lambda images, mask: (asked.append(mask), original(images, mask))[1]
-    loss = answers(teacher.model, pixels, crop.ids, 0, crop.epoch)["patch_loss"]()
+    original = teacher.reconstruct
+    teacher.reconstruct = lambda images, mask: (asked.append(mask), original(images, mask))[1]
+    loss = answers(teacher, pixels, crop.ids, 0, crop.epoch)["patch_loss"]()
     assert loss.shape == (8, 16)
     assert torch.equal(asked[0].hidden, ~asked[1].hidden)
     for mask in asked:

@@ -147,8 +147,8 @@ def test_a_published_set_with_repeated_images_may_say_so():
 # Planted bugs.
 
 
-def changed(images, **about):
-    return InMemory(images.pixels, dataclasses.replace(images.about, **about))
+def changed(images, **info):
+    return InMemory(images.pixels, dataclasses.replace(images.info, **info))
 
 
 class ZeroToOne(Plain):
@@ -164,7 +164,7 @@ class ChannelsLast(Plain):
 
     def load(self, request):
         images = super().load(request)
-        return InMemory(images.pixels.permute(0, 2, 3, 1).contiguous(), images.about)
+        return InMemory(images.pixels.permute(0, 2, 3, 1).contiguous(), images.info)
 
 
 class IdsAreLabels(Plain):
@@ -172,7 +172,7 @@ class IdsAreLabels(Plain):
 
     def load(self, request):
         images = super().load(request)
-        return changed(images, ids=images.about.labels.clone())
+        return changed(images, ids=images.info.labels.clone())
 
 
 class FromOne(Plain):
@@ -180,7 +180,7 @@ class FromOne(Plain):
 
     def load(self, request):
         images = super().load(request)
-        return changed(images, labels=images.about.labels + 1)
+        return changed(images, labels=images.info.labels + 1)
 
 
 class SmallLabels(Plain):
@@ -188,7 +188,7 @@ class SmallLabels(Plain):
 
     def load(self, request):
         images = super().load(request)
-        return changed(images, labels=images.about.labels.to(torch.uint8))
+        return changed(images, labels=images.info.labels.to(torch.uint8))
 
 
 class MinusOne(Plain):
@@ -271,7 +271,7 @@ class SizelessMark(Plain):
     """A fingerprint made before the images were resized."""
 
     def load(self, request):
-        mark = self.made(*self.drawn(request.split)).about.fingerprint
+        mark = self.made(*self.drawn(request.split)).info.fingerprint
         return changed(super().load(request), fingerprint=mark)
 
 
@@ -318,7 +318,7 @@ class ToldSize(Plain):
 
     def load(self, request):
         images = self.made(*self.drawn(request.split))
-        return changed(images, size=request.image_size or images.about.size)
+        return changed(images, size=request.image_size or images.info.size)
 
 
 class Blurred(Plain):
@@ -341,7 +341,7 @@ class DropsLast(InMemory):
 @dataclass(frozen=True)
 class OtherOrder(InMemory):
     def whole(self, batch):
-        yield from self.pixels[self.about.labels.argsort()].split(batch)
+        yield from self.pixels[self.info.labels.argsort()].split(batch)
 
 
 @dataclass(frozen=True)
@@ -353,23 +353,23 @@ class PicksSorted(InMemory):
 @dataclass(frozen=True)
 class Renumbers(InMemory):
     def subset(self, index):
-        about = dataclasses.replace(self.about.at(index), ids=torch.arange(len(index)))
-        return type(self)(self.pixels[index], about)
+        info = dataclasses.replace(self.info.at(index), ids=torch.arange(len(index)))
+        return type(self)(self.pixels[index], info)
 
 
 @dataclass(frozen=True)
 class SubsetKeepsMark(InMemory):
     def subset(self, index):
-        about = dataclasses.replace(self.about.at(index), fingerprint=self.about.fingerprint)
-        return type(self)(self.pixels[index], about)
+        info = dataclasses.replace(self.info.at(index), fingerprint=self.info.fingerprint)
+        return type(self)(self.pixels[index], info)
 
 
 @dataclass(frozen=True)
 class LabelsStay(InMemory):
     def subset(self, index):
-        labels = self.about.labels[: len(index)]
+        labels = self.info.labels[: len(index)]
         return type(self)(
-            self.pixels[index], dataclasses.replace(self.about.at(index), labels=labels)
+            self.pixels[index], dataclasses.replace(self.info.at(index), labels=labels)
         )
 
 
@@ -389,7 +389,7 @@ class Crooked(InMemory):
         return crops
 
     def subset(self, index):
-        return type(self)(self.pixels[index], self.about.at(index))
+        return type(self)(self.pixels[index], self.info.at(index))
 
 
 class EveryEpochTheSame(Crooked):
@@ -442,12 +442,12 @@ class ByPosition(InMemory):
     """Crops drawn by the position in a subset instead of the id."""
 
     def crops(self, plan, augment, seed, device):
-        by_place = dataclasses.replace(self.about, ids=torch.arange(len(self)))
+        by_place = dataclasses.replace(self.info, ids=torch.arange(len(self)))
         for crops in InMemory(self.pixels, by_place).crops(plan, augment, seed, device):
-            yield dataclasses.replace(crops, ids=self.about.ids[crops.index])
+            yield dataclasses.replace(crops, ids=self.info.ids[crops.index])
 
     def subset(self, index):
-        return type(self)(self.pixels[index], self.about.at(index))
+        return type(self)(self.pixels[index], self.info.at(index))
 
 
 def images_of(cls):
@@ -458,7 +458,7 @@ def images_of(cls):
 
         def load(self, request):
             images = super().load(request)
-            return cls(images.pixels, images.about)
+            return cls(images.pixels, images.info)
 
     return Wrapped
 
@@ -540,7 +540,7 @@ class HiddenOption(Plain):
     """An option that changes pixels behind the fingerprint's back."""
 
     def load(self, request):
-        mark = Plain().load(request).about.fingerprint
+        mark = Plain().load(request).info.fingerprint
         return changed(super().load(request), fingerprint=mark)
 
 

@@ -342,10 +342,10 @@ class LabelsUnasked(Nearest):
     """Takes the labels without asking whether there are any."""
 
     def labels(self, model):
-        return model.images("train").about.labels
+        return model.images("train").info.labels
 
     def right(self, model):
-        return model.images("test").about.labels
+        return model.images("test").info.labels
 
     def run(self, model):
         self.labels(model).max()
@@ -721,14 +721,14 @@ def test_classes_are_balanced_and_the_pictures_are_always_the_same():
     for data in (PLAIN, HARD, NOISY, TWO["true"]):
         for split in ("train", "test"):
             request = replace(Request(split), image_size=(16, 16))
-            about = data.load(request).about
-            assert set(about.labels.bincount().tolist()) == {240 // data.classes}
-            assert data.load(request).about.fingerprint == about.fingerprint
+            info = data.load(request).info
+            assert set(info.labels.bincount().tolist()) == {240 // data.classes}
+            assert data.load(request).info.fingerprint == info.fingerprint
 
 
 def test_the_labels_are_flipped_in_test_alone():
     train, test = (
-        {told: TWO[told].load(Request(split)).about.labels for told in TWO}
+        {told: TWO[told].load(Request(split)).info.labels for told in TWO}
         for split in ("train", "test")
     )
     assert torch.equal(train["true"], train["flipped"])

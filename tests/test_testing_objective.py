@@ -13,7 +13,7 @@ from fakes import Labelled, LabelledModule
 from pydantic import Field, PositiveInt
 from torch import nn
 
-from maebench import Board, ConfigError, Objective
+from maebench import ConfigError, ImageGrid, Objective
 from maebench.masking.patches import patchify
 from maebench.objectives import MAE
 from maebench.objectives.decoders import Decoding
@@ -257,7 +257,7 @@ class WholeIsWhatIsSeen(MaskedAutoencoder):
 
 class DrawsPatches(MaskedAutoencoder):
     def pictures(self, images, draws):
-        return {"patches": Board(patchify(images, self.patch))}
+        return {"patches": ImageGrid(patchify(images, self.patch))}
 
 
 class CopiesTheEncoder(MaskedAutoencoder):

@@ -121,5 +121,5 @@ def digits() -> Stub:
     for split in ("train", "test"):
         images = splits.load(split)
         pixels = torch.cat(list(images.whole(512))).flatten(1).float()
-        parts += [pixels / 255, images.about.labels]
+        parts += [pixels / 255, images.info.labels]
     return Stub(*parts)

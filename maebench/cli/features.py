@@ -54,10 +54,10 @@ def features_command(
         click.echo(f"weights: {loaded.verdict}", err=True)
     images = loaded.splits.load(split)
     found = features(loaded, images, int(layer) if layer else None, pool, shown)
-    arrays = {"features": found.numpy(), "ids": images.about.ids.numpy()}
-    if images.about.labels is not None:
-        arrays["labels"] = images.about.labels.numpy()
-        arrays["class_names"] = np.array(images.about.class_names)
+    arrays = {"features": found.numpy(), "ids": images.info.ids.numpy()}
+    if images.info.labels is not None:
+        arrays["labels"] = images.info.labels.numpy()
+        arrays["class_names"] = np.array(images.info.class_names)
 
     def fill(beside: Path) -> None:
         with beside.open("wb") as file:  # numpy would add .npz to a name

@@ -78,7 +78,7 @@ def masks_command(**settings: Any) -> None:
     config, module = base(given, settings, names, results)
     out = settings["out"]
     folder = files.make_folder(Path(out), "--out") if out else files.make_folder(results / "masks")
-    bench = masks.Bench(config, module)
+    bench = masks.MaskSampler(config, module)
     masks.check_image(bench, image)
     chosen = bench.maskings(wanted)
     table = masks.mask_statistics(chosen, ratios, bench=bench, progress=progress, shown=shown)

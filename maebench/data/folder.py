@@ -63,15 +63,15 @@ class Folder(Dataset):
     def load(self, request: Request) -> Images:
         """One split; gray where the images looked at are all gray, else in colour."""
         layout = read_layout(self.path)
-        look = look_at(layout)
+        header = read_header_of(layout)
         split = layout.train if request.split == "train" else layout.test
         return from_files(
             split.paths,
             split.labels,
             layout.class_names,
             self.path,
-            request.image_size or (look.side, look.side),
-            look.channels,
+            request.image_size or (header.side, header.side),
+            header.channels,
             request.on_bad_image,
             request.memory_limit,
             request.progress,
@@ -80,19 +80,19 @@ class Folder(Dataset):
     def preset(self) -> dict[str, Any]:
         """By the size of up to 64 images and the number of them."""
         layout = read_layout(self.path)
-        return suited(layout, look_at(layout))
+        return suited(layout, read_header_of(layout))
 
     def notes(self) -> list[str]:
         """What the preset chose."""
         layout = read_layout(self.path)
-        look = look_at(layout)
-        chosen = suited(layout, look)
+        header = read_header_of(layout)
+        chosen = suited(layout, header)
         count = len(layout.train.paths) + len(layout.test.paths)
-        patch = default_patch((look.side, look.side))
+        patch = default_patch((header.side, header.side))
         unused = "; val/ is not used" if layout.unused_val else ""
         return [
-            f"folder: {count:,} images of about {look.height}x{look.width}: "
-            f"image size {look.side}, {chosen['encoder']}, patch {patch}, "
+            f"folder: {count:,} images of about {header.height}x{header.width}: "
+            f"image size {header.side}, {chosen['encoder']}, patch {patch}, "
             f"{chosen['budget']}, batch {chosen['batch']} where no flag says otherwise{unused}"
         ]
 
@@ -116,7 +116,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Look:
+class Header:
     """What headers say of train: median rows and columns, and the number of channels."""
 
     height: int
@@ -210,7 +210,7 @@ def divided(root: Path, groups: Groups) -> tuple[Groups, Groups]:
     return train, test
 
 
-def look_at(layout: Layout) -> Look:
+def read_header_of(layout: Layout) -> Header:
     """Sizes and channels of up to 64 evenly chosen images of train, those that can be read.
 
     Raises:
@@ -228,14 +228,14 @@ def look_at(layout: Layout) -> Look:
     if not headers:
         raise DataError(f"none of {count} images looked at can be read; the last: {problem}")
     heights, widths, gray = zip(*headers, strict=True)
-    return Look(
+    return Header(
         round(statistics.median(heights)), round(statistics.median(widths)), 1 if all(gray) else 3
     )
 
 
-def suited(layout: Layout, look: Look) -> dict[str, Any]:
+def suited(layout: Layout, header: Header) -> dict[str, Any]:
     """Settings for images of this size and number."""
-    return preset_for((look.side, look.side), len(layout.train.paths))
+    return preset_for((header.side, header.side), len(layout.train.paths))
 
 
 def _split(groups: Groups, labels: Mapping[str, int] | None) -> Split:

@@ -14,7 +14,7 @@ from torch import Tensor
 from maebench.data.augment import Augment, Crops, crop_parameters, cut, resize
 from maebench.data.decode import unreadable
 from maebench.data.on_disk import BLOCK, OnDisk, by_threads, num_workers
-from maebench.data.split_info import About, digest, identity
+from maebench.data.split_info import SplitInfo, digest, identity
 from maebench.errors import DataError, PluginError
 from maebench.rng import permutation
 
@@ -26,7 +26,7 @@ class Images(Protocol):
     """A loaded split; `InMemory` and `OnDisk` are the two kinds."""
 
     @property
-    def about(self) -> About:
+    def info(self) -> SplitInfo:
         """What is known beside the pixels."""
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ class InMemory:
     """A split decoded once into one uint8 tensor (N, C, H, W)."""
 
     pixels: Tensor
-    about: About
+    info: SplitInfo
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -70,19 +70,19 @@ class InMemory:
     ) -> Iterator[Crops]:
         """Augmented batches; parameters, cropping and flipping are batched on the device."""
         store = self.pixels.to(device)
-        size = torch.tensor(self.about.size, device=device)
+        size = torch.tensor(self.info.size, device=device)
         for index, epoch in plan:
-            ids, epoch = self.about.ids[index].to(device), epoch.to(device)
+            ids, epoch = self.info.ids[index].to(device), epoch.to(device)
             sizes = size.expand(len(ids), 2)
             boxes, flips = crop_parameters(augment, seed, ids, epoch, sizes)
             images = cut(
-                store[index.to(device)].float(), boxes, flips, self.about.size, augment.shift
+                store[index.to(device)].float(), boxes, flips, self.info.size, augment.shift
             )
             yield Crops(images, index, ids, epoch, boxes, flips, sizes)
 
     def subset(self, index: Tensor) -> InMemory:
         """The images at these positions."""
-        return InMemory(self.pixels[index], self.about.at(index))
+        return InMemory(self.pixels[index], self.info.at(index))
 
 
 def from_files(
@@ -112,7 +112,7 @@ def from_files(
     Raises:
         DataError: no image can be read, or one is bad and `on_bad_image` is "fail".
     """
-    about = About(
+    info = SplitInfo(
         ids=torch.arange(len(paths)),
         labels=None if labels is None else torch.tensor(list(labels), dtype=torch.int64),
         class_names=tuple(class_names),
@@ -126,7 +126,7 @@ def from_files(
     pixels = torch.empty((len(paths) if in_memory else 0, channels, *size), dtype=torch.uint8)
     if in_memory or on_bad_image == "skip":
         good = []
-        for i, image in enumerate(by_threads(paths, about)):
+        for i, image in enumerate(by_threads(paths, info)):
             if isinstance(image, DataError):
                 if on_bad_image == "fail":
                     raise image
@@ -138,15 +138,15 @@ def from_files(
             progress(i + 1, len(paths))
     if not good:
         raise DataError(f"no image in {root} can be read ({len(skipped)} files were tried)")
-    about = replace(about.at(torch.tensor(good)), skipped=tuple(skipped))
+    info = replace(info.at(torch.tensor(good)), skipped=tuple(skipped))
     kept = tuple(paths[i] for i in good)
     names = [path.relative_to(root).as_posix() for path in kept]
     if in_memory:
-        return in_memory_images(pixels[: len(good)], about, names)
+        return in_memory_images(pixels[: len(good)], info, names)
     # Reading every byte of a large set takes hours: names and sizes stand for the content.
     listing = [f"{name} {_bytes(path)}" for name, path in zip(names, kept, strict=True)]
-    mark = digest(*identity(about), _joined(listing))
-    return OnDisk(kept, replace(about, fingerprint=mark), num_workers())
+    mark = digest(*identity(info), _joined(listing))
+    return OnDisk(kept, replace(info, fingerprint=mark), num_workers())
 
 
 def _bytes(path: Path) -> int:
@@ -194,7 +194,7 @@ def from_arrays(
         # in parts: in floating point the whole takes many times the memory of the result
         parts = (resize(part.float(), size) for part in images.split(BLOCK))
         images = torch.cat([(part + 0.5).clamp(0, 255).to(torch.uint8) for part in parts])
-    about = About(
+    info = SplitInfo(
         ids=torch.arange(len(images)),
         labels=None if labels is None else torch.from_numpy(labels.astype("int64")),
         class_names=tuple(class_names),
@@ -202,14 +202,14 @@ def from_arrays(
         size=(images.shape[2], images.shape[3]),
         channels=images.shape[1],
     )
-    return in_memory_images(images.contiguous(), about)
+    return in_memory_images(images.contiguous(), info)
 
 
-def in_memory_images(pixels: Tensor, about: About, names: Sequence[str] = ()) -> InMemory:
+def in_memory_images(pixels: Tensor, info: SplitInfo, names: Sequence[str] = ()) -> InMemory:
     """A split in memory with the fingerprint of its pixels, labels, ids and file names."""
     content = pixels.numpy().data.cast("B")
-    mark = digest(*identity(about), _joined(names), content)
-    return InMemory(pixels, replace(about, fingerprint=mark))
+    mark = digest(*identity(info), _joined(names), content)
+    return InMemory(pixels, replace(info, fingerprint=mark))
 
 
 def limited(images: Images, limit: int, seed: int = 0) -> Images:
@@ -228,7 +228,7 @@ def limited(images: Images, limit: int, seed: int = 0) -> Images:
     if limit > len(images):
         raise DataError(f"--limit {limit}: train has only {len(images)} images")
     order = permutation(len(images), seed, "limit")
-    labels = images.about.labels
+    labels = images.info.labels
     if labels is None:
         return images.subset(order[:limit].sort().values)
     ordered = labels[order]
@@ -254,7 +254,7 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
 
 
 __all__ = [
-    "About",
+    "SplitInfo",
     "Images",
     "InMemory",
     "OnBadImage",

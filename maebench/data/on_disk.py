@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from maebench.data.augment import Augment, Crops, crop_parameters
 from maebench.data.decode import crop, fit, read_image
-from maebench.data.split_info import About
+from maebench.data.split_info import SplitInfo
 from maebench.errors import DataError
 
 MOST_WORKERS = 8  # each holds three batches of crops: 0.5 GB for 256 of 224x224
@@ -33,7 +33,7 @@ class OnDisk:
     """
 
     paths: tuple[Path, ...]
-    about: About
+    info: SplitInfo
     workers: int = 2
 
     def __len__(self) -> int:
@@ -46,7 +46,7 @@ class OnDisk:
             DataError: an image cannot be read; names it.
         """
         order = (part.tolist() for part in torch.arange(len(self)).split(batch))
-        yield from _by_workers(_Whole(self.paths, self.about), order, self.workers)
+        yield from _by_workers(_Whole(self.paths, self.info), order, self.workers)
 
     def pick(self, index: Sequence[int]) -> Tensor:
         """Some images.
@@ -55,7 +55,7 @@ class OnDisk:
             DataError: an image cannot be read; names it.
         """
         images = []
-        for image in by_threads([self.paths[int(i)] for i in index], self.about):
+        for image in by_threads([self.paths[int(i)] for i in index], self.info):
             if isinstance(image, DataError):
                 raise image
             images.append(image)
@@ -70,14 +70,14 @@ class OnDisk:
             DataError: an image cannot be read; names it.
         """
         batches = ([*zip(i.tolist(), e.tolist(), strict=True)] for i, e in plan)
-        items = _Cropped(self.paths, self.about, augment, seed)
+        items = _Cropped(self.paths, self.info, augment, seed)
         for crops in _by_workers(items, batches, self.workers):
             yield crops.to(device)
 
     def subset(self, index: Tensor) -> OnDisk:
         """The images at these positions."""
         return replace(
-            self, paths=tuple(self.paths[i] for i in index.tolist()), about=self.about.at(index)
+            self, paths=tuple(self.paths[i] for i in index.tolist()), info=self.info.at(index)
         )
 
 
@@ -86,10 +86,10 @@ class _Whole:
     """What a worker makes of a batch of positions: whole images, or the error to raise."""
 
     paths: tuple[Path, ...]
-    about: About
+    info: SplitInfo
 
     def __getitems__(self, index: list[int]) -> Tensor | DataError:
-        channels, size = self.about.channels, self.about.size
+        channels, size = self.info.channels, self.info.size
         try:
             return torch.stack([fit(read_image(self.paths[i], channels), size) for i in index])
         except DataError as error:
@@ -101,7 +101,7 @@ class _Cropped:
     """What a worker makes of a batch of (position, epoch): crops, or the error to raise."""
 
     paths: tuple[Path, ...]
-    about: About
+    info: SplitInfo
     augment: Augment
     seed: int
 
@@ -112,13 +112,13 @@ class _Cropped:
             return error
 
     def _crop(self, position: int, epoch: int) -> Crops:
-        image = read_image(self.paths[position], self.about.channels)
+        image = read_image(self.paths[position], self.info.channels)
         index, epochs = torch.tensor([position]), torch.tensor([epoch])
-        ids = self.about.ids[index]
+        ids = self.info.ids[index]
         size = torch.tensor([[image.height, image.width]])
         boxes, flips = crop_parameters(self.augment, self.seed, ids, epochs, size)
         top, left, height, width = boxes[0].int().tolist()
-        pixels = crop(image, (top, left, height, width), bool(flips), self.about.size)
+        pixels = crop(image, (top, left, height, width), bool(flips), self.info.size)
         return Crops(pixels, index, ids, epochs, boxes, flips, size)
 
 
@@ -152,7 +152,7 @@ def _as_it_is(made: Any) -> Any:
     return made
 
 
-def by_threads(paths: Sequence[Path], about: About) -> Iterator[Tensor | DataError]:
+def by_threads(paths: Sequence[Path], info: SplitInfo) -> Iterator[Tensor | DataError]:
     """Each image at the split's size, in order, or why it cannot be read.
 
     Threads, not processes: they start at once, and PIL decodes beside Python.
@@ -160,7 +160,7 @@ def by_threads(paths: Sequence[Path], about: About) -> Iterator[Tensor | DataErr
 
     def read(path: Path) -> Tensor | DataError:
         try:
-            return fit(read_image(path, about.channels), about.size)
+            return fit(read_image(path, info.channels), info.size)
         except DataError as error:
             return error
 

@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from maebench.errors import ConfigError
 
 
-class Normalise:
+class Normaliser:
     """Pixels in 0..255 to the encoder's input: zero mean and unit deviation per channel."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: str) -> None:
@@ -75,9 +75,9 @@ class Preprocess:
         full = (int(side / self.crop + ROUNDING) for side in self.size)
         return next(full), next(full)
 
-    def on(self, device: str) -> Ready:
+    def on(self, device: str) -> Preprocessor:
         """The same with its statistics on a device."""
-        return Ready(self, Normalise(self.mean, self.std, device))
+        return Preprocessor(self, Normaliser(self.mean, self.std, device))
 
     def dump(self) -> dict[str, Any]:
         """As JSON values."""
@@ -92,11 +92,11 @@ class Preprocess:
 
 
 @dataclass(frozen=True)
-class Ready:
+class Preprocessor:
     """Pre-processing on a device."""
 
     what: Preprocess
-    normalise: Normalise
+    normalise: Normaliser
 
     def __call__(self, images: Tensor) -> Tensor:
         """Pixels in 0..255, (B, C, H, W), to the encoder's input, float32 (B, C', h, w)."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class About:
+class SplitInfo:
     """What is known of a split beside its pixels.
 
     Args:
@@ -30,7 +30,7 @@ class About:
     channels: int
     skipped: tuple[str, ...] = ()
 
-    def at(self, index: Tensor) -> About:
+    def at(self, index: Tensor) -> SplitInfo:
         """The same for a part of the split; the fingerprint covers which part."""
         ids = self.ids[index]
         labels = None if self.labels is None else self.labels[index]
@@ -47,8 +47,8 @@ def digest(*parts: bytes | memoryview) -> str:
     return mark.hexdigest()
 
 
-def identity(about: About) -> tuple[bytes, ...]:
+def identity(info: SplitInfo) -> tuple[bytes, ...]:
     """What of a split, beside its pixels, changes numbers: shape, ids (they give crops), labels."""
-    shape = repr((len(about.ids), about.channels, *about.size)).encode()
-    labels = b"" if about.labels is None else about.labels.numpy().tobytes()
-    return shape, about.ids.numpy().tobytes(), labels
+    shape = repr((len(info.ids), info.channels, *info.size)).encode()
+    labels = b"" if info.labels is None else info.labels.numpy().tobytes()
+    return shape, info.ids.numpy().tobytes(), labels

@@ -74,7 +74,7 @@ def cache_key(model: LoadedModel, images: Images, layers: tuple[int, ...]) -> st
     parts = [
         model.weights,
         repr(model.preprocess),
-        images.about.fingerprint,
+        images.info.fingerprint,
         repr(layers),
         str(VERSION),
     ]

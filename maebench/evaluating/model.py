@@ -22,7 +22,7 @@ from maebench.evaluation import Evaluation, NotApplicable
 from maebench.masking.grids import Random
 from maebench.masking.mask import Mask, View, draw
 from maebench.models.model import LoadedModel, pool_of
-from maebench.objectives.objective import Board, Reconstruction
+from maebench.objectives.objective import ImageGrid, Reconstruction
 from maebench.pretraining.loop import batches
 from maebench.rng import Draws, key, permutation
 
@@ -38,7 +38,7 @@ def no_progress(steps: Iterable[T], total: int, what: str) -> Iterable[T]:
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedModel:
     """A model as an evaluation sees it (`maebench.evaluation.Model`)."""
 
     loaded: LoadedModel
@@ -79,14 +79,14 @@ class Subject:
 
     def labels(self, split: str) -> Tensor:
         """Labels of a declared split."""
-        labels = self.images(split).about.labels
+        labels = self.images(split).info.labels
         if labels is None:
             raise NotApplicable(f"data set {self.splits.dataset.name!r} has no labels")
         return labels
 
     def class_names(self) -> tuple[str, ...]:
         """One name per class."""
-        return self.images(self.evaluation.splits[0]).about.class_names
+        return self.images(self.evaluation.splits[0]).info.class_names
 
     def pools(self) -> tuple[str, ...]:
         """The poolings this model has."""
@@ -125,7 +125,7 @@ class Subject:
         """The model's guess at hidden patches of normalised images."""
         return self.loaded.decoder().reconstruct(images, mask)
 
-    def pictures(self, images: Tensor, draws: Draws) -> Mapping[str, Board]:
+    def pictures(self, images: Tensor, draws: Draws) -> Mapping[str, ImageGrid]:
         """The objective's own pictures by name, made from a few normalised images."""
         return self.loaded.pictures(images, draws)
 

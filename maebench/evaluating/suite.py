@@ -22,7 +22,7 @@ from maebench.data.dataset import Splits
 from maebench.errors import ConfigError, DataError, MaebenchError, PluginError
 from maebench.evaluating import records
 from maebench.evaluating.intervals import mean_interval
-from maebench.evaluating.model import Progress, Subject, no_progress
+from maebench.evaluating.model import EvaluatedModel, Progress, no_progress
 from maebench.evaluation import Evaluation, Metric, NotApplicable, Result
 from maebench.models.model import LoadedModel
 from maebench.plugins import Names, installed
@@ -37,9 +37,9 @@ def check_fits(model: LoadedModel, splits: Splits, evaluation: Evaluation) -> No
         DataError: names both.
     """
     for split in evaluation.splits:
-        about = splits.load(split).about
+        info = splits.load(split).info
         try:
-            model.preprocess.check(model.name, (about.channels, *about.size))
+            model.preprocess.check(model.name, (info.channels, *info.size))
         except ConfigError as error:
             raise DataError(f"{splits.dataset.name}: {error}") from error
 
@@ -50,8 +50,8 @@ def record_path(model: LoadedModel, evaluation: Evaluation, splits: Splits, seed
     spec = {
         "options": evaluation.model_dump(mode="json"),
         "weights": model.weights,
-        "data": {s: splits.load(s).about.fingerprint for s in evaluation.splits},
-        "test": test.about.fingerprint,
+        "data": {s: splits.load(s).info.fingerprint for s in evaluation.splits},
+        "test": test.info.fingerprint,
     }
     name = f"{evaluation.name}-v{evaluation.version}-{short_hash(spec)}-s{seed}"
     return model.folder / "records" / f"{name}.json"
@@ -86,7 +86,7 @@ def evaluate(
     results: list[Result] = []
     status, reason = "ok", ""
     try:
-        subject = Subject(model, evaluation, splits, seed, progress)
+        subject = EvaluatedModel(model, evaluation, splits, seed, progress)
         with isolated(seed, "evaluation", evaluation.name):
             results = [checked(evaluation, r, subject) for r in evaluation.run(subject)]
         _check_complete(evaluation, results)
@@ -114,11 +114,11 @@ def evaluate(
         rows.append(row)
     if not results:
         rows = [shared | _empty(evaluation)]
-    ids = splits.load(evaluation.test).about.ids.numpy()
+    ids = splits.load(evaluation.test).info.ids.numpy()
     return records.write(path.parent, path.stem, rows, {"ids": ids, **kept})
 
 
-def checked(evaluation: Evaluation, result: Result, subject: Subject) -> Result:
+def checked(evaluation: Evaluation, result: Result, subject: EvaluatedModel) -> Result:
     """The result, if it keeps to what its evaluation declares.
 
     Raises:
@@ -188,14 +188,14 @@ def _shared(
     cls = type(evaluation)
     origin = names.origin(cls)
     test = splits.load(evaluation.test)
-    skipped = sum(len(splits.load(s).about.skipped) for s in evaluation.splits)
+    skipped = sum(len(splits.load(s).info.skipped) for s in evaluation.splits)
     return {
         "model": model.name,
         "model_kind": model.kind,
         "run": model.run.name if model.run else None,
         "weights": str(model.verdict) if model.verdict else None,
         "dataset": splits.dataset.changed(),
-        "dataset_fingerprint": test.about.fingerprint,
+        "dataset_fingerprint": test.info.fingerprint,
         "split": evaluation.test,
         "examples": len(test),
         "skipped": skipped,

@@ -111,7 +111,7 @@ def export(
         )
     if reason := cannot_hold(encoder, to):
         raise ConfigError(f"{name} cannot be exported to {to}: {reason}")
-    facts = about(module, encoder, mean, std, objective)
+    facts = weight_facts(module, encoder, mean, std, objective)
     return WRITERS[to](module, facts, out) + left_out(module, to)
 
 
@@ -170,7 +170,7 @@ def mlp_of(encoder: VisionTransformer) -> int:
     return block.mlp.fc1.out_features
 
 
-def about(
+def weight_facts(
     module: Any, encoder: VisionTransformer, mean: Any, std: Any, objective: Any
 ) -> dict[str, Any]:
     """What the weights do not say of themselves, as plain JSON values."""

@@ -25,7 +25,7 @@ from maebench.models.weights import (
     NO_DECODER,
     ODD_DECODER,
     Foreign,
-    Given,
+    SpecOptions,
     Verdict,
     colours,
     eps_of,
@@ -64,7 +64,7 @@ class Shape:
     mlp_ratio: float
 
 
-def build(found: Found, given: Given, spec: str) -> tuple[Any, Verdict, str]:
+def build(found: Found, given: SpecOptions, spec: str) -> tuple[Any, Verdict, str]:
     """The module around the encoder, the verdict, and why it cannot reconstruct ("" if it can).
 
     Raises:
@@ -101,7 +101,7 @@ def build(found: Found, given: Given, spec: str) -> tuple[Any, Verdict, str]:
     return module, told, why
 
 
-def given_map(given: Given) -> Any:
+def given_map(given: SpecOptions) -> Any:
     """The user's key map, read."""
     return None if given.key_map is None else read_key_map(given.key_map)
 
@@ -117,7 +117,7 @@ def incomplete_parts(spec: str, strange: Iterable[str]) -> ConfigError:
 
 
 def read_shape(
-    tensors: Mapping[str, Tensor], given: Given, facts: Mapping[str, Any], spec: str
+    tensors: Mapping[str, Tensor], given: SpecOptions, facts: Mapping[str, Any], spec: str
 ) -> Shape:
     """Sizes from the shapes of the weights.
 
@@ -164,7 +164,7 @@ def grid_of(positions_LD: Tensor, width: int) -> tuple[int, int] | None:
     return (side, side) if side * side == length else None
 
 
-def heads_of(shape: Shape, facts: Mapping[str, Any], given: Given, spec: str) -> int:
+def heads_of(shape: Shape, facts: Mapping[str, Any], given: SpecOptions, spec: str) -> int:
     """The number of heads, which the joined matrix of queries, keys and values does not show.
 
     Raises:
@@ -223,7 +223,7 @@ def with_decoder(
     shape: Shape,
     tensors: Mapping[str, Tensor],
     facts: Mapping[str, Any],
-    given: Given,
+    given: SpecOptions,
 ) -> tuple[Any, set[str], str]:
     """The encoder in a module that reconstructs, the names it took, or why there is none."""
     alone: Any = nn.Module()
@@ -280,7 +280,7 @@ MAE_SIZE, MAE_CROP = (224, 224), 224 / 256
 RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers, in Hugging Face's files
 
 
-def from_weights(found: Found, given: Given, spec: str) -> Foreign:
+def from_weights(found: Found, given: SpecOptions, spec: str) -> Foreign:
     """A plain vision transformer read off its weights."""
     module, told, why = vit.build(found, given, spec)
     encoder = module.encoder

@@ -19,7 +19,15 @@ from maebench.files import read_json
 from maebench.masking.mask import Mask
 from maebench.models.from_file import as_told, from_weights
 from maebench.models.reading import read_weights
-from maebench.models.weights import COMPLETE, NO_HEAD, Foreign, Given, Verdict, asking, incomplete
+from maebench.models.weights import (
+    COMPLETE,
+    NO_HEAD,
+    Foreign,
+    SpecOptions,
+    Verdict,
+    asking,
+    incomplete,
+)
 
 
 class HuggingFaceEncoder(nn.Module):
@@ -96,7 +104,7 @@ WRONG = (
 FILES = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
 
 
-def from_hf(name: str, given: Given, spec: str, download: bool) -> Foreign:
+def from_hf(name: str, given: SpecOptions, spec: str, download: bool) -> Foreign:
     """The model of this name or in this folder."""
     place = Path(name).expanduser()
     if not place.is_dir():
@@ -117,7 +125,7 @@ def fetched(name: str, revision: str | None, download: bool, patterns: list[str]
     )
 
 
-def from_folder(place: Path, given: Given, spec: str) -> Foreign:
+def from_folder(place: Path, given: SpecOptions, spec: str) -> Foreign:
     """ViTMAE becomes ours, decoder and all; ViT and DINOv2 stay transformers' and are wrapped.
 
     Raises:
@@ -206,7 +214,7 @@ def asked(config: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in config.items() if not k.startswith(how) and k != "model_type"}
 
 
-def preprocessing(config: Any, told: Any, given: Given, spec: str) -> Preprocess:
+def preprocessing(config: Any, told: Any, given: SpecOptions, spec: str) -> Preprocess:
     """What a folder's images go through.
 
     Raises:

@@ -29,7 +29,7 @@ from maebench.models.weights import (
     NO_HEAD,
     RANDOM,
     Foreign,
-    Given,
+    SpecOptions,
     Verdict,
     asking,
     incomplete,
@@ -157,7 +157,7 @@ def _from_map(map_BDhw: Tensor, prefix_BPD: Tensor | None = None) -> Tokens:
     return Tokens(prefix_BPD, patches_BND, (map_BDhw.shape[2], map_BDhw.shape[3]))
 
 
-def from_timm(name: str, given: Given, spec: str, download: bool) -> Foreign:
+def from_timm(name: str, given: SpecOptions, spec: str, download: bool) -> Foreign:
     """The model of this name behind the encoder's contract."""
     import timm
     from timm.data import resolve_model_data_config
@@ -225,7 +225,9 @@ def check_name(timm: Any, name: str, spec: str) -> None:
         raise ConfigError(unknown("weights of timm", name, tags, spec))
 
 
-def fill(timm: Any, model: Any, name: str, given: Given, spec: str, download: bool) -> Verdict:
+def fill(
+    timm: Any, model: Any, name: str, given: SpecOptions, spec: str, download: bool
+) -> Verdict:
     """Loads weights into a model of timm and says how they fit."""
     if given.weights is not None:
         return from_own_file(model, given, spec)
@@ -257,7 +259,7 @@ def cached(model: Any) -> str | None:
     return None
 
 
-def from_own_file(model: Any, given: Given, spec: str) -> Verdict:
+def from_own_file(model: Any, given: SpecOptions, spec: str) -> Verdict:
     """Loads a file's weights; its head may be missing or another, its encoder may not.
 
     Raises:

@@ -29,7 +29,7 @@ from maebench.models.weights import (
     RANDOM,
     USES,
     Foreign,
-    Given,
+    SpecOptions,
     adapted,
     read_given,
     split_spec,
@@ -237,7 +237,7 @@ def pixels_of(
     if facts is None:
         train = splits.load("train")
         mean, std = channel_statistics(train)
-        facts = {"channels": train.about.channels, "mean": list(mean), "std": list(std)}
+        facts = {"channels": train.info.channels, "mean": list(mean), "std": list(std)}
     kept = {key: facts[key] for key in ("channels", "mean", "std")}
     spec = {"dataset": config.dump()["dataset"], "size": list(config.size), **kept}
     mark = short_hash(spec)
@@ -303,7 +303,7 @@ def load_foreign(
     return replace(made, name=f"{made.name}{shown}{label}", preprocess=changed)
 
 
-def from_file(path: str, given: Given, spec: str, download: bool) -> Foreign:
+def from_file(path: str, given: SpecOptions, spec: str, download: bool) -> Foreign:
     """A vision transformer's checkpoint, with or without a decoder; or a folder of transformers."""
     place = Path(path).expanduser()
     if place.is_dir() and from_hf.kind_of(place) in from_hf.TYPES:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from maebench.config.run import RunConfig
 from maebench.data.dataset import Splits
-from maebench.data.preprocess import Preprocess, Ready
+from maebench.data.preprocess import Preprocess, Preprocessor
 from maebench.errors import ConfigError, unknown
 from maebench.evaluation import NotApplicable
 from maebench.models.weights import Verdict
-from maebench.objectives.objective import Board
+from maebench.objectives.objective import ImageGrid
 from maebench.pretraining import runs
 from maebench.rng import Draws
 
@@ -59,7 +59,7 @@ class LoadedModel:
         return None if self.module is None else self.module.encoder
 
     @property
-    def normalise(self) -> Ready:
+    def normalise(self) -> Preprocessor:
         """Pixels in 0..255 to the encoder's input, as it was trained."""
         return self.preprocess.on(self.device)
 
@@ -140,11 +140,11 @@ class LoadedModel:
         return self.module
 
     @torch.no_grad()
-    def pictures(self, images: Tensor, draws: Draws) -> Mapping[str, Board]:
+    def pictures(self, images: Tensor, draws: Draws) -> Mapping[str, ImageGrid]:
         """The objective's own pictures by name (see Objective); empty where it has none."""
         if not hasattr(self.module, "pictures"):
             return {}
-        found: Mapping[str, Board] = self.module.pictures(images, draws)
+        found: Mapping[str, ImageGrid] = self.module.pictures(images, draws)
         return found
 
 

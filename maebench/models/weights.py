@@ -27,7 +27,7 @@ USES = {
 PREPROCESSING = {"image_size", "mean", "std", "interpolation", "crop"}
 
 
-class Given(Options):
+class SpecOptions(Options):
     """What weights do not say of themselves, or what is to be other than they say."""
 
     heads: PositiveInt | None = Field(None, description="attention heads of the encoder")
@@ -72,7 +72,7 @@ def split_spec(spec: str) -> tuple[str, dict[str, str]]:
     return parts[0], dict(zip(names, parts[2::2], strict=True))
 
 
-def read_given(kind: str, spec: str, options: Mapping[str, str]) -> Given:
+def read_given(kind: str, spec: str, options: Mapping[str, str]) -> SpecOptions:
     """The options of a MODEL string.
 
     Raises:
@@ -84,7 +84,7 @@ def read_given(kind: str, spec: str, options: Mapping[str, str]) -> Given:
             names = [name.replace("_", "-") for name in allowed]
             raise ConfigError(unknown("option", key.replace("_", "-"), names, repr(spec)))
     try:
-        given = Given.model_validate(dict(options))
+        given = SpecOptions.model_validate(dict(options))
     except ValidationError as error:
         raise explain(error, spec) from error
     for key, values in (("mean", given.mean), ("std", given.std)):
@@ -137,7 +137,7 @@ def heads_told(facts: Facts, ours: str, theirs: str) -> int | None:
     return whole(facts, OURS, ours) or whole(facts, "config", theirs)
 
 
-def eps_of(facts: Facts, given: Given) -> float:
+def eps_of(facts: Facts, given: SpecOptions) -> float:
     """The norms' epsilon."""
     told = facts.get("config", {}).get("layer_norm_eps", EPS)
     if not isinstance(told, float | int) or not 0 < told < 1:
@@ -159,7 +159,7 @@ def colours(facts: Facts, channels: int) -> tuple[tuple[float, ...], tuple[float
     return tuple(found[0]), tuple(found[1])
 
 
-def target_of(facts: Facts, given: Given) -> Any:
+def target_of(facts: Facts, given: SpecOptions) -> Any:
     """What the decoder predicts: given, or said beside the weights; None where nobody says."""
     told = facts.get(OURS, {}).get("target")
     if given.target is not None or told in ("pixels", "normalised-pixels"):
@@ -266,7 +266,7 @@ class Foreign:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def adapted(base: Preprocess, given: Given, spec: str) -> Preprocess:
+def adapted(base: Preprocess, given: SpecOptions, spec: str) -> Preprocess:
     """The pre-processing with what the MODEL string gives in its place."""
     changes = {
         "mean": pixels_of(given.mean, base.channels, "mean", spec),

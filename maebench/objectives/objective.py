@@ -90,7 +90,7 @@ class Reconstruction:
 
 
 @dataclass(frozen=True)
-class Board:
+class ImageGrid:
     """A picture of an objective's own: rows and columns of images.
 
     Args:
@@ -112,7 +112,7 @@ class Objective(Component):
     The module that `build` returns has `forward(batch) -> dict` with a scalar `loss` and any
     other numbers to log, and where it makes sense `after_step(progress)`, called after each
     update, `reconstruct(images, mask) -> Reconstruction`, and `pictures(images, draws)`: pictures
-    of its own by name, each a Board, made from a few images. It holds the encoder as `.encoder`.
+    of its own by name, each an ImageGrid, made from a few images. It holds the encoder as `.encoder`.
 
     `no_decoder` says why a module has no `reconstruct`.
     """

@@ -6,7 +6,6 @@ T numbers of a patch, O orientations.
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any, Protocol
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
 from maebench.masking.patches import patchify, spread, take
+from maebench.objectives.ema import follow, make_teacher
 from maebench.objectives.objective import Inputs, Reconstruction
 
 VARIANCE_EPS = 1e-6  # official MAE code, models_mae.py, forward_loss
@@ -209,18 +209,18 @@ LAYERS = 6  # data2vec for images (arXiv 2202.03555)
 
 
 class Features(nn.Module):
-    """Tokens that a slow copy of the encoder makes of the whole image, the mean of some layers.
+    """Tokens that an EMA teacher makes of the whole image, the mean of some layers.
 
-    The copy is never trained and never in training mode; it and its count of updates are part of
+    The teacher, a slow average of the encoder, is never trained and never in training mode; it and its count of updates are part of
     the state. Each layer is normed without weights, and so is their mean: of the numbers of each
     token mean and deviation are 0 and 1. A token of an encoder that ends coarser stands for all
     its patches.
 
     Args:
-        encoder: what is copied, as it is now.
+        encoder: what the teacher follows, as it is now.
         inputs: what it is fed.
         layers: number of last blocks; default six, or as many as there are.
-        decay: of the copy, per update.
+        decay: of the average, per update.
 
     Raises:
         ConfigError: there are fewer such blocks.
@@ -233,7 +233,7 @@ class Features(nn.Module):
         self, encoder: Any, inputs: Inputs, layers: int | None = None, decay: float = 0.999
     ) -> None:
         super().__init__()
-        self.teacher: Any = copy.deepcopy(encoder).requires_grad_(False).eval()
+        self.teacher: Any = make_teacher(encoder)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         alike = layers_like_the_last(self.teacher, inputs)
         if layers is not None and layers > len(alike):
@@ -257,18 +257,10 @@ class Features(nn.Module):
         mean_BND = _normed(torch.stack(each).mean(0))
         return spread(mean_BND, tokens.grid, self.teacher.grid)
 
-    @torch.no_grad()
     def follow(self, encoder: nn.Module) -> None:
-        """Moves the copy towards the encoder; in the first updates faster, to forget step 0."""
+        """Moves the teacher towards the encoder; called after each update."""
         self.updates += 1
-        count = self.updates.item()
-        decay = min(self.decay, (1 + count) / (10 + count))  # as maebench.teacher does
-        there = encoder.state_dict()
-        for name, mine in self.teacher.state_dict().items():
-            if mine.is_floating_point():
-                mine.lerp_(there[name].to(mine.dtype), 1 - decay)
-            else:
-                mine.copy_(there[name])
+        follow(self.teacher, encoder, self.decay, int(self.updates))
 
     def reconstruction(self, prediction_BLT: Tensor, images: Tensor, mask: Mask) -> Reconstruction:
         """The prediction beside the truth; there are no pixels."""

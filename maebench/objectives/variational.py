@@ -17,7 +17,7 @@ from maebench.encoders.encoder import Tokens
 from maebench.masking.patches import unpatchify
 from maebench.objectives.autoencoder import WholeImage
 from maebench.objectives.decoders import DecoderSize, Decoding, TransformerDecoder
-from maebench.objectives.objective import Batch, Board, Inputs
+from maebench.objectives.objective import Batch, ImageGrid, Inputs
 from maebench.rng import Draws
 
 
@@ -121,7 +121,7 @@ class VariationalAutoencoder(WholeImage):
         """The pixels that belong to the mean of the latent."""
         return self.decode(self.encode(images)[0])
 
-    def pictures(self, images: Tensor, draws: Draws) -> dict[str, Board]:
+    def pictures(self, images: Tensor, draws: Draws) -> dict[str, ImageGrid]:
         """Samples from the prior, and what single dimensions of the latent change.
 
         Args:
@@ -144,8 +144,8 @@ class VariationalAutoencoder(WholeImage):
         rows = tuple(f"{number}: {kl:.2g}" for number, kl in dimensions)  # which, and its nats
         columns = tuple(f"{value:+.0f}" for value in values_K.tolist())
         return {
-            "samples": Board(self._images(samples_RKZ)),
-            "traversal": Board(self._images(along_RKZ), rows, columns),
+            "samples": ImageGrid(self._images(samples_RKZ)),
+            "traversal": ImageGrid(self._images(along_RKZ), rows, columns),
         }
 
     def _images(self, latent_RKZ: Tensor) -> Tensor:

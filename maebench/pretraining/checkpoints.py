@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from maebench import files
 from maebench.errors import RunError
-from maebench.pretraining import checkpoints, cost
-from maebench.pretraining.teacher import Teacher
+from maebench.pretraining import cost
 
 STATE, MANIFEST = "state.safetensors", "manifest.json"
 KEPT = 2  # the newest and one before it, in case the newest is damaged
@@ -143,12 +142,12 @@ def load_strictly(module: Any, tensors: Mapping[str, Tensor], what: str) -> None
 
 
 def state(
-    model: nn.Module, teacher: Teacher | None, adam: torch.optim.Optimizer, names: list[str]
+    model: nn.Module, teacher: nn.Module | None, adam: torch.optim.Optimizer, names: list[str]
 ) -> dict[str, Tensor]:
     """Everything that resuming needs, as named tensors."""
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     if teacher is not None:
-        tensors |= {f"teacher.{k}": v for k, v in teacher.model.state_dict().items()}
+        tensors |= {f"teacher.{k}": v for k, v in teacher.state_dict().items()}
     for number, values in adam.state_dict()["state"].items():
         tensors |= {f"optimiser.{names[number]}/{k}": v for k, v in values.items()}
     return tensors
@@ -157,21 +156,21 @@ def state(
 def restore(
     folder: Path,
     model: nn.Module,
-    teacher: Teacher | None,
+    teacher: nn.Module | None,
     adam: torch.optim.Optimizer,
     names: list[str],
 ) -> tuple[int, cost.Spent]:
     """Loads the newest whole checkpoint and gives its step, 0 where there is none, and its cost."""
-    found = checkpoints.load_newest(folder)
+    found = load_newest(folder)
     if found is None:
         return 0, cost.Spent()
     tensors, manifest = found
-    checkpoints.load_strictly(model, checkpoints.part(tensors, "model."), str(folder))
+    load_strictly(model, part(tensors, "model."), str(folder))
     if teacher is not None:
-        checkpoints.load_strictly(teacher.model, checkpoints.part(tensors, "teacher."), str(folder))
+        load_strictly(teacher, part(tensors, "teacher."), str(folder))
     content = adam.state_dict()
     content["state"] = {
-        number: checkpoints.part(tensors, f"optimiser.{name}/") for number, name in enumerate(names)
+        number: part(tensors, f"optimiser.{name}/") for number, name in enumerate(names)
     }
     adam.load_state_dict(content)
     spent = cost.Spent.read(manifest["spent"]) if "spent" in manifest else cost.Spent()

@@ -19,9 +19,10 @@ from maebench import files
 from maebench.config.run import RunConfig
 from maebench.data.augment import Crops
 from maebench.data.images import Images
-from maebench.data.preprocess import Normalise
+from maebench.data.preprocess import Normaliser
 from maebench.errors import RunError
 from maebench.masking.statistics import describe
+from maebench.objectives.ema import follow, make_teacher
 from maebench.objectives.objective import Batch
 from maebench.outputs import Tracking
 from maebench.pretraining import checkpoints, cost
@@ -29,7 +30,7 @@ from maebench.pretraining.checkpoints import restore, state
 from maebench.pretraining.masks import make_mask, sample
 from maebench.pretraining.optimiser import learning_rate, parameter_groups
 from maebench.pretraining.plan import Plan, build, has_teacher, inputs_of, prepare
-from maebench.pretraining.teacher import Teacher
+from maebench.pretraining.teacher import TEACHER_DECAY
 from maebench.rng import Draws, isolated, permutation
 
 # MAE, official code, main_pretrain.py: lr = blr * effective batch / 256
@@ -78,7 +79,7 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
 
         # What is trained. The same seed gives the same weights whatever the masking.
         model = build(config, inputs_of(config, plan.run.facts)).to(device)
-        teacher = Teacher(model) if has_teacher(config) else None
+        teacher = make_teacher(model) if has_teacher(config) else None
         groups, names = parameter_groups(model, config.optimiser.weight_decay)
         adam = torch.optim.AdamW(
             groups, betas=(config.optimiser.beta1, config.optimiser.beta2), fused=True
@@ -100,7 +101,7 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
         end = steps or (sys.maxsize if spent.seconds < seconds else done)
         order = batches(len(plan.images), config.batch, config.seed, done, end)
         crops = plan.images.crops(order, config.augment, config.seed, device)
-        normalise = Normalise(plan.run.facts["mean"], plan.run.facts["std"], device)
+        normalise = Normaliser(plan.run.facts["mean"], plan.run.facts["std"], device)
         precision = plan.run.facts["precision"]
         autocast = torch.autocast(torch.device(device).type, torch.bfloat16, precision == "bf16")
         model.train()
@@ -111,7 +112,8 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
             # How far it is: in steps, or in milliseconds of its budget.
             gone, whole = (number - 1, steps) if steps else (1e3 * spent.seconds, 1e3 * seconds)
             progress = gone / whole
-            lr = learning_rate(gone, whole, config.lr, config.optimiser)
+            optimiser = config.optimiser
+            lr = learning_rate(gone, whole, config.lr, optimiser.warmup, optimiser.min_lr)
             lr *= config.batch / LR_BATCH
             for group in adam.param_groups:
                 group["lr"] = lr
@@ -131,7 +133,7 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
             adam.step()
             adam.zero_grad()
             if teacher is not None:
-                teacher.follow(model, number)
+                follow(teacher, model, TEACHER_DECAY, number)
             if hasattr(model, "after_step"):
                 took = spent.seconds + time.monotonic() - resumed
                 model.after_step(number / steps if steps else min(1.0, took / seconds))
@@ -165,7 +167,7 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
 
         # What the masks were like in the end, when the weights are safe.
         if config.objective.hides:
-            asked = teacher.model if teacher else model
+            asked = model if teacher is None else teacher
             last = sample(config, asked, plan.images, normalise, device, precision=precision)
             at = {"progress": 1.0, "ratio": config.ratio_at(1.0)}
             files.write_json(plan.masks, at | describe(last))
@@ -209,10 +211,10 @@ def batches(
 def make_batch(
     config: RunConfig,
     model: Any,
-    teacher: Teacher | None,
+    teacher: Any | None,
     images: Images,
     crop: Crops,
-    normalise: Normalise,
+    normalise: Normaliser,
     progress: float,
     precision: str,
 ) -> Batch:
@@ -220,9 +222,9 @@ def make_batch(
     pixels = normalise(crop.images)
     mask = None
     if config.objective.hides:
-        asked = teacher.model if teacher else model
+        asked = model if teacher is None else teacher
         mask = make_mask(config, asked, crop, pixels, progress, precision)
-    labels = images.about.labels
+    labels = images.info.labels
     return Batch(
         images=pixels,
         ids=crop.ids,

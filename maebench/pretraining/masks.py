@@ -16,7 +16,7 @@ from maebench import masking
 from maebench.config.run import RunConfig
 from maebench.data.augment import Crops
 from maebench.data.images import Images
-from maebench.data.preprocess import Normalise
+from maebench.data.preprocess import Normaliser
 from maebench.masking.mask import Mask, View
 from maebench.masking.statistics import IMAGES, Sample
 from maebench.pretraining.teacher import answers
@@ -60,7 +60,7 @@ def sample(
     config: RunConfig,
     model: Any,
     images: Images,
-    normalise: Normalise,
+    normalise: Normaliser,
     device: str,
     progress: float = 1.0,
     precision: str = "fp32",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from maebench.config.run import Optimiser
 from maebench.encoders.encoder import check_parameter_names
 
 
@@ -32,16 +31,27 @@ def parameter_groups(model: Any, weight_decay: float) -> tuple[list[dict[str, An
     return groups, [n for n, _ in [*decayed, *kept]]
 
 
-def learning_rate(step: float, steps: float, peak: float, optimiser: Optimiser) -> float:
-    """The rate of update `step` (from 0) per 256 images: linear warm-up, then half a cosine.
-
-    A run by the clock counts milliseconds instead of steps.
+def learning_rate(
+    step: float, steps: float, peak: float, warmup: float = 0.0, floor: float = 0.0
+) -> float:
+    """The rate of update `step` (from 0): linear warm-up to the peak, then half a cosine.
 
     The official code starts at exactly 0, a wasted update; here the first is one part of warm-up.
+    Source: He et al. 2021, arXiv 2111.06377, table 8; Loshchilov and Hutter 2016, arXiv 1608.03983.
+
+    Args:
+        step: updates that are done; of a run by the clock, milliseconds.
+        steps: updates in all, or milliseconds.
+        peak: the largest rate.
+        warmup: share of the steps with a rising rate.
+        floor: the rate at the end.
     """
-    warmup = round(optimiser.warmup * steps)
-    floor = optimiser.min_lr
-    if step < warmup:
-        return peak * (step + 1) / (warmup + 1)
-    share = (step - warmup) / max(1, steps - warmup)
-    return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * share))
+    rising = round(warmup * steps)
+    if step < rising:
+        return peak * (step + 1) / (rising + 1)
+    return floor + (peak - floor) * half_cosine(step - rising, max(1, steps - rising))
+
+
+def half_cosine(done: float, total: float) -> float:
+    """From 1 where nothing is done to 0 where all is, along half a cosine."""
+    return 0.5 * (1 + math.cos(math.pi * done / total))

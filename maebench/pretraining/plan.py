@@ -12,7 +12,7 @@ from maebench import files, masking
 from maebench.config.run import RunConfig
 from maebench.data.dataset import Splits
 from maebench.data.images import Images, channel_statistics
-from maebench.data.split_info import About
+from maebench.data.split_info import SplitInfo
 from maebench.errors import ConfigError
 from maebench.objectives.objective import Inputs
 from maebench.pretraining import checkpoints, cost, runs
@@ -71,13 +71,13 @@ def prepare(
     folder = files.make_folder(runs.results_folder(results))
     splits = config.splits()
     images = splits.load("train", progress)
-    about = images.about
-    if config.objective.needs_labels and about.labels is None:
+    info = images.info
+    if config.objective.needs_labels and info.labels is None:
         raise ConfigError(
             f"objective {config.objective.name!r} needs labels, "
             f"dataset {config.dataset.name!r} has none"
         )
-    inputs = inputs_for(config, about)
+    inputs = inputs_for(config, info)
     model = build(config, inputs)
     encoder = model.encoder
     check_needs(config, model)
@@ -89,9 +89,9 @@ def prepare(
         per_unit = (encoder.grid[0] // units[0]) * (encoder.grid[1] // units[1])
         num_hidden.append(num_units * per_unit)
     if config.objective.hides:
-        config.masking.check_ids(about.ids)
+        config.masking.check_ids(info.ids)
     precision = find_precision(config.machine.precision, device, encoder.width)
-    identity = config.identity(about.fingerprint, precision)
+    identity = config.identity(info.fingerprint, precision)
     if run := runs.existing(folder, config, identity):
         return Plan(config, run, splits, device)
     costs = cost.count(model, inputs, num_hidden or [None])
@@ -103,14 +103,14 @@ def prepare(
         "cost": [one.dump() for one in costs],  # of an image, in each stage of the schedule
         "grid": list(encoder.grid),
         "patch": list(encoder.patch),
-        "channels": about.channels,
+        "channels": info.channels,
         "num_classes": inputs.num_classes,
         "num_hidden": num_hidden,
         # by the clock, stages are equally long and so have about as many steps each
         "realised_ratio": mean_over_stages(num_hidden, steps or len(num_hidden)) / length,
         "images": len(images),
-        "skipped": list(about.skipped),
-        "fingerprint": about.fingerprint,
+        "skipped": list(info.skipped),
+        "fingerprint": info.fingerprint,
         "mean": list(mean),
         "std": list(std),
         "precision": precision,
@@ -129,10 +129,10 @@ def mean_over_stages(values: Sequence[int], steps: int) -> float:
     return sum(v * n for v, n in zip(values, lengths, strict=True)) / steps
 
 
-def inputs_for(config: RunConfig, about: About) -> Inputs:
+def inputs_for(config: RunConfig, info: SplitInfo) -> Inputs:
     """What a model is fed that learns from these images."""
-    classes = len(about.class_names) if about.labels is not None else 0
-    return Inputs(about.channels, config.size, classes)
+    classes = len(info.class_names) if info.labels is not None else 0
+    return Inputs(info.channels, config.size, classes)
 
 
 def inputs_of(config: RunConfig, facts: Mapping[str, Any]) -> Inputs:

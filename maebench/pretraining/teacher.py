@@ -1,8 +1,7 @@
-"""What learned maskings ask: a slow copy of what is trained, or that itself as it is."""
+"""What learned maskings ask: an EMA teacher of what is trained, or that itself as it is."""
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,23 +17,6 @@ from maebench.rng import Draws, isolated
 
 # HPM uses .999 to .9999 (arXiv 2304.05919).
 TEACHER_DECAY = 0.999
-
-
-class Teacher:
-    """A slow copy of the model that learned maskings ask; checkpointed with the run."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model: Any = copy.deepcopy(model).requires_grad_(False).eval()
-
-    @torch.no_grad()
-    def follow(self, model: nn.Module, step: int) -> None:
-        """Moves towards the model; in the first steps faster, so that step 0 is soon forgotten."""
-        decay = min(TEACHER_DECAY, (1 + step) / (10 + step))
-        for mine, theirs in zip(
-            self.model.state_dict().values(), model.state_dict().values(), strict=True
-        ):
-            if mine.is_floating_point():
-                mine.lerp_(theirs.to(mine.dtype), 1 - decay)
 
 
 def answers(

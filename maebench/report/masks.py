@@ -15,7 +15,7 @@ from maebench.component import parse
 from maebench.config.run import RunConfig, Schedule
 from maebench.data.augment import Augment
 from maebench.data.images import channel_statistics
-from maebench.data.preprocess import Normalise
+from maebench.data.preprocess import Normaliser
 from maebench.errors import ConfigError
 from maebench.masking.mask import Masking
 from maebench.masking.statistics import STATISTICS, Sample, describe
@@ -39,7 +39,7 @@ def mask_statistics(
     config: RunConfig | None = None,
     model: Any = None,
     progress: float = 1.0,
-    bench: Bench | None = None,
+    bench: MaskSampler | None = None,
     shown: Callable[[Iterable[Any], int, str], Iterable[Any]] = lambda steps, total, what: steps,
 ) -> pd.DataFrame:
     """Statistics of masking strategies on real images, one row per strategy and ratio.
@@ -64,7 +64,7 @@ def mask_statistics(
     import pandas as pd
 
     ratios = check_arguments(maskings, ratios, progress)
-    bench = bench or Bench(config or RunConfig(), model)
+    bench = bench or MaskSampler(config or RunConfig(), model)
     work = [(m, r) for m in bench.maskings(maskings) for r in ratios]
     rows = []
     for chosen, ratio in shown(work, len(work), "masks"):
@@ -94,16 +94,16 @@ def check_arguments(
     return list(ratios)
 
 
-class Bench:
+class MaskSampler:
     """Images and a model, on which strategies can be tried one after the other."""
 
     def __init__(self, config: RunConfig, model: Any = None) -> None:
         self.config, self.device = config, find_device(config.device)
         self.images = config.splits().load("train")
-        about = self.images.about
-        module = model or build(config, inputs_for(config, about))
+        info = self.images.info
+        module = model or build(config, inputs_for(config, info))
         self.model = module.to(self.device)
-        self.normalise = Normalise(*channel_statistics(self.images), self.device)
+        self.normalise = Normaliser(*channel_statistics(self.images), self.device)
 
     def maskings(self, chosen: Iterable[Any] | None) -> list[Any]:
         """Objects for names, in a list; one that needs a file, and has none, stays a name.
@@ -133,7 +133,7 @@ class Bench:
         changes = {"masking": chosen, "ratio": ratio, "schedule": Schedule()}
         config = self.config.model_copy(update={**changes, **options.pop("changes", {})})
         check_needs(config, self.model)
-        chosen.check_ids(self.images.about.ids)
+        chosen.check_ids(self.images.info.ids)
         return sample(
             config,
             self.model,
@@ -151,7 +151,7 @@ def _name(chosen: Masking | str) -> str:
 
 
 def gallery(
-    bench: Bench,
+    bench: MaskSampler,
     maskings: Sequence[Masking | str],
     ratios: Sequence[float],
     path: Path,
@@ -191,7 +191,7 @@ def gallery(
     files.write(path, lambda beside: figure.savefig(beside, format="png", dpi=150))
 
 
-def check_image(bench: Bench, image: int) -> None:
+def check_image(bench: MaskSampler, image: int) -> None:
     """Refuses the number of an image that is not there.
 
     Raises:
@@ -202,7 +202,7 @@ def check_image(bench: Bench, image: int) -> None:
 
 
 def _masked(
-    bench: Bench, chosen: Masking | str, ratio: float, image: int, progress: float
+    bench: MaskSampler, chosen: Masking | str, ratio: float, image: int, progress: float
 ) -> Tensor:
     """The image with its hidden patches in a gray that no image has, (H, W, 3) in 0..1."""
     index = torch.tensor([image])

@@ -61,22 +61,22 @@ class DatasetContract(ContentChecks):
         for split in SPLITS:
             images = self.images(split)
             index = torch.tensor(list(dict.fromkeys([len(images) - 1, 0, len(images) // 2])))
-            before = (len(images), images.about.fingerprint, images.about.ids.tolist())
+            before = (len(images), images.info.fingerprint, images.info.ids.tolist())
             less = images.subset(index)
             where = f"subset({index.tolist()}) of {split}"
             expect(len(less) == len(index), f"{where} has {len(less)} images")
             for what in ("ids", "labels"):
-                mine, theirs = getattr(less.about, what), getattr(images.about, what)
+                mine, theirs = getattr(less.info, what), getattr(images.info, what)
                 wanted = None if theirs is None else theirs[index]
                 expect(equal(mine, wanted), f"{where} has {what} {mine}; {wanted} are wanted")
             for what in ("class_names", "size", "channels"):
-                mine, theirs = getattr(less.about, what), getattr(images.about, what)
+                mine, theirs = getattr(less.info, what), getattr(images.info, what)
                 expect(mine == theirs, f"{where} has {what} {mine!r} instead of {theirs!r}")
             expect(
                 torch.equal(less.pick(range(len(index))), images.pick(index.tolist())),
                 f"{where} holds other images",
             )
-            after = (len(images), images.about.fingerprint, images.about.ids.tolist())
+            after = (len(images), images.info.fingerprint, images.info.ids.tolist())
             expect(before == after, f"{where} changed {split} itself")
 
     # --- crops
@@ -86,9 +86,9 @@ class DatasetContract(ContentChecks):
         for split in SPLITS:
             images, index = self.images(split), cropped(self.images(split))
             got = crops(images, index, epoch=3)
-            B, C = len(index), images.about.channels
+            B, C = len(index), images.info.channels
             wanted = {
-                "images": (torch.float32, (B, C, *images.about.size)),
+                "images": (torch.float32, (B, C, *images.info.size)),
                 "index": (torch.int64, (B,)),
                 "ids": (torch.int64, (B,)),
                 "epoch": (torch.int64, (B,)),
@@ -104,7 +104,7 @@ class DatasetContract(ContentChecks):
                 )
             expect(torch.equal(got.index, index), f"crops of {split} are not those asked for")
             expect(
-                torch.equal(got.ids, images.about.ids[index]) and bool((got.epoch == 3).all()),
+                torch.equal(got.ids, images.info.ids[index]) and bool((got.epoch == 3).all()),
                 f"crops of {split} have other ids or epochs than were asked for",
             )
             expect(bool((got.boxes[:, 2:] > 0).all()), f"a crop of {split} has an empty box")
@@ -119,7 +119,7 @@ class DatasetContract(ContentChecks):
         """Labels and ids go with a crop: one of another image would teach nonsense."""
         for split in SPLITS:
             images, index = self.images(split), cropped(self.images(split))
-            shape = images.about.size[1] / images.about.size[0]
+            shape = images.info.size[1] / images.info.size[0]
             augment = Augment(scale=(1.0, 1.0), aspect=(shape, shape), flip=False)
             got = crops(images, index, augment=augment).images
             own = images.pick(index.tolist()).float()
@@ -259,9 +259,9 @@ class DatasetContract(ContentChecks):
             return True
         for split in SPLITS:
             mine, theirs = self.images(split), self.load(split, other)
-            told = mine.about.fingerprint != theirs.about.fingerprint
+            told = mine.info.fingerprint != theirs.info.fingerprint
             same = torch.equal(looked_at(mine), looked_at(theirs))
-            same = same and equal(mine.about.labels, theirs.about.labels)
+            same = same and equal(mine.info.labels, theirs.info.labels)
             expect(
                 told or same,
                 f"{other.changed()} gives other images or labels of {split} than {one.changed()}, "

@@ -21,7 +21,7 @@ from maebench.testing.splits import chosen, equal, looked_at, marks, other_size,
 
 SPLITS = ("train", "test")
 REPEATED = 0.01  # published sets hold some images twice; a split that leaks holds far more
-MEMBERS = ("about", "__len__", "whole", "pick", "crops", "subset")  # of maebench.Images
+MEMBERS = ("info", "__len__", "whole", "pick", "crops", "subset")  # of maebench.Images
 
 
 @contextlib.contextmanager
@@ -29,9 +29,9 @@ def _turned_labels() -> Iterator[None]:
     """Makes every image in memory have the label of the one before it."""
     make = images_module.in_memory_images
 
-    def turned(pixels: Tensor, about: Any, names: Sequence[str] = ()) -> InMemory:
-        labels = None if about.labels is None else about.labels.roll(1)
-        return make(pixels, dataclasses.replace(about, labels=labels), names)
+    def turned(pixels: Tensor, info: Any, names: Sequence[str] = ()) -> InMemory:
+        labels = None if info.labels is None else info.labels.roll(1)
+        return make(pixels, dataclasses.replace(info, labels=labels), names)
 
     images_module.in_memory_images = turned
     try:
@@ -89,12 +89,12 @@ class ContentChecks(Contract):
         """Everything behind it reckons with uint8 (B, C, H, W) in 0..255."""
         for split in SPLITS:
             images = self.images(split)
-            shape = (images.about.channels, *images.about.size)
+            shape = (images.info.channels, *images.info.size)
             pixels = looked_at(images)
             got = f"{str(pixels.dtype).removeprefix('torch.')} {tuple(pixels.shape)}"
             expect(
                 pixels.dtype == torch.uint8 and tuple(pixels.shape[1:]) == shape,
-                f"images of {split} are {got}; about tells uint8 (B, {', '.join(map(str, shape))}) "
+                f"images of {split} are {got}; info says uint8 (B, {', '.join(map(str, shape))}) "
                 "as (B, channels, rows, columns)",
             )
             expect(
@@ -107,7 +107,7 @@ class ContentChecks(Contract):
         """Crops, masks and held-out sets are drawn by id: two images with one would share them."""
         for split in SPLITS:
             images = self.images(split)
-            ids = images.about.ids
+            ids = images.info.ids
             expect(
                 ids.dtype == torch.int64 and ids.shape == (len(images),),
                 f"ids of {split} are {ids.dtype} {tuple(ids.shape)}; "
@@ -120,7 +120,7 @@ class ContentChecks(Contract):
         """Labels are positions in class_names; another number would be another class, or none."""
         for split in SPLITS:
             images = self.images(split)
-            labels, names = images.about.labels, images.about.class_names
+            labels, names = images.info.labels, images.info.class_names
             if labels is None:
                 expect(
                     not names,
@@ -153,17 +153,17 @@ class ContentChecks(Contract):
             len(seen) > 1,
             f"all labels of train are {seen[0]}: one class tells nothing apart, give labels=None",
         )
-        names = self.images("test").about.class_names
+        names = self.images("test").info.class_names
         missing = [names[i] for i in test.unique().tolist() if i not in seen]
         expect(not missing, f"test has images of {', '.join(missing[:5])}, train has none")
 
     def test_train_and_test_speak_of_the_same_things(self) -> None:
         """An encoder and its classes are made for train and used on test."""
-        train, test = (self.images(split).about for split in SPLITS)
+        train, test = (self.images(split).info for split in SPLITS)
         for what in ("channels", "size", "class_names"):
             mine, theirs = getattr(train, what), getattr(test, what)
             expect(mine == theirs, f"{what} of train is {mine!r}, of test {theirs!r}")
-        labelled = [about.labels is not None for about in (train, test)]
+        labelled = [info.labels is not None for info in (train, test)]
         expect(labelled[0] == labelled[1], f"labels in train, test: {labelled}; both or none")
 
     def test_train_and_test_share_no_image(self) -> None:
@@ -199,7 +199,7 @@ class ContentChecks(Contract):
         told = {}
         for split in SPLITS:
             images = self.images(split)
-            mark = images.about.fingerprint
+            mark = images.info.fingerprint
             expect(
                 isinstance(mark, str) and mark.strip(),
                 f"the fingerprint of {split} is {mark!r}: text is wanted, that stands for pixels, "
@@ -207,11 +207,11 @@ class ContentChecks(Contract):
             )
             told[split] = mark
             if len(images) > 1:
-                told[f"every other image of {split}"] = part(images, 0, 2).about.fingerprint
-                told[f"the others of {split}"] = part(images, 1, 2).about.fingerprint
+                told[f"every other image of {split}"] = part(images, 0, 2).info.fingerprint
+                told[f"the others of {split}"] = part(images, 1, 2).info.fingerprint
             told[f"{split} in another size"] = self.load(
-                split, image_size=other_size(images.about)
-            ).about.fingerprint
+                split, image_size=other_size(images.info)
+            ).info.fingerprint
         for (one, mark), (other, again) in itertools.combinations(told.items(), 2):
             expect(mark != again, f"{one} and {other} have one fingerprint, {mark}")
 
@@ -220,10 +220,10 @@ class ContentChecks(Contract):
         images, before = self.images("train"), self._labels("train")
         with _turned_labels():
             other = self.load("train")
-        if other.about.labels is None or equal(before, other.about.labels):
+        if other.info.labels is None or equal(before, other.info.labels):
             raise NotChecked("its labels do not go through maebench.from_arrays or from_files")
         expect(
-            other.about.fingerprint != images.about.fingerprint,
+            other.info.fingerprint != images.info.fingerprint,
             "with other labels of the same images train has the same fingerprint: keep that of "
             "from_arrays, or make yours of pixels, labels and ids",
         )
@@ -232,33 +232,33 @@ class ContentChecks(Contract):
         """--image-size speaks of rows and columns, and changes neither labels nor ids."""
         for split in SPLITS:
             images = self.images(split)
-            size = other_size(images.about)
+            size = other_size(images.info)
             other = self.load(split, image_size=size)
-            got, told = tuple(looked_at(other).shape[2:]), other.about.size
+            got, told = tuple(looked_at(other).shape[2:]), other.info.size
             expect(
                 got == size and told == size,
                 f"{split} was asked for in {size} as (rows, columns): images are {got}, "
-                f"about.size is {told}",
+                f"info.size is {told}",
             )
-            same = equal(images.about.ids, other.about.ids)
-            same = same and equal(images.about.labels, other.about.labels)
+            same = equal(images.info.ids, other.info.ids)
+            same = same and equal(images.info.labels, other.info.labels)
             expect(same, f"{split} has other ids or labels in another size")
-            own = self.load(split, image_size=images.about.size)
+            own = self.load(split, image_size=images.info.size)
             self._same(images, own, f"{split}, and when asked for in its own size,")
 
     def _labels(self, split: str) -> Tensor:
-        labels = self.images(split).about.labels
+        labels = self.images(split).info.labels
         if labels is None:
             raise NotChecked("it has no labels")
         return labels
 
     def _same(self, one: Images, other: Images, what: str) -> None:
         for key in ("ids", "labels"):
-            mine, theirs = getattr(one.about, key), getattr(other.about, key)
+            mine, theirs = getattr(one.info, key), getattr(other.info, key)
             expect(equal(mine, theirs), f"{what} has other {key}")
         for key in ("class_names", "size", "channels"):
-            mine, theirs = getattr(one.about, key), getattr(other.about, key)
+            mine, theirs = getattr(one.info, key), getattr(other.info, key)
             expect(mine == theirs, f"{what} has {key} {mine!r}, then {theirs!r}")
         expect(torch.equal(looked_at(one), looked_at(other)), f"{what} has other pixels")
-        marks = [images.about.fingerprint for images in (one, other)]
+        marks = [images.info.fingerprint for images in (one, other)]
         expect(marks[0] == marks[1], f"{what} has fingerprints {marks[0]!r} and {marks[1]!r}")

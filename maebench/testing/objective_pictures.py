@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from maebench.errors import ConfigError
-from maebench.objectives.objective import Board
+from maebench.objectives.objective import ImageGrid
 from maebench.rng import Draws
 from maebench.testing.contract import Broken, NotChecked, expect
 from maebench.testing.objective_loss import SETTINGS, LossChecks
@@ -35,8 +35,8 @@ class PictureChecks(LossChecks):
 
 
 def _is_board(what: str, board: object, image: tuple[int, int, int]) -> None:
-    if not isinstance(board, Board) or not isinstance(board.images, Tensor):
-        raise Broken(f"{what} is {type(board)}, not a Board of a tensor")
+    if not isinstance(board, ImageGrid) or not isinstance(board.images, Tensor):
+        raise Broken(f"{what} is {type(board)}, not an ImageGrid of a tensor")
     x = board.images
     expect(
         x.ndim == 5 and tuple(x.shape[2:]) == image and x.numel() > 0,

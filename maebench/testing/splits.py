@@ -7,21 +7,21 @@ from torch import Tensor
 
 from maebench.data.augment import Augment, Crops
 from maebench.data.images import Images
-from maebench.data.split_info import About
+from maebench.data.split_info import SplitInfo
 from maebench.testing.contract import expect
 
 LOOKED_AT = 2**26  # bytes of a split's pixels, evenly chosen: about a second, however large it is
 CROPPED = 8  # images of which crops are looked at: by chance, eight boxes are never the same
 
 
-def image_bytes(about: About) -> int:
+def image_bytes(info: SplitInfo) -> int:
     """How many bytes the pixels of one image take."""
-    return about.channels * about.size[0] * about.size[1]
+    return info.channels * info.size[0] * info.size[1]
 
 
 def chosen(images: Images) -> list[int]:
     """Positions of the images that are looked at: all of them, or evenly chosen ones."""
-    most = max(1, LOOKED_AT // image_bytes(images.about))
+    most = max(1, LOOKED_AT // image_bytes(images.info))
     return list(range(0, len(images), -(-len(images) // most)))
 
 
@@ -32,7 +32,7 @@ def looked_at(images: Images) -> Tensor:
 
 def few(images: Images) -> int:
     """How many images from the first on are gone through one by one."""
-    return min(len(images), max(4, LOOKED_AT // (4 * image_bytes(images.about))))
+    return min(len(images), max(4, LOOKED_AT // (4 * image_bytes(images.info))))
 
 
 def marks(pixels: Tensor) -> list[bytes]:
@@ -45,9 +45,9 @@ def part(images: Images, start: int, step: int) -> Images:
     return images.subset(torch.arange(start, len(images), step))
 
 
-def other_size(about: About) -> tuple[int, int]:
+def other_size(info: SplitInfo) -> tuple[int, int]:
     """A size that is not the split's own and not square, so that rows are told from columns."""
-    return (about.size[0] + 2, about.size[1] + 5)
+    return (info.size[0] + 2, info.size[1] + 5)
 
 
 def equal(one: Tensor | None, other: Tensor | None) -> bool:

@@ -22,7 +22,7 @@ from maebench.data.images import Images, channel_statistics, from_arrays
 from maebench.data.preprocess import Preprocess
 from maebench.encoders import ViTNano
 from maebench.errors import DataError, PluginError
-from maebench.evaluating.model import Subject
+from maebench.evaluating.model import EvaluatedModel
 from maebench.evaluating.suite import checked
 from maebench.evaluation import Evaluation, Result
 from maebench.masking.grids import Random
@@ -166,7 +166,7 @@ def model_of(case: Case, folder: Path) -> LoadedModel:
 
 
 @dataclass(frozen=True)
-class Watched(Subject):
+class Watched(EvaluatedModel):
     """A model that notes what is asked of it."""
 
     labels_of: set[str] = field(default_factory=set)
@@ -286,13 +286,13 @@ def _state(model: LoadedModel) -> dict[str, str]:
     for split in SPLITS:
         images: Any = model.splits.load(split)
         marks[f"the images of {split}"] = checkpoints.weights_hash({"": images.pixels})
-        if images.about.labels is not None:
-            marks[f"the labels of {split}"] = checkpoints.weights_hash({"": images.about.labels})
+        if images.info.labels is not None:
+            marks[f"the labels of {split}"] = checkpoints.weights_hash({"": images.info.labels})
     return marks
 
 
 def _checked(
-    evaluation: Evaluation, found: Sequence[Any], subject: Subject
+    evaluation: Evaluation, found: Sequence[Any], subject: EvaluatedModel
 ) -> tuple[list[Result], str]:
     """The results as the suite takes them, or why it does not."""
     kept = []

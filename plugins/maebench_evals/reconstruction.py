@@ -91,7 +91,7 @@ class ReconstructionQuality(Evaluation):
     def run(self, model: Model) -> Iterator[Result]:
         """Yields all metrics of the model and of the baselines, and writes the pictures."""
         images = model.images("test")
-        ids = images.about.ids
+        ids = images.info.ids
         model.masks(ids[:1], self.masking, self.ratio)  # "not applicable" before anything is done
         across = AcrossMasks(model, ids) if self.across else None
         found, done = Pass(), 0
