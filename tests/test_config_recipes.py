@@ -17,7 +17,7 @@ from maebench.config.recipes import FOLDER, HEADER, from_recipe, header, recipe,
 from maebench.config.run import Optimiser, short_hash
 from maebench.data.augment import Augment
 from maebench.plugins import installed
-from maebench.pretraining.cost import num_steps
+from maebench.pretraining.budget import num_steps
 from maebench.pretraining.optimiser import learning_rate
 
 NAMES = recipe_names()

@@ -19,9 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import flop_registry
 
-from maebench.config.run import Budget
 from maebench.encoders.encoder import Tokens
-from maebench.errors import ConfigError
 from maebench.masking.mask import hide
 from maebench.objectives.objective import Batch, Inputs
 from maebench.rng import Draws, isolated
@@ -188,48 +186,3 @@ def _apart(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
     return value.detach().requires_grad_(value.requires_grad)
-
-
-def stage_steps(stages: int, steps: int) -> list[int]:
-    """How many of the steps lie in each of equal stages."""
-    starts = [-(-i * steps // stages) for i in range(stages)]
-    return [end - start for start, end in zip(starts, [*starts[1:], steps], strict=True)]
-
-
-def total(costs: Sequence[Cost], steps: int, batch: int) -> Cost:
-    """What so many steps cost, stage by stage."""
-    parts = zip(costs, stage_steps(len(costs), steps), strict=True)
-    return sum((cost.times(n * batch) for cost, n in parts), NOTHING)
-
-
-def num_steps(budget: Budget, num_images: int, batch: int, costs: Sequence[Cost]) -> int | None:
-    """How many updates a budget buys; None where time alone decides.
-
-    An epoch's last batch is filled from the next epoch. Tokens and FLOPs are never exceeded.
-
-    Raises:
-        ConfigError: it does not buy one step.
-    """
-    if budget.unit == "seconds":
-        return None
-    if budget.unit == "steps":
-        return int(budget.amount)
-    if budget.unit == "epochs":
-        return max(1, math.ceil(budget.amount * num_images / batch))
-    unit = budget.unit
-
-    def spent(steps: int) -> int:
-        cost = total(costs, steps, batch)
-        return cost.tokens if unit == "tokens" else cost.flops
-
-    steps = int(budget.amount * len(costs) // max(1, spent(len(costs))))
-    while steps > 0 and spent(steps) > budget.amount:
-        steps -= 1
-    while spent(steps + 1) <= budget.amount:
-        steps += 1
-    if steps < 1:
-        raise ConfigError(
-            f"budget {budget}: one step of {batch} images costs {unit}={spent(1):,}; give at least "
-            "that, or a smaller --batch"
-        )
-    return steps
