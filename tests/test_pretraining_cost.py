@@ -15,12 +15,12 @@ from maebench.encoders import ViTNano
 from maebench.objectives import Autoencoder, Contractive, SimMIM
 from maebench.pretraining import checkpoints
 from maebench.pretraining import loop as pretrain
+from maebench.pretraining.budget import stage_steps
 from maebench.pretraining.cost import (
     COUNTED,
     Spent,
     _batch,
     count,
-    stage_steps,
 )
 from maebench.pretraining.plan import prepare
 from maebench.rng import isolated
