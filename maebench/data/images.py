@@ -102,7 +102,7 @@ def from_files(
         paths: the files in their order; an image's id is its position here, skipped or not.
         labels: one per file, or None.
         class_names: one per class.
-        root: the folder that names are given relative to.
+        root: the folder that names are relative to.
         size: rows and columns every image is brought to.
         channels: 1 or 3.
         on_bad_image: "fail" or "skip".

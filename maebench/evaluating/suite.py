@@ -162,8 +162,8 @@ def _check_complete(evaluation: Evaluation, results: Sequence[Result]) -> None:
         raise PluginError(
             f"evaluation {evaluation.name!r} must declare one main metric, not {mains}"
         )
-    told = [records.value_name({"metric": r.metric, "where": r.where}) for r in results]
-    if twice := {name for name in told if told.count(name) > 1}:
+    names = [records.value_name({"metric": r.metric, "where": r.where}) for r in results]
+    if twice := {name for name in names if names.count(name) > 1}:
         raise PluginError(f"evaluation {evaluation.name!r} yields {', '.join(twice)} twice")
     main = mains[0]
     headlines = [r for r in results if r.metric == main and _is_headline(r.where)]
@@ -240,7 +240,9 @@ def _row(evaluation: Evaluation, result: Result) -> records.Row:
 
 def _empty(evaluation: Evaluation) -> records.Row:
     mains = [(name, metric) for name, metric in evaluation.metrics.items() if metric.main]
-    name, metric = mains[0] if mains else ("", Metric(""))  # none is a broken plugin, told so
+    name, metric = (
+        mains[0] if mains else ("", Metric(""))
+    )  # none: a broken plugin, which the reason says
     return {
         "metric": name,
         "where": {},

@@ -57,14 +57,14 @@ class Run:
             ConfigError: a plugin that the run used is not installed.
         """
         settings, identity = self.content["config"], self.content["identity"]
-        # runs of before kept what their objective does not read
+        # older runs kept what their objective does not read
         read = {k: v for k, v in settings.items() if k not in HIDING or k in identity}
         return RunConfig(names, **read)
 
 
-def results_folder(given: str | Path | None = None) -> Path:
-    """Where results go: what is given, else MAEBENCH_RESULTS, else results/ in this folder."""
-    return Path(given or os.environ.get(ENVIRONMENT) or "results")
+def results_folder(folder: str | Path | None = None) -> Path:
+    """Where results go: this folder, else MAEBENCH_RESULTS, else ./results."""
+    return Path(folder or os.environ.get(ENVIRONMENT) or "results")
 
 
 def run_name(config: RunConfig, identity: dict[str, Any]) -> str:
