@@ -17,7 +17,6 @@ from torch import Tensor
 
 import maebench
 from maebench import files
-from maebench.config.run import short_hash
 from maebench.data.dataset import Splits
 from maebench.errors import ConfigError, DataError, MaebenchError, PluginError
 from maebench.evaluating import records
@@ -53,7 +52,7 @@ def record_path(model: LoadedModel, evaluation: Evaluation, splits: Splits, seed
         "data": {s: splits.load(s).info.fingerprint for s in evaluation.splits},
         "test": test.info.fingerprint,
     }
-    name = f"{evaluation.name}-v{evaluation.version}-{short_hash(spec)}-s{seed}"
+    name = f"{evaluation.name}-v{evaluation.version}-{files.short_hash(spec)}-s{seed}"
     return model.folder / "records" / f"{name}.json"
 
 

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from maebench import files, masking
-from maebench.config.run import RunConfig
+from maebench.config.run import HIDING, RunConfig
 from maebench.data.dataset import Splits
 from maebench.data.images import Images, channel_statistics
 from maebench.data.split_info import SplitInfo
 from maebench.errors import ConfigError
 from maebench.objectives.objective import Inputs
+from maebench.plugins import Names
 from maebench.pretraining import runs
 from maebench.pretraining.budget import Length, num_steps, stage_steps
 from maebench.pretraining.checkpoints import newest
 from maebench.pretraining.cost import Cost, count
-from maebench.pretraining.hardware import find_device, find_precision
+from maebench.pretraining.hardware import environment, find_device, find_precision
 from maebench.rng import isolated
 
 
@@ -117,7 +118,7 @@ def prepare(
     costs = count(module, inputs, num_hidden or [None])
     facts = facts_of(config, images, encoder, num_hidden, costs)
     facts |= {"precision": precision, "device": device}
-    run = runs.open_run(folder, config, identity, facts)
+    run = runs.open_run(folder, config, identity, facts, environment())
     return Plan(config, run, splits, device)
 
 
@@ -156,6 +157,18 @@ def facts_of(
         "std": list(std),
         "encoder_parameters": sum(p.numel() for p in encoder.parameters()),
     }
+
+
+def config_of(run: runs.Run, names: Names | None = None) -> RunConfig:
+    """The settings of a run, every component as its class.
+
+    Raises:
+        ConfigError: a plugin that the run used is not installed.
+    """
+    settings, identity = run.content["config"], run.content["identity"]
+    # earlier versions kept what the objective does not read
+    read = {k: v for k, v in settings.items() if k not in HIDING or k in identity}
+    return RunConfig(names, **read)
 
 
 def mean_over_stages(values: Sequence[int], steps: int) -> float:
