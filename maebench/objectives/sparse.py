@@ -18,8 +18,8 @@ from maebench.objectives.decoders import DecoderSize, Decoding
 from maebench.objectives.objective import Batch, Inputs
 
 # Four times as many units as a patch has dimensions, so that at Ng's mean activation of .05 about
-# as many of them are on as the code of `autoencoder` is wide: a fifth and a quarter of the dimension
-# of a patch.
+# as many of them are on as the code of `autoencoder` is wide: a fifth and a quarter of the
+# dimension of a patch.
 WIDE = 4
 # Ng's beta; for l1 what left a tenth of the units active on Fashion-MNIST (vit-nano, 150 steps).
 WEIGHTS = {"kl": 3.0, "l1": 0.1}
@@ -33,7 +33,7 @@ class Sparse(Decoding):
     Few active units take the place of a narrow code; top-k is sure to have them, where kl holds
     their mean alone, and all may stay near rho if the decoder magnifies what little they move.
 
-    loss = mean over all pixels of (x - decode(h))^2 + 2 weight / T * penalty, T dimension of a patch
+    loss = mean over all pixels of (x - decode(h))^2 + 2 weight / T * penalty, T size of a patch
     kl: sum over units of KL(rho || mean of h over an image's tokens), h = sigmoid(a + logit(rho))
     l1: sum over units of the mean of h over tokens, h = relu(a); top-k: none, h = k largest of it
     T/2 times it is Ng's scale, half a patch's squared error; his mean of h is over all of train

@@ -32,7 +32,7 @@ class Cost:
     """What one image costs, or a whole run.
 
     Args:
-        tokens: patches that the encoder sees; a mask token is none, as it holds nothing of an image.
+        tokens: patches that the encoder sees; a mask token is none: it holds no image.
         encoder: FLOPs of the encoder's forward and backward.
         decoder: FLOPs of all else that is computed for the loss: decoder, heads, a teacher of the
             objective, penalties. What a masking asks of a model is not in it.
