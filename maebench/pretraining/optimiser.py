@@ -49,9 +49,10 @@ def learning_rate(
     rising = round(warmup * steps)
     if step < rising:
         return peak * (step + 1) / (rising + 1)
-    return floor + (peak - floor) * half_cosine(step - rising, max(1, steps - rising))
+    share = (step - rising) / max(1, steps - rising)
+    return floor + (peak - floor) * half_cosine(share)
 
 
-def half_cosine(done: float, total: float) -> float:
+def half_cosine(done: float, total: float = 1.0) -> float:
     """From 1 where nothing is done to 0 where all is, along half a cosine."""
     return 0.5 * (1 + math.cos(math.pi * done / total))
