@@ -6,13 +6,17 @@ import pytest
 import torch
 from fakes import Dense
 from timm.layers import DropPath
+from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_layer_decay
+from torch import nn
 
 from maebench import MaebenchError
 from maebench.encoders import ViTNano
+from maebench.encoders.blocks import Block
+from maebench.encoders.blocks import drop_paths as drop_paths_of
 from maebench.rng import isolated
-from maebench_evals.classifier import layer_groups, make_classifier
+from maebench_evals.classifier import drop_paths, layer_groups, make_classifier
 from maebench_evals.finetune import MAE_SPARED
 
 DEPTH, WIDTH = 3, 16
@@ -87,7 +91,7 @@ def test_drop_path_acts_while_training_alone():
 def test_drop_path_rises_from_nothing_to_the_rate_in_the_last_block(rate):
     blocks = classifier(drop_path=rate).encoder.blocks
     rates = [[getattr(b, f"drop_path{i}") for i in (1, 2)] for b in blocks]
-    assert not any(isinstance(m, DropPath) for m in rates[0])
+    assert all(isinstance(m, nn.Identity) for m in rates[0])
     for block, share in zip(rates[1:], (0.5, 1.0), strict=True):
         assert [m.drop_prob for m in block] == [pytest.approx(share * rate)] * 2
 
@@ -103,6 +107,14 @@ def test_drop_path_at_other_rates_than_asked_is_an_error(given, monkeypatch):
     monkeypatch.setattr(module, "set_drop_path", wrong)
     with pytest.raises(MaebenchError, match="to rise to 0.3 in the last block, the encoder's"):
         make_classifier(module, 10, 0.3)
+
+
+def test_both_drop_paths_of_a_block_are_found_whoever_wrote_them():
+    for block in (Block(8, 2), TimmBlock(8, 2, drop_path=0.2)):
+        drop_paths_of([block, block], 0.2, training=True)
+        assert [m.drop_prob for m in drop_paths(block)] == pytest.approx([0.2, 0.2])
+    plain = nn.Sequential(nn.Dropout(0.5), DropPath(0.0))
+    assert drop_paths(plain) == []
 
 
 def test_drop_path_that_was_not_asked_for_is_an_error():

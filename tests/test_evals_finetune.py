@@ -14,7 +14,7 @@ from maebench.evaluating import records, suite
 from maebench.evaluating.model import EvaluatedModel
 from maebench.testing.subjects import PLAIN, Case, run
 from maebench_evals import finetune, parts
-from maebench_evals.finetune import Finetune, learning_rate
+from maebench_evals.finetune import Finetune, rate_of
 from maebench_evals.finetune_recipe import Recipe
 
 
@@ -85,7 +85,7 @@ def recipe(**changes):
 
 
 def test_the_rate_warms_up_and_falls_to_zero():
-    rate = [learning_rate(step, 100, recipe(lr=0.4, warmup=0.1), 128) for step in range(101)]
+    rate = [rate_of(step, 100, recipe(lr=0.4, warmup=0.1), 128) for step in range(101)]
     assert rate[0] == pytest.approx(0.2 / 11)
     assert rate[10] == 0.2  # 0.4 per 256 images
     assert rate[100] == pytest.approx(0, abs=1e-12)
@@ -97,9 +97,9 @@ def test_the_official_rate_at_the_first_update_the_peak_and_the_last():
     made = Finetune(protocol="mae").recipe(768, 1_281_167)
     steps = math.ceil(100 * 1_281_167 / 1024)
     warmup = round(steps * 0.05)
-    assert learning_rate(0, steps, made, 1024) == pytest.approx(2e-3 / (warmup + 1))
-    assert learning_rate(warmup, steps, made, 1024) == pytest.approx(2e-3)
-    assert learning_rate(steps - 1, steps, made, 1024) == pytest.approx(1e-6, rel=1e-4)
+    assert rate_of(0, steps, made, 1024) == pytest.approx(2e-3 / (warmup + 1))
+    assert rate_of(warmup, steps, made, 1024) == pytest.approx(2e-3)
+    assert rate_of(steps - 1, steps, made, 1024) == pytest.approx(1e-6, rel=1e-4)
 
 
 # ---- large batches

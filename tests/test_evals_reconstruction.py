@@ -17,14 +17,14 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from maebench import Block, Dataset, Random, patchify, unpatchify
+from maebench import Block, Dataset, Random, hidden_pixels, patchify, unpatchify
 from maebench.analysis.run import models_of
 from maebench.data.images import from_arrays
 from maebench.evaluating import records, suite
 from maebench.evaluating.model import EvaluatedModel
 from maebench_evals import reconstruction as module
 from maebench_evals import reconstruction_pictures as pictures
-from maebench_evals.hidden import distance_to_seen, hidden_pixels
+from maebench_evals.hidden import distance_to_seen, patch_of
 from maebench_evals.hidden_quality import HIDDEN_ALONE
 from maebench_evals.inpainting import BASELINES
 from maebench_evals.reconstruction import FLAT, ReconstructionQuality
@@ -60,7 +60,7 @@ def by_hand(model, ratio=0.75, count=360):
 
 
 def pasted(subject, normal, mask, made):
-    hidden = hidden_pixels(mask, normal)
+    hidden = hidden_pixels(mask, patch_of(mask, normal))
     guess = unpatchify(made.pixels, mask.grid, (4, 4))
     return hidden, subject.pixels(torch.where(hidden, guess, normal)).clamp(0, 1)
 
@@ -116,7 +116,7 @@ def test_baselines_are_the_same_for_every_model_under_the_same_masks(model):
 def test_baselines_are_the_error_of_what_was_filled_in(model):
     rows, path = rows_of(model)
     subject, normal, mask, made = by_hand(model)
-    hidden = hidden_pixels(mask, normal)
+    hidden = hidden_pixels(mask, patch_of(mask, normal))
     for name, fill in BASELINES.items():
         filled = fill(normal, mask)
         guess = model.module.target(filled)

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from maebench import Evaluation, Metric, Model, Result
+from maebench import Evaluation, Metric, Model, Result, choose, half_cosine
 
 # Shape suffixes: B images, N tokens, D channels, H heads, K = D / H channels of a head, C classes,
 # G probes of the grid.
@@ -54,9 +54,9 @@ class AttentiveProbe(Evaluation):
 
     name: ClassVar[str] = "attentive-probe"
     metrics: ClassVar[dict[str, Metric]] = {
-        "top1": Metric("share of test images given their class", "%", True, 0, 1, True, True),
-        "validation_top1": Metric(
-            "the same on the part of train that is chosen on", "%", True, 0, 1, False
+        "top1": Metric.accuracy(),
+        "validation_top1": Metric.accuracy(
+            "the same on the part of train that is chosen on", main=False, per_example=False
         ),
     }
 
@@ -99,20 +99,15 @@ class AttentiveProbe(Evaluation):
         pairs = [(lr, decay) for lr in grid.lr for decay in grid.weight_decay]
 
         probes = self._train(model, labels, fit, "choose")
-        given = self._predict(model, probes, "train", held)
-        validation = (given == labels[held]).double().mean(1).tolist()
-        # of equally good ones the middle one: an edge wins only where it is better
-        best = [i for i, v in enumerate(validation) if v == max(validation)]
-        best = [i for i in best if not on_edge(grid, *pairs[i])] or best
-        chosen = best[len(best) // 2]
+        predicted = self._predict(model, probes, "train", held)
+        validation = (predicted == labels[held]).double().mean(1).tolist()
+        choice = choose(validation, [on_edge(grid, *pair) for pair in pairs])
         probes = self._train(model, labels, torch.arange(len(labels)), "refit")
-        given = self._predict(model, probes, "test", torch.arange(len(right)))
+        predicted = self._predict(model, probes, "test", torch.arange(len(right)))
         for i, (lr, decay) in enumerate(pairs):
-            where = {"lr": lr, "wd": decay}
-            if i == chosen:
-                where |= {"chosen": True} | ({"edge": True} if on_edge(grid, lr, decay) else {})
+            where = {"lr": lr, "wd": decay, **choice.where(i)}
             yield Result("validation_top1", validation[i], where)
-            yield Result("top1", (given[i] == right).double(), where)
+            yield Result("top1", (predicted[i] == right).double(), where)
 
     def _train(self, model: Model, labels: Tensor, index: Tensor, purpose: str) -> Probes:
         """One probe per rate and decay, trained on the images at these positions of train."""
@@ -260,4 +255,4 @@ def rate(step: int, steps: int) -> float:
     warmup = round(WARMUP * steps)
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    return half_cosine(step - warmup, max(1, steps - warmup))

@@ -15,8 +15,29 @@ HEAD_STD = 2e-5
 EPS = 1e-6  # of fc_norm
 
 
-def make_classifier(encoder: Any, num_classes: int, drop_path: float) -> nn.Module:
+class Classifier(nn.Module):
     """The encoder, the mean of its patch tokens before its own norm, a norm and a linear head.
+
+    The mean leaves the class token out, as MAE's global pooling does.
+    """
+
+    def __init__(self, encoder: Any, num_classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.fc_norm = nn.LayerNorm(encoder.width, EPS)
+        self.head = nn.Linear(encoder.width, num_classes)
+        nn.init.trunc_normal_(self.head.weight, std=HEAD_STD)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits from images, (B, classes)."""
+        depth = self.encoder.depth
+        last = self.encoder(images, None, (depth,)).layers[depth]
+        return self.head(self.fc_norm(last.patches.mean(1)))
+
+
+def make_classifier(encoder: Any, num_classes: int, drop_path: float) -> Classifier:
+    """The encoder with a head, its branches dropped with rates that rise to `drop_path`.
 
     Raises:
         MaebenchError: the blocks do not drop at the rates that are asked for.
@@ -24,24 +45,7 @@ def make_classifier(encoder: Any, num_classes: int, drop_path: float) -> nn.Modu
     if drop_path and hasattr(encoder, "set_drop_path"):
         encoder.set_drop_path(drop_path)
     check_drop_path(encoder, drop_path)
-
-    class Classifier(nn.Module):
-        """Logits from images, (B, classes)."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.encoder = encoder
-            self.fc_norm = nn.LayerNorm(encoder.width, EPS)
-            self.head = nn.Linear(encoder.width, num_classes)
-            nn.init.trunc_normal_(self.head.weight, std=HEAD_STD)
-            nn.init.zeros_(self.head.bias)
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            """The mean leaves the class token out, as MAE's global pooling does."""
-            last = self.encoder(images, None, (encoder.depth,)).layers[encoder.depth]
-            return self.head(self.fc_norm(last.patches.mean(1)))
-
-    return Classifier()
+    return Classifier(encoder, num_classes)
 
 
 def check_drop_path(encoder: Any, asked: float) -> None:
@@ -55,10 +59,10 @@ def check_drop_path(encoder: Any, asked: float) -> None:
         raise MaebenchError("finetune: this encoder has no drop path; use -o drop_path=0")
     end = rates[-1] if rates else 0.0
     if rates != sorted(rates) or not math.isclose(end, asked, abs_tol=1e-6):
-        told = ", ".join(f"{rate:.3g}" for rate in rates)
+        found = ", ".join(f"{rate:.3g}" for rate in rates)
         raise MaebenchError(
             f"finetune: drop path is to rise to {asked:g} in the last block, the encoder's "
-            f"blocks have {told}"
+            f"blocks have {found}"
         )
 
 

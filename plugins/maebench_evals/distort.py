@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from maebench import MaebenchError, Model
 from maebench_evals.finetune_recipe import OFF, Recipe
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    Inputs = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Inputs = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 TRANSLATE = 0.45  # of the shorter side at most, as timm.data.create_transform has it
 

@@ -13,7 +13,15 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from maebench import Augment, Evaluation, MaebenchError, Metric, Model, Result
+from maebench import (
+    Augment,
+    Evaluation,
+    MaebenchError,
+    Metric,
+    Model,
+    Result,
+    learning_rate,
+)
 from maebench_evals.classifier import drop_paths, layer_groups, make_classifier, predict
 from maebench_evals.distort import make_inputs
 from maebench_evals.finetune_recipe import OFF, Recipe, fast_recipe, mae_recipe
@@ -44,8 +52,13 @@ class Finetune(Evaluation):
     name: ClassVar[str] = "finetune"
     changes_encoder: ClassVar[bool] = True
     metrics: ClassVar[dict[str, Metric]] = {
-        "top1": Metric("share of test images given their class", "%", True, 0, 1, True, True),
-        "train_loss": Metric("mean loss of the last tenth of the steps", "", False, 0, None, False),
+        "top1": Metric.accuracy(),
+        "train_loss": Metric(
+            help="mean loss of the last tenth of the steps",
+            higher_is_better=False,
+            low=0,
+            per_example=False,
+        ),
     }
     example: ClassVar[dict[str, Any]] = {"epochs": 2}
 
@@ -135,13 +148,13 @@ class Finetune(Evaluation):
         losses, batch = self._train(classifier, model, labels, recipe)
         if not math.isfinite(losses[-1]):
             raise MaebenchError(f"finetune: the loss is {losses[-1]}; try a smaller -o lr")
-        given = predict(classifier.eval(), model)
+        predicted = predict(classifier.eval(), model)
         last = losses[-max(1, len(losses) // 10) :]
         where = {}  # with mae: the official settings that the data set may have changed
         if self.protocol == "mae":
             where = {"epochs": recipe.epochs, "batch": batch, "chosen": True}
         yield Result("train_loss", sum(last) / len(last), where)
-        yield Result("top1", (given == right).double(), where)
+        yield Result("top1", (predicted == right).double(), where)
 
     def _train(
         self, classifier: Any, model: Model, labels: Tensor, recipe: Recipe
@@ -159,7 +172,7 @@ class Finetune(Evaluation):
         losses = []
         for step in model.progress(range(steps), steps, f"finetune of {model.kind}"):
             for group in adam.param_groups:
-                group["lr"] = group["scale"] * learning_rate(step, steps, recipe, batch)
+                group["lr"] = group["scale"] * rate_of(step, steps, recipe, batch)
             adam.zero_grad()
             losses.append(0.0)
             for crop in islice(crops, parts):
@@ -173,11 +186,11 @@ class Finetune(Evaluation):
         return losses, batch
 
     def recipe(self, width: int, num_images: int) -> Recipe:
-        """The protocol's settings for this encoder and data, and over them what was given."""
+        """The protocol's settings for this encoder and data, and over them what was chosen."""
         fast = fast_recipe(width, num_images, self.epochs)
         found = fast if self.protocol == "fast" else mae_recipe(width)
-        given = {f.name: getattr(self, f.name) for f in fields(Recipe)}
-        found = replace(found, **{key: value for key, value in given.items() if value is not None})
+        chosen = {f.name: getattr(self, f.name) for f in fields(Recipe)}
+        found = replace(found, **{k: value for k, value in chosen.items() if value is not None})
         if self.protocol == "fast":
             return found
         return replace(found, batch=min(found.batch, num_images))
@@ -205,14 +218,7 @@ def check_acts(classifier: Any, adam: Any, recipe: Recipe, weight_decay: float) 
         raise MaebenchError("finetune: it trains in evaluation mode: drop path does not act")
 
 
-def learning_rate(step: int, steps: int, recipe: Recipe, batch: int) -> float:
-    """The rate of an update: warm-up, then half a cosine to the least.
-
-    The official code starts at exactly 0, a wasted update; here the first is one part of warm-up.
-    """
+def rate_of(step: int, steps: int, recipe: Recipe, batch: int) -> float:
+    """The rate of an update: warm-up, then half a cosine to the least."""
     peak = recipe.lr * batch / LR_BATCH
-    warmup = round(recipe.warmup * steps)
-    if step < warmup:
-        return peak * (step + 1) / (warmup + 1)
-    share = (step - warmup) / max(1, steps - warmup)
-    return recipe.min_lr + (peak - recipe.min_lr) * 0.5 * (1 + math.cos(math.pi * share))
+    return learning_rate(step, steps, peak, recipe.warmup, recipe.min_lr)

@@ -39,9 +39,3 @@ def not_empty(values: T) -> T:
     if values is not None and not values:
         raise ValueError("at least one value is wanted")
     return values
-
-
-def middle_of_the_best(validation: list[float]) -> int:
-    """The position of the best value, of equals the middle: an edge wins where it is better."""
-    best = [i for i, value in enumerate(validation) if value == max(validation)]
-    return best[len(best) // 2]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from maebench import Mask, unpatchify
+from maebench import Mask, hidden_pixels, unpatchify
 
 
 def patch_of(mask: Mask, images_BCHW: Tensor) -> tuple[int, int]:
@@ -21,13 +21,6 @@ def patch_of(mask: Mask, images_BCHW: Tensor) -> tuple[int, int]:
 def hidden_of(patches_BLT: Tensor, mask: Mask) -> Tensor:
     """The hidden patches of each image, (B, M, T)."""
     return patches_BLT[mask.hidden].view(len(patches_BLT), mask.num_hidden, -1)
-
-
-def hidden_pixels(mask: Mask, images_BCHW: Tensor) -> Tensor:
-    """Which pixels are hidden, bool (B, 1, H, W)."""
-    h, w = patch_of(mask, images_BCHW)
-    grid = mask.hidden.view(-1, 1, *mask.grid)
-    return grid.repeat_interleave(h, 2).repeat_interleave(w, 3)
 
 
 def first(mask: Mask, count: int) -> Mask:
@@ -55,5 +48,6 @@ def sum_at(distance_BM: Tensor, mask: Mask, values_BM: Tensor | None = None) -> 
 
 def pasted(patches_BLT: Tensor, images_BCHW: Tensor, mask: Mask) -> Tensor:
     """The images with predicted pixels in place of the hidden ones, (B, C, H, W)."""
-    predicted = unpatchify(patches_BLT, mask.grid, patch_of(mask, images_BCHW))
-    return torch.where(hidden_pixels(mask, images_BCHW), predicted, images_BCHW)
+    patch = patch_of(mask, images_BCHW)
+    predicted = unpatchify(patches_BLT, mask.grid, patch)
+    return torch.where(hidden_pixels(mask, patch), predicted, images_BCHW)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maebench import MaebenchError, Mask, Model, Result
-from maebench_evals.hidden import hidden_pixels
+from maebench import MaebenchError, Mask, Model, Result, hidden_pixels
+from maebench_evals.hidden import patch_of
 
 WINDOW = 11  # SSIM's Gaussian window, Wang et al. 2004
 NO_PIXELS = "the objective gives no pixels"
@@ -78,7 +78,7 @@ class Similarity:
         SSIM is the mean of its map over the hidden pixels: an image without its seen ones would be
         another image. It is left out where the image is smaller than its window.
         """
-        hidden = hidden_pixels(mask, true).expand_as(true)
+        hidden = hidden_pixels(mask, patch_of(mask, true)).expand_as(true)
         right, guess = model.pixels(true).clamp(0, 1), model.pixels(filled).clamp(0, 1)
         count = hidden.sum((1, 2, 3))
         error = ((right - guess).square() * hidden).sum((1, 2, 3)) / count

@@ -11,8 +11,8 @@ import torch
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from maebench import Evaluation, Metric, Model, NotApplicable, Result
-from maebench_evals.frozen import middle_of_the_best, not_empty, standardised
+from maebench import Choice, Evaluation, Metric, Model, NotApplicable, Result, choose, half_cosine
+from maebench_evals.frozen import not_empty, standardised
 from maebench_evals.linear_probe import LR, fitted_heads
 
 BATCH = 2048  # images per update, as in linear-probe
@@ -43,9 +43,9 @@ class Layers(Evaluation):
 
     name: ClassVar[str] = "layers"
     metrics: ClassVar[dict[str, Metric]] = {
-        "top1": Metric("share of test images given their class", "%", True, 0, 1, True, True),
-        "validation_top1": Metric(
-            "the same on the part of train that is chosen on", "%", True, 0, 1, False
+        "top1": Metric.accuracy(),
+        "validation_top1": Metric.accuracy(
+            "the same on the part of train that is chosen on", main=False, per_example=False
         ),
     }
 
@@ -83,7 +83,7 @@ class Layers(Evaluation):
         for place in found:
             where: dict[str, Any] = {"layer": place.layer, "pool": place.pool, "l2": place.l2}
             if place is chosen:
-                where |= {"chosen": True} | ({"edge": True} if place.edge else {})
+                where |= Choice(0, place.edge).where(0)
             yield Result("validation_top1", place.validation, where)
             yield Result("top1", place.hits, where)
 
@@ -100,20 +100,20 @@ class Layers(Evaluation):
         train, test = model.features("train", layer, pool), model.features("test", layer, pool)
         train, test = standardised(train, test)
         l2 = sorted(set(self.l2))
-        given = self._predict(model, train[fit], labels[fit], train[held], l2)
-        validation = (given == labels[held]).double().mean(1).tolist()
-        i = middle_of_the_best(validation)
-        given = self._predict(model, train, labels, test, [l2[i]])
-        hits = (given[0] == model.labels("test")).double()
-        edge = len(l2) > 1 and i in (0, len(l2) - 1)
-        return Place(layer or "last", pool, l2[i], edge, validation[i], hits)
+        predicted = self._predict(model, train[fit], labels[fit], train[held], l2)
+        validation = (predicted == labels[held]).double().mean(1).tolist()
+        choice = choose(validation)
+        i = choice.index
+        predicted = self._predict(model, train, labels, test, [l2[i]])
+        hits = (predicted[0] == model.labels("test")).double()
+        return Place(layer or "last", pool, l2[i], choice.edge, validation[i], hits)
 
     def _predict(
         self, model: Model, x_ND: Tensor, y_N: Tensor, test: Tensor, l2: list[float]
     ) -> Tensor:
         """The class that the head of each penalty gives each test image, (G, test)."""
         steps = max(self.steps, math.ceil(EPOCHS * len(x_ND) / BATCH))
-        rates = ((i, LR * 0.5 * (1 + math.cos(math.pi * i / steps))) for i in range(steps))
+        rates = ((i, LR * half_cosine(i, steps)) for i in range(steps))
         x_ND, y_N, test = (t.to(model.device) for t in (x_ND, y_N, test))
         classes, draws = len(model.class_names()), model.draws("order")
         weight_GDC, bias_GC = fitted_heads(x_ND, y_N, l2, classes, BATCH, rates, draws)

@@ -10,7 +10,7 @@ import torch
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from maebench import ClampedAugment, Draws, Evaluation, Metric, Model, Result
+from maebench import ClampedAugment, Draws, Evaluation, Metric, Model, Result, choose, half_cosine
 from maebench_evals import official_probe as official
 from maebench_evals.frozen import not_empty, pool_for, standardised
 from maebench_evals.parts import split_batch
@@ -41,9 +41,9 @@ class LinearProbe(Evaluation):
     # 2: rows name the pooling that was used; fast reaches the optimum on correlated features
     version: ClassVar[int] = 2
     metrics: ClassVar[dict[str, Metric]] = {
-        "top1": Metric("share of test images given their class", "%", True, 0, 1, True, True),
-        "validation_top1": Metric(
-            "the same on the part of train that l2 is chosen on", "%", True, 0, 1, False
+        "top1": Metric.accuracy(),
+        "validation_top1": Metric.accuracy(
+            "the same on the part of train that l2 is chosen on", main=False, per_example=False
         ),
     }
 
@@ -98,18 +98,15 @@ class LinearProbe(Evaluation):
         fit, held = model.holdout()
         l2 = sorted(set(self.l2))
 
-        given = self._predict(model, train[fit], labels[fit], train[held], num_classes, "choose")
-        validation = (given == labels[held]).double().mean(1).tolist()
-        # of equally good penalties the middle one: an edge wins only where it is better
-        best = [i for i, v in enumerate(validation) if v == max(validation)]
-        chosen = best[len(best) // 2]
-        given = self._predict(model, train, labels, test, num_classes, "refit")
+        fitted = train[fit], labels[fit], train[held]
+        predicted = self._predict(model, *fitted, num_classes, "choose")
+        validation = (predicted == labels[held]).double().mean(1).tolist()
+        choice = choose(validation)
+        predicted = self._predict(model, train, labels, test, num_classes, "refit")
         for i, penalty in enumerate(l2):
-            where = {"l2": penalty, "pool": pool}
-            if i == chosen:
-                where |= {"chosen": True} | ({"edge": True} if i in (0, len(l2) - 1) else {})
+            where = {"l2": penalty, "pool": pool, **choice.where(i)}
             yield Result("validation_top1", validation[i], where)
-            yield Result("top1", (given[i] == right).double(), where)
+            yield Result("top1", (predicted[i] == right).double(), where)
 
     def _mae(self, model: Model) -> Iterator[Result]:
         labels, right = model.labels("train"), model.labels("test")
@@ -151,7 +148,7 @@ class LinearProbe(Evaluation):
         steps = max(self.steps or STEPS, math.ceil(epochs * len(x_ND) / batch))
         draws = model.draws(f"order {purpose}")
         shown = model.progress(range(steps), steps, f"linear-probe of {model.kind}")
-        rate = [LR * 0.5 * (1 + math.cos(math.pi * step / steps)) for step in range(steps)]
+        rate = [LR * half_cosine(step, steps) for step in range(steps)]
         x_ND, y_N, test = (t.to(model.device) for t in (x_ND, y_N, test))
         weight_GDC, bias_GC = fitted_heads(
             x_ND, y_N, l2, num_classes, batch, ((step, rate[step]) for step in shown), draws

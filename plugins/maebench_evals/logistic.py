@@ -11,8 +11,8 @@ import torch
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from maebench import Evaluation, Metric, Model, NotApplicable, Result
-from maebench_evals.frozen import middle_of_the_best, not_empty, pool_for, standardised
+from maebench import Evaluation, Metric, Model, NotApplicable, Result, choose
+from maebench_evals.frozen import not_empty, pool_for, standardised
 
 # fast: wide, as winners sit on edges: 100 on 600 digits, and what weighs is C times the number of
 # images, so that large sets want a small C. dinov2: eval/log_regression.py of the official code.
@@ -31,11 +31,13 @@ class Logistic(Evaluation):
 
     name: ClassVar[str] = "logistic"
     metrics: ClassVar[dict[str, Metric]] = {
-        "top1": Metric("share of test images given their class", "%", True, 0, 1, True, True),
-        "validation_top1": Metric(
-            "the same on the part of train that C is chosen on", "%", True, 0, 1, False
+        "top1": Metric.accuracy(),
+        "validation_top1": Metric.accuracy(
+            "the same on the part of train that C is chosen on", main=False, per_example=False
         ),
-        "converged": Metric("share of the fits that reached their optimum", "%", True, 0, 1, False),
+        "converged": Metric.accuracy(
+            "share of the fits that reached their optimum", main=False, per_example=False
+        ),
     }
 
     # a few iterations: what the contract tries it with
@@ -73,20 +75,17 @@ class Logistic(Evaluation):
         grid = self._grid()
 
         shown = model.progress(grid, len(grid), f"logistic of {model.kind}")
-        given, done = self._predict(train[fit], labels[fit], train[held], shown)
-        validation = (given == labels[held]).double().mean(1).tolist()
-        chosen = middle_of_the_best(validation)
-        again = range(len(grid)) if fast else [chosen]
-        given, more = self._predict(train, labels, test, [grid[i] for i in again])
+        predicted, done = self._predict(train[fit], labels[fit], train[held], shown)
+        validation = (predicted == labels[held]).double().mean(1).tolist()
+        choice = choose(validation)
+        again = range(len(grid)) if fast else [choice.index]
+        predicted, more = self._predict(train, labels, test, [grid[i] for i in again])
         done += more
         for i, C in enumerate(grid):
-            where: dict[str, Any] = {"C": C, "pool": pool}
-            if i == chosen:
-                edge = len(grid) > 1 and i in (0, len(grid) - 1)
-                where |= {"chosen": True} | ({"edge": True} if edge else {})
+            where = {"C": C, "pool": pool, **choice.where(i)}
             yield Result("validation_top1", validation[i], where)
             if i in again:
-                yield Result("top1", (given[again.index(i)] == right).double(), where)
+                yield Result("top1", (predicted[again.index(i)] == right).double(), where)
         yield Result("converged", sum(done) / len(done))
 
     def _grid(self) -> list[float]:
@@ -107,11 +106,11 @@ class Logistic(Evaluation):
             warm_start=self.protocol == "fast",  # the same optimum, reached sooner
         )
         x, y, other = x_ND.double().numpy(), y_N.numpy(), test.double().numpy()
-        given, done = [], []
+        predicted, done = [], []
         for C in grid:
             done.append(converges(classifier.set_params(C=C), x, y))
-            given.append(torch.from_numpy(classifier.predict(other)))
-        return torch.stack(given), done
+            predicted.append(torch.from_numpy(classifier.predict(other)))
+        return torch.stack(predicted), done
 
 
 def converges(classifier: Any, x: Any, y: Any) -> bool:

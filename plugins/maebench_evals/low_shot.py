@@ -33,12 +33,24 @@ class LowShot(Evaluation):
 
     name: ClassVar[str] = "low-shot"
     metrics: ClassVar[dict[str, Metric]] = {
-        "top1": Metric(
-            "share of the draws that gave an image its class", "%", True, 0, 1, True, True
+        "top1": Metric.accuracy("share of the draws that gave an image its class"),
+        "spread": Metric(
+            help="deviation of the accuracy over draws",
+            unit="%",
+            higher_is_better=False,
+            low=0,
+            high=1,
+            per_example=False,
         ),
-        "spread": Metric("deviation of the accuracy over draws", "%", False, 0, 1, False),
-        "images": Metric("number of labelled images", "", False, 1, None, False),
-        "l2": Metric("median over draws of the penalty", "", False, 0, None, False),
+        "images": Metric(
+            help="number of labelled images", higher_is_better=False, low=1, per_example=False
+        ),
+        "l2": Metric(
+            help="median over draws of the penalty",
+            higher_is_better=False,
+            low=0,
+            per_example=False,
+        ),
     }
 
     # few draws and steps: what the contract tries it with

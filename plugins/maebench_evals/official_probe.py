@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from maebench import Draws, MaebenchError
+from maebench import Draws, MaebenchError, half_cosine
 
 BASE_LR, LR_BATCH = 0.1, 256  # lr = 0.1 * batch / 256
 EPOCHS, WARMUP = 90, 10 / 90  # ten of ninety epochs; the same share of a shorter schedule
@@ -64,7 +64,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     warmup = WARMUP * steps
     if step < warmup:
         return peak * step / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+    return peak * half_cosine(step - warmup, steps - warmup)
 
 
 def train(head: Any, batches: Iterable[tuple[Tensor, Tensor]], steps: int, batch: int) -> float:

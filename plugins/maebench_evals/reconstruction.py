@@ -63,23 +63,25 @@ class ReconstructionQuality(Evaluation):
     splits: ClassVar[tuple[str, ...]] = ("test",)
     example: ClassVar[dict[str, Any]] = {"across": True}  # so that every metric is there
     metrics: ClassVar[dict[str, Metric]] = {
-        "r2": Metric(
-            "share of the hidden targets' variance explained", "", True, None, 1, True, True
-        ),
-        "psnr": Metric("peak signal to noise ratio of hidden pixels", "dB", True, None, 100),
-        "ssim": Metric("structural similarity around hidden pixels", "", True, -1, 1),
+        "r2": Metric(help="share of the hidden targets' variance explained", high=1, main=True),
+        "psnr": Metric(help="peak signal to noise ratio of hidden pixels", unit="dB", high=100),
+        "ssim": Metric(help="structural similarity around hidden pixels", low=-1, high=1),
         "psnr_oracle": Metric(
-            "psnr with the true mean and deviation of each hidden patch", "dB", True, None, 100
+            help="psnr with the true mean and deviation of each hidden patch", unit="dB", high=100
         ),
         "psnr_whole": Metric(
-            "peak signal to noise ratio of all pixels where the model is given the whole image",
-            *("dB", True, None, 100),
+            help="peak signal to noise ratio of all pixels where the model sees the whole image",
+            unit="dB",
+            high=100,
         ),
         "error": Metric(
-            "squared error over variance at a distance to what is seen", "", False, 0, None, False
+            help="squared error over variance at a distance to what is seen",
+            higher_is_better=False,
+            low=0,
+            per_example=False,
         ),
-        "across_r2": Metric("r2 under one of the common masks", "", True, None, 1),
-        "across_psnr": Metric("psnr under one of the common masks", "dB", True, None, 100),
+        "across_r2": Metric(help="r2 under one of the common masks", high=1),
+        "across_psnr": Metric(help="psnr under one of the common masks", unit="dB", high=100),
     }
 
     ratio: float = Field(0.75, gt=0, lt=1, description="share of patches hidden for the test")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from maebench import Mask, Model, Reconstruction, Result, unpatchify
-from maebench_evals.hidden import hidden_pixels, pasted, patch_of
+from maebench import Mask, Model, Reconstruction, Result, hidden_pixels, unpatchify
+from maebench_evals.hidden import pasted, patch_of
 
 
 def examples(model: Model, normal: Tensor, mask: Mask, made: Reconstruction) -> None:
@@ -22,7 +22,8 @@ def examples(model: Model, normal: Tensor, mask: Mask, made: Reconstruction) -> 
     """
     if made.pixels is None and made.whole is None:
         return
-    hidden, patch = hidden_pixels(mask, normal), patch_of(mask, normal)
+    patch = patch_of(mask, normal)
+    hidden = hidden_pixels(mask, patch)
     grey = torch.full_like(model.pixels(normal), 0.5)
     rows = {
         "original": model.pixels(normal),

@@ -30,10 +30,10 @@ class Retrieval(Evaluation):
 
     name: ClassVar[str] = "retrieval"
     metrics: ClassVar[dict[str, Metric]] = {
-        "map": Metric("average precision of a query's ranking", "%", True, 0, 1, True, True),
-        "r1": Metric("share of queries whose nearest image is of their class", "%", True, 0, 1),
-        "r5": Metric("share with one of their class among the first 5", "%", True, 0, 1),
-        "r10": Metric("share with one of their class among the first 10", "%", True, 0, 1),
+        "map": Metric.accuracy("average precision of a query's ranking"),
+        "r1": Metric.accuracy("share of queries whose nearest image is of their class", main=False),
+        "r5": Metric.accuracy("share with one of their class among the first 5", main=False),
+        "r10": Metric.accuracy("share with one of their class among the first 10", main=False),
     }
 
     gallery: Literal["train", "test"] = Field(

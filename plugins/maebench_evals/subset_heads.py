@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from maebench import Draws
-from maebench_evals.frozen import CONSTANT, middle_of_the_best
+from maebench import Draws, choose, half_cosine
+from maebench_evals.frozen import CONSTANT
 from maebench_evals.linear_probe import LR
 
 # Shape suffixes: R subsets, N images of each, D features, H heads of each subset (F folds times G
@@ -73,7 +73,7 @@ class Fitting:
             error_RHNC *= (used / used.sum(2, keepdim=True).clamp(min=1))[..., None]
             weight.grad = product(x, error_RHNC) + l2_RH[..., None, None] * weight
             bias.grad = error_RHNC.sum(2, keepdim=True)
-            adam.param_groups[0]["lr"] = LR * 0.5 * (1 + math.cos(math.pi * step / steps))
+            adam.param_groups[0]["lr"] = LR * half_cosine(step, steps)
             adam.step()
         return weight, bias
 
@@ -94,7 +94,7 @@ class Fitting:
             2,
         )
         right_RFGN = right_RHN.view(R, folds, G, N) & held_RFN[:, :, None]
-        return [l2[middle_of_the_best(found)] for found in right_RFGN.double().sum((1, 3)).tolist()]
+        return [l2[choose(found).index] for found in right_RFGN.double().sum((1, 3)).tolist()]
 
     def predict(self, data: Subsets, l2_R: list[float], test_ND: Tensor) -> Tensor:
         """The class that a head trained on each whole subset gives test images, (R, test)."""
