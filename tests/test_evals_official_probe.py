@@ -16,8 +16,8 @@ from maebench.evaluating import records, suite
 from maebench.evaluating.model import EvaluatedModel
 from maebench.rng import Draws, isolated
 from maebench_evals import official_probe as official
+from maebench_evals.frozen import split_batch
 from maebench_evals.linear_probe import LinearProbe
-from maebench_evals.parts import split_batch
 
 QUICK = {"protocol": "mae", "epochs": 3}
 

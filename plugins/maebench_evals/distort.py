@@ -70,11 +70,11 @@ def rand_augment(images: Tensor, spec: str, mean: tuple[float, ...]) -> Tensor:
     for op in transform.ops:
         if op.name.startswith("Posterize"):
             op.aug_fn = black_for_no_bits(op.aug_fn)
-    given = []
+    turned_all = []
     for image in images.round().clamp(0, 255).to(torch.uint8).cpu():
         turned = transform(to_pil_image(image).convert("RGB"))
-        given.append(pil_to_tensor(turned.convert("L") if grey else turned))
-    return torch.stack(given).to(images.device).float()
+        turned_all.append(pil_to_tensor(turned.convert("L") if grey else turned))
+    return torch.stack(turned_all).to(images.device).float()
 
 
 def black_for_no_bits(posterize: Callable[..., Any]) -> Callable[..., Any]:

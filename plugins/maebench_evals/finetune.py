@@ -25,7 +25,7 @@ from maebench import (
 from maebench_evals.classifier import drop_paths, layer_groups, make_classifier, predict
 from maebench_evals.distort import make_inputs
 from maebench_evals.finetune_recipe import OFF, Recipe, fast_recipe, mae_recipe
-from maebench_evals.parts import split_batch
+from maebench_evals.frozen import split_batch
 
 LR_BATCH = 256  # lr = base * batch / 256
 MAE_SCALE = (0.08, 1.0)  # of crops: timm.data.create_transform's own, which the official code takes

@@ -1,7 +1,8 @@
-"""What of a frozen encoder an evaluation reads, and how it is scaled."""
+"""What of an encoder an evaluation reads, how it is scaled, and in which parts it is computed."""
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from maebench import Model
 
 T = TypeVar("T")
+PART = 256  # images that are cropped and encoded at a time: under a gigabyte at 224 pixels
 CONSTANT = 1e-6  # a deviation below it is constant in float32: nothing to scale
 
 
@@ -39,3 +41,15 @@ def not_empty(values: T) -> T:
     if values is not None and not values:
         raise ValueError("at least one value is wanted")
     return values
+
+
+def split_batch(batch: int, multiple: int = 1) -> tuple[int, int]:
+    """A batch as equal parts of at most PART images: how many, and how large.
+
+    Rounded down to equal parts; what that leaves out comes in the next batch.
+
+    >>> split_batch(16384), split_batch(1437), split_batch(60)
+    ((64, 256), (6, 239), (1, 60))
+    """
+    parts = math.ceil(batch / PART)
+    return parts, max(multiple, batch // parts // multiple * multiple)

@@ -1,6 +1,6 @@
 """Which pixels and targets are hidden, and how far they are from what is seen.
 
-B images, L = h * w patches, M hidden patches of each image, T numbers of a target, C, H, W of
+B images, L = h * w patches, M hidden patches of each image, T dimension of a target, C, H, W of
 images in pixels.
 """
 

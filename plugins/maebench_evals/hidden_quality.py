@@ -1,6 +1,6 @@
 """How near a guess comes to what is hidden: in targets, and in pixels.
 
-B images, M hidden patches of each, T numbers of a target, C, H, W of images in pixels.
+B images, M hidden patches of each, T dimension of a target, C, H, W of images in pixels.
 """
 
 from __future__ import annotations

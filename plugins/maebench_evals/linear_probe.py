@@ -12,8 +12,7 @@ from torch import Tensor
 
 from maebench import ClampedAugment, Draws, Evaluation, Metric, Model, Result, choose, half_cosine
 from maebench_evals import official_probe as official
-from maebench_evals.frozen import not_empty, pool_for, standardised
-from maebench_evals.parts import split_batch
+from maebench_evals.frozen import not_empty, pool_for, split_batch, standardised
 
 # Shape suffixes: N images, D features, C classes, G heads of the grid.
 LR = 0.05  # Adam's first rate; the problem is convex, and the test's oracle is its optimum

@@ -67,7 +67,7 @@ class LowShot(Evaluation):
         description="penalties to try",
         examples=[(1.0,), (1e-3, 1.0)],
     )
-    # on digits 1,000 steps move the accuracy by less than half its spread over draws
+    # on digits 1,000 steps move the accuracy by less than half its deviation over draws
     steps: PositiveInt = Field(300, description="least number of updates")
     pool: Literal["mean", "cls"] | None = Field(
         None, description="which token is the feature; none: the mean of the patches"
@@ -98,7 +98,7 @@ class LowShot(Evaluation):
         return value
 
     def run(self, model: Model) -> Iterator[Result]:
-        """Yields accuracy, its spread and what was used for each entry of shots."""
+        """Yields accuracy, its deviation and what was used for each entry of shots."""
         labels, right = model.labels("train"), model.labels("test")
         counts = labels.bincount()[labels.unique()]
         if len(counts) < 2:
@@ -115,8 +115,8 @@ class LowShot(Evaluation):
                 yield Result("top1", None, where, why)
                 continue
             index_RN, fold_RN = self._subsets(model, labels, text)
-            given, l2 = self._predict(train, y, test, index_RN, fold_RN, fit)
-            hits = (given == right).double()
+            predicted, l2 = self._predict(train, y, test, index_RN, fold_RN, fit)
+            hits = (predicted == right).double()
             if text == fitting[-1]:
                 where |= {"chosen": True}
             why = "" if self.draws > 1 else "one draw has no spread"
@@ -169,15 +169,15 @@ class LowShot(Evaluation):
         l2 = sorted(set(self.l2))
         folds = int(fold_RN.max()) + 1
         step = together(index_RN.shape[1], folds * len(l2), fit.num_classes)
-        given, chosen = [], []
+        predicted, chosen = [], []
         for index, fold in zip(index_RN.split(step), fold_RN.split(step), strict=True):
             data = Subsets.of(train, labels, index.to(train.device))
             found = [ONE_SHOT_L2] * len(index)
             if folds > 1:
                 found = fit.choose(data, fold.to(train.device), l2)
-            given.append(fit.predict(data, found, test).cpu())
+            predicted.append(fit.predict(data, found, test).cpu())
             chosen += found
-        return torch.cat(given), chosen
+        return torch.cat(predicted), chosen
 
 
 def taken(ordered: Tensor, text: str) -> Tensor:

@@ -97,7 +97,7 @@ def train(head: Any, batches: Iterable[tuple[Tensor, Tensor]], steps: int, batch
 def check_norm(head: Any, steps: int) -> None:
     """Whether the batch norm took its statistics from every batch, and uses them from now on.
 
-    A norm in the wrong mode trains and predicts without a word, on other numbers.
+    A norm in the wrong mode trains and predicts other values without a word.
 
     Raises:
         MaebenchError: says what it did instead.
