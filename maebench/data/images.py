@@ -254,11 +254,11 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
 
 
 __all__ = [
-    "SplitInfo",
     "Images",
     "InMemory",
     "OnBadImage",
     "OnDisk",
+    "SplitInfo",
     "channel_statistics",
     "digest",
     "from_arrays",
