@@ -52,16 +52,17 @@ def stated_statistics(facts: Facts, channels: int) -> Statistics | None:
     Raises:
         RunError: it says something that cannot be.
     """
-    found = [facts.get(OURS, {}).get(key) for key in ("mean", "std")]
-    if None in found:
+    ours = facts.get(OURS, {})
+    mean, std = ours.get("mean"), ours.get("std")
+    if mean is None or std is None:
         return None
-    for values in found:
+    for values in (mean, std):
         numbers = isinstance(values, list | tuple) and len(values) == channels
         if not numbers or not all(isinstance(v, float) and math.isfinite(v) for v in values):
             raise RunError(
                 f"mean or std beside the weights is {values!r}: {channels} numbers wanted"
             )
-    return tuple(found[0]), tuple(found[1])
+    return tuple(mean), tuple(std)
 
 
 def as_stated(
@@ -138,7 +139,7 @@ def with_options(base: Preprocess, options: SpecOptions, spec: str) -> Preproces
     Raises:
         ConfigError: as many numbers as there are channels are wanted, or one.
     """
-    changes = {
+    changes: dict[str, Any] = {
         "mean": per_channel(options.mean, base.channels, f"{spec}: mean"),
         "std": per_channel(options.std, base.channels, f"{spec}: std"),
         "interpolation": options.interpolation,
