@@ -46,8 +46,8 @@ def load(results: Path, spec: str = "") -> LoadedModel:
 
 
 METRICS = {
-    "score": Metric("a share", "%", True, 0, 1, True, True),
-    "plain": Metric("a number", "", False, None, None, False),
+    "score": Metric(help="a share", unit="%", low=0, high=1, main=True),
+    "plain": Metric(help="a number", higher_is_better=False, per_example=False),
 }
 
 
