@@ -46,7 +46,7 @@ def load(results: Path, spec: str = "") -> LoadedModel:
 
 
 METRICS = {
-    "score": Metric(help="a share", unit="%", low=0, high=1, main=True),
+    "score": Metric.accuracy("a share"),
     "plain": Metric(help="a number", higher_is_better=False, per_example=False),
 }
 

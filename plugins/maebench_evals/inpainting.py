@@ -131,7 +131,7 @@ def _seen_range(images: Tensor, hidden: Tensor) -> Tensor:
 
 
 def pull_push(images: Tensor, hidden: Tensor) -> Tensor:
-    """Seen pixels spread over the hidden ones: pull up a pyramid of means, push down bilinearly.
+    """Seen pixels diffused over the hidden ones: pull up a pyramid of means, push down bilinearly.
 
     Source: Gortler et al. 1996, "The Lumigraph", section 3.4.3 (pull-push).
     """
