@@ -76,8 +76,7 @@ class ReconstructionQuality(Evaluation):
             help="psnr with the true mean and deviation of each hidden patch", unit="dB", high=100
         ),
         "psnr_whole": Metric(
-            help="peak signal to noise ratio of all pixels where the model sees the whole "
-            "image",
+            help="peak signal to noise ratio of all pixels where the model sees the whole image",
             unit="dB",
             high=100,
         ),
