@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from maebench.config.run import RunConfig as RunConfig
     from maebench.data.augment import Augment as Augment
     from maebench.data.augment import ClampedAugment as ClampedAugment
+    from maebench.data.augment import Crops as Crops
     from maebench.data.dataset import Dataset as Dataset
     from maebench.data.dataset import Request as Request
     from maebench.data.digits import Digits as Digits
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from maebench.data.torchvision_sets import Imagenette as Imagenette
     from maebench.data.torchvision_sets import OxfordPets as OxfordPets
     from maebench.encoders.encoder import Encoder as Encoder
+    from maebench.encoders.encoder import EncoderModule as EncoderModule
     from maebench.encoders.encoder import Tokens as Tokens
     from maebench.encoders.encoder import check_parameter_names as check_parameter_names
     from maebench.encoders.encoder import keep_positions as keep_positions
@@ -130,6 +132,7 @@ _PUBLIC = {
     "Component": "maebench.component",
     "ConfigError": "maebench.errors",
     "Contractive": "maebench.objectives.contractive",
+    "Crops": "maebench.data.augment",
     "DataError": "maebench.errors",
     "Dataset": "maebench.data.dataset",
     "Denoising": "maebench.objectives.denoising",
@@ -137,6 +140,7 @@ _PUBLIC = {
     "Draws": "maebench.rng",
     "EMNISTLetters": "maebench.data.torchvision_sets",
     "Encoder": "maebench.encoders.encoder",
+    "EncoderModule": "maebench.encoders.encoder",
     "evaluate": "maebench.evaluating.suite",
     "Evaluation": "maebench.evaluation",
     "FashionMNIST": "maebench.data.torchvision_sets",

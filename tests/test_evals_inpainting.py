@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from maebench import MaebenchError, hidden_pixels, patchify
 from maebench.masking import hide
 from maebench_evals import inpainting
-from maebench_evals.hidden import distance_to_seen, pasted, patch_of, sum_at
+from maebench_evals.hidden import patch_of
 from maebench_evals.inpainting import (
     BASELINES,
     harmonic,
@@ -154,27 +154,6 @@ def test_the_nearest_patch_is_that_of_a_distance_transform():
             assert apart == pytest.approx(far[i])
 
 
-def test_distances_are_those_of_a_chessboard_transform():
-    for grid, ratio in (((7, 9), 0.9), ((8, 8), 0.5), ((1, 6), 0.8), ((5, 5), 0.96)):
-        mask = random_mask(5, grid, ratio)
-        found = distance_to_seen(mask).view(5, *grid)
-        for b in range(5):
-            hidden = mask.hidden[b].view(grid).numpy()
-            expected = scipy.ndimage.distance_transform_cdt(hidden, metric="chessboard")
-            assert np.array_equal(found[b].numpy(), expected)
-
-
-def test_sums_at_a_distance_are_those_of_a_loop():
-    mask = random_mask(4, (6, 6), 0.9)
-    distance = distance_to_seen(mask)[mask.hidden].view(4, -1)
-    values = noise(*distance.shape).double()
-    number, total = sum_at(distance, mask), sum_at(distance, mask, values)
-    assert len(number) == len(total) == 6 and number.sum() == distance.numel()
-    for d in range(6):
-        assert number[d] == (distance == d).sum()
-        assert total[d] == pytest.approx(values[distance == d].sum().item())
-
-
 def test_true_means_are_those_of_each_hidden_patch():
     images, mask = noise(3, 2, 16, 16), random_mask(3)
     found, patches = (
@@ -183,24 +162,6 @@ def test_true_means_are_those_of_each_hidden_patch():
     )
     torch.testing.assert_close(found[mask.hidden], patches[mask.hidden].mean(1, True).expand(-1, 8))
     assert torch.equal(found[~mask.hidden], patches[~mask.hidden])
-
-
-def test_pasted_patches_are_where_pixels_are_hidden():
-    images, mask = noise(3, 2, 16, 16), random_mask(3)
-    other = patchify(noise(3, 2, 16, 16, seed=1), (2, 2))
-    found = patchify(pasted(other, images, mask), (2, 2))
-    assert torch.equal(found[mask.hidden], other[mask.hidden])
-    assert torch.equal(found[~mask.hidden], patchify(images, (2, 2))[~mask.hidden])
-
-
-def test_hidden_pixels_are_those_of_hidden_patches():
-    images = torch.zeros(2, 3, 4, 12)
-    mask = hide(torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 1]]), 1, (2, 2))
-    hidden = hidden_pixels(mask, patch_of(mask, images))
-    assert hidden.shape == (2, 1, 4, 12)
-    expected = torch.zeros(2, 4, 12, dtype=torch.bool)
-    expected[0, :2, :6] = expected[1, 2:, 6:] = True
-    assert torch.equal(hidden[:, 0], expected)
 
 
 def test_pull_push_starts_near_the_end():

@@ -64,25 +64,28 @@ class AttentiveProbe(Evaluation):
     example: ClassVar[dict[str, Any]] = {"steps": 15, "batch": 32, "weight_decay": (1e-3,)}
 
     protocol: Literal["fast", "capi"] = Field(
-        "fast", description="capi: the paper's grid and length; fast: fewer rates and updates"
+        default="fast",
+        description="capi: the paper's grid and length; fast: fewer rates and updates",
     )
     lr: tuple[PositiveFloat, ...] | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="rates to try, per 256 images; none: by protocol",
         examples=[(1e-3,), (1e-2, 1e-1)],
     )
     weight_decay: tuple[NonNegativeFloat, ...] | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="AdamW's decays to try; none: by protocol",
         examples=[(0.5,), (0.0, 5.0)],
     )
     steps: PositiveInt | None = Field(
-        None, description="number of updates; none: by protocol", examples=[1, 40]
+        default=None, description="number of updates; none: by protocol", examples=[1, 40]
     )
-    batch: PositiveInt = Field(128, description="images per update")
-    layer: PositiveInt | None = Field(None, description="block to take tokens after; none: the end")
+    batch: PositiveInt = Field(default=128, description="images per update")
+    layer: PositiveInt | None = Field(
+        default=None, description="block to take tokens after; none: the end"
+    )
 
     def grid(self) -> Grid:
         """Rates and decays in ascending order, each once, and the number of updates."""
@@ -99,8 +102,8 @@ class AttentiveProbe(Evaluation):
         pairs = [(lr, decay) for lr in grid.lr for decay in grid.weight_decay]
 
         probes = self._train(model, labels, fit, "choose")
-        predicted = self._predict(model, probes, "train", held)
-        validation = (predicted == labels[held]).double().mean(1).tolist()
+        held_out = self._predict(model, probes, "train", held)
+        validation = (held_out == labels[held]).double().mean(1).tolist()
         choice = choose(validation, [on_edge(grid, *pair) for pair in pairs])
         probes = self._train(model, labels, torch.arange(len(labels)), "refit")
         predicted = self._predict(model, probes, "test", torch.arange(len(right)))
@@ -132,7 +135,7 @@ class AttentiveProbe(Evaluation):
         return probes
 
     def _predict(self, model: Model, probes: Probes, split: str, index: Tensor) -> Tensor:
-        """The class that each probe gives each image, int64 (G, images)."""
+        """The class that each probe predicts for each image, int64 (G, images)."""
         with torch.no_grad():
             parts = [
                 probes.logits(model.tokens(split, at, self.layer).to(model.device)).argmax(2).cpu()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from maebench import MaebenchError, Model, check_parameter_names
+from maebench import EncoderModule, MaebenchError, Model, check_parameter_names
 
 # Official MAE code, main_finetune.py: head trunc_normal(2e-5).
 HEAD_STD = 2e-5
@@ -16,12 +16,11 @@ EPS = 1e-6  # of fc_norm
 
 
 class Classifier(nn.Module):
-    """The encoder, the mean of its patch tokens before its own norm, a norm and a linear head.
+    """The encoder, the mean of its patch tokens before its own norm, a norm and a linear head."""
 
-    The mean leaves the class token out, as MAE's global pooling does.
-    """
+    encoder: EncoderModule
 
-    def __init__(self, encoder: Any, num_classes: int) -> None:
+    def __init__(self, encoder: EncoderModule, num_classes: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.fc_norm = nn.LayerNorm(encoder.width, EPS)
@@ -30,14 +29,13 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits from images, (B, classes)."""
-        depth = self.encoder.depth
-        last = self.encoder(images, None, (depth,)).layers[depth]
+        """Logits (B, classes); the mean is without the class token, as MAE's global pooling."""
+        last = self.encoder(images, None, (self.encoder.depth,)).layers[self.encoder.depth]
         return self.head(self.fc_norm(last.patches.mean(1)))
 
 
-def make_classifier(encoder: Any, num_classes: int, drop_path: float) -> Classifier:
-    """The encoder with a head, its branches dropped with rates that rise to `drop_path`.
+def make_classifier(encoder: nn.Module, num_classes: int, drop_path: float) -> Classifier:
+    """A classifier that drops residual branches of its encoder while it is trained.
 
     Raises:
         MaebenchError: the blocks do not drop at the rates that are asked for.
@@ -45,16 +43,16 @@ def make_classifier(encoder: Any, num_classes: int, drop_path: float) -> Classif
     if drop_path and hasattr(encoder, "set_drop_path"):
         encoder.set_drop_path(drop_path)
     check_drop_path(encoder, drop_path)
-    return Classifier(encoder, num_classes)
+    return Classifier(cast(EncoderModule, encoder), num_classes)
 
 
-def check_drop_path(encoder: Any, asked: float) -> None:
+def check_drop_path(encoder: nn.Module, asked: float) -> None:
     """Whether branches are dropped at rates that rise to the one that is asked for.
 
     Raises:
         MaebenchError: none are, or at other rates.
     """
-    rates = [module.drop_prob for module in drop_paths(encoder)]
+    rates = [cast(float, module.drop_prob) for module in drop_paths(encoder)]
     if asked and not rates:
         raise MaebenchError("finetune: this encoder has no drop path; use -o drop_path=0")
     end = rates[-1] if rates else 0.0
@@ -66,14 +64,14 @@ def check_drop_path(encoder: Any, asked: float) -> None:
         )
 
 
-def drop_paths(module: nn.Module) -> list[Any]:
+def drop_paths(module: nn.Module) -> list[nn.Module]:
     """The parts that drop residual branches, whoever wrote them: maebench, timm, transformers."""
-    named = [m for m in module.modules() if type(m).__name__.endswith("DropPath")]
-    return [m for m in named if m.drop_prob]
+    named = [part for part in module.modules() if type(part).__name__.endswith("DropPath")]
+    return [part for part in named if part.drop_prob]
 
 
 def layer_groups(
-    classifier: Any, layer_decay: float, spared: tuple[str, ...] = ()
+    classifier: Classifier, layer_decay: float, spared: tuple[str, ...] = ()
 ) -> list[dict[str, Any]]:
     """AdamW's groups: one per layer and kind of decay, its rate scaled by layer_decay.
 
@@ -114,8 +112,8 @@ def layer_groups(
     return list(found.values())
 
 
-def predict(classifier: nn.Module, model: Model) -> Tensor:
-    """The class given to each test image, int64 (N,)."""
+def predict(classifier: Classifier, model: Model) -> Tensor:
+    """The predicted class of each test image, int64 (N,)."""
     if any(part.training for part in classifier.modules()):
         raise MaebenchError("finetune: test images would be judged in training mode")
     with torch.no_grad():

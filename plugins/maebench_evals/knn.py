@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from maebench import Choice, Evaluation, MaebenchError, Metric, Model, NotApplicable, Result
-from maebench_evals.frozen import pool_for
+from maebench_evals.frozen import Layer, pool_for
 
 QUERIES = 1024  # searched at a time, so that memory is bounded
 GUESSES = 5  # of top5; not asked of fewer than six classes, where five guesses can hardly be wrong
@@ -42,23 +42,22 @@ class KNN(Evaluation):
     example: ClassVar[dict[str, Any]] = {"protocol": "dino"}
 
     protocol: Literal["majority", "dino"] = Field(
-        "majority", description="how neighbours vote; dino: weighted by similarity, class token"
+        default="majority",
+        description="how neighbours vote; dino: weighted by similarity, class token",
     )
     k: tuple[PositiveInt, ...] | None = Field(
-        None,
+        default=None,
         description="numbers of neighbours to try; none: 1,5,10,20,50, and 10,20,100,200 of dino",
         examples=[(1,), (3, 7)],
     )
     temperature: PositiveFloat | None = Field(
-        None, description="of dino's votes exp(similarity / temperature); none: 0.07"
+        default=None, description="of dino's votes exp(similarity / temperature); none: 0.07"
     )
     pool: Literal["mean", "cls"] | None = Field(
-        None,
+        default=None,
         description="which token is the feature; none: the mean of the patches, dino's class token",
     )
-    layer: PositiveInt | None = Field(
-        None, description="block to take features after; none: the end"
-    )
+    layer: Layer = None
 
     @model_validator(mode="after")
     def _no_option_without_effect(self) -> Self:
@@ -87,7 +86,7 @@ class KNN(Evaluation):
         votes = votes_for(train, labels, test, ks, temperature)
         classes = len(model.class_names())
         for i, k in enumerate(ks):
-            where = {"k": k, "pool": pool, **choice.where(i)}
+            where: dict[str, Any] = {"k": k, "pool": pool, **choice.where(i)}
             hit = votes[k] == right[:, None]
             yield Result("validation_top1", validation[i], where)
             yield Result("top1", hit[:, 0].double(), where)

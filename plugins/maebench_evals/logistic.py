@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from maebench import Evaluation, Metric, Model, NotApplicable, Result, choose
-from maebench_evals.frozen import not_empty, pool_for, standardised
+from maebench_evals.frozen import Layer, not_empty, pool_for, standardised
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 # fast: wide, as winners sit on edges: 100 on 600 digits, and what weighs is C times the number of
 # images, so that large sets want a small C. dinov2: eval/log_regression.py of the official code.
@@ -35,8 +39,12 @@ class Logistic(Evaluation):
         "validation_top1": Metric.accuracy(
             "the same on the part of train that C is chosen on", main=False, per_example=False
         ),
-        "converged": Metric.accuracy(
-            "share of the fits that reached their optimum", main=False, per_example=False
+        "converged": Metric(
+            help="share of the fits that reached their optimum",
+            unit="%",
+            low=0,
+            high=1,
+            per_example=False,
         ),
     }
 
@@ -44,21 +52,21 @@ class Logistic(Evaluation):
     example: ClassVar[dict[str, Any]] = {"max_iter": 20, "C": (1e-3, 1e-1)}
 
     protocol: Literal["fast", "dinov2"] = Field(
-        "fast", description="dinov2: features as they are, its own grid and tolerance"
+        default="fast", description="dinov2: features as they are, its own grid and tolerance"
     )
     C: Annotated[tuple[PositiveFloat, ...] | None, AfterValidator(not_empty)] = Field(
-        None,
+        default=None,
         description="inverse penalties to try; none: the protocol's own grid",
         examples=[(1e-4, 1.0), (10.0,)],
     )
-    max_iter: PositiveInt = Field(1000, description="most iterations of a fit", examples=[1])
+    max_iter: PositiveInt = Field(
+        default=1000, description="most iterations of a fit", examples=[1]
+    )
     pool: Literal["mean", "cls"] | None = Field(
-        None,
+        default=None,
         description="which token is the feature; none: mean of the patches, dinov2's class token",
     )
-    layer: PositiveInt | None = Field(
-        None, description="block to take features after; none: the end"
-    )
+    layer: Layer = None
 
     def run(self, model: Model) -> Iterator[Result]:
         """Yields the whole grid of C, the one chosen on train marked."""
@@ -75,14 +83,14 @@ class Logistic(Evaluation):
         grid = self._grid()
 
         shown = model.progress(grid, len(grid), f"logistic of {model.kind}")
-        predicted, done = self._predict(train[fit], labels[fit], train[held], shown)
-        validation = (predicted == labels[held]).double().mean(1).tolist()
+        held_out, done = self._predict(train[fit], labels[fit], train[held], shown)
+        validation = (held_out == labels[held]).double().mean(1).tolist()
         choice = choose(validation)
         again = range(len(grid)) if fast else [choice.index]
         predicted, more = self._predict(train, labels, test, [grid[i] for i in again])
         done += more
         for i, C in enumerate(grid):
-            where = {"C": C, "pool": pool, **choice.where(i)}
+            where: dict[str, Any] = {"C": C, "pool": pool, **choice.where(i)}
             yield Result("validation_top1", validation[i], where)
             if i in again:
                 yield Result("top1", (predicted[again.index(i)] == right).double(), where)
@@ -97,7 +105,7 @@ class Logistic(Evaluation):
     def _predict(
         self, x_ND: Tensor, y_N: Tensor, test: Tensor, grid: Iterable[float]
     ) -> tuple[Tensor, list[bool]]:
-        """The class that each C gives each test image, int64 (C, N), and which fits converged."""
+        """The class that each C predicts for each test image, (C, N), and which fits converged."""
         from sklearn.linear_model import LogisticRegression
 
         classifier = LogisticRegression(
@@ -113,7 +121,7 @@ class Logistic(Evaluation):
         return torch.stack(predicted), done
 
 
-def converges(classifier: Any, x: Any, y: Any) -> bool:
+def converges(classifier: LogisticRegression, x: NDArray[np.float64], y: NDArray[np.int64]) -> bool:
     """Fits, and says whether the optimum was reached; other warnings are passed on."""
     from sklearn.exceptions import ConvergenceWarning
 

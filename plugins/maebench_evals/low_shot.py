@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import AfterValidator, Field, PositiveInt, field_validator
 from torch import Tensor
 
 from maebench import Evaluation, MaebenchError, Metric, Model, NotApplicable, Result
-from maebench_evals.frozen import not_empty, pool_for
+from maebench_evals.frozen import Layer, Penalties, not_empty, pool_for
 from maebench_evals.subset_heads import Fitting, Subsets, together
 
 # Shape suffixes: R draws, N images of a subset.
@@ -57,24 +57,22 @@ class LowShot(Evaluation):
     example: ClassVar[dict[str, Any]] = {"shots": ("1", "10%"), "draws": 2, "steps": 20}
 
     shots: Annotated[tuple[str, ...], AfterValidator(not_empty)] = Field(
-        ("1", "5", "10", "1%", "10%"),
+        default=("1", "5", "10", "1%", "10%"),
         description="labelled images per class, or shares of train such as 1%",
         examples=[("2",)],
     )
-    draws: PositiveInt = Field(5, description="random subsets per entry of shots")
-    l2: Annotated[tuple[PositiveFloat, ...], AfterValidator(not_empty)] = Field(
-        tuple(10.0**e for e in range(-4, 1)),
+    draws: PositiveInt = Field(default=5, description="random subsets per entry of shots")
+    l2: Penalties = Field(
+        default=tuple(10.0**e for e in range(-4, 1)),
         description="penalties to try",
         examples=[(1.0,), (1e-3, 1.0)],
     )
     # on digits 1,000 steps move the accuracy by less than half its deviation over draws
-    steps: PositiveInt = Field(300, description="least number of updates")
+    steps: PositiveInt = Field(default=300, description="least number of updates")
     pool: Literal["mean", "cls"] | None = Field(
-        None, description="which token is the feature; none: the mean of the patches"
+        default=None, description="which token is the feature; none: the mean of the patches"
     )
-    layer: PositiveInt | None = Field(
-        None, description="block to take features after; none: the end"
-    )
+    layer: Layer = None
 
     @field_validator("shots", mode="before")
     @classmethod
@@ -98,7 +96,7 @@ class LowShot(Evaluation):
         return value
 
     def run(self, model: Model) -> Iterator[Result]:
-        """Yields accuracy, its deviation and what was used for each entry of shots."""
+        """Yields accuracy, its deviation over draws and what was used for each entry of shots."""
         labels, right = model.labels("train"), model.labels("test")
         counts = labels.bincount()[labels.unique()]
         if len(counts) < 2:
@@ -165,11 +163,12 @@ class LowShot(Evaluation):
         fold_RN: Tensor,
         fit: Fitting,
     ) -> tuple[Tensor, list[float]]:
-        """The class that each draw gives each test image, (R, test), and its penalty."""
+        """The class that each draw predicts for each test image, (R, test), and its penalty."""
         l2 = sorted(set(self.l2))
         folds = int(fold_RN.max()) + 1
         step = together(index_RN.shape[1], folds * len(l2), fit.num_classes)
-        predicted, chosen = [], []
+        predicted: list[Tensor] = []
+        chosen: list[float] = []
         for index, fold in zip(index_RN.split(step), fold_RN.split(step), strict=True):
             data = Subsets.of(train, labels, index.to(train.device))
             found = [ONE_SHOT_L2] * len(index)

@@ -23,7 +23,7 @@ LOGITS = 2**24  # of one update: 64 MB; subsets beyond it are trained one after 
 class Subsets:
     """Labelled images of some subsets, standardised each by its own statistics.
 
-    Whoever has ten labelled images need not have others: what the rest of train could tell about
+    Whoever has ten labelled images need not have others: what the rest of train could say about
     scales would make few labels look better than they are (raw pixels of digits, one image per
     class: by 3 points of 60; encoders: by less than one).
     """
@@ -94,10 +94,10 @@ class Fitting:
             2,
         )
         right_RFGN = right_RHN.view(R, folds, G, N) & held_RFN[:, :, None]
-        return [l2[choose(found).index] for found in right_RFGN.double().sum((1, 3)).tolist()]
+        return [l2[choose(right).index] for right in right_RFGN.double().sum((1, 3)).tolist()]
 
     def predict(self, data: Subsets, l2_R: list[float], test_ND: Tensor) -> Tensor:
-        """The class that a head trained on each whole subset gives test images, (R, test)."""
+        """The class that a head trained on each whole subset predicts, (R, test)."""
         ones_RHN = torch.ones_like(data.y_RN, dtype=data.x_RND.dtype)[:, None]
         weight, bias = self.heads(data, ones_RHN, data.x_RND.new_tensor(l2_R)[:, None])
         weight_RDC = weight[:, 0] / data.deviation_R1D.transpose(1, 2)  # for features as they are
