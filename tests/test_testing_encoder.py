@@ -22,7 +22,7 @@ from maebench.testing.encoder import EncoderContract
 pytestmark = pytest.mark.slow  # every planted error is built and asked anew
 
 SMALL: dict[str, Any] = {"width": 16, "depth": 2, "heads": 2}
-KEPT = "told to keep positions it has a token for what is hidden"
+KEPT = "asked to keep positions it has a token for what is hidden"
 
 
 def contract_of(made: Any, **more: Any) -> type[EncoderContract]:
@@ -418,13 +418,13 @@ PLANTED: list[tuple[Any, str, str, set[str]]] = [
     (
         MixesImages,
         "an image does not depend on its companions",
-        "with other images beside it, patches of an image changes",
+        "with other images beside it: patches differs",
         {"a single image is a batch too"},
     ),
     (
         ForgetsPositionsWithoutMask,
         "no mask equals a mask that sees everything",
-        "mask=None and a mask that hides nothing differ",
+        "mask=None beside a mask that hides nothing",
         set(),
     ),
     (ReversesTokens, "its tokens lie in raster order", "row by row", set()),
@@ -437,8 +437,13 @@ PLANTED: list[tuple[Any, str, str, set[str]]] = [
         set(),
     ),
     (LayersNormed, "layers depend on no later parameters", "norm.bias, norm.weight", set()),
-    (LayersAlways, "its tokens have the documented shapes", "asked for layer 2 alone", set()),
-    (LayersWithoutPlaces, "its tokens have the documented shapes", "seen is None", set()),
+    (
+        LayersAlways,
+        "its tokens have the documented shapes",
+        "asked for layers [2] and no other, it gives [1, 2]",
+        set(),
+    ),
+    (LayersWithoutPlaces, "its tokens have the documented shapes", "layer 1: seen is None", set()),
     (KeepsInNameAlone, KEPT, "seen must be None", set()),
     (KeepsWhatIsHidden, KEPT, "after keep_positions(), with 4 of 16", set()),
     (KeepsAnotherFunction, KEPT, "its tokens without a mask are others", set()),
@@ -468,9 +473,9 @@ PLANTED: list[tuple[Any, str, str, set[str]]] = [
     (DecayMisspelt, "no weight decay names parameters", "names pos_embedding", set()),
     (SeedsItself, "weights depend on the seed alone", "two seeds give the same weights", set()),
     (NeverTheSame, "weights depend on the seed alone", "one seed differ in cls_token", set()),
-    (NotInTheCheckpoint, "a checkpoint brings all back", "persistent buffers", set()),
+    (NotInTheCheckpoint, "a checkpoint brings all back", "are all buffers persistent?", set()),
     (CopiesFloatsAlone, "it is finite in bf16", "(test_testing_encoder.py:", set()),
-    (Squeezes, "a single image is a batch too", "prefix is (B, P)", set()),
+    (Squeezes, "a single image is a batch too", "prefix has shape (1, 16)", set()),
     (ThreeChannels, "it takes grey and many channels", "the one at index 3", set()),
     (
         RandomInEvaluation,
@@ -478,7 +483,12 @@ PLANTED: list[tuple[Any, str, str, set[str]]] = [
         "draws from the global random state",
         {"drop path drops in training alone"},
     ),
-    (AttentionWithClassToken, "attention is a share per patch", "must be (B, L) = (4, 16)", set()),
+    (
+        AttentionWithClassToken,
+        "attention is a share per patch",
+        "has shape (4, 17), must be (4, 16)",
+        set(),
+    ),
     (AttentionInLogits, "attention is a share per patch", "must not be negative", set()),
     (AttentionIsUniform, "attention is a share per patch", "does not depend on the image", set()),
     (DropsNothing, "drop path drops in training alone", "the same tokens in training", set()),

@@ -67,6 +67,12 @@ def pictures(size: Size, channels: int, count: int = IMAGES) -> Tensor:
     return (angle + phase_BC11).sin() * math.sqrt(2)  # deviation 1, as normalised images have
 
 
+def lent(images: Tensor, mask: Mask | None) -> dict[str, Tensor | None]:
+    """What a module is given and has to leave as it is, by name."""
+    hidden, seen = (mask.hidden, mask.seen) if mask else (None, None)
+    return {"images": images, "mask.hidden": hidden, "mask.seen": seen}
+
+
 class Case(NamedTuple):
     """One way to ask a module: some images and a mask, in the mode that the module is now in."""
 

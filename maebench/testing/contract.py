@@ -61,6 +61,26 @@ def expect(holds: object, message: str) -> None:
         raise Broken(message)
 
 
+def expect_tensor(
+    x: Any, what: str, shape: tuple[int | None, ...], dtype: torch.dtype | None = torch.float32
+) -> None:
+    """Fails the check unless something is a finite tensor of this shape and dtype.
+
+    Args:
+        x: what should be a tensor.
+        what: its name in the message.
+        shape: its sizes, None where any size will do.
+        dtype: of its values; None for any float.
+    """
+    expect(isinstance(x, torch.Tensor), f"{what} is {type(x).__name__}, not a tensor")
+    got, named = tuple(x.shape), ", ".join("any" if n is None else str(n) for n in shape)
+    fits = len(got) == len(shape) and all(w in (n, None) for n, w in zip(got, shape, strict=True))
+    expect(fits, f"{what} has shape {got}, must be ({named})")
+    kept = x.is_floating_point() if dtype is None else x.dtype == dtype
+    expect(kept, f"{what} is {x.dtype}, not {dtype or 'a float'}")
+    expect(x.isfinite().all(), f"{what} holds numbers that are not finite")
+
+
 class Contract:
     """Checks that a component keeps to its kind's contract; inherit it in a test class.
 
@@ -108,16 +128,14 @@ class Contract:
         """The component as an object, some of its options set."""
         if isinstance(self.component, Component):
             return changed(self.component, **options) if options else self.component
-        cls = self.component
-        if cls.spec and cls.spec not in {**cls.example, **options}:
-            field = cls.model_fields[cls.spec]
-            if field.is_required():
-                raise NotChecked(
-                    f"{cls.name} wants {cls.spec} ({field.description}): give component = "
-                    f"{cls.__name__}({cls.spec}=...)"
-                )
+        cls, options_of = self.component, {**self.component.example, **options}
+        if cls.spec and cls.spec not in options_of and cls.model_fields[cls.spec].is_required():
+            raise NotChecked(
+                f"{cls.name} wants {cls.spec} ({cls.model_fields[cls.spec].description}): give "
+                f"component = {cls.__name__}({cls.spec}=...)"
+            )
         try:
-            return cls(**{**cls.example, **options})
+            return cls(**options_of)
         except ValidationError as error:
             if options:
                 raise
@@ -143,8 +161,8 @@ class Contract:
             if value == getattr(base, option):
                 continue
             made = self._made_with(option, value)
-            if not made and option in self.variants and value in self.variants[option]:
-                raise Broken(f"option {option!r} refuses {value!r} of variants")
+            named = value in self.variants.get(option, ())
+            expect(made or not named, f"option {option!r} refuses {value!r} of variants")
             found += [one for one in made if one not in found]
         expect(
             found,
@@ -179,11 +197,6 @@ class Contract:
             if other != option and isinstance(word, str) and word != getattr(base, other)
         ]
 
-    def _under_other_choices(self, option: str, tried: list[Any]) -> Iterator[Any]:
-        for made, choice in itertools.product(tried, self._choices(option)):
-            with contextlib.suppress(ValidationError):
-                yield changed(made, **choice)
-
     def check_options(
         self, outcomes: Callable[[Any], Iterable[tuple[str, Any]]], unmoved: str
     ) -> None:
@@ -207,29 +220,32 @@ class Contract:
                 found[following[0]] = following[1]
             return found.get(setting)
 
-        def moves(made: Any, option: str) -> Iterator[bool]:
-            # beside the same choices but for this option: it may be read under one of them alone
-            start = changed(made, **{option: getattr(base, option)})
-            for setting, outcome in outcomes(made):
-                yield not same(outcome, outcome_of(start, setting))
+        def moves(tried: list[Any], option: str) -> Iterator[bool]:
+            for choice, made in itertools.product(({}, *self._choices(option)), tried):
+                # an option that one choice reads may be taken, and do nothing, under the others
+                try:
+                    one = changed(made, **choice)
+                    start = changed(one, **{option: getattr(base, option)})
+                except ValidationError:
+                    continue
+                for setting, outcome in outcomes(one):
+                    yield not same(outcome, outcome_of(start, setting))
 
         for option in options:
             now, tried = getattr(base, option), _near(base, option, self.variations(option))
             values = ", ".join(repr(getattr(made, option)) for made in tried)
-            # an option that one choice alone reads may be taken, and do nothing, under the others
-            every = itertools.chain(tried, self._under_other_choices(option, tried))
-            moved = (found for made in every for found in moves(made, option))
-            name = f"variants = {{{option!r}: [...]}}"
+            variants = f"variants = {{{option!r}: [...]}}"
+            moved = moves(tried, option)
             first = next(moved, None)
             expect(
                 first is not None,
                 f"option {option!r}: each value tried ({values}) is refused in every setting; give "
-                f"Field(..., examples=[...]) or {name}",
+                f"Field(..., examples=[...]) or {variants}",
             )
             expect(
                 first or any(moved),
                 f"option {option!r} changes {unmoved}: {now!r} gives what {values} give; read it "
-                f"or drop it, or name values that matter in {name}",
+                f"or drop it, or name values that matter in {variants}",
             )
 
     # ---- the checks of every kind

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from maebench.errors import ConfigError
 from maebench.rng import isolated
 from maebench.testing.cases import BATCH, cases, images_of, mask_of, projection
-from maebench.testing.contract import Broken, NotChecked, expect, global_state, same
+from maebench.testing.contract import Broken, NotChecked, expect, expect_tensor, global_state, same
 from maebench.testing.encoder_hiding import MODES, SIDES, HidingChecks
 from maebench.testing.modules import (
     STEPS,
     TOLERANCE,
     Trace,
-    altered,
     copied,
-    gap,
+    expect_close,
+    names_of,
     not_finite,
     reached,
     shake,
@@ -58,9 +58,9 @@ class EncoderContract(HidingChecks):
             for layers in ([*range(1, last + 1)], [last]):
                 tokens = ask(module, images, mask, tuple(layers))
                 check_tokens(tokens, module, mask, what)
-                got, asked = sorted(tokens.layers), f"layers {layers}"
-                asked = asked if len(layers) == last > 1 else f"layer {last} alone"
-                expect(got == layers, f"{what}: asked for {asked}, it gives {got}")
+                found = sorted(tokens.layers)
+                asked = f"asked for layers {layers} and no other"
+                expect(found == layers, f"{what}: {asked}, it gives {found}")
                 for number, level in tokens.layers.items():
                     where = f"{what}, layer {number}"
                     check_tokens(level, module, mask, where, final=False)
@@ -164,64 +164,51 @@ class EncoderContract(HidingChecks):
         """Layer decay and probes of layers count blocks alike: block i has layer id i + 1."""
         module = self.ready()
         ids, last = module.layer_ids(), module.depth + 1
-        names = [name for name, p in module.named_parameters() if p.requires_grad]
         tokens = ask(module, images_of(self.size), None, range(1, last))
-
-        def expect_layer(wrong: list[str], number: int, where: str) -> None:
-            first = min(wrong, default="")
-            expect(
-                not wrong,
-                f"{where} is the first to depend on {', '.join(sorted(wrong)[:3])}, which "
-                f"layer_ids puts into layer {ids.get(first)} and not {number}; layers[k] is what "
-                "block k gives (from 1), before the final norm",
-            )
-
         before: set[str] = set()
-        for number, level in tokens.layers.items():
+        for number, level in [*tokens.layers.items(), (last, tokens)]:
             used = reached(projection(flat(level)), module)
-            block = [name for name in names if ids.get(name) == number]
-            named = f"layer_ids gives no parameter the layer {number}, that of block {number}"
-            expect(block, named)
-            expect(
-                used & set(block),
-                f"layers[{number}] depends on no parameter of layer {number} by layer_ids, such as "
-                f"{''.join(block[:1])}",
-            )
             # the first block is the first to be seen after the embedding, whose layer is 0
             allowed = {number, 0} if number == 1 else {number}
-            wrong = [name for name in used - before if ids.get(name, number) not in allowed]
-            expect_layer(wrong, number, f"layers[{number}]")
+            wrong = sorted(n for n in used - before if min(ids.get(n, number), last) not in allowed)
+            where = f"layers[{number}]" if number < last else "only what comes after the last block"
+            expect(
+                not wrong,
+                f"{where} is the first to depend on {', '.join(wrong[:3])}, which layer_ids puts "
+                f"into layer {ids.get(''.join(wrong[:1]))} and not {number}; layers[k] is what "
+                "block k gives (from 1), before the final norm",
+            )
+            block = {name for name in names_of(module) if ids.get(name) == number}
+            if number < last:
+                named = f"layer_ids gives no parameter the layer {number}, that of block {number}"
+                expect(block, named)
+                expect(used & block, f"{where} depends on no parameter of layer {number}")
             before |= used
-        after = reached(projection(flat(tokens)), module) - before
-        wrong = [name for name in after if ids.get(name, last) < last]
-        expect_layer(wrong, last, "only what comes after the last block")
 
     def test_layer_ids_name_every_parameter(self) -> None:
         """Fine-tuning gives each parameter the learning rate of its layer."""
         module = self.build()
-        ids, names = module.layer_ids(), {name for name, _ in module.named_parameters()}
+        ids, names, last = module.layer_ids(), names_of(module), module.depth + 1
         missing, strange = sorted(names - set(ids)), sorted(set(ids) - names)
         expect(not missing, f"layer_ids lacks {', '.join(missing)}; name every parameter")
         expect(not strange, f"layer_ids names {', '.join(strange)}, which are no parameters")
-        depth = module.depth
         for name, number in ids.items():
             expect(
-                isinstance(number, int) and 0 <= number <= depth + 1,
+                isinstance(number, int) and 0 <= number <= last,
                 f"layer_ids gives {name!r} the layer {number!r}; allowed: whole numbers from 0 "
-                f"(embedding) to {depth + 1} (after block {depth})",
+                f"(embedding) to {last} (after the last block)",
             )
 
     def test_no_weight_decay_names_parameters(self) -> None:
         """A name with a typing mistake would be decayed in silence."""
         module = self.build()
-        spared, names = module.no_weight_decay(), {name for name, _ in module.named_parameters()}
-        wrong = sorted(set(spared) - names)
+        wrong = sorted(set(module.no_weight_decay()) - names_of(module))
         expect(not wrong, f"no_weight_decay names {', '.join(wrong)}, which are no parameters")
 
     def test_weights_depend_on_the_seed_alone(self) -> None:
         """Runs that differ in masking start from the same weights; seeds give error bars."""
         one, again, other = (self.build(seed=seed).state_dict() for seed in (0, 0, 1))
-        wrong = altered(one, again)
+        wrong = [name for name, x in one.items() if not torch.equal(x, again[name])]
         expect(
             not wrong,
             f"two builds of one seed differ in {', '.join(wrong[:3])}; initialise from torch's "
@@ -238,12 +225,9 @@ class EncoderContract(HidingChecks):
         fresh = self.build(seed=1)
         fresh.load_state_dict(module.state_dict())
         for what, each in (("without a mask", None), ("masked", mask)):
-            far, where = gap(*(outputs(m.eval(), images, each) for m in (module, fresh)))
-            expect(
-                far <= TOLERANCE,
-                f"{what}: loaded from its state_dict into a build of another seed, {where} differs "
-                f"by {far:.2g}; register what it keeps as parameters or persistent buffers",
-            )
+            both = (outputs(m.eval(), images, each) for m in (module, fresh))
+            name = f"{what}, loaded into a build of another seed (are all buffers persistent?)"
+            expect_close(*both, name)
 
     # ---- modes
 
@@ -253,13 +237,10 @@ class EncoderContract(HidingChecks):
             with isolated(0, "contract"), torch.no_grad():
                 before = global_state()
                 one = flat(module(images, mask))
-                expect(
-                    global_state() == before,
-                    f"{what}: in evaluation mode it draws from the global random state; only "
-                    "training may be random",
-                )
-                far, where = gap(one, flat(module(images, mask)))
-            expect(far == 0, f"{what}: asked twice in evaluation mode, {where} differs: {far}")
+                hint = "it draws from the global random state; only training may be random"
+                expect(global_state() == before, f"{what}: in evaluation mode {hint}")
+                again = same(one, flat(module(images, mask)))
+            expect(again, f"{what}: asked twice in evaluation mode, its tokens differ")
 
     def test_it_is_finite_in_bf16(self) -> None:
         """On a GPU pretraining runs in bfloat16 autocast."""
@@ -280,15 +261,11 @@ class EncoderContract(HidingChecks):
                 raise NotChecked("it has no attention(images); maskings that need it refuse it")
             with torch.no_grad():
                 found, other = (module.attention(images_of(size, seed=seed)) for seed in (0, 1))
-            shape, wanted = tuple(found.shape), (BATCH, module.grid[0] * module.grid[1])
-            expect(shape == wanted, f"attention is {shape}, must be (B, L) = {wanted}")
-            expect(found.isfinite().all(), "attention is not finite")
+            length = module.grid[0] * module.grid[1]
+            expect_tensor(found, "attention (B, L)", (BATCH, length), None)
             least, most = float(found.min()), float(found.sum(1).max())
             expect(least >= 0, f"attention is down to {least:.2g}, must not be negative")
-            expect(
-                most <= 1 + TOLERANCE,
-                f"attention sums to {most:.4g} over the patches; at most 1, as after a softmax",
-            )
+            expect(most <= 1 + TOLERANCE, f"attention sums to {most:.4g} over the patches, not 1")
             expect(not torch.equal(found, other), "attention does not depend on the image")
 
     def test_drop_path_drops_in_training_alone(self) -> None:

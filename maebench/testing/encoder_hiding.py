@@ -12,9 +12,9 @@ from maebench.errors import ConfigError
 from maebench.masking.mask import Mask, hide
 from maebench.masking.patches import hidden_pixels
 from maebench.rng import isolated
-from maebench.testing.cases import BATCH, RATIOS, Case, Size, cases, images_of, projection
+from maebench.testing.cases import BATCH, RATIOS, Case, Size, cases, images_of, lent, projection
 from maebench.testing.contract import Broken, Contract, NotChecked, expect, same
-from maebench.testing.modules import TOLERANCE, Trace, altered, copied, gap, shake
+from maebench.testing.modules import copied, expect_close, gap, names_of, rows, shake, untouched
 from maebench.testing.tokens import ask, check_tokens, flat, outputs
 
 # Small first: a contract is to take seconds. 96 is there for strides of 32, 224 for the stubborn.
@@ -122,10 +122,8 @@ class HidingChecks(Contract):
             return
         # ten times as strong, so that a leak rises above rounding
         strong = 10 * images_of((images.shape[2], images.shape[3]), seed=1)
-        other = torch.where(hidden_pixels(mask, module.patch), strong, images)
-        start = copied(module.state_dict())
-        found: list[Trace] = []
-        for x in (images, other):
+        start, found = copied(module.state_dict()), []
+        for x in (images, torch.where(hidden_pixels(mask, module.patch), strong, images)):
             found.append(outputs(module, x, mask))
             module.load_state_dict(start)  # running statistics move in training
         far, where = gap(*found)
@@ -135,24 +133,22 @@ class HidingChecks(Contract):
             "its largest number; it must stay identical",
         )
 
-    def test_told_to_keep_positions_it_has_a_token_for_what_is_hidden(self) -> None:
+    def test_asked_to_keep_positions_it_has_a_token_for_what_is_hidden(self) -> None:
         """Some objectives read hidden patches off the encoder's own tokens."""
-        module, images = self.build(), images_of(self.size)
+        module, images, after = self.build(), images_of(self.size), "after keep_positions()"
         if not hasattr(module, "keep_positions"):
             raise NotChecked("it has no keep_positions(): only encoders that drop patches want one")
-        whole = outputs(module.eval(), images)
-        before = {name for name, _ in module.named_parameters()}
+        whole, before = outputs(module.eval(), images), names_of(module)
         with isolated(0, "contract"):
             module.keep_positions()
-        kept = same(whole, outputs(module, images))
-        expect(kept, "after keep_positions() its tokens without a mask are others")
-        named = {name for name, _ in module.named_parameters()}
-        left = sorted(named - before - set(module.layer_ids()))
-        expect(not left, f"after keep_positions() layer_ids lacks {', '.join(left)}")
-        for _, images, mask, what in cases(shake(module), self.size):
-            case = Case(module, images, mask, f"after keep_positions(), {what}")
-            tokens = ask(module, images, mask)
-            check_tokens(tokens, module, mask, case.what)
+        unchanged = same(whole, outputs(module, images))
+        expect(unchanged, f"{after} its tokens without a mask are others")
+        left = sorted(names_of(module) - before - set(module.layer_ids()))
+        expect(not left, f"{after} layer_ids lacks {', '.join(left)}")
+        for case in cases(shake(module), self.size, ratios=RATIOS):
+            case = case._replace(what=f"{after}, {case.what}")
+            tokens = ask(module, case.images, case.mask)
+            check_tokens(tokens, module, case.mask, case.what)
             dense = tokens.seen is None
             expect(dense, f"{case.what}: seen must be None, every patch has its token")
             self._no_change(case)
@@ -180,12 +176,8 @@ class HidingChecks(Contract):
         for size in self.sizes:
             module, images = self.ready(size), images_of(size)
             nothing = torch.zeros(BATCH, module.grid[0] * module.grid[1])
-            everything = hide(nothing, 0, module.grid)
-            found, where = gap(*(outputs(module, images, mask) for mask in (None, everything)))
-            expect(
-                found <= TOLERANCE,
-                f"mask=None and a mask that hides nothing differ by up to {found:.2g} in {where}",
-            )
+            both = (outputs(module, images, m) for m in (None, hide(nothing, 0, module.grid)))
+            expect_close(*both, "mask=None beside a mask that hides nothing")
 
     # ---- one image beside others
 
@@ -195,44 +187,28 @@ class HidingChecks(Contract):
             whole = outputs(module, images, mask)
             other = images_of((images.shape[2], images.shape[3]), seed=1)
             other[0] = images[0]
-            # the first mask stays, its companions get those of their neighbours
-            for name, changed, order, kept in (
-                ("with other images beside it", other, [0, *range(2, BATCH), 1], slice(1)),
-                ("in a batch in reverse order", images.flip(0), list(range(BATCH))[::-1], None),
-            ):
-                mixed = mask and Mask(mask.hidden[order], mask.seen[order], mask.grid)
-                found = outputs(module, changed, mixed)
-                pair = [{k: x[:1] for k, x in each.items()} for each in (whole, found)]
-                if kept is None:
-                    pair = [whole, {k: x[order] for k, x in found.items()}]
-                far, where = gap(*pair)
-                expect(
-                    far <= TOLERANCE,
-                    f"{what}: {name}, {where} of an image changes by up to {far:.2g} in "
-                    "evaluation mode",
-                )
+            order = [0, *range(2, BATCH), 1]  # the companions get the masks of their neighbours
+            found = outputs(module, other, mask and _in_order(mask, order))
+            name = f"{what}, an image with other images beside it"
+            expect_close(rows(whole, slice(1)), rows(found, slice(1)), name)
+            back = list(range(BATCH))[::-1]
+            found = outputs(module, images[back], mask and _in_order(mask, back))
+            expect_close(whole, rows(found, back), f"{what}, a batch in reverse order")
 
     def test_a_single_image_is_a_batch_too(self) -> None:
         """The last batch of a pass may hold one image, and a squeeze then loses an axis."""
         for module, images, mask, what in self.cases():
-            alone = mask and mask.split(1)[0]
-            tokens = ask(module, images[:1], alone)
-            check_tokens(tokens, module, alone, f"one image, {what}", 1)
-            whole = {k: x[:1] for k, x in outputs(module, images, mask).items()}
-            far, where = gap(outputs(module, images[:1], alone), whole)
-            expect(
-                far <= TOLERANCE,
-                f"one image alone, {what}: {where} differs by up to {far:.2g} from what it "
-                "gives in a batch",
-            )
+            alone, name = mask and mask.split(1)[0], f"one image alone, {what}"
+            check_tokens(ask(module, images[:1], alone), module, alone, name, 1)
+            first = rows(outputs(module, images, mask), slice(1))
+            expect_close(first, outputs(module, images[:1], alone), name)
 
     def test_it_leaves_images_and_mask_as_they_are(self) -> None:
         """The target is made of the same images afterwards: blanked in place, it would be 0."""
         for module, images, mask, what in self.cases(MODES):
-            lent = {"images": images}
-            if mask is not None:
-                lent |= {"mask.hidden": mask.hidden, "mask.seen": mask.seen}
-            before = copied(lent)
-            ask(module, images, mask)
-            wrong = altered(before, lent)
-            expect(not wrong, f"{what}: it changes {', '.join(wrong)} in place; clone them")
+            with untouched(f"{what}: it", lent(images, mask)):
+                ask(module, images, mask)
+
+
+def _in_order(mask: Mask, order: list[int]) -> Mask:
+    return Mask(mask.hidden[order], mask.seen[order], mask.grid)

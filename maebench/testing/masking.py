@@ -13,7 +13,15 @@ from torch import Tensor
 from maebench.errors import ConfigError
 from maebench.masking.mask import ANSWERED_BY, Masking, View, draw, units_of
 from maebench.rng import Draws, isolated
-from maebench.testing.contract import Broken, Contract, NotChecked, expect, global_state
+from maebench.testing.contract import (
+    Broken,
+    Contract,
+    NotChecked,
+    expect,
+    expect_tensor,
+    global_state,
+)
+from maebench.testing.modules import untouched
 
 # square and oblong, even and odd, one row, and the 14x14 of a ViT on 224 pixels
 GRIDS = ((4, 4), (14, 14), (4, 8), (8, 6), (3, 7), (1, 2))
@@ -69,17 +77,12 @@ class MaskingContract(Contract):
     def test_scores_are_one_finite_float32_per_patch(self) -> None:
         """The core hides the highest of them: other shapes and NaN have no order."""
         for grid, batch in itertools.product(self.grids, (1, IMAGES)):
+            what = f"scores(view) for {batch} images on a {grid[0]}x{grid[1]} grid, (B, L),"
             scores = self.scores(grid, ids=torch.arange(batch))
-            wanted = (batch, _length(self.made(), grid))
-            where = f"scores(view) for {batch} images on a {grid[0]}x{grid[1]} grid"
-            expect(isinstance(scores, Tensor), f"{where} gives {scores!r}, not a tensor")
-            shape = tuple(scores.shape)
-            expect(shape == wanted, f"{where} has shape {shape}, (B, L) = {wanted} is wanted")
-            expect(scores.dtype == torch.float32, f"{where} is {scores.dtype}, not float32")
-            expect(scores.isfinite().all(), f"{where} holds numbers that are not finite")
+            expect_tensor(scores, what, (batch, _length(self.made(), grid)))
 
     def test_every_ratio_hides_the_exact_count(self) -> None:
-        """From .05 to .95 each image has the same count, and hidden and seen are apart."""
+        """From .05 to .95 each image has the same count."""
         for grid, ratio in itertools.product(self.grids, RATIOS):
             try:
                 units, count = units_of(self.made(), ratio, PATCH, grid)
@@ -87,11 +90,9 @@ class MaskingContract(Contract):
                 continue  # so few patches that this ratio hides none or all
             count *= (grid[0] // units[0]) * (grid[1] // units[1])
             hidden = self.hidden(grid, ratio).sum(1)
-            expect(
-                (hidden == count).all(),
-                f"ratio {ratio} on {grid[0]}x{grid[1]}: {hidden.tolist()} are hidden, "
-                f"not {count} each",
-            )
+            where = f"ratio {ratio} on {grid[0]}x{grid[1]}"
+            exact = (hidden == count).all()
+            expect(exact, f"{where}: {hidden.tolist()} are hidden, not {count} each")
 
     # ---- randomness
 
@@ -155,28 +156,24 @@ class MaskingContract(Contract):
             raise NotChecked("the class declares covers = False")
         # not the smallest: two patches, or two units, show nothing
         grids = [g for g in self.grids if g[0] * g[1] < 100 and _length(made, g) > 3]
+        every = {"ids": torch.arange(MANY)}
         for grid in grids:
             # the ends on one grid only: a strategy that deals out few places shows it on any
             for ratio in (0.25, 0.5, 0.75, *((0.1, 0.9) if grid == grids[0] else ())):
                 if _length(made, grid, ratio):  # else this ratio hides none or all of so few
-                    where = f"all of {MANY} images"
-                    self._expect_fair(grid, ratio, where, "", ids=torch.arange(MANY))
-            hint = (
-                "what is drawn from view.draws, which knows the epoch, must be able to overrule "
-                "what is known of the image; "
-            )
-            where = f"each of {MANY} epochs of one image"
-            self._expect_fair(grid, 0.5, where, hint, **_one_image(0, MANY))
+                    self._expect_fair(grid, ratio, f"all of {MANY} images", every)
+            where = f"each of {MANY} epochs of one image, whatever view.draws gives,"
+            self._expect_fair(grid, 0.5, where, _one_image(0, MANY))
 
-    def _expect_fair(self, grid: Grid, ratio: float, where: str, hint: str, **how: Any) -> None:
-        rate = self.hidden(grid, ratio, **how).double().mean(0)
+    def _expect_fair(self, grid: Grid, ratio: float, where: str, batch: dict[str, Tensor]) -> None:
+        rate = self.hidden(grid, ratio, **batch).double().mean(0)
         for share, word in ((1.0, "hidden"), (0.0, "seen")):
             always = (rate == share).nonzero()[:, 0].tolist()
             places = ", ".join(str(divmod(place, grid[1])) for place in always[:3])
             expect(
                 not always,
                 f"on {grid[0]}x{grid[1]} at ratio {ratio}, {len(always)} positions are {word} in "
-                f"{where}, such as (row, column) {places}; {hint}if that is meant, declare "
+                f"{where} such as (row, column) {places}; if that is meant, declare "
                 "covers: ClassVar[bool] = False",
             )
 
@@ -217,11 +214,9 @@ class MaskingContract(Contract):
     def test_the_view_is_left_as_it_was(self) -> None:
         """The encoder gets the same images afterwards."""
         view = view_of(self.made(), self.largest)
-        lent = {name: getattr(view, name) for name in ("ids", "images", "boxes", "flips")}
-        before = {name: tensor.clone() for name, tensor in lent.items()}
-        self.made().scores(view)
-        for name, tensor in lent.items():
-            expect(torch.equal(tensor, before[name]), f"view.{name} is changed")
+        names = ("ids", "images", "boxes", "flips")
+        with untouched("scores(view)", {f"view.{name}": getattr(view, name) for name in names}):
+            self.made().scores(view)
 
     def test_what_it_asks_of_the_model_is_declared(self) -> None:
         """`needs` decides whether pretraining keeps a teacher."""

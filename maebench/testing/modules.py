@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -24,9 +25,14 @@ def copied(tensors: Mapping[str, Tensor]) -> Trace:
     return {name: x.clone() for name, x in tensors.items()}
 
 
-def altered(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> list[str]:
-    """The names of the tensors that are no longer what they were."""
-    return sorted(name for name, x in now.items() if not torch.equal(x, before[name]))
+@contextlib.contextmanager
+def untouched(what: str, lent: Mapping[str, Tensor | None]) -> Iterator[None]:
+    """Fails the check where a tensor is changed in place meanwhile."""
+    there = {name: x for name, x in lent.items() if x is not None}
+    before = copied(there)
+    yield
+    wrong = [name for name, x in there.items() if not torch.equal(x, before[name])]
+    expect(not wrong, f"{what} changes {', '.join(wrong)} in place; clone what you change")
 
 
 def gap(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> tuple[float, str]:
@@ -42,6 +48,17 @@ def gap(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> tuple[float, 
     return max(found)
 
 
+def expect_close(one: Mapping[str, Tensor], other: Mapping[str, Tensor], what: str) -> None:
+    """Fails the check where outputs differ by more than rounding."""
+    far, where = gap(one, other)
+    expect(far <= TOLERANCE, f"{what}: {where} differs by up to {far:.2g} of its largest number")
+
+
+def rows(outputs: Mapping[str, Tensor], index: Any) -> Trace:
+    """Some images of a batch of outputs."""
+    return {name: x[index] for name, x in outputs.items()}
+
+
 def shake(module: nn.Module) -> Any:
     """Adds a little noise to what is trained: at first gates and biases are 0 and hide errors."""
     with torch.no_grad():
@@ -50,6 +67,11 @@ def shake(module: nn.Module) -> Any:
                 draws = Draws(0, f"shake {name}", torch.zeros(1, dtype=torch.int64))
                 parameter.add_(SHAKE * draws.normal(*parameter.shape)[0])
     return module.eval()
+
+
+def names_of(module: nn.Module) -> set[str]:
+    """The names of its parameters."""
+    return {name for name, _ in module.named_parameters()}
 
 
 def not_finite(module: nn.Module) -> list[str]:

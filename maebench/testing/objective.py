@@ -14,9 +14,9 @@ from maebench.masking.mask import Mask
 from maebench.masking.patches import hidden_pixels, patchify
 from maebench.objectives.objective import Batch, ImageGrid, Objective, Reconstruction
 from maebench.rng import Draws, isolated
-from maebench.testing.cases import IMAGES, PATCH, Blind, images_of, mask_of, pictures
-from maebench.testing.contract import Broken, NotChecked, expect, same
-from maebench.testing.modules import TOLERANCE, Trace, altered, copied
+from maebench.testing.cases import IMAGES, PATCH, Blind, images_of, lent, mask_of, pictures
+from maebench.testing.contract import Broken, NotChecked, expect, expect_tensor, same
+from maebench.testing.modules import TOLERANCE, Trace, copied, untouched
 from maebench.testing.objective_loss import COARSE, MAIN, SETTINGS, LossChecks
 
 
@@ -60,10 +60,8 @@ class ObjectiveContract(LossChecks):
         # one rounding of the sum is no difference
         far = 1e-6 * max(1.0, abs(at_first))
         moves_hidden, moves_seen = abs(by_hidden - at_first) > far, abs(by_seen - at_first) > far
-        what = (
-            f"{objective.changed()} at progress {progress:g}, around an encoder that sees no pixel "
-            "under a mask"
-        )
+        what = f"{objective.changed()} at progress {progress:g}, around an encoder that sees no "
+        what += "pixel under a mask"
         expect(
             not mask or not module.encoder.asked_whole,
             f"{what}: it asks the encoder without the mask, and trains what comes of it; give it "
@@ -71,29 +69,23 @@ class ObjectiveContract(LossChecks):
         )
         if by_hidden == by_seen == at_first:
             raise NotChecked(f"{what}: the loss depends on no pixel")
+        stays = f"do not change the loss of {at_first:.6g}"
+        seen = f'{what}: loss_on is "{declared}", but other pixels in seen patches'
+        expect(moves_seen or declared == "hidden", f'{seen} {stays}; declare "hidden"')
+        unmoved = f"{what}: other pixels in hidden patches {stays}"
+        expect(moves_hidden or not mask, unmoved)
         if declared == "hidden":
             expect(
                 not moves_seen or self._reaches_hidden(module, batch, noise * ~hidden),
-                f'{what}: loss_on is "hidden", but other pixels in seen patches change the loss '
-                f"from {at_first:.6g} to {by_seen:.6g}; score hidden patches alone",
+                f"{seen} change the loss from {at_first:.6g} to {by_seen:.6g}; score hidden "
+                "patches alone",
             )
             images = batch.images.clone().requires_grad_()
             total = self.loss(module, dataclasses.replace(batch, images=images))
             (slope,) = torch.autograd.grad(total, images, allow_unused=True)
             leak = 0.0 if slope is None else float((slope * ~hidden).abs().max())
-            expect(
-                leak == 0,
-                f'{what}: loss_on is "hidden", but the gradient with respect to seen pixels is up '
-                f"to {leak:.2g} and must be exactly 0",
-            )
-        else:
-            expect(
-                moves_seen,
-                f'{what}: loss_on is "all", but other pixels in seen patches do not change the '
-                f'loss of {at_first:.6g}; declare "hidden"',
-            )
-        unmoved = f"{what}: other pixels in hidden patches do not change the loss"
-        expect(moves_hidden or not mask, unmoved)
+            wanted = f"have a gradient of up to {leak:.2g}, which must be exactly 0"
+            expect(leak == 0, f"{seen} {wanted}")
 
     def _reaches_hidden(self, module: Any, batch: Batch, change: Tensor) -> bool:
         """Whether other pixels in seen patches change hidden patches' targets, as gradients do.
@@ -129,17 +121,12 @@ class ObjectiveContract(LossChecks):
     def test_it_leaves_the_batch_as_it_is(self) -> None:
         """The same images serve other parts of the step."""
         module, batch = self.try_build(), self.batch()
-        lent = {"images": batch.images, "ids": batch.ids}
-        if batch.mask is not None:
-            lent |= {"mask.hidden": batch.mask.hidden, "mask.seen": batch.mask.seen}
-        if batch.labels is not None:
-            lent["labels"] = batch.labels
-        before = copied(lent)
-        self.loss(module, batch).backward()
-        if batch.mask is not None and hasattr(module, "reconstruct"):
-            module.reconstruct(batch.images, batch.mask)
-        wrong = altered(before, lent)
-        expect(not wrong, f"it changes {', '.join(wrong)} of the batch in place; clone them")
+        images, mask = batch.images, batch.mask
+        parts = {**lent(images, mask), "ids": batch.ids, "labels": batch.labels}
+        with untouched("it", {f"batch.{name}": x for name, x in parts.items()}):
+            self.loss(module, batch).backward()
+            if mask is not None and hasattr(module, "reconstruct"):
+                module.reconstruct(images, mask)
 
     def test_the_loss_is_the_mean_over_images(self) -> None:
         """A batch that is accumulated in parts must give the gradient of the whole batch."""
@@ -219,24 +206,12 @@ class ObjectiveContract(LossChecks):
         for setting, _, images, mask, made in self.reconstructions():
             is_made = isinstance(made, Reconstruction)
             expect(is_made, f"reconstruct gives {type(made)}, not a Reconstruction")
-            wanted = (IMAGES, mask.hidden.shape[1])
-            width = PATCH[0] * PATCH[1] * images.shape[1]
+            length, width = mask.hidden.shape[1], PATCH[0] * PATCH[1] * images.shape[1]
             for name in ("prediction", "target", "pixels", "whole"):
-                x = getattr(made, name)
-                if x is None and name in ("pixels", "whole"):
-                    continue
-                shape = tuple(x.shape)
-                expect(
-                    len(shape) == 3 and shape[:2] == wanted,
-                    f"{setting}: {name} is {shape}, must be (B, L, T) with (B, L) = {wanted}, "
-                    "patches of the grid that masks are drawn on",
-                )
-                expect(x.dtype == torch.float32, f"{setting}: {name} is {x.dtype}, not float32")
-                expect(x.isfinite().all(), f"{setting}: {name} is not finite")
-                expect(
-                    name in ("prediction", "target") or shape[2] == width,
-                    f"{setting}: {name} has {shape[2]} values for a patch, not {width}",
-                )
+                x, of_pixels = getattr(made, name), name in ("pixels", "whole")
+                if x is not None or not of_pixels:
+                    shape = (IMAGES, length, width if of_pixels else None)
+                    expect_tensor(x, f"{setting}: {name} of all patches, (B, L, T),", shape)
             shapes = tuple(made.prediction.shape), tuple(made.target.shape)
             expect(shapes[0] == shapes[1], f"{setting}: prediction and target are {shapes}")
             described = made.pixels is None or made.how
@@ -331,14 +306,9 @@ class ObjectiveContract(LossChecks):
 
 
 def _check_grid(what: str, grid: object, image: tuple[int, int, int]) -> None:
-    if not isinstance(grid, ImageGrid) or not isinstance(grid.images, Tensor):
-        raise Broken(f"{what} is {type(grid)}, not an ImageGrid of a tensor")
-    x, shape = grid.images, tuple(grid.images.shape)
-    expect(
-        len(shape) == 5 and shape[2:] == image and x.numel() > 0,
-        f"{what} is {shape}, must be (rows, columns, C, H, W) with (C, H, W) = {image}",
-    )
-    expect(x.dtype == torch.float32, f"{what} is {x.dtype}, not float32")
-    expect(x.isfinite().all(), f"{what} is not finite")
-    for side, texts in zip(shape, (grid.rows, grid.columns), strict=False):
+    if not isinstance(grid, ImageGrid):
+        raise Broken(f"{what} is {type(grid)}, not an ImageGrid")
+    expect_tensor(grid.images, f"{what}, (rows, columns, C, H, W),", (None, None, *image))
+    expect(grid.images.numel() > 0, f"{what} holds no image")
+    for side, texts in zip(grid.images.shape, (grid.rows, grid.columns), strict=False):
         expect(len(texts) in (0, side), f"{what} has {len(texts)} texts for {side} rows or columns")

@@ -11,7 +11,7 @@ from maebench.encoders.encoder import Tokens
 from maebench.masking.mask import Mask
 from maebench.rng import isolated
 from maebench.testing.cases import BATCH, Size, projection
-from maebench.testing.contract import Broken, expect
+from maebench.testing.contract import Broken, expect, expect_tensor
 
 
 def ask(
@@ -41,33 +41,27 @@ def check_attributes(module: Any, size: Size) -> None:
     """What masks, decoders and layers are counted from is there and fits the images."""
     for name in ("grid", "out_grid", "patch"):
         pair = getattr(module, name, None)
-        whole = isinstance(pair, tuple) and all(isinstance(n, int) and n > 0 for n in pair)
-        expect(
-            whole and len(pair) == 2,  # type: ignore[arg-type]
-            f"its attribute {name} must be a tuple (rows, columns) of whole numbers, got {pair!r}",
-        )
+        whole = isinstance(pair, tuple) and [isinstance(n, int) and n > 0 for n in pair]
+        wanted = "must be a tuple (rows, columns) of whole numbers"
+        expect(whole == [True, True], f"its attribute {name} {wanted}, got {pair!r}")
     for name, least in (("channels", 1), ("width", 1), ("prefix", 0), ("depth", 1)):
-        count = getattr(module, name, None)
-        expect(
-            isinstance(count, int) and count >= least,
-            f"its attribute {name} must be a whole number from {least}, got {count!r}",
-        )
+        count, wanted = getattr(module, name, None), f"must be a whole number from {least}"
+        fits = isinstance(count, int) and count >= least
+        expect(fits, f"its attribute {name} {wanted}, got {count!r}")
     check_grids(module, size)
 
 
 def check_grids(module: Any, size: Size) -> None:
     """Grid times patch is the image, and the grid it ends on divides the one it is masked on."""
-    (h, w), (p, q) = module.grid, module.patch
-    built = f"built for {size[0]}x{size[1]} pixels, its"
+    (h, w), (p, q), ends = module.grid, module.patch, module.out_grid
+    what = f"built for {size[0]}x{size[1]} pixels, its grid {module.grid}"
     expect(
         (h * p, w * q) == tuple(size),
-        f"{built} grid {module.grid} of patches {module.patch} covers {h * p}x{w * q}; refuse "
-        "sizes that do not fit with ConfigError",
+        f"{what} of patches {module.patch} covers {h * p}x{w * q}; refuse it with ConfigError",
     )
     expect(
-        all(g % o == 0 for g, o in zip(module.grid, module.out_grid, strict=True)),
-        f"{built} out_grid {module.out_grid} does not divide its grid {module.grid}; refuse sizes "
-        "that the total stride does not divide with ConfigError",
+        h % ends[0] == w % ends[1] == 0,
+        f"{what} is not divided by its out_grid {ends}; refuse it with ConfigError",
     )
 
 
@@ -82,31 +76,24 @@ def check_tokens(
     """Tokens are as Tokens documents them, and final ones as the module's attributes say."""
     kind = type(tokens).__name__
     expect(isinstance(tokens, Tokens), f"it returns a {kind}, not maebench.Tokens")
-    prefix, wanted = tuple(tokens.prefix.shape[:2]), (batch, module.prefix)
-    expect(prefix == wanted, f"{what}: prefix is (B, P) = {prefix}, must be {wanted}")
-    for name, x in (("prefix", tokens.prefix), ("patches", tokens.patches)):
-        shape, width = tuple(x.shape), module.width
-        expect(len(shape) == 3, f"{what}: {name} is {shape}, must be (B, N, D)")
-        expect(x.is_floating_point(), f"{what}: {name} is {x.dtype}, must be a float")
-        expect(x.isfinite().all(), f"{what}: {name} holds numbers that are not finite")
-        fits = not final or shape[2] == width
-        expect(fits, f"{what}: {name} is {shape}, its width must be {width}")
-    grid, out_grid = tokens.grid, module.out_grid
-    fits = not final or grid == out_grid
-    expect(fits, f"{what}: tokens.grid is {grid}, the module's out_grid {out_grid}")
-    places = (len(tokens.patches), tokens.patches.shape[1])
-    if tokens.seen is None:
-        every = (batch, grid[0] * grid[1])
-        hint = f"seen is None, so patches must be (B, h * w) = {every}, got {places}"
-        expect(places == every, f"{what}: {hint}")
+    width, grid = module.width if final else None, tokens.grid
+    expect_tensor(tokens.prefix, f"{what}: prefix", (batch, module.prefix, width), None)
+    expect_tensor(tokens.patches, f"{what}: patches", (batch, None, width), None)
+    ends = module.out_grid
+    expect(
+        not final or grid == ends, f"{what}: tokens.grid is {grid}, the module's out_grid {ends}"
+    )
+    length, count = grid[0] * grid[1], tokens.patches.shape[1]
+    seen = tokens.seen
+    if seen is None:
+        all_there = f"seen is None, so patches must be (B, h * w) = {(batch, length)}"
+        expect(count == length, f"{what}: {all_there}, got {(batch, count)}")
         return
     if mask is None:
         raise Broken(f"{what}: seen must be None, where every patch has its token")
-    seen, shape = tokens.seen, tuple(tokens.seen.shape)
-    expect(shape == places, f"{what}: seen is {shape}, patches are (B, N) = {places}")
-    expect(seen.dtype == torch.int64, f"{what}: seen is {seen.dtype}, must be int64")
+    expect_tensor(seen, f"{what}: seen", (batch, count), torch.int64)
     ascending = bool((seen.diff(dim=1) > 0).all())
-    inside = bool((seen >= 0).all()) and bool((seen < grid[0] * grid[1]).all())
+    inside = bool((seen >= 0).all()) and bool((seen < length).all())
     expect(ascending and inside, f"{what}: seen must be ascending places on the {grid} grid")
     if grid == mask.grid:
         expect(torch.equal(seen, mask.seen), f"{what}: seen is not mask.seen")
