@@ -18,7 +18,8 @@ PIXELS = (
 def print_run(rows: pd.DataFrame, plan: Plan) -> None:
     """Prints what `maebench run` ends with: table, differences, how to read it, what is next."""
     config = plan.config
-    models = list(dict.fromkeys(rows["model"]))
+    names = dict(zip(rows["model_kind"], rows["model"], strict=True))
+    models = [names[kind] for kind in LABELS if kind in names]
     main = headlines(rows)
     parts = [config.dataset.changed(), config.encoder.changed(), config.objective.changed()]
     if config.objective.hides:
@@ -37,7 +38,7 @@ def print_run(rows: pd.DataFrame, plan: Plan) -> None:
     if lines:
         print_table(pd.DataFrame(lines).fillna(""))
         say("Values are means over test images with 95 % bootstrap intervals.")
-        say_differences(rows, models[0], models[1])
+        say_differences(rows, names["run"], names["untrained"])
         if ((main["model_kind"] == "pixels") & (main["status"] == "ok")).any():
             say(PIXELS)
     say_gaps(rows)

@@ -28,8 +28,8 @@ def print_table(table: pd.DataFrame) -> None:
 
 def _readable(cell: object) -> str:
     """Text as it is; a number with commas and six digits, nothing for one that is not there."""
-    if isinstance(cell, str):
-        return cell
+    if isinstance(cell, str | dict):  # `where` of a tidy table
+        return str(cell)
     if pd.isna(cell):  # type: ignore[call-overload]
         return ""
     return f"{cell:,.6g}" if isinstance(cell, float) else f"{cell:,}"
