@@ -155,10 +155,10 @@ def test_every_option_that_is_listed_can_be_typed_as_it_stands():
             options = re.findall(r"-o (\S+=\S*)", block)
             typed = f"{name}:PATH" if cls.spec else name
             plain = {"evals": [typed]} if kind == "evaluation" else {kind: typed}
-            told = from_sources(plain, options, None, names)
+            read = from_sources(plain, options, None, names)
             for option in options:
                 key = option.partition("=")[0].partition(".")[2]
-                part = told.evals[0] if kind == "evaluation" else getattr(told, kind)
+                part = read.evals[0] if kind == "evaluation" else getattr(read, kind)
                 default = type(part).model_fields[key].default
                 assert getattr(part, key) == pytest.approx(default), option
 
@@ -391,8 +391,8 @@ def test_a_table_shows_what_pretraining_has_cost_on_request(results):
     folder, _, _ = results
     plain = call("table", "--format", "csv", "--results", folder).out
     assert "flops" not in plain and "tokens" not in plain
-    told = call("table", "--cost", "--format", "csv", "--results", folder).out
-    rows = {row["model"]: row for row in csv.DictReader(io.StringIO(told))}
+    shown = call("table", "--cost", "--format", "csv", "--results", folder).out
+    rows = {row["model"]: row for row in csv.DictReader(io.StringIO(shown))}
     run = next(row for name, row in rows.items() if name.startswith("digits-"))
     assert (run["steps"], run["images"], run["tokens"]) == ("3", "192", "768")
     assert float(run["flops encoder"]) > float(run["flops decoder"]) > 0
@@ -564,9 +564,9 @@ def test_features_are_written_to_a_file(results, tmp_path):
 
     folder, _, _ = results
     ran = call("features", "--results", folder, "--out", tmp_path / "f.npz", "--pool", "cls")
-    told = re.search(r"features (\d+)x64 of digits-vit-nano-mae-block-.*, test\n$", ran.out)
-    assert ran.code == 0 and told, ran
-    num_images = int(told[1])
+    said = re.search(r"features (\d+)x64 of digits-vit-nano-mae-block-.*, test\n$", ran.out)
+    assert ran.code == 0 and said, ran
+    num_images = int(said[1])
     with np.load(tmp_path / "f.npz", allow_pickle=False) as found:
         assert found["features"].shape == (num_images, 64) and found["features"].dtype == np.float32
         assert found["ids"].shape == found["labels"].shape == (num_images,)

@@ -157,8 +157,8 @@ def home(path: Path) -> Path:
 
 def data_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """What flags say of the images to test on."""
-    given = ("dataset", "data_dir", "image_size", "limit", "download")
-    return {key: settings[key] for key in given if settings[key]}
+    flags = ("dataset", "data_dir", "image_size", "limit", "download")
+    return {key: settings[key] for key in flags if settings[key]}
 
 
 def chosen_evaluation(name: str, options: tuple[tuple[str, str], ...], names: Names) -> Evaluation:

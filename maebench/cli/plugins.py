@@ -97,7 +97,7 @@ def check_command(package: str, verbose: bool) -> None:
 
 
 def chosen(names: Names, package: str) -> list[Plugin]:
-    """The plugins of a package; all but maebench's own where no name is given.
+    """The plugins of a package; all but maebench's own where none is named.
 
     Raises:
         ConfigError: there is no such package.
@@ -121,7 +121,7 @@ def _normal(package: str) -> str:
 
 
 def check(cls: type[Component], verbose: bool) -> bool:
-    """Prints what the contract of a component finds, and gives whether nothing failed."""
+    """Prints what the contract of a component finds; True where nothing failed."""
     from maebench.cli.progress import shown
     from maebench.testing.contract import examine
     from maebench.testing.packages import contract_for

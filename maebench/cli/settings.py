@@ -37,7 +37,7 @@ def read(
     flags = {key: value for key, value in flags.items() if value is not None}
     if recipe is None:
         if override:
-            raise ConfigError("--override: it belongs to --recipe NAME, and none is given")
+            raise ConfigError("--override: it belongs to --recipe NAME, which is missing")
         return from_sources(flags, options, config)
     found = from_recipe(recipe, flags, options, config, override=override)
     for line in differing(found.recipe.overrides if found.recipe else {}):

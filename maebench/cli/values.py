@@ -61,7 +61,7 @@ class OneOf(click.Choice[str]):
 
 
 class Kind(OneOf):
-    """A kind of component in singular or plural, given in singular; `others` as they are."""
+    """A kind of component in singular or plural, read as its singular; `others` as they are."""
 
     def __init__(self, *others: str, plural: bool = False) -> None:
         super().__init__("kind", [*(f"{kind}s" if plural else kind for kind in KINDS), *others])
