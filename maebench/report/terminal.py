@@ -38,11 +38,11 @@ def bands(table: pd.DataFrame, width: int) -> Iterator[pd.DataFrame]:
         table: to print; its columns' heads are broken into lines at dashes and spaces.
         width: of the terminal, in characters.
     """
-    fixed = [name for name in table.index.names if name is not None]
-    heads = {name: str(name).replace("-", "-\n").replace(" ", "\n") for name in table.columns}
-    flat = table.rename(columns=heads).reset_index(drop=not fixed)
-    needs = {name: _width(name, flat[name]) for name in flat.columns}
-    space, left = width - sum(needs[name] for name in fixed) - 1, list(heads.values())
+    fixed = [str(name) for name in table.index.names if name is not None]
+    heads = [str(name).replace("-", "-\n").replace(" ", "\n") for name in table.columns]
+    flat = table.set_axis(heads, axis=1).reset_index(drop=not fixed)
+    needs = {head: _width(head, flat[head]) for head in [*fixed, *heads]}
+    space, left = width - sum(needs[name] for name in fixed) - 1, heads
     while left:
         count, used = 0, 0
         while count < len(left) and (used + needs[left[count]] <= space or count < LEAST):
