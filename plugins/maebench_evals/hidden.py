@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -138,7 +137,7 @@ class Similarity:
         self.ssim.append(found.double().clamp(-1, 1).cpu())
 
     def results(
-        self, where: Mapping[str, Any], metrics: Sequence[str], missing: str = NO_PIXELS
+        self, where: Mapping[str, object], metrics: Sequence[str], missing: str = NO_PIXELS
     ) -> Iterator[Result]:
         """PSNR and SSIM under these names, or as many of them as there are names."""
         small = f"the image is smaller than SSIM's window of {WINDOW} pixels"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt
@@ -59,7 +59,7 @@ class Layers(Evaluation):
     }
 
     # few steps: what the contract tries it with
-    example: ClassVar[dict[str, Any]] = {"steps": 20, "l2": (1e-3, 1e-1)}
+    example: ClassVar[dict[str, object]] = {"steps": 20, "l2": (1e-3, 1e-1)}
 
     pool: Literal["mean", "cls"] | None = Field(
         default=None,
@@ -92,7 +92,7 @@ class Layers(Evaluation):
         choice = Choice(index, found[index].edge)
         draw_picture(model, found, found[index])
         for i, place in enumerate(found):
-            where: dict[str, Any] = {"layer": place.layer, "pool": place.pool, "l2": place.l2}
+            where: dict[str, object] = {"layer": place.layer, "pool": place.pool, "l2": place.l2}
             where |= choice.where(i)
             yield Result("validation_top1", place.validation, where)
             yield Result("top1", place.hits, where)

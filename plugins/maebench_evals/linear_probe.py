@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt
@@ -56,7 +56,7 @@ class LinearProbe(Evaluation):
     }
 
     # few images and steps: what the contract tries it with
-    example: ClassVar[dict[str, Any]] = {"steps": 20, "epochs": 10, "batch": 64}
+    example: ClassVar[dict[str, object]] = {"steps": 20, "epochs": 10, "batch": 64}
 
     protocol: Literal["fast", "mae"] = Field(
         default="fast",
@@ -86,7 +86,7 @@ class LinearProbe(Evaluation):
         description="whether to train on new crops and flips in each epoch, with mae; none: yes",
     )
 
-    def model_post_init(self, _: Any) -> None:
+    def model_post_init(self, _: object) -> None:
         """Refuses options that the protocol does not read."""
         if self.protocol == "mae" and self.l2 != L2:
             raise ValueError("l2 is read by protocol=fast alone: mae has no penalty")
@@ -111,7 +111,7 @@ class LinearProbe(Evaluation):
         choice = choose(validation)
         predicted = self._predict(model, train, labels, test, num_classes, "refit")
         for i, penalty in enumerate(l2):
-            where = {"l2": penalty, "pool": pool, **choice.where(i)}
+            where: dict[str, object] = {"l2": penalty, "pool": pool, **choice.where(i)}
             yield Result("validation_top1", validation[i], where)
             yield Result("top1", (predicted[i] == right).double(), where)
 
@@ -140,9 +140,13 @@ class LinearProbe(Evaluation):
             batches = official.cached_batches(train, labels.to(model.device), batch, steps, draws)
         shown = model.progress(batches, steps, f"linear-probe of {model.kind}")
         loss = official.train(head, shown, steps, batch)
-        where = {"batch": batch, "steps": steps, "lr": official.BASE_LR * batch / official.LR_BATCH}
-        # near log(classes) the head is hardly trained: a matter of epochs, not of features
-        where |= {"train_loss": round(loss, 4), "pool": pool, "crops": crops, "chosen": True}
+        where: dict[str, object] = {
+            **{"batch": batch, "steps": steps},
+            "lr": official.BASE_LR * batch / official.LR_BATCH,
+            # near log(classes) the head is hardly trained: a matter of epochs, not of features
+            "train_loss": round(loss, 4),
+            **{"pool": pool, "crops": crops, "chosen": True},
+        }
         yield Result("validation_top1", None, where, "one rate: nothing is chosen on train")
         yield Result("top1", (official.predict(head, test) == right).double(), where)
 

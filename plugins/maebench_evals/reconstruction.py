@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -67,7 +67,7 @@ class ReconstructionQuality(Evaluation):
     name: ClassVar[str] = "reconstruction"
     version: ClassVar[int] = 2
     splits: ClassVar[tuple[str, ...]] = ("test",)
-    example: ClassVar[dict[str, Any]] = {"across": True}  # so that every metric is there
+    example: ClassVar[dict[str, object]] = {"across": True}  # so that every metric is there
     metrics: ClassVar[dict[str, Metric]] = {
         "r2": Metric(help="share of the hidden targets' variance explained", high=1, main=True),
         "psnr": Metric(help="peak signal to noise ratio of hidden pixels", unit="dB", high=100),
@@ -221,7 +221,7 @@ class Pass:
                     yield Result("error", error / per_patch, where)
 
 
-def where_of(baseline: str) -> dict[str, Any]:
+def where_of(baseline: str) -> dict[str, object]:
     """What tells a baseline's rows from the model's."""
     return {"baseline": baseline} if baseline else {}
 
