@@ -63,8 +63,8 @@ def pasted(patches_BLT: Tensor, images_BCHW: Tensor, mask: Mask) -> Tensor:
     return torch.where(hidden_pixels(mask, patch), predicted, images_BCHW)
 
 
-def nothing() -> Tensor:
-    """What a sum of float64 begins with."""
+def zero() -> Tensor:
+    """The float64 number that a sum begins with."""
     return torch.zeros((), dtype=torch.float64)
 
 
@@ -72,8 +72,8 @@ def nothing() -> Tensor:
 class TargetVariance:
     """Sums over the hidden targets of a split, for how far these lie from their mean."""
 
-    total: Tensor = field(default_factory=nothing)  # (T,)
-    square: Tensor = field(default_factory=nothing)  # (T,)
+    total: Tensor = field(default_factory=zero)  # (T,)
+    square: Tensor = field(default_factory=zero)  # (T,)
     patches: int = 0
     images: int = 0
 

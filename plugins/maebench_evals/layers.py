@@ -22,10 +22,7 @@ from maebench import (
     half_cosine,
 )
 from maebench_evals.frozen import Penalties, standardised
-from maebench_evals.linear_probe import LR, fitted_heads
-
-BATCH = 2048  # images per update, as in linear-probe
-EPOCHS = 20  # passes over train where that is more than `steps`, as in linear-probe
+from maebench_evals.linear_probe import BATCH, EPOCHS, LR, fitted_heads
 
 
 @dataclass(frozen=True)

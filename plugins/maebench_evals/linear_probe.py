@@ -26,7 +26,8 @@ from maebench_evals.frozen import Layer, Penalties, pool_for, standardised
 # Shape suffixes: N images, D features, C classes, G heads of the grid.
 LR = 0.05  # Adam's first rate; the problem is convex, and the test's oracle is its optimum
 NOTHING = 1e-6  # of the largest variance: a direction without more carries rounding errors alone
-EPOCHS, STEPS, BATCH = 20, 1000, 2048  # of the fast protocol
+# of the fast protocol; the first and the last are those of `layers` and `low-shot` too
+EPOCHS, STEPS, BATCH = 20, 1000, 2048
 L2 = tuple(10.0**e for e in (-9, -8, -7, -6, -5, -4.5, -4, -3.5, -3, -2.5, -2, -1.5, -1, 0, 1))
 
 

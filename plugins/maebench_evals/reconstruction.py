@@ -30,11 +30,11 @@ from maebench_evals.hidden import (
     distance_to_seen,
     first,
     hidden_of,
-    nothing,
     pasted,
     patch_of,
     sum_at,
     whole_psnr,
+    zero,
 )
 from maebench_evals.inpainting import BASELINES, patch_means
 from maebench_evals.reconstruction_pictures import distance_curves, examples, own_pictures
@@ -55,7 +55,7 @@ class ReconstructionQuality(Evaluation):
     statistic of a hidden patch; `how` says how the pixels were made. psnr_oracle uses the true
     mean and deviation of each hidden patch: two leaked numbers a patch, so it is no score. Its row
     `true patch means` is what these numbers give without any prediction. psnr_whole is no guess at
-    what is hidden: the model is given the whole image, and all pixels count.
+    what is hidden: the model sees the whole image, and all pixels count.
 
     Baselines need no model: the mean colour of the seen pixels, a copy of the nearest seen patch,
     and harmonic inpainting (Laplace's equation between the seen pixels).
@@ -126,7 +126,7 @@ class ReconstructionQuality(Evaluation):
         yield from found.r2()
         yield from found.in_pixels()
         yield from found.with_true_statistics()
-        yield found.given_all()
+        yield found.of_whole_images()
         yield from errors
         if across is not None:
             yield from across.results()
@@ -143,7 +143,7 @@ class Guess:
     """
 
     errors: list[Tensor] = field(default_factory=list)
-    by_distance: Tensor = field(default_factory=nothing)
+    by_distance: Tensor = field(default_factory=zero)
     pixels: Similarity = field(default_factory=Similarity)
 
 
@@ -158,7 +158,7 @@ class Pass:
     flat: Similarity = field(default_factory=Similarity)
     whole: list[Tensor] = field(default_factory=list)
     variance: TargetVariance = field(default_factory=TargetVariance)
-    patches: Tensor = field(default_factory=nothing)  # hidden ones at each distance, float64 (D,)
+    patches: Tensor = field(default_factory=zero)  # hidden ones at each distance, float64 (D,)
     space: str = ""  # what is predicted
     how: str = ""  # the pixels were made, or why there are none
 
@@ -204,7 +204,7 @@ class Pass:
         yield from self.oracle.results({}, ("psnr_oracle",), missing)
         yield from self.flat.results(where_of(FLAT), ("psnr_oracle",))
 
-    def given_all(self) -> Result:
+    def of_whole_images(self) -> Result:
         """Peak signal to noise ratio of all pixels, where nothing was hidden."""
         if not self.whole:
             return Result("psnr_whole", None, {}, HIDDEN_ALONE)
