@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from maebench.data.torchvision_sets import Imagenette as Imagenette
     from maebench.data.torchvision_sets import OxfordPets as OxfordPets
     from maebench.encoders.encoder import Encoder as Encoder
+    from maebench.encoders.encoder import EncoderModule as EncoderModule
     from maebench.encoders.encoder import Tokens as Tokens
     from maebench.encoders.encoder import check_parameter_names as check_parameter_names
     from maebench.encoders.encoder import keep_positions as keep_positions
@@ -137,6 +138,7 @@ _PUBLIC = {
     "Draws": "maebench.rng",
     "EMNISTLetters": "maebench.data.torchvision_sets",
     "Encoder": "maebench.encoders.encoder",
+    "EncoderModule": "maebench.encoders.encoder",
     "evaluate": "maebench.evaluating.suite",
     "Evaluation": "maebench.evaluation",
     "FashionMNIST": "maebench.data.torchvision_sets",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from maebench.component import Component
 from maebench.errors import ConfigError, MaebenchError
@@ -89,8 +89,8 @@ class Encoder(Component):
     kind: ClassVar[str] = "encoder"
     oblong: ClassVar[bool] = True
 
-    def build(self, image_size: tuple[int, int], channels: int) -> nn.Module:
-        """A fresh module (see EncoderModule) for images of (rows, columns) pixels.
+    def build(self, image_size: tuple[int, int], channels: int) -> EncoderModule:
+        """A fresh module for images of (rows, columns) pixels.
 
         It is called inside `rng.isolated`, so layers may initialise themselves.
 

@@ -81,7 +81,7 @@ class Swin(Encoder):
         )
         return f"give fewer stages, or images of {rows}x{columns}"
 
-    def build(self, image_size: tuple[int, int], channels: int) -> nn.Module:
+    def build(self, image_size: tuple[int, int], channels: int) -> SwinTransformer:
         """The torch module, freshly initialised as timm's."""
         if len(self.depths) != len(self.heads):
             raise ConfigError(

@@ -72,7 +72,7 @@ class ViT(Encoder):
             )
         return ph, pw
 
-    def build(self, image_size: tuple[int, int], channels: int) -> nn.Module:
+    def build(self, image_size: tuple[int, int], channels: int) -> VisionTransformer:
         """The torch module, freshly initialised as in the paper."""
         if self.width % self.heads or self.width % 4:
             raise ConfigError(
