@@ -23,8 +23,8 @@ from maebench import Batch, Draws, Inputs, RunConfig
 from maebench.data.augment import Crops
 from maebench.encoders import ViTTiny
 from maebench.masking import BUILT_IN, LabelMap
+from maebench.pretraining.batches import make_mask
 from maebench.pretraining.hardware import find_device, find_precision
-from maebench.pretraining.masks import make_mask
 from maebench.pretraining.optimiser import parameter_groups
 from maebench.pretraining.plan import build
 

@@ -164,6 +164,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def short_hash(value: Any) -> str:
+    """Ten hex digits of a JSON value, independent of the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
+
+
 def remove(path: Path) -> None:
     """Removes a file or a folder that is no longer needed."""
     if path.is_dir():

@@ -18,6 +18,7 @@ import pytest
 
 from maebench import cli
 from maebench.files import BESIDE
+from maebench.outputs import FORMATS
 
 number = itertools.count()
 
@@ -65,38 +66,48 @@ def python(code, **environment):
 # --- help
 
 
-def modules_after(*arguments):
+HEAVY = {"torch", "timm", "torchvision", "sklearn", "scipy", "matplotlib", "transformers", "faiss"}
+
+
+def loaded_by(*commands):
+    """Which packages each command has loaded, with those before it, in one fresh interpreter."""
     ran = python(f"""
 import sys
 from maebench.cli import main
-try:
-    main({list(arguments)})
-except SystemExit as end:
-    assert not end.code, end.code
-print("LOADED", *{{m.split(".")[0] for m in sys.modules}})
+for arguments in {[list(map(str, command)) for command in commands]}:
+    try:
+        main(arguments)
+    except SystemExit as end:
+        print("LOADED", end.code, *{{m.split(".")[0] for m in sys.modules}})
 """)
     assert ran.returncode == 0, ran.stderr
-    return set(ran.stdout.split("LOADED")[1].split())
+    lines = [line.split() for line in ran.stdout.splitlines() if line.startswith("LOADED")]
+    assert len(lines) == len(commands), ran
+    return [(int(code), set(modules)) for _, code, *modules in lines]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], []])
 def test_help_imports_nothing_heavy(arguments):
-    loaded = modules_after(*arguments)
-    assert loaded & {"torch", "pandas", "timm", "sklearn", "pydantic", "numpy", "rich"} == set()
+    [(code, loaded)] = loaded_by(arguments)
+    assert code == 0
+    assert loaded & {*HEAVY, "pandas", "pydantic", "numpy", "rich"} == set()
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["list"],
-        ["plugins"],
-        ["run", "--help"],
-        ["list", "recipes"],
-    ],
-)
-def test_listing_imports_no_torch(arguments):
-    loaded = modules_after(*arguments)
-    assert loaded & {"torch", "timm", "sklearn", "torchvision", "pandas"} == set()
+def test_the_help_of_a_command_and_an_unknown_name_or_flag_import_no_torch():
+    actions = [["plugins", action] for action in ("list", "check", "new")]
+    helps = [[*command, "--help"] for command in [*([c] for c in cli.COMMANDS), *actions]]
+    flags = [[*command, "--wrong"] for command in [[], *([c] for c in cli.COMMANDS), *actions]]
+    names = [["tabel"], ["plugins", "instal"], ["--help", "tabel"]]
+    commands = [*helps, *flags, *names]
+    codes = [0] * len(helps) + [2] * len(flags) + [1, 1, 0]
+    for command, code, found in zip(commands, codes, loaded_by(*commands), strict=True):
+        assert (found[0], found[1] & HEAVY) == (code, set()), command
+
+
+def test_a_table_of_nothing_is_refused_without_torch(tmp_path):
+    commands = [["table", "--results", tmp_path], ["table", "--format", "parquet"]]
+    for command, found in zip(commands, loaded_by(*commands), strict=True):
+        assert (found[0], found[1] & HEAVY) == (1, set()), command
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
@@ -358,6 +369,16 @@ def test_a_run_ends_with_its_table_and_says_what_is_next(results):
     assert "pretrained - untrained, knn top1 (%):" in out
     assert f"results   {folder}/runs/digits-vit-nano-mae-block-0.75-s0-" in out
     assert "next      maebench table" in out
+
+
+def test_a_table_in_a_format_of_our_own_imports_no_torch(results, tmp_path):
+    folder, _, _ = results
+    own = [[], ["--tidy"], ["--by", "masking", "--cost"]]
+    own += [["--format", form] for form in FORMATS if form != "parquet"]
+    own += [["--format", "parquet", "--out", tmp_path / "table.parquet"]]
+    commands = [["table", "--results", folder, *more] for more in own]
+    for command, found in zip(commands, loaded_by(*commands), strict=True):
+        assert (found[0], found[1] & HEAVY) == (0, set()), command
 
 
 def test_a_table_shows_what_pretraining_has_cost_on_request(results):

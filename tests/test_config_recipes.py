@@ -10,14 +10,14 @@ import tiny
 import yaml
 
 import maebench
-from maebench import Block, ConfigError, RunConfig, load_records
+from maebench import Block, ConfigError, RunConfig, files, load_records
 from maebench.cli.settings import read
 from maebench.config import recipes
 from maebench.config.recipes import FOLDER, HEADER, from_recipe, header, recipe, recipe_names
-from maebench.config.run import Optimiser, short_hash
+from maebench.config.run import Optimiser
 from maebench.data.augment import Augment
 from maebench.plugins import installed
-from maebench.pretraining.cost import num_steps
+from maebench.pretraining.budget import num_steps
 from maebench.pretraining.optimiser import learning_rate
 
 NAMES = recipe_names()
@@ -227,7 +227,7 @@ def test_what_does_not_change_the_recipe_is_free(config, free):
     found = config(**free)
     assert found.recipe.overrides == {}
     assert found.recipe.name == "mae-digits"
-    assert found.recipe.hash == short_hash(recipe("mae-digits"))
+    assert found.recipe.hash == files.short_hash(recipe("mae-digits"))
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_a_run_keeps_the_recipe_and_what_differs_and_is_the_same_run_without(tmp
     from maebench.evaluating import suite
     from maebench.pretraining import runs
     from maebench.pretraining.loop import pretrain
-    from maebench.pretraining.plan import prepare
+    from maebench.pretraining.plan import config_of, prepare
 
     mine = quick("mae-digits", evals="knn")
     plan = prepare(mine, tmp_path)
@@ -345,7 +345,7 @@ def test_a_run_keeps_the_recipe_and_what_differs_and_is_the_same_run_without(tmp
     (evaluation,) = mine.evals
     suite.evaluate(tiny.load(tmp_path), evaluation)
     kept = runs.find_run(tmp_path, "").content["config"]["recipe"]
-    assert kept["name"] == "mae-digits" and kept["hash"] == short_hash(recipe("mae-digits"))
+    assert kept["name"] == "mae-digits" and kept["hash"] == files.short_hash(recipe("mae-digits"))
     assert kept["overrides"] == {
         "encoder.width": [64, 16],
         "encoder.depth": [3, 2],
@@ -354,7 +354,7 @@ def test_a_run_keeps_the_recipe_and_what_differs_and_is_the_same_run_without(tmp
         "batch": [64, 16],
         "limit": [None, 60],
     }
-    assert plan.run.config().recipe == mine.recipe, "it is read back"
+    assert config_of(plan.run).recipe == mine.recipe, "it is read back"
     table = load_records(tmp_path)
     assert set(table["recipe"]) == {"mae-digits"}
     (text,) = set(table["overrides"])

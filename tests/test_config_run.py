@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from maebench import files
 from maebench.config.run import (
     DEFAULT_EVALUATIONS,
     Augment,
@@ -19,7 +20,6 @@ from maebench.config.run import (
     RunConfig,
     Schedule,
     merge,
-    short_hash,
 )
 from maebench.config.sources import from_sources
 from maebench.errors import ConfigError
@@ -370,7 +370,7 @@ def more_names():
 
 def identity_hash(names, settings, **given_to_identity):
     facts = {"fingerprint": "f", "precision": "fp32", **given_to_identity}
-    return short_hash(RunConfig(names, **settings).identity(**facts))
+    return files.short_hash(RunConfig(names, **settings).identity(**facts))
 
 
 @pytest.mark.parametrize("field", RunConfig.model_fields)
@@ -440,18 +440,9 @@ def test_a_masking_is_refused_where_nothing_is_hidden(more_names, setting):
 
 def test_the_same_settings_have_the_same_hash_however_they_are_told(config, names):
     def mark(found):
-        return short_hash(found.identity("f", "fp32"))
+        return files.short_hash(found.identity("f", "fp32"))
 
     told = config(yaml="masking: {name: block, aspect: 0.50}", lr="1e-3", image_size="16")
     same = RunConfig(names, masking=Block(aspect=0.5), lr=0.001, image_size=(16, 16))
     assert mark(told) == mark(same)
     assert mark(config(o=["masking=block", "masking.aspect=0.3"])) == mark(config(masking="block"))
-
-
-def test_a_hash_does_not_depend_on_the_order_of_keys_and_refuses_nan():
-    assert short_hash({"a": 1, "b": {"c": 2, "d": 3}}) == short_hash(
-        {"b": {"d": 3, "c": 2}, "a": 1}
-    )
-    assert short_hash({"a": 1}) != short_hash({"a": "1"})
-    with pytest.raises(ValueError):
-        short_hash({"a": float("nan")})

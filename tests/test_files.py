@@ -364,3 +364,12 @@ def test_a_lock_that_cannot_be_taken_is_one_clear_error(tmp_path):
     (tmp_path / "lock").mkdir()
     with pytest.raises(RunError, match="cannot lock"), files.lock(tmp_path):
         pass
+
+
+def test_a_hash_does_not_depend_on_the_order_of_keys_and_refuses_nan():
+    assert files.short_hash({"a": 1, "b": {"c": 2, "d": 3}}) == files.short_hash(
+        {"b": {"d": 3, "c": 2}, "a": 1}
+    )
+    assert files.short_hash({"a": 1}) != files.short_hash({"a": "1"})
+    with pytest.raises(ValueError):
+        files.short_hash({"a": float("nan")})

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
+from views import draw_view
 
 from maebench import Block, Centred, ConfigError, Grid, Masking, Random, View
 from maebench.errors import PluginError
@@ -33,7 +34,6 @@ from maebench.masking import (
     Uniform,
     Units,
     count_hidden,
-    draw,
     hide,
 )
 from maebench.masking.blocks import TRIES
@@ -92,7 +92,7 @@ def sized(masking, grid):
 
 
 def mask_of(masking, ratio, grid, *args, **more):
-    return draw(masking, ratio, (1, 1), view(grid, *args, **more))
+    return draw_view(masking, ratio, (1, 1), view(grid, *args, **more))
 
 
 def hidden_by_decimals(length, ratio):
@@ -222,7 +222,7 @@ class Dark(Masking):
 def test_hidden_true_means_the_encoder_does_not_get_the_patch():
     images = torch.zeros(2, 3, 8, 8)
     images[:, :, :, 4:] = 1.0  # left half black
-    mask = draw(Dark(), 0.5, (2, 2), view((4, 4), [0, 1], images=images))
+    mask = draw_view(Dark(), 0.5, (2, 2), view((4, 4), [0, 1], images=images))
     assert mask.hidden.view(2, 4, 4)[:, :, :2].all()
     assert mask.seen.tolist() == [[2, 3, 6, 7, 10, 11, 14, 15]] * 2
 
@@ -467,7 +467,7 @@ class Coarse(Masking):
 
 @pytest.mark.parametrize(("patch", "grid"), [((2, 2), (4, 8)), ((1, 2), (8, 8)), ((4, 4), (2, 4))])
 def test_larger_units_are_hidden_or_seen_as_a_whole_and_counted_in_units(patch, grid):
-    mask = draw(Coarse(), 0.6, patch, view(grid, range(100)))
+    mask = draw_view(Coarse(), 0.6, patch, view(grid, range(100)))
     h, w = 4 // patch[0], 4 // patch[1]
     cells = mask.hidden.view(-1, 2, h, 4, w).transpose(2, 3).reshape(100, 8, h * w)
     assert (cells == cells[:, :, :1]).all()
@@ -478,7 +478,7 @@ def test_larger_units_are_hidden_or_seen_as_a_whole_and_counted_in_units(patch, 
 
 def test_units_that_do_not_divide_the_grid_are_refused():
     with pytest.raises(ConfigError, match=r"'coarse' hides units of 2x2 patches.*grid of 4x7"):
-        draw(Coarse(), 0.5, (2, 2), view((4, 7)))
+        draw_view(Coarse(), 0.5, (2, 2), view((4, 7)))
 
 
 class Picky(Random):

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from test_masking import mask_of, neighbour_correlation, view
+from views import draw_view
 
 from maebench import ConfigError, RunConfig, View
 from maebench.errors import PluginError
@@ -32,7 +33,6 @@ from maebench.masking import (
     RedNoise,
     Uniform,
     Units,
-    draw,
     hide,
 )
 from maebench.masking.guided import ranks
@@ -194,7 +194,7 @@ def test_units_of_pixels_are_the_same_area_whatever_the_patch():
         masking.unit((14, 14))
     ids = torch.arange(50)
     fine, coarse = (
-        draw(masking, 0.6, (p, p), View((192 // p,) * 2, 0, ids, Draws(0, "masking", ids)))
+        draw_view(masking, 0.6, (p, p), View((192 // p,) * 2, 0, ids, Draws(0, "masking", ids)))
         for p in (4, 16)
     )
     # SimMIM's 192 px: 36 squares, 22 of them hidden, the same ones on either grid
@@ -304,7 +304,7 @@ def test_opposite_edges_are_not_alike():
 
 def guided(masking, progress=1.0, ratio=0.5, grid=(4, 8)):
     asked = view(grid, range(300), progress=progress)
-    return draw(masking, ratio, (1, 1), asked).hidden, asked
+    return draw_view(masking, ratio, (1, 1), asked).hidden, asked
 
 
 def test_attention_hides_the_most_or_the_least_attended():
@@ -337,7 +337,7 @@ def test_the_largest_number_that_can_be_drawn_still_gives_a_hint(epoch, image):
     attention = torch.full((1, 196), 1e-3)
     attention[0, place] = 0.5
     asked = view(GRID, [image], epoch=epoch, _providers={"attention": lambda: attention})
-    hidden = draw(Attention(hide="hint"), 0.75, (1, 1), asked).hidden
+    hidden = draw_view(Attention(hide="hint"), 0.75, (1, 1), asked).hidden
     assert hidden.sum() == 147 and not hidden[0, place]
 
 
@@ -520,7 +520,7 @@ def test_a_learned_strategy_of_larger_units_is_told_means_over_its_units():
             return (2, 2)
 
     asked = view((4, 8), range(100), progress=1.0)
-    hidden = draw(Coarse(end=1.0, start=1.0), 0.5, (1, 1), asked).hidden.view(-1, 2, 2, 4, 2)
+    hidden = draw_view(Coarse(end=1.0, start=1.0), 0.5, (1, 1), asked).hidden.view(-1, 2, 2, 4, 2)
     loss = asked.patch_loss().view(-1, 2, 2, 4, 2).mean((2, 4)).flatten(1)
     units = hidden[:, :, 0, :, 0].flatten(1)
     assert (hidden == hidden[:, :, :1, :, :1]).all()

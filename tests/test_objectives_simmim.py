@@ -12,10 +12,11 @@ from fakes import Dense
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from views import draw_view
 
 from maebench import Batch, ConfigError, Draws, Inputs, Tokens, patchify, unpatchify
 from maebench.encoders import SwinNano, ViTNano, keep_positions
-from maebench.masking import Units, View, draw, hide
+from maebench.masking import Units, View, hide
 from maebench.masking.patches import hidden_pixels
 from maebench.objectives import SimMIM
 from maebench.pretraining import checkpoints
@@ -235,7 +236,7 @@ def test_hidden_squares_of_eight_pixels_are_scored_pixel_by_pixel():
     module, images = simmim(encoder=SwinNano()), images_of()
     ids = torch.arange(B)
     view = View((16, 16), 0, ids, Draws(0, "masking", ids))
-    mask = draw(Units(size=8, of="pixels"), 0.5, (2, 2), view)
+    mask = draw_view(Units(size=8, of="pixels"), 0.5, (2, 2), view)
     assert mask.num_hidden == 128
     assert (
         hidden_pixels(mask, (2, 2)).unflatten(2, (4, 8)).unflatten(4, (4, 8)).sum((3, 5)) % 64 == 0

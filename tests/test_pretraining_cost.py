@@ -7,26 +7,20 @@ import json
 import fakes
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from maebench import MAE, Budget, ConfigError, Inputs, RunConfig, files
+from maebench import MAE, ConfigError, Inputs, RunConfig, files
 from maebench.encoders import ViTNano
 from maebench.objectives import Autoencoder, Contractive, SimMIM
 from maebench.pretraining import checkpoints
 from maebench.pretraining import loop as pretrain
+from maebench.pretraining.budget import stage_steps
 from maebench.pretraining.cost import (
     COUNTED,
-    NOTHING,
-    Cost,
     Spent,
     _batch,
     count,
-    num_steps,
-    stage_steps,
-    total,
 )
 from maebench.pretraining.plan import prepare
 from maebench.rng import isolated
@@ -146,49 +140,7 @@ def test_the_global_random_state_is_left_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-# ---- budgets
-
-COSTS = st.lists(
-    st.builds(Cost, st.integers(1, 400), st.integers(0, 10**12), st.integers(1, 10**12)),
-    min_size=1,
-    max_size=8,
-)
-
-
-@given(COSTS, st.integers(1, 10**4), st.integers(1, 512))
-def test_a_run_costs_what_its_steps_cost_one_by_one(costs, steps, batch):
-    steps %= 40
-    stage = [min(len(costs) - 1, i * len(costs) // steps) for i in range(steps)]
-    assert total(costs, steps, batch) == sum((costs[i].times(batch) for i in stage), NOTHING)
-    assert sum(stage_steps(len(costs), steps)) == steps
-
-
-@given(
-    COSTS, st.integers(1, 512), st.sampled_from(["tokens", "flops"]), st.floats(1, 1e16), st.data()
-)
-def test_a_budget_is_never_exceeded_and_buys_no_step_more(costs, batch, unit, amount, data):
-    budget = Budget(unit=unit, amount=amount)
-
-    def spent(steps):
-        cost = total(costs, steps, batch)
-        return cost.tokens if unit == "tokens" else cost.flops
-
-    if spent(1) > amount:
-        with pytest.raises(ConfigError, match=rf"budget .*{unit}={spent(1):,}"):
-            num_steps(budget, 1000, batch, costs)
-        return
-    if amount / spent(1) > 1e6:
-        return
-    steps = num_steps(budget, 1000, batch, costs)
-    assert spent(steps) <= amount < spent(steps + 1)
-
-
-@given(st.integers(1, 10**5), st.integers(1, 4096), st.floats(0.01, 300))
-def test_epochs_are_as_many_steps_as_show_every_image_that_often(images, batch, epochs):
-    steps = num_steps(Budget(unit="epochs", amount=epochs), images, batch, [])
-    assert steps >= 1 and steps * batch >= epochs * images * (1 - 1e-9)
-    assert steps == 1 or (steps - 1) * batch < epochs * images * (1 + 1e-9)
-    assert num_steps(Budget(unit="steps", amount=steps), images, batch, []) == steps
+# ---- what runs have cost
 
 
 def config(**changes):

@@ -27,7 +27,7 @@ from maebench.objectives.mae import MaskedAutoencoder
 from maebench.pretraining import checkpoints
 from maebench.pretraining import loop as story
 from maebench.pretraining.loop import batches, pretrain
-from maebench.pretraining.plan import prepare
+from maebench.pretraining.plan import config_of, prepare
 from maebench.pretraining.runs import read_run
 
 STEPS = 6
@@ -354,7 +354,7 @@ def test_the_global_random_state_is_left_alone(tmp_path):
     ids=[
         *("random", "teacher's loss", "teacher's attention", "the model's own attention", "hard"),
         *("parts", "parts by a teacher that ends coarser", "a schedule of the ratio"),
-        *("global randomness", "dense", "a slow copy and a share of patches"),
+        *("global randomness", "dense", "an EMA teacher and a share of patches"),
     ],
 )
 def test_a_run_that_stopped_anywhere_ends_the_same_to_the_last_bit(changes, tmp_path, every_step):
@@ -546,7 +546,7 @@ def test_an_objective_that_hides_nothing_needs_no_masking(tmp_path):
     assert plan.run.facts["realised_ratio"] == 0
     assert "random" not in plan.run.name
     assert not {"masking", "ratio", "schedule"} & plan.run.content["config"].keys()
-    assert plan.run.config(fakes.names()) == plan.config
+    assert config_of(plan.run, fakes.names()) == plan.config
 
 
 def test_a_run_that_kept_what_its_objective_does_not_read_is_still_read(tmp_path):
@@ -554,7 +554,7 @@ def test_a_run_that_kept_what_its_objective_does_not_read_is_still_read(tmp_path
     unread = {"masking": {"name": "random"}, "ratio": 0.75, "schedule": {"ratio": None}}
     old = {**run.content, "config": {**run.content["config"], **unread}}
     files.write_json(run.folder / "config.json", old)
-    assert read_run(run.folder).config(fakes.names()) == run.config(fakes.names())
+    assert config_of(read_run(run.folder), fakes.names()) == config_of(run, fakes.names())
 
 
 def test_a_ratio_that_hides_everything_is_refused_before_a_folder_is_made(tmp_path):

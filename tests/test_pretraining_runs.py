@@ -15,6 +15,8 @@ from maebench.errors import ConfigError, RunError
 from maebench.files import SAFE_NAME
 from maebench.plugins import installed
 from maebench.pretraining import runs
+from maebench.pretraining.hardware import environment
+from maebench.pretraining.plan import config_of
 
 FACTS = {"steps": 3, "grid": [4, 4]}
 
@@ -30,7 +32,7 @@ def start(tmp_path, names):
 
     def make(**settings):
         config = RunConfig(names, **settings)
-        return runs.open_run(tmp_path, config, config.identity("f", "fp32"), FACTS)
+        return runs.open_run(tmp_path, config, config.identity("f", "fp32"), FACTS, environment())
 
     return make
 
@@ -40,7 +42,7 @@ def test_a_new_run_has_its_folder_config_and_environment(start, tmp_path, names)
     assert run.folder.parent == tmp_path / "runs"
     assert re.fullmatch(r"digits-vit-nano-mae-block-0\.6-s3-[0-9a-f]{10}", run.name)
     assert run.facts == FACTS
-    assert run.config(names) == RunConfig(names, masking="block", ratio=0.6, seed=3)
+    assert config_of(run, names) == RunConfig(names, masking="block", ratio=0.6, seed=3)
     assert datetime.fromisoformat(run.content["created"]).utcoffset().total_seconds() == 0
     environment = json.loads((run.folder / "environment.json").read_text())
     assert environment["packages"]["torch"] and environment["python"]
@@ -120,7 +122,7 @@ def test_a_run_whose_plugin_is_gone_says_so(start, names):
     run = start()
     content = {**run.content, "config": {**run.content["config"], "masking": {"name": "gone"}}}
     with pytest.raises(ConfigError, match="unknown masking 'gone'"):
-        runs.Run(run.folder, content).config(names)
+        config_of(runs.Run(run.folder, content), names)
 
 
 def test_runs_are_found_by_name_by_folder_and_the_newest_by_nothing(start, tmp_path):

@@ -18,8 +18,10 @@ from maebench import ConfigError, MaebenchError, Report, Result, hookimpl
 from maebench.analysis.records import FROM_CONFIG, load_records
 from maebench.analysis.run import models_of
 from maebench.analysis.stats import paired_difference
+from maebench.cli.table import chosen_format
 from maebench.evaluating import records, suite
-from maebench.report import plots, table, terminal
+from maebench.report import plots, table
+from maebench.report.run import print_run
 
 COLUMNS = [*records.COLUMNS, *FROM_CONFIG, "file"]
 ROW = {
@@ -224,15 +226,18 @@ class Reports:
         return [Org]
 
 
-def test_a_plugins_report_is_a_format_and_an_unknown_one_is_refused():
+def test_a_plugins_report_is_a_format_and_an_unknown_one_is_refused(monkeypatch):
     from fakes import names
 
-    found, shown = names(Reports()), table.by_model(frame({}))
-    assert table.render(shown, "org", found) == "|1|"
-    with pytest.raises(
-        ConfigError, match=r"unknown format 'orgg' in --format\. Did you mean 'org'"
-    ):
-        table.render(shown, "orgg", found)
+    shown = table.by_model(frame({}))
+    assert table.render(shown, Org()) == "|1|"
+    monkeypatch.setattr("maebench.plugins.installed", lambda: names(Reports()))
+    assert isinstance(chosen_format("org"), Org) and chosen_format("csv") == "csv"
+    for choose in (chosen_format, lambda form: table.render(shown, form)):
+        with pytest.raises(ConfigError, match=r"unknown format 'orgg' in --format"):
+            choose("orgg")
+    with pytest.raises(ConfigError, match="Did you mean 'org'"):
+        chosen_format("orgg")
 
 
 def test_a_parquet_file_holds_the_tidy_rows(tmp_path):
@@ -274,7 +279,7 @@ def test_a_run_ends_with_its_table_its_differences_and_its_gaps(tmp_path, capsys
     files = [str(suite.evaluate(model, fake)) for model in family for fake in fakes]
     rows = load_records(tmp_path)
     assert set(rows["file"]) == set(files)
-    terminal.print_run(rows, [model.name for model in family], plan)
+    print_run(rows, plan)
     text = capsys.readouterr().out
     lines = text.splitlines()
     assert "random 0.75, seed 0" in lines[0]

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maebench import files
-from maebench.config.recipes import differing
-from maebench.config.run import short_hash
+from maebench.config.overrides import differing
 from maebench.evaluating.records import COLUMNS, Row, paths, read
 from maebench.pretraining import runs
 
@@ -65,7 +64,9 @@ def _settings(run: runs.Run) -> Row:
         "image_size": "x".join(map(str, config["image_size"])),
         "schedule": _schedule(config.get("schedule")),
         # what all seeds of one treatment have in common
-        "settings": short_hash({k: v for k, v in run.content["identity"].items() if k != "seed"}),
+        "settings": files.short_hash(
+            {k: v for k, v in run.content["identity"].items() if k != "seed"}
+        ),
         "recipe": recipe and recipe["name"],
         "overrides": recipe and "; ".join(differing(recipe["overrides"])),
         **(files.read_json(spent) if spent.exists() else {}),

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from maebench.cli.settings import results_option
+from maebench.cli.flags import results_option
 
 
 @click.command("eval")

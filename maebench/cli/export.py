@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from maebench.cli.settings import results_option
+from maebench.cli.flags import results_option
 
 # What an export to hf is made of: a folder that holds anything else is somebody's own.
 FOLDER = {"config.json", "preprocessor_config.json", "model.safetensors"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from maebench.cli.settings import results_option
+from maebench.cli.flags import results_option
 
 
 @click.command("features")

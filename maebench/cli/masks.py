@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from maebench.cli.settings import flag, results_option
+from maebench.cli.flags import flag, results_option
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +70,6 @@ def masks_command(**settings: Any) -> None:
 
     from maebench import files
     from maebench.cli.progress import shown
-    from maebench.config.run import short_hash
     from maebench.pretraining import runs
     from maebench.report import masks, terminal
 
@@ -83,7 +82,7 @@ def masks_command(**settings: Any) -> None:
     chosen = bench.maskings(wanted)
     table = masks.mask_statistics(chosen, ratios, bench=bench, progress=progress, shown=shown)
     spec = [table["masking"].tolist(), ratios, image, progress, config.dump(), settings["model"]]
-    name = files.safe_name(f"{config.dataset.name}-{config.encoder.name}-{short_hash(spec)}")
+    name = files.safe_name(f"{config.dataset.name}-{config.encoder.name}-{files.short_hash(spec)}")
     files.write_text(folder / f"{name}.csv", table.to_csv(index=False))
     masks.gallery(bench, chosen, ratios, folder / f"{name}.png", image, progress)
     terminal.print_table(readable(table))

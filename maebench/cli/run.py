@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from maebench.cli.settings import read, run_options
+from maebench.cli.flags import run_options
 
 CLOCK = (
     "{:g} seconds (by the clock: another machine makes another run, and an interrupted one does "
@@ -31,10 +31,10 @@ def run_command(**settings: Any) -> None:
     plan = _pretrain(settings)
     from maebench.analysis.run import evaluate_run
     from maebench.cli.progress import shown
-    from maebench.report import terminal
+    from maebench.report.run import print_run
 
     rows = evaluate_run(plan, shown)
-    terminal.print_run(rows, plan)
+    print_run(rows, plan)
     if (rows["status"] == "failed").any():
         raise click.exceptions.Exit(1)
 
@@ -52,14 +52,15 @@ def pretrain_command(**settings: Any) -> None:
 
 
 def _pretrain(settings: dict[str, Any]) -> Any:
-    results = settings["results"]
-    config = read(settings)
     from maebench.cli.progress import decoding, follow
+    from maebench.cli.settings import read
     from maebench.pretraining import runs
     from maebench.pretraining.loop import pretrain
     from maebench.pretraining.plan import prepare
     from maebench.report import plots
 
+    results = settings["results"]
+    config = read(settings)
     for line in config.dataset.notes():
         click.echo(line, err=True)
     plan = prepare(config, runs.results_folder(Path(results) if results else None), decoding)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from maebench.cli.settings import results_option
+from maebench.cli.flags import results_option
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from maebench.plugins import Names
+    from maebench.outputs import Report
 
 
 @click.command("table")
@@ -43,11 +43,9 @@ def table_command(
     is a setting: the mean over its runs, the spread over seeds and over test images.
     """
     from maebench.analysis.records import load_records
-    from maebench.errors import ConfigError, unknown
-    from maebench.plugins import installed
+    from maebench.errors import ConfigError
     from maebench.pretraining import runs
     from maebench.report.table import (
-        FORMATS,
         by_model,
         by_settings,
         left_out,
@@ -56,9 +54,7 @@ def table_command(
         with_cost,
     )
 
-    names = installed()
-    if form is not None and form not in [*FORMATS, *names.table["report"]]:
-        raise ConfigError(unknown("format", form, [*FORMATS, *names.table["report"]], "--format"))
+    chosen = None if form is None else chosen_format(form)
     if form == "parquet" and out is None:
         raise ConfigError("--format parquet writes a file: add --out FILE")
     folder = runs.results_folder(results)
@@ -78,8 +74,8 @@ def table_command(
         table = with_cost(table, rows)
     for note in notes:
         click.echo(f"note: {note}", err=True)
-    if form is not None or out is not None:
-        write(table, form or "markdown", out, names)
+    if chosen is not None or out is not None:
+        write(table, chosen or "markdown", out)
     else:
         from maebench.report.terminal import print_table, protocols
 
@@ -87,15 +83,36 @@ def table_command(
         click.echo(protocols(rows))
 
 
-def write(table: pd.DataFrame, form: str, out: str | None, names: Names) -> None:
-    """The table in a format, into a file or to standard output."""
+def chosen_format(form: str) -> str | Report:
+    """A built-in format's name, or the report of a plugin, for which alone plugins are loaded.
+
+    Raises:
+        ConfigError: no such format.
+    """
+    from maebench.errors import ConfigError, unknown
+    from maebench.outputs import FORMATS, Report
+
+    if form in FORMATS:
+        return form
+    from maebench.component import parse
+    from maebench.plugins import installed
+
+    names = installed()
+    if form not in names.table["report"]:
+        raise ConfigError(unknown("format", form, [*FORMATS, *names.table["report"]], "--format"))
+    report: Report = parse(Report, form, names.context(), "--format")
+    return report
+
+
+def write(table: pd.DataFrame, form: str | Report, out: str | None) -> None:
+    """Writes the table in a format, into a file or to standard output."""
     from maebench import files
     from maebench.report.table import parquet, render
 
     if form == "parquet" and out is not None:
         files.write(Path(out), lambda beside: parquet(table, beside))
         return
-    text = render(table, form, names).rstrip("\n")
+    text = render(table, form).rstrip("\n")
     if out is not None:
         files.write_text(Path(out), text + "\n")
     else:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -346,12 +344,6 @@ def _as_mapping(key: str, value: Any) -> Any:
         return value  # validation of the whole will say what is wrong
 
 
-def short_hash(value: Any) -> str:
-    """Ten hex digits of a JSON value, independent of the order of its keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
-
-
 __all__ = [
     "DEFAULT_EVALUATIONS",
     "Augment",
@@ -363,6 +355,5 @@ __all__ = [
     "RunConfig",
     "Schedule",
     "merge",
-    "short_hash",
     "with_preset",
 ]

@@ -29,7 +29,8 @@ class Swin(Encoder):
     example: ClassVar[dict[str, Any]] = {"width": 16, "depths": (2, 2), "heads": (2, 2)}
 
     width: PositiveInt = Field(
-        96, description="numbers per token in the first stage, twice as many in each that follows"
+        96,
+        description="width of a token in the first stage, twice that in each that follows",
     )
     depths: tuple[PositiveInt, ...] = Field(
         (2, 2, 6, 2),
@@ -104,7 +105,8 @@ class SwinNano(Swin):
 
     name: ClassVar[str] = "swin-nano"
     width: PositiveInt = Field(
-        32, description="numbers per token in the first stage, twice as many in each that follows"
+        32,
+        description="width of a token in the first stage, twice that in each that follows",
     )
     depths: tuple[PositiveInt, ...] = Field(
         (2, 2), min_length=1, description="number of blocks in each stage", examples=[(1, 2)]

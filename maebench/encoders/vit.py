@@ -44,7 +44,7 @@ class ViT(Encoder):
 
     example: ClassVar[dict[str, Any]] = {"width": 16, "depth": 2, "heads": 2}
 
-    width: PositiveInt = Field(768, description="numbers per token, a multiple of 4 and of heads")
+    width: PositiveInt = Field(768, description="width of a token, a multiple of 4 and of heads")
     depth: PositiveInt = Field(12, description="number of transformer blocks")
     heads: PositiveInt = Field(12, description="number of attention heads")
     mlp_ratio: float = Field(4.0, gt=0, description="hidden width of the MLP over the width")
@@ -88,7 +88,7 @@ class ViTNano(ViT):
     """A vision transformer of width 64 with 3 blocks: minutes on a laptop."""
 
     name: ClassVar[str] = "vit-nano"
-    width: PositiveInt = Field(64, description="numbers per token, a multiple of 4 and of heads")
+    width: PositiveInt = Field(64, description="width of a token, a multiple of 4 and of heads")
     depth: PositiveInt = Field(3, description="number of transformer blocks")
     heads: PositiveInt = Field(4, description="number of attention heads")
 
@@ -97,7 +97,7 @@ class ViTMicro(ViT):
     """A vision transformer of width 128 with 4 blocks."""
 
     name: ClassVar[str] = "vit-micro"
-    width: PositiveInt = Field(128, description="numbers per token, a multiple of 4 and of heads")
+    width: PositiveInt = Field(128, description="width of a token, a multiple of 4 and of heads")
     depth: PositiveInt = Field(4, description="number of transformer blocks")
     heads: PositiveInt = Field(4, description="number of attention heads")
 
@@ -106,7 +106,7 @@ class ViTTiny(ViT):
     """ViT-Ti of the DeiT paper: width 192 with 12 blocks (arXiv 2012.12877, table 1)."""
 
     name: ClassVar[str] = "vit-tiny"
-    width: PositiveInt = Field(192, description="numbers per token, a multiple of 4 and of heads")
+    width: PositiveInt = Field(192, description="width of a token, a multiple of 4 and of heads")
     heads: PositiveInt = Field(3, description="number of attention heads")
 
 
@@ -114,7 +114,7 @@ class ViTSmall(ViT):
     """ViT-S of the DeiT paper: width 384 with 12 blocks (arXiv 2012.12877, table 1)."""
 
     name: ClassVar[str] = "vit-small"
-    width: PositiveInt = Field(384, description="numbers per token, a multiple of 4 and of heads")
+    width: PositiveInt = Field(384, description="width of a token, a multiple of 4 and of heads")
     heads: PositiveInt = Field(6, description="number of attention heads")
 
 
@@ -128,7 +128,7 @@ class ViTLarge(ViT):
     """ViT-L: width 1024 with 24 blocks (arXiv 2010.11929, table 1)."""
 
     name: ClassVar[str] = "vit-large"
-    width: PositiveInt = Field(1024, description="numbers per token, a multiple of 4 and of heads")
+    width: PositiveInt = Field(1024, description="width of a token, a multiple of 4 and of heads")
     depth: PositiveInt = Field(24, description="number of transformer blocks")
     heads: PositiveInt = Field(16, description="number of attention heads")
 
@@ -137,7 +137,7 @@ class ViTHuge(ViT):
     """ViT-H: width 1280 with 32 blocks (arXiv 2010.11929, table 1)."""
 
     name: ClassVar[str] = "vit-huge"
-    width: PositiveInt = Field(1280, description="numbers per token, a multiple of 4 and of heads")
+    width: PositiveInt = Field(1280, description="width of a token, a multiple of 4 and of heads")
     depth: PositiveInt = Field(32, description="number of transformer blocks")
     heads: PositiveInt = Field(16, description="number of attention heads")
 

@@ -20,10 +20,10 @@ from maebench.errors import PluginError
 from maebench.evaluating.features import BATCH, features
 from maebench.evaluation import Evaluation, NotApplicable
 from maebench.masking.grids import Random
-from maebench.masking.mask import Mask, View, draw
+from maebench.masking.mask import Mask, draw
 from maebench.models.model import LoadedModel, pool_of
 from maebench.objectives.objective import ImageGrid, Reconstruction
-from maebench.pretraining.loop import batches
+from maebench.pretraining.batches import batches
 from maebench.rng import Draws, key, permutation
 
 MASK_SEED = 0  # of the common held-out masks: never a run's own
@@ -134,8 +134,8 @@ class EvaluatedModel:
         self.loaded.decoder()
         grid, patch = self.loaded.encoder.grid, self.loaded.encoder.patch
         ids = ids.to(self.device)
-        view = View(grid, 0, ids, Draws(MASK_SEED, "held-out masks", ids))
-        return draw(masking or Random(), ratio, patch, view)  # type: ignore[arg-type]
+        draws = Draws(MASK_SEED, "held-out masks", ids)
+        return draw(masking or Random(), ratio, grid, patch, ids=ids, draws=draws)
 
     def draws(self, purpose: str, ids: Tensor | None = None, epoch: int = 0) -> Draws:
         """Random numbers of this evaluation's seed."""

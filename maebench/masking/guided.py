@@ -16,7 +16,7 @@ class Guided(Masking):
     """What the learned strategies share: a share of the hidden patches follows a guide."""
 
     of: Literal["teacher", "encoder"] = Field(
-        "teacher", description="who is asked: a slow copy of the model, or the model as it is"
+        "teacher", description="who is asked: an EMA teacher of the model, or the model as it is"
     )
     start: float = Field(
         1.0, ge=0, le=1, description="share of the hidden patches that is guided at the start"

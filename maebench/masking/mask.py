@@ -6,12 +6,12 @@ get the patch.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import torch
@@ -127,7 +127,7 @@ class Masking(Component):
 
     @property
     def answered_by(self) -> Literal["teacher", "encoder"]:
-        """Who answers what it needs: a slow copy of what is trained, or that itself as it is."""
+        """Who answers what it needs: an EMA teacher of what is trained, or that itself as it is."""
         return "teacher"
 
     @classmethod
@@ -227,29 +227,54 @@ def units_of(
     return units, num_units
 
 
-def draw(masking: Masking, ratio: float, patch: tuple[int, int], view: View) -> Mask:
-    """Lets a strategy score `view` and hides `ratio` of it; `view.grid` is in patches.
+def draw(
+    masking: Masking,
+    ratio: float,
+    grid: tuple[int, int],
+    patch: tuple[int, int],
+    *,
+    ids: Tensor,
+    draws: Draws,
+    progress: float = 0.0,
+    images: Tensor | None = None,
+    boxes: Tensor | None = None,
+    flips: Tensor | None = None,
+    sizes: Tensor | None = None,
+    answers: Mapping[str, Callable[[], Tensor]] = MappingProxyType({}),
+) -> Mask:
+    """Lets a strategy score a batch and hides `ratio` of each image's patches.
 
-    Where the strategy hides larger units, it sees the grid of units and its scores are spread
+    Where the strategy hides larger units, it sees the grid of units and its scores are repeated
     over their patches, so a unit is hidden or seen as a whole.
+
+    Args:
+        masking: the strategy.
+        ratio: share of patches to hide.
+        grid: rows and columns of patches.
+        patch: rows and columns of a patch in pixels.
+        ids: as all that follow, what the strategy may look at; see `View`.
+        draws: its random numbers.
+        progress: how far pretraining is.
+        images: of the batch.
+        boxes: their crops.
+        flips: which are mirrored.
+        sizes: of what the boxes are cut out of.
+        answers: what makes attention, patch loss and features of the patches when asked.
 
     Raises:
         ConfigError: the ratio rounds to all or nothing, or units do not divide the grid.
     """
-    units, num_units = units_of(masking, ratio, patch, view.grid)
-    asked = {
-        what: functools.partial(_per_unit, ask, view.grid, units)
-        for what, ask in view._providers.items()
-    }
-    scores = masking.scores(
-        dataclasses.replace(view, grid=units, num_hidden=num_units, _providers=asked)
+    units, num_units = units_of(masking, ratio, patch, grid)
+    per_unit = {what: partial(_per_unit, ask, grid, units) for what, ask in answers.items()}
+    view = View(
+        units, num_units, ids, draws, progress, images, boxes, flips, sizes, _providers=per_unit
     )
-    mask = hide(scores, num_units, units)
-    if units == view.grid:
+    mask = hide(masking.scores(view), num_units, units)
+    if units == grid:
         return mask
     uh, uw = masking.unit(patch)
     hidden = mask.hidden.view(-1, *units).repeat_interleave(uh, 1).repeat_interleave(uw, 2)
-    return hide(hidden.flatten(1).float(), num_units * uh * uw, view.grid)
+    return hide(hidden.flatten(1).float(), num_units * uh * uw, grid)
 
 
 def _per_unit(ask: Callable[[], Tensor], grid: tuple[int, int], units: tuple[int, int]) -> Tensor:

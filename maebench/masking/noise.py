@@ -62,7 +62,7 @@ class RedNoise(ColourNoise):
 
 
 class BlueNoise(ColourNoise):
-    """Hides evenly spread single patches: noise minus what a Gaussian filter leaves of it."""
+    """Hides single patches at even distances: noise minus what a Gaussian filter leaves of it."""
 
     name: ClassVar[str] = "blue-noise"
     narrow, wide = 0.0, 1.0

@@ -72,7 +72,7 @@ class Parts(ByPart):
     name: ClassVar[str] = "parts"
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
     of: Literal["teacher", "encoder"] = Field(
-        "encoder", description="whose features: the model's as it is, or a slow copy's"
+        "encoder", description="whose features: the model's as it is, or an EMA teacher's"
     )
     clusters: int = Field(7, ge=2, le=LABELS, description="number of parts of an image (SemMAE: 7)")
 

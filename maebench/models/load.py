@@ -16,7 +16,7 @@ from typing import Any
 
 from maebench import files
 from maebench.component import parse
-from maebench.config.run import RunConfig, short_hash
+from maebench.config.run import RunConfig
 from maebench.data.dataset import Dataset, Splits
 from maebench.data.images import channel_statistics
 from maebench.data.preprocess import Preprocess
@@ -37,7 +37,7 @@ from maebench.models.weights import (
 from maebench.plugins import Names, installed
 from maebench.pretraining import checkpoints, runs
 from maebench.pretraining.hardware import find_device
-from maebench.pretraining.plan import build, inputs_of
+from maebench.pretraining.plan import build, config_of, inputs_of
 
 FOREIGN = ("file", "timm", "hf")
 KINDS = ("untrained", "pixels", *FOREIGN)  # prefixes of MODEL strings; without one it is a run
@@ -102,10 +102,12 @@ def foreign_model(
     module = made.module.to(place)
     # heads, epsilons and the like change numbers and are no weights
     weights = checkpoints.weights_hash(module.encoder.state_dict())
-    mark = short_hash({"weights": weights, **made.facts}) if made.facts else weights
+    mark = files.short_hash({"weights": weights, **made.facts}) if made.facts else weights
     told = {"name": made.name, "weights": mark, "preprocessing": made.preprocess.dump()}
     told["facts"] = dict(made.facts)
-    folder = results / "models" / files.safe_name(f"{kind}-{_plain(made.name)}-{short_hash(told)}")
+    folder = (
+        results / "models" / files.safe_name(f"{kind}-{_plain(made.name)}-{files.short_hash(told)}")
+    )
     files.write_json(folder / "model.json", {**told, **made.verdict.dump()})
     return LoadedModel(
         name=made.name,
@@ -138,7 +140,7 @@ def data_config(
         )
     base: dict[str, Any] = {}
     if newest is not None:
-        own = newest.config(names)
+        own = config_of(newest, names)
         base = {"dataset": own.dataset, "data_dir": own.data_dir, "limit": own.limit}
         base |= {"on_bad_image": own.on_bad_image}
     return sized(RunConfig(names, **given_over(base, data, names)), preprocess, data)
@@ -183,7 +185,7 @@ def trained_model(
     Raises:
         RunError: it is not finished.
     """
-    config = config or run.config(names)
+    config = config or config_of(run, names)
     found = checkpoints.load_newest(run.folder / "checkpoint")
     done = found[1]["step"] if found else 0
     if found is None or done != found[1]["total"]:
@@ -206,7 +208,7 @@ def untrained_model(
     splits: Splits | None = None,
 ) -> LoadedModel:
     """A run's model at step 0: the floor that pretraining has to beat."""
-    config = config or run.config(names)
+    config = config or config_of(run, names)
     module = build(config, inputs_of(config, run.facts))
     mark = checkpoints.weights_hash(module.encoder.state_dict())
     folder = results / "models" / files.safe_name(f"untrained-{run.name}-{mark[:10]}")
@@ -219,7 +221,7 @@ def pixels_model(rest: str, results: Path, device: str, names: Names) -> LoadedM
     """Raw pixels of a data set, or of the newest run's where none is named: the control."""
     if not rest:
         run = runs.find_run(results, "")
-        return pixels_of(run.config(names), run.facts, results, device)
+        return pixels_of(config_of(run, names), run.facts, results, device)
     dataset = parse(Dataset, rest, names.context(), "pixels:")
     config = RunConfig(names, dataset=dataset)
     return pixels_of(config, None, results, device)
@@ -240,7 +242,7 @@ def pixels_of(
         facts = {"channels": train.info.channels, "mean": list(mean), "std": list(std)}
     kept = {key: facts[key] for key in ("channels", "mean", "std")}
     spec = {"dataset": config.dump()["dataset"], "size": list(config.size), **kept}
-    mark = short_hash(spec)
+    mark = files.short_hash(spec)
     folder = results / "models" / files.safe_name(f"pixels-{config.dataset.name}-{mark}")
     return LoadedModel(
         name=f"pixels:{config.dataset.name}",

@@ -48,7 +48,7 @@ class Denoising(Decoding):
         examples=[0.4],
     )
     bottleneck: PositiveInt | None = Field(
-        None, description="numbers of a linear code of each token; default no such code"
+        None, description="dimension of a linear code of each token; default no such code"
     )
 
     def model_post_init(self, _: Any) -> None:
@@ -82,9 +82,9 @@ class Denoising(Decoding):
 
 
 class DenoisingAutoencoder(Autoencoding):
-    """An autoencoder that is given corrupted images and compared with the clean ones.
+    """An autoencoder that sees corrupted images and compared with the clean ones.
 
-    Only the loss corrupts: what it predicts for an evaluation is of the image as given.
+    Only the loss corrupts: what it predicts for an evaluation is of the image as it is.
     """
 
     def __init__(self, options: Denoising, encoder: Any, inputs: Inputs, size: DecoderSize) -> None:
@@ -94,8 +94,8 @@ class DenoisingAutoencoder(Autoencoding):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The loss: mean over images and all pixels of the squared error to the clean image."""
-        given = self.corrupt(batch.images, self.amount, batch.draws)
-        return {"loss": self.error(self.predict(given), batch.images)}
+        corrupted = self.corrupt(batch.images, self.amount, batch.draws)
+        return {"loss": self.error(self.predict(corrupted), batch.images)}
 
 
 def gaussian(images: Tensor, sigma: float, draws: Draws) -> Tensor:

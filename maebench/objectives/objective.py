@@ -113,7 +113,8 @@ class Objective(Component):
     The module that `build` returns has `forward(batch) -> dict` with a scalar `loss` and any
     other numbers to log, and where it makes sense `after_step(progress)`, called after each
     update, `reconstruct(images, mask) -> Reconstruction`, and `pictures(images, draws)`: pictures
-    of its own by name, each an ImageGrid, made from a few images. It holds the encoder as `.encoder`.
+    of its own by name, each an ImageGrid, made from a few images. It holds the encoder as
+    `.encoder`.
 
     `no_decoder` says why a module has no `reconstruct`.
     """

@@ -35,7 +35,7 @@ class Supervised(Objective):
         0.1,
         ge=0,
         lt=1,
-        description="share of the target spread over all classes "
+        description="share of the target that goes to all classes alike "
         "[arXiv 2111.06377, table 11; DeiT, arXiv 2012.12877]",
     )
 

@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from maebench import files
 from maebench.errors import RunError
-from maebench.pretraining import cost
 
 STATE, MANIFEST = "state.safetensors", "manifest.json"
 KEPT = 2  # the newest and one before it, in case the newest is damaged
@@ -139,39 +138,3 @@ def load_strictly(module: Any, tensors: Mapping[str, Tensor], what: str) -> None
             f"left over {extra or 'none'}, other shape {sorted(shapes) or 'none'}"
         )
     module.load_state_dict(tensors)
-
-
-def state(
-    model: nn.Module, teacher: nn.Module | None, adam: torch.optim.Optimizer, names: list[str]
-) -> dict[str, Tensor]:
-    """Everything that resuming needs, as named tensors."""
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    if teacher is not None:
-        tensors |= {f"teacher.{k}": v for k, v in teacher.state_dict().items()}
-    for number, values in adam.state_dict()["state"].items():
-        tensors |= {f"optimiser.{names[number]}/{k}": v for k, v in values.items()}
-    return tensors
-
-
-def restore(
-    folder: Path,
-    model: nn.Module,
-    teacher: nn.Module | None,
-    adam: torch.optim.Optimizer,
-    names: list[str],
-) -> tuple[int, cost.Spent]:
-    """Loads the newest whole checkpoint and gives its step, 0 where there is none, and its cost."""
-    found = load_newest(folder)
-    if found is None:
-        return 0, cost.Spent()
-    tensors, manifest = found
-    load_strictly(model, part(tensors, "model."), str(folder))
-    if teacher is not None:
-        load_strictly(teacher, part(tensors, "teacher."), str(folder))
-    content = adam.state_dict()
-    content["state"] = {
-        number: part(tensors, f"optimiser.{name}/") for number, name in enumerate(names)
-    }
-    adam.load_state_dict(content)
-    spent = cost.Spent.read(manifest["spent"]) if "spent" in manifest else cost.Spent()
-    return manifest["step"], spent

@@ -1,8 +1,11 @@
-"""Which device and precision a run takes on this machine."""
+"""Which device and precision a run takes on this machine, and what else is known of it."""
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,3 +45,30 @@ def find_precision(name: str, device: str, width: int) -> str:
 def _cpu_has_bf16() -> bool:
     info = Path("/proc/cpuinfo")
     return info.exists() and "avx512_bf16" in info.read_text()
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, for the record; nothing secret, so no environment variables."""
+    packages = {
+        d.metadata["Name"]: d.version
+        for d in importlib.metadata.distributions()
+        if d.metadata["Name"]
+    }
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+        "cuda": torch.version.cuda,
+        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    for line in info.read_text().splitlines() if info.exists() else []:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()

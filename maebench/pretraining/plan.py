@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from maebench import files, masking
-from maebench.config.run import RunConfig
+from maebench.config.run import HIDING, RunConfig
 from maebench.data.dataset import Splits
 from maebench.data.images import Images, channel_statistics
 from maebench.data.split_info import SplitInfo
 from maebench.errors import ConfigError
 from maebench.objectives.objective import Inputs
-from maebench.pretraining import checkpoints, cost, runs
-from maebench.pretraining.hardware import find_device, find_precision
+from maebench.plugins import Names
+from maebench.pretraining import runs
+from maebench.pretraining.budget import Length, num_steps, stage_steps
+from maebench.pretraining.checkpoints import newest
+from maebench.pretraining.cost import Cost, count
+from maebench.pretraining.hardware import environment, find_device, find_precision
 from maebench.rng import isolated
 
 
@@ -40,19 +45,39 @@ class Plan:
         return self.run.facts["steps"]
 
     @property
+    def length(self) -> Length:
+        """How long the run is."""
+        return Length(self.steps, self.config.budget.seconds or math.inf)
+
+    @property
+    def costs(self) -> list[Cost]:
+        """What an image costs in each stage; none where costs were not counted yet."""
+        return [Cost(**each) for each in self.run.facts.get("cost", ())]
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of its checkpoints."""
+        return self.run.folder / "checkpoint"
+
+    @property
+    def log(self) -> Path:
+        """The file of what is logged of each step."""
+        return self.run.folder / "log.jsonl"
+
+    @property
     def masks(self) -> Path:
-        """Where the statistics of the run's masks go."""
+        """The file of the statistics of the run's masks."""
         return self.run.folder / "masks.json"
 
     @property
     def spent(self) -> Path:
-        """Where goes what the run has cost."""
+        """The file of what the run has cost."""
         return self.run.folder / runs.SPENT
 
     @property
     def finished(self) -> bool:
         """Whether the last step's checkpoint is there, and what the masks were like in the end."""
-        manifest = checkpoints.newest(self.run.folder / "checkpoint")
+        manifest = newest(self.checkpoints)
         whole = manifest is not None and manifest["step"] == manifest["total"]
         return whole and (self.masks.exists() or not self.config.objective.hides)
 
@@ -78,33 +103,50 @@ def prepare(
             f"dataset {config.dataset.name!r} has none"
         )
     inputs = inputs_for(config, info)
-    model = build(config, inputs)
-    encoder = model.encoder
-    check_needs(config, model)
+    module = build(config, inputs)
+    encoder = module.encoder
+    check_needs(config, module)
     for note in config.objective.notes(encoder, inputs):
         warnings.warn(note, stacklevel=2)
-    num_hidden: list[int] = []
-    for ratio in config.ratios if config.objective.hides else ():
-        units, num_units = masking.units_of(config.masking, ratio, encoder.patch, encoder.grid)
-        per_unit = (encoder.grid[0] // units[0]) * (encoder.grid[1] // units[1])
-        num_hidden.append(num_units * per_unit)
+    num_hidden = hidden_in_stages(config, encoder)
     if config.objective.hides:
         config.masking.check_ids(info.ids)
     precision = find_precision(config.machine.precision, device, encoder.width)
     identity = config.identity(info.fingerprint, precision)
     if run := runs.existing(folder, config, identity):
         return Plan(config, run, splits, device)
-    costs = cost.count(model, inputs, num_hidden or [None])
-    steps = cost.num_steps(config.budget, len(images), config.batch, costs)
+    costs = count(module, inputs, num_hidden or [None])
+    facts = facts_of(config, images, encoder, num_hidden, costs)
+    facts |= {"precision": precision, "device": device}
+    run = runs.open_run(folder, config, identity, facts, environment())
+    return Plan(config, run, splits, device)
+
+
+def hidden_in_stages(config: RunConfig, encoder: Any) -> list[int]:
+    """How many patches are hidden in each stage of the schedule; none where nothing is."""
+    found = []
+    for ratio in config.ratios if config.objective.hides else ():
+        units, num_units = masking.units_of(config.masking, ratio, encoder.patch, encoder.grid)
+        per_unit = (encoder.grid[0] // units[0]) * (encoder.grid[1] // units[1])
+        found.append(num_units * per_unit)
+    return found
+
+
+def facts_of(
+    config: RunConfig, images: Images, encoder: Any, num_hidden: list[int], costs: list[Cost]
+) -> dict[str, Any]:
+    """What was found out before step 0, as JSON values."""
+    info = images.info
+    steps = num_steps(config.budget, len(images), config.batch, costs)
     mean, std = channel_statistics(images)
     length = encoder.grid[0] * encoder.grid[1]
-    facts = {
+    return {
         "steps": steps,
         "cost": [one.dump() for one in costs],  # of an image, in each stage of the schedule
         "grid": list(encoder.grid),
         "patch": list(encoder.patch),
         "channels": info.channels,
-        "num_classes": inputs.num_classes,
+        "num_classes": inputs_for(config, info).num_classes,
         "num_hidden": num_hidden,
         # by the clock, stages are equally long and so have about as many steps each
         "realised_ratio": mean_over_stages(num_hidden, steps or len(num_hidden)) / length,
@@ -113,19 +155,27 @@ def prepare(
         "fingerprint": info.fingerprint,
         "mean": list(mean),
         "std": list(std),
-        "precision": precision,
         "encoder_parameters": sum(p.numel() for p in encoder.parameters()),
-        "device": device,
     }
-    run = runs.open_run(folder, config, identity, facts)
-    return Plan(config, run, splits, device)
+
+
+def config_of(run: runs.Run, names: Names | None = None) -> RunConfig:
+    """The settings of a run, every component as its class.
+
+    Raises:
+        ConfigError: a plugin that the run used is not installed.
+    """
+    settings, identity = run.content["config"], run.content["identity"]
+    # earlier versions kept what the objective does not read
+    read = {k: v for k, v in settings.items() if k not in HIDING or k in identity}
+    return RunConfig(names, **read)
 
 
 def mean_over_stages(values: Sequence[int], steps: int) -> float:
     """The mean over the steps of what each stage of a schedule has; 0 where there is no stage."""
     if not values:
         return 0.0
-    lengths = cost.stage_steps(len(values), steps)
+    lengths = stage_steps(len(values), steps)
     return sum(v * n for v, n in zip(values, lengths, strict=True)) / steps
 
 
@@ -141,24 +191,24 @@ def inputs_of(config: RunConfig, facts: Mapping[str, Any]) -> Inputs:
 
 
 def has_teacher(config: RunConfig) -> bool:
-    """Whether a slow copy of the model is kept, because the masking asks it."""
+    """Whether an EMA teacher of the module is kept, because the masking asks it."""
     asks = config.objective.hides and bool(config.masking.needs)
     return asks and config.masking.answered_by == "teacher"
 
 
-def check_needs(config: RunConfig, model: Any) -> None:
+def check_needs(config: RunConfig, module: Any) -> None:
     """Refuses a masking that asks what this encoder or objective cannot answer.
 
     Raises:
         ConfigError: names what is missing.
     """
     needs = config.masking.needs if config.objective.hides else frozenset()
-    if "attention" in needs and not hasattr(model.encoder, "attention"):
+    if "attention" in needs and not hasattr(module.encoder, "attention"):
         raise ConfigError(
             f"masking {config.masking.name!r} needs attention, "
             f"which encoder {config.encoder.name!r} does not give"
         )
-    if "patch_loss" in needs and not hasattr(model, "reconstruct"):
+    if "patch_loss" in needs and not hasattr(module, "reconstruct"):
         raise ConfigError(
             f"masking {config.masking.name!r} needs the loss of each patch, "
             f"which objective {config.objective.name!r} does not give"

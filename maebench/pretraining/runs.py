@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
-import platform
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from maebench import files
-from maebench.config.run import HIDING, RunConfig, short_hash
 from maebench.errors import RunError, unknown
-from maebench.plugins import Names
+
+if TYPE_CHECKING:  # `maebench table` reads runs, and imports no torch
+    from maebench.config.run import RunConfig
 
 ENVIRONMENT = "MAEBENCH_RESULTS"
 SPENT = "spent.json"  # what a finished run has cost
@@ -50,21 +47,10 @@ class Run:
         """What was found out before step 0: steps, grid, realised ratio, channel statistics ..."""
         return self.content["facts"]
 
-    def config(self, names: Names | None = None) -> RunConfig:
-        """The settings, every component as its class.
 
-        Raises:
-            ConfigError: a plugin that the run used is not installed.
-        """
-        settings, identity = self.content["config"], self.content["identity"]
-        # runs of before kept what their objective does not read
-        read = {k: v for k, v in settings.items() if k not in HIDING or k in identity}
-        return RunConfig(names, **read)
-
-
-def results_folder(given: str | Path | None = None) -> Path:
-    """Where results go: what is given, else MAEBENCH_RESULTS, else results/ in this folder."""
-    return Path(given or os.environ.get(ENVIRONMENT) or "results")
+def results_folder(folder: str | Path | None = None) -> Path:
+    """Where results go: this folder, else MAEBENCH_RESULTS, else ./results."""
+    return Path(folder or os.environ.get(ENVIRONMENT) or "results")
 
 
 def run_name(config: RunConfig, identity: dict[str, Any]) -> str:
@@ -72,7 +58,7 @@ def run_name(config: RunConfig, identity: dict[str, Any]) -> str:
     parts = [config.dataset.name, config.encoder.name, config.objective.name]
     if config.objective.hides:
         parts += [config.masking.name, config.ratio_text]
-    return files.safe_name("-".join([*parts, f"s{config.seed}", short_hash(identity)]))
+    return files.safe_name("-".join([*parts, f"s{config.seed}", files.short_hash(identity)]))
 
 
 def existing(results: Path, config: RunConfig, identity: dict[str, Any]) -> Run | None:
@@ -91,7 +77,11 @@ def existing(results: Path, config: RunConfig, identity: dict[str, Any]) -> Run 
 
 
 def open_run(
-    results: Path, config: RunConfig, identity: dict[str, Any], facts: dict[str, Any]
+    results: Path,
+    config: RunConfig,
+    identity: dict[str, Any],
+    facts: dict[str, Any],
+    environment: dict[str, Any],
 ) -> Run:
     """The run of this identity: the one that is there, or a new folder.
 
@@ -109,7 +99,7 @@ def open_run(
         "identity": identity,
         "facts": facts,
     }
-    files.write_json(folder / "environment.json", environment())
+    files.write_json(folder / "environment.json", environment)
     files.write_json(folder / "config.json", content)
     return read_run(folder)
 
@@ -165,30 +155,3 @@ def find_run(results: Path, name: str) -> Run:
 def now() -> str:
     """The time in UTC to the microsecond, which sorts as text."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def environment() -> dict[str, Any]:
-    """Versions and hardware, for the record; nothing secret, so no environment variables."""
-    packages = {
-        d.metadata["Name"]: d.version
-        for d in importlib.metadata.distributions()
-        if d.metadata["Name"]
-    }
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "gpus": gpus,
-        "cuda": torch.version.cuda,
-        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    for line in info.read_text().splitlines() if info.exists() else []:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()

@@ -20,8 +20,8 @@ from maebench.errors import ConfigError
 from maebench.masking.mask import Masking
 from maebench.masking.statistics import STATISTICS, Sample, describe
 from maebench.plugins import installed
+from maebench.pretraining.batches import sample
 from maebench.pretraining.hardware import find_device, find_precision
-from maebench.pretraining.masks import sample
 from maebench.pretraining.plan import build, check_needs, inputs_for
 
 if TYPE_CHECKING:

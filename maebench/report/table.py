@@ -14,8 +14,7 @@ from maebench.analysis.stats import paired_difference
 from maebench.errors import ConfigError, MaebenchError, unknown
 from maebench.evaluating import records
 from maebench.evaluating.intervals import Interval
-from maebench.outputs import FORMATS
-from maebench.plugins import Names
+from maebench.outputs import FORMATS, Report
 
 # How a kind of model is called in the table that `maebench run` prints.
 LABELS = {"run": "pretrained", "untrained": "untrained", "pixels": "raw pixels"}
@@ -200,15 +199,14 @@ def mixed(rows: pd.DataFrame) -> list[str]:
     return notes
 
 
-def render(table: pd.DataFrame, form: str, names: Names | None = None) -> str:
-    """The table as text in one of FORMATS or by a report plugin.
+def render(table: pd.DataFrame, form: str | Report) -> str:
+    """The table as text, in one of FORMATS or by a report.
 
     Raises:
         ConfigError: no such format.
     """
-    reports = names.table["report"] if names else {}
-    if form in reports:
-        return str(reports[form]().render(table))  # type: ignore[attr-defined]
+    if isinstance(form, Report):
+        return str(form.render(table))
     if form != "csv":
         table = table.astype(object).where(table.notna(), "")  # what is not there is no number
     if form == "markdown":
@@ -219,7 +217,7 @@ def render(table: pd.DataFrame, form: str, names: Names | None = None) -> str:
         return table.to_latex(index=False, escape=True)
     if form == "html":
         return table.to_html(index=False, escape=True)
-    raise ConfigError(unknown("format", form, [*FORMATS, *reports], "--format"))
+    raise ConfigError(unknown("format", form, FORMATS, "--format"))
 
 
 def parquet(table: pd.DataFrame, path: Path) -> None:

@@ -395,7 +395,9 @@ def _mask(
         answers = {k: _spread(ask, view.grid, grid) for k, ask in view._providers.items()}
         whole = dataclasses.replace(whole, _providers=answers)
     try:
-        return draw(masking, ratio, PATCH, whole)
+        names = ("ids", "draws", "progress", "images", "boxes", "flips", "sizes")
+        fields = {name: getattr(whole, name) for name in names}
+        return draw(masking, ratio, whole.grid, PATCH, **fields, answers=whole._providers)
     except ConfigError:
         raise
     except MaebenchError as error:

@@ -6,16 +6,17 @@ a comment, below a header that says what it is, how to run it and what to expect
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from maebench.component import Component
-from maebench.config.run import Recipe, RunConfig, short_hash
+from maebench.config.overrides import differing
+from maebench.config.run import Recipe, RunConfig
 from maebench.config.sources import from_sources, read_yaml
 from maebench.errors import ConfigError, unknown
+from maebench.files import short_hash
 from maebench.plugins import Names, installed
 
 FOLDER = Path(__file__).parent
@@ -102,14 +103,6 @@ def differences(said: RunConfig, given: RunConfig) -> dict[str, tuple[Any, Any]]
     return found
 
 
-def differing(overrides: Mapping[str, Iterable[Any]]) -> list[str]:
-    """Differences as texts, such as "ratio: recipe 0.75, given 0.5"."""
-    return [
-        f"{setting}: recipe {_text(said)}, given {_text(given)}"
-        for setting, (said, given) in overrides.items()
-    ]
-
-
 def _compare(place: str, said: Any, given: Any) -> dict[str, tuple[Any, Any]]:
     """One difference, or one per option of a part that is the same one in both."""
     if said == given:
@@ -128,15 +121,6 @@ def _plain(value: Any) -> Any:
     """A setting as JSON values, so that a file gives back what was compared."""
     dumped = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
     return list(dumped) if isinstance(dumped, tuple) else dumped
-
-
-def _text(value: Any) -> str:
-    """A value as one would type it."""
-    if value is None:
-        return "none"
-    if isinstance(value, list | tuple):
-        return ",".join(map(_text, value)) or "none"
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _file(name: str) -> Path:

@@ -1,0 +1,163 @@
+"""The batches of a run: images in their order, their masks and labels; and a sample of masks.
+
+E epochs, B images, L = h * w patches.
+"""
+
+from __future__ import annotations
+
+import statistics as plain
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maebench import masking
+from maebench.config.run import RunConfig
+from maebench.data.augment import Crops
+from maebench.data.images import Images
+from maebench.data.preprocess import Normaliser
+from maebench.masking.mask import Mask
+from maebench.masking.statistics import IMAGES, Sample
+from maebench.objectives.objective import Batch
+from maebench.pretraining.teacher import answers
+from maebench.rng import Draws, permutation
+
+EPOCHS = 4  # with 256 images, a position's hiding rate has a standard error below 1.6 %
+
+
+def batches(
+    num_images: int, batch: int, seed: int, done: int, steps: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Positions and epochs of every batch: epoch after epoch, each a permutation."""
+    epoch_of, order = -1, torch.empty(0, dtype=torch.int64)
+    for step in range(done, steps):
+        place = torch.arange(step * batch, (step + 1) * batch)
+        epochs, within = place // num_images, place % num_images
+        index = torch.empty_like(place)
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+            if epoch != epoch_of:
+                epoch_of, order = epoch, permutation(num_images, seed, "order", epoch)
+            here = epochs == epoch
+            index[here] = order[within[here]]
+        yield index, epochs
+
+
+def make_batch(
+    config: RunConfig,
+    asked: Any,
+    images: Images,
+    crop: Crops,
+    normalise: Normaliser,
+    progress: float,
+    precision: str,
+) -> Batch:
+    """What the objective gets: normalised crops, their mask, labels and random numbers.
+
+    Args:
+        config: the run's.
+        asked: the objective around its encoder, which a masking asks, or its EMA teacher.
+        images: the training split, for its labels.
+        crop: the images of the batch.
+        normalise: pixels to the encoder's input.
+        progress: 0 to 1.
+        precision: of what the masking asks, "fp32" or "bf16".
+    """
+    pixels = normalise(crop.images)
+    hides = config.objective.hides
+    mask = make_mask(config, asked, crop, pixels, progress, precision) if hides else None
+    labels = images.info.labels
+    return Batch(
+        images=pixels,
+        ids=crop.ids,
+        draws=Draws(config.seed, "objective", crop.ids, crop.epoch),
+        mask=mask,
+        labels=None if labels is None else labels[crop.index].to(pixels.device),
+        progress=progress,
+    )
+
+
+def make_mask(
+    config: RunConfig, asked: Any, crop: Crops, images: Tensor, progress: float, precision: str
+) -> Mask:
+    """The mask of a batch by the config's strategy and ratio.
+
+    Args:
+        config: the run's.
+        asked: the objective around its encoder, or its EMA teacher: gives grid and patch, and
+            answers what the strategy asks.
+        crop: ids, epochs, boxes and flips of the batch.
+        images: its crops as the encoder gets them, float32 (B, C, H, W).
+        progress: 0 to 1.
+        precision: of the answers, "fp32" or "bf16".
+    """
+    needs = config.masking.needs
+    there = answers(asked, images, crop.ids, config.seed, crop.epoch, precision)
+    return masking.draw(
+        config.masking,
+        config.ratio_at(progress),
+        asked.encoder.grid,
+        asked.encoder.patch,
+        ids=crop.ids,
+        draws=Draws(config.seed, "masking", crop.ids, crop.epoch),
+        progress=progress,
+        images=images,
+        boxes=crop.boxes,
+        flips=crop.flips,
+        sizes=crop.sizes,
+        answers={what: ask for what, ask in there.items() if what in needs},
+    )
+
+
+def sample(
+    config: RunConfig,
+    asked: Any,
+    images: Images,
+    normalise: Normaliser,
+    device: str,
+    progress: float = 1.0,
+    precision: str = "fp32",
+    epochs: int = EPOCHS,
+    index: Tensor | None = None,
+) -> Sample:
+    """The masks that pretraining would draw for the first 256 images, or those at `index`.
+
+    Args:
+        config: strategy, ratio, crops and seed.
+        asked: the objective around its encoder; a strategy that asks a model asks this one.
+        images: the training split.
+        normalise: pixels to the encoder's input.
+        device: where masks are made.
+        progress: how far pretraining is, 0 to 1.
+        precision: of what the model is asked, "fp32" or "bf16".
+        epochs: how many masks each image gets.
+        index: positions in `images`.
+    """
+    index = torch.arange(min(IMAGES, len(images))) if index is None else index
+    pieces = index.split(config.batch)  # no more at a time than fits while pretraining
+    # the first is drawn twice: its first time pays for what is loaded and allocated once
+    plan = [(p, torch.full_like(p, epoch)) for epoch in (0, *range(epochs)) for p in pieces]
+    shown: list[Tensor] = []
+    hidden, seconds = [], []
+    for crop in images.crops(plan, config.augment, config.seed, device):
+        pixels = normalise(crop.images)
+        began = _now(device)
+        mask = make_mask(config, asked, crop, pixels, progress, precision)
+        seconds.append(_now(device) - began)
+        hidden.append(mask.hidden.cpu())
+        if len(shown) < len(pieces):
+            shown.append(crop.images.cpu())
+    took = torch.tensor(seconds).view(1 + epochs, len(pieces)).sum(1)[1:]
+    return Sample(
+        torch.cat(hidden).view(1 + epochs, len(index), -1)[1:],
+        asked.encoder.grid,
+        torch.cat(shown),
+        plain.median(took.tolist()) * 1000 * IMAGES / len(index),
+    )
+
+
+def _now(device: str) -> float:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

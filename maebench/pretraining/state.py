@@ -1,0 +1,84 @@
+"""What training changes: the module, its EMA teacher and the optimiser, kept and restored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maebench.objectives.ema import follow, make_teacher
+from maebench.pretraining.checkpoints import load_newest, load_strictly, part
+from maebench.pretraining.cost import Spent
+from maebench.pretraining.optimiser import parameter_groups
+from maebench.pretraining.plan import Plan, build, has_teacher, inputs_of
+from maebench.pretraining.teacher import TEACHER_DECAY
+
+
+@dataclass(frozen=True)
+class State:
+    """What training changes.
+
+    Args:
+        module: the objective around its encoder, on the device.
+        teacher: its EMA teacher, where the masking asks one.
+        optimiser: AdamW.
+        names: of the optimiser's parameters, in its order.
+    """
+
+    module: Any
+    teacher: Any | None
+    optimiser: torch.optim.Optimizer
+    names: list[str]
+
+    @property
+    def asked(self) -> Any:
+        """Whom a masking asks: the teacher, or the module as it is."""
+        return self.module if self.teacher is None else self.teacher
+
+    def after_update(self, number: int, progress: float) -> None:
+        """Moves what follows the module's weights after update `number` (from 1)."""
+        if self.teacher is not None:
+            follow(self.teacher, self.module, TEACHER_DECAY, number)
+        if hasattr(self.module, "after_step"):
+            self.module.after_step(progress)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that resuming needs, as named tensors."""
+        tensors = {f"model.{k}": v for k, v in self.module.state_dict().items()}
+        if self.teacher is not None:
+            tensors |= {f"teacher.{k}": v for k, v in self.teacher.state_dict().items()}
+        for number, values in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{self.names[number]}/{k}": v for k, v in values.items()}
+        return tensors
+
+    def restore(self, folder: Path) -> tuple[int, Spent]:
+        """Loads the newest whole checkpoint; gives its step, 0 where there is none, and cost."""
+        found = load_newest(folder)
+        if found is None:
+            return 0, Spent()
+        tensors, manifest = found
+        load_strictly(self.module, part(tensors, "model."), str(folder))
+        if self.teacher is not None:
+            load_strictly(self.teacher, part(tensors, "teacher."), str(folder))
+        content = self.optimiser.state_dict()
+        content["state"] = {
+            number: part(tensors, f"optimiser.{name}/") for number, name in enumerate(self.names)
+        }
+        self.optimiser.load_state_dict(content)
+        # a run that began before costs were counted has none
+        spent = Spent.read(manifest["spent"]) if "spent" in manifest else Spent()
+        return manifest["step"], spent
+
+
+def begin(plan: Plan) -> State:
+    """The state at step 0: the same weights for one seed, whatever the masking."""
+    config = plan.config
+    module = build(config, inputs_of(config, plan.run.facts)).to(plan.device)
+    teacher = make_teacher(module) if has_teacher(config) else None
+    settings = config.optimiser
+    groups, names = parameter_groups(module, settings.weight_decay)
+    optimiser = torch.optim.AdamW(groups, betas=(settings.beta1, settings.beta2), fused=True)
+    return State(module, teacher, optimiser, names)
