@@ -243,39 +243,35 @@ def test_the_rooms_of_the_page_are_those_that_there_are():
     assert rooms == [room for room in sys.modules["test_layers"].ORDER if room != "__main__"]
 
 
-def files_on_the_way(arguments, file, function):
+def files_on_the_way(monkeypatch, arguments, module, function):
     """The files that are on the stack when a command comes to a function, the command's first."""
     ways = []
+    original = getattr(importlib.import_module(module), function)
 
-    def see(frame, event, _):
-        code = frame.f_code
-        if event != "call" or code.co_name != function or not code.co_filename.endswith(file):
-            return
-        way = []
+    def seen(*positional, **named):
+        way, frame = [original.__code__.co_filename], sys._getframe(1)
         while frame is not None:
             way.append(frame.f_code.co_filename)
             frame = frame.f_back
         ways.append(way[::-1])
+        return original(*positional, **named)
 
-    before = sys.getprofile()
-    sys.setprofile(see)
-    try:
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules[module], function, seen)
         assert call(*arguments).code == 0
-    finally:
-        sys.setprofile(before)
     core, plugins = str(ROOT / "maebench"), str(ROOT / "plugins")
     ours = [path for path in ways[-1] if path.startswith((core, plugins))]
-    return [path for path in dict.fromkeys(ours) if not path.endswith("cli/__init__.py")]
+    return [Path(path) for path in dict.fromkeys(ours) if not path.endswith("cli/__init__.py")]
 
 
 def test_the_ways_through_the_code_go_by_the_files_that_the_page_names(tmp_path, monkeypatch):
     monkeypatch.setenv("MAEBENCH_RESULTS", str(tmp_path))
     pretrain = ("pretrain", "--ratio", "0.75", "--budget", "steps=1", "--limit", "100")
-    for beginning, arguments, file, function in (
-        ("From `maebench pretrain --ratio 0.75`", pretrain, "masking/mask.py", "hide"),
-        ("From `maebench eval knn`", ("eval", "knn"), "maebench_evals/knn.py", "vote"),
+    for beginning, arguments, module, function in (
+        ("From `maebench pretrain --ratio 0.75`", pretrain, "maebench.masking.mask", "hide"),
+        ("From `maebench eval knn`", ("eval", "knn"), "maebench_evals.knn", "vote"),
     ):
         (paragraph,) = [p for p in ARCHITECTURE.split("\n\n") if p.startswith(beginning)]
         way = paragraph.split(" The ratio travels")[0]
         named = [(DOCS / target).resolve() for target in re.findall(r"\]\(([^)]+)\)", way)]
-        assert [Path(path) for path in files_on_the_way(arguments, file, function)] == named
+        assert files_on_the_way(monkeypatch, arguments, module, function) == named
