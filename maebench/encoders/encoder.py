@@ -5,12 +5,12 @@ B images, C channels, L = h * w patches, N patch tokens, P prefix tokens, D widt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from maebench.component import Component
 from maebench.errors import ConfigError, MaebenchError
@@ -68,6 +68,9 @@ class EncoderModule(Protocol):
         self, images: Tensor, mask: Mask | None = None, layers: Sequence[int] = ()
     ) -> Tokens:
         """Tokens of the seen patches; `mask=None` sees everything and is the evaluation path."""
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """What is trained, as every `nn.Module` has it."""
 
     def layer_ids(self) -> dict[str, int]:
         """Each parameter's layer: 0 is the embedding, i + 1 is block i, depth + 1 is the rest."""
