@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from maebench.analysis.records import load_records as load_records
     from maebench.analysis.run import run as run
     from maebench.component import Component as Component
+    from maebench.config.parts import Budget as Budget
     from maebench.config.recipes import recipe as recipe
-    from maebench.config.run import Budget as Budget
     from maebench.config.run import RunConfig as RunConfig
     from maebench.data.augment import Augment as Augment
     from maebench.data.augment import ClampedAugment as ClampedAugment
+    from maebench.data.augment import Crops as Crops
     from maebench.data.dataset import Dataset as Dataset
     from maebench.data.dataset import Request as Request
     from maebench.data.digits import Digits as Digits
@@ -120,7 +121,7 @@ _PUBLIC = {
     "Block": "maebench.masking.blocks",
     "BlueNoise": "maebench.masking.noise",
     "Border": "maebench.masking.grids",
-    "Budget": "maebench.config.run",
+    "Budget": "maebench.config.parts",
     "Centred": "maebench.masking.grids",
     "check_parameter_names": "maebench.encoders.encoder",
     "Choice": "maebench.evaluation",
@@ -131,6 +132,7 @@ _PUBLIC = {
     "Component": "maebench.component",
     "ConfigError": "maebench.errors",
     "Contractive": "maebench.objectives.contractive",
+    "Crops": "maebench.data.augment",
     "DataError": "maebench.errors",
     "Dataset": "maebench.data.dataset",
     "Denoising": "maebench.objectives.denoising",

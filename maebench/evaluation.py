@@ -20,7 +20,7 @@ from maebench.rng import Draws
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Metric:
     """What one number of an evaluation means.
 

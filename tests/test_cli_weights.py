@@ -62,9 +62,9 @@ def test_the_verdict_is_printed_and_stored(results, exported, capsys):
     assert row["weights"].startswith("decoder missing: 30 weights of")
     folder = os.path.dirname(os.path.dirname(row["file"]))  # noqa: PTH120
     with open(f"{folder}/model.json") as file:  # noqa: PTH123
-        told = json.load(file)
-    assert (told["verdict"], told["used"], told["missing"]) == ("decoder missing", 30, [])
-    assert told["preprocessing"]["size"] == [8, 8]
+        stored = json.load(file)
+    assert (stored["verdict"], stored["used"], stored["missing"]) == ("decoder missing", 30, [])
+    assert stored["preprocessing"]["size"] == [8, 8]
 
 
 def test_reconstruction_of_an_encoder_alone_is_not_applicable(results, exported, capsys):

@@ -46,8 +46,7 @@ def export_command(model: str, to: str, out: str | None, force: bool, results: s
     path = Path(out) if out else Path(default)
     check_out(path, to, force)
     feed = loaded.preprocess
-    objective = loaded.config.objective
-    lines = export(loaded.module, loaded.name, to, path, feed.mean, feed.std, objective)
+    lines = export(loaded.module, loaded.name, to, path, feed.mean, feed.std)
     click.echo(f"{path}: {loaded.name} for {to}")
     for line in lines:
         click.echo(line)

@@ -245,7 +245,7 @@ def _row(evaluation: Evaluation, result: Result) -> records.Row:
 def _empty(evaluation: Evaluation) -> records.Row:
     mains = [(name, metric) for name, metric in evaluation.metrics.items() if metric.main]
     name, metric = (
-        mains[0] if mains else ("", Metric(""))
+        mains[0] if mains else ("", Metric(help=""))
     )  # none: a broken plugin, which the reason says
     return {
         "metric": name,
