@@ -14,7 +14,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from maebench.encoders.blocks import drop_paths
-from maebench.encoders.encoder import Encoder, Tokens, check_images
+from maebench.encoders.encoder import Encoder, EncoderModule, Tokens, check_images
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
 
@@ -82,7 +82,7 @@ class Swin(Encoder):
         )
         return f"give fewer stages, or images of {rows}x{columns}"
 
-    def build(self, image_size: tuple[int, int], channels: int) -> nn.Module:
+    def build(self, image_size: tuple[int, int], channels: int) -> EncoderModule:
         """The torch module, freshly initialised as timm's."""
         if len(self.depths) != len(self.heads):
             raise ConfigError(

@@ -23,7 +23,7 @@ from maebench.encoders.blocks import (
     norm_layer,
     sincos_positions,
 )
-from maebench.encoders.encoder import Encoder, Tokens, check_images
+from maebench.encoders.encoder import Encoder, EncoderModule, Tokens, check_images
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
 from maebench.masking.patches import raw_patches, take
@@ -72,7 +72,7 @@ class ViT(Encoder):
             )
         return ph, pw
 
-    def build(self, image_size: tuple[int, int], channels: int) -> nn.Module:
+    def build(self, image_size: tuple[int, int], channels: int) -> EncoderModule:
         """The torch module, freshly initialised as in the paper."""
         if self.width % self.heads or self.width % 4:
             raise ConfigError(
