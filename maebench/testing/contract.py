@@ -259,7 +259,7 @@ class Contract:
 
 def declared_values(made: Component, option: str) -> list[Any]:
     """Values of an option that its type, bounds and examples declare, near the present first."""
-    schema = type(made).model_json_schema()
+    schema = _schema(type(made))
     field = schema["properties"].get(option, {})
     field = {**schema.get("$defs", {}).get(str(field.get("$ref", "")).split("/")[-1], {}), **field}
     now = getattr(made, option)
@@ -274,6 +274,11 @@ def declared_values(made: Component, option: str) -> list[Any]:
         if kind.get("type") in ("integer", "number"):
             found += _numbers(kind, now if isinstance(now, int | float) else None)
     return found
+
+
+@functools.lru_cache(maxsize=8)  # it takes ten milliseconds, and is asked for by the hundred
+def _schema(cls: type[Component]) -> dict[str, Any]:
+    return cls.model_json_schema()
 
 
 def _numbers(schema: Mapping[str, Any], now: float | None) -> list[float]:
