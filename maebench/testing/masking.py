@@ -42,8 +42,7 @@ class MaskingContract(Contract):
     def hidden(self, grid: Grid, ratio: float = 0.5, **how: Any) -> Tensor:
         """What is hidden on a grid of patches, bool (B, L), as pretraining has it drawn."""
         made = self.made()
-        # draw() makes units of patches by itself, and pools what is known of patches
-        return draw(made, ratio, PATCH, view_of(made, grid, ratio, units=False, **how)).hidden
+        return draw(made, ratio, grid, PATCH, **batch_of(made, grid, grid, **how)).hidden
 
     @property
     def grids(self) -> list[Grid]:
@@ -259,31 +258,36 @@ def _outcomes(masking: Masking) -> Iterator[tuple[str, Tensor]]:
             continue  # refused: that is no score
 
 
-def view_of(
+def view_of(masking: Masking, grid: Grid, ratio: float = 0.5, **how: Any) -> View:
+    """What pretraining would show of a grid of patches; the others are as in `batch_of`."""
+    units, count = units_of(masking, ratio, how.get("patch", PATCH), grid)
+    shown = batch_of(masking, grid, units, **how)
+    return View(units, count, _providers=shown.pop("answers"), **shown)
+
+
+def batch_of(
     masking: Masking,
     grid: Grid,
-    ratio: float = 0.5,
+    units: Grid,
     *,
     ids: Tensor | None = None,
     epoch: int | Tensor = 0,
     progress: float = 0.5,
     patch: Grid = PATCH,
     device: str = "cpu",
-    units: bool = True,
     asked: set[str] | None = None,
-) -> View:
-    """What pretraining would show, with images and a model's answers that depend on ids alone.
+) -> dict[str, Any]:
+    """What a strategy may look at, by name: images and answers of a model, by their ids alone.
 
     Args:
-        masking: whose view it is.
+        masking: the strategy.
         grid: of patches.
-        ratio: what is to be hidden.
+        units: the grid that the model answers on.
         ids: of the images, int64 (B,).
         epoch: of all images, or of each.
         progress: of pretraining.
         patch: pixels.
-        device: where the view lies.
-        units: whether the view's grid is of the strategy's units; else of patches.
+        device: where all of it lies.
         asked: where to note what the model is asked for.
     """
     ids = torch.arange(IMAGES) if ids is None else ids
@@ -292,19 +296,15 @@ def view_of(
     ids = ids.to(device)
     made, side = Draws(0, "boxes", ids), torch.tensor(size, dtype=torch.float32, device=device)
     corner = made.uniform(2) * 0.25 * side  # a crop of three quarters of each side
-    of_units, count = units_of(masking, ratio, patch, grid)
-    shown = of_units if units else grid
-    return View(
-        shown,
-        count,
-        ids,
-        Draws(0, "masking", ids, epoch),
-        progress=progress,
-        images=images,
-        boxes=torch.cat([corner, (0.75 * side).expand(len(ids), 2)], 1),
-        flips=made.uniform() < 0.5,
-        _providers=_answers(masking, ids, shown[0] * shown[1], epoch, asked),
-    )
+    return {
+        "ids": ids,
+        "draws": Draws(0, "masking", ids, epoch),
+        "progress": progress,
+        "images": images,
+        "boxes": torch.cat([corner, (0.75 * side).expand(len(ids), 2)], 1),
+        "flips": made.uniform() < 0.5,
+        "answers": _answers(masking, ids, units[0] * units[1], epoch, asked),
+    }
 
 
 @functools.lru_cache(maxsize=32)  # a thousand small images take longer to draw than to mask
