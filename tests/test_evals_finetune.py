@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from maebench import Augment
 from maebench.evaluating import records, suite
 from maebench.evaluating.model import EvaluatedModel
-from maebench.testing.subjects import PLAIN, Case, run
+from maebench.testing.evaluated import PLAIN, Case, run
 from maebench_evals import finetune, parts
 from maebench_evals.finetune import Finetune, rate_of
 from maebench_evals.finetune_recipe import Recipe
