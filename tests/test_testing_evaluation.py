@@ -19,8 +19,8 @@ from sklearn.metrics import silhouette_samples
 from maebench import Evaluation, Metric, NotApplicable, Request, Result
 from maebench.testing import examine
 from maebench.testing.contract import Broken
-from maebench.testing.evaluation import EvaluationContract
 from maebench.testing.evaluated import HARD, NOISY, PLAIN, TWO
+from maebench.testing.evaluation import EvaluationContract
 from maebench_evals.finetune import Finetune
 from maebench_evals.knn import KNN
 from maebench_evals.linear_probe import LinearProbe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from pydantic import Field
@@ -19,8 +19,10 @@ from maebench import (
     Random,
     Reconstruction,
     Result,
+    Summary,
     unpatchify,
 )
+from maebench_evals import across_models
 from maebench_evals.across import AcrossMasks
 from maebench_evals.hidden import (
     HIDDEN_ALONE,
@@ -38,6 +40,9 @@ from maebench_evals.hidden import (
 )
 from maebench_evals.inpainting import BASELINES, patch_means
 from maebench_evals.reconstruction_pictures import distance_curves, examples, own_pictures
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BATCH = 256
 SHOWN = 8  # images in the picture
@@ -130,6 +135,10 @@ class ReconstructionQuality(Evaluation):
         yield from errors
         if across is not None:
             yield from across.results()
+
+    def summary(self, rows: pd.DataFrame) -> Iterator[Summary]:
+        """Yields the matrix of models and common masks, where they were scored under them."""
+        yield from across_models.summary(rows)
 
 
 @dataclass
