@@ -32,7 +32,7 @@ class Tracker(Component):
     kind: ClassVar[str] = "tracker"
 
     def open(self, folder: Path, config: Mapping[str, Any]) -> OpenTracker:
-        """Starts tracking one run, whose folder and settings are given."""
+        """Starts tracking one run, by its folder and its settings."""
         raise NotImplementedError(f"{type(self).__name__} has no open(folder, config)")
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import click
 import pytest
 from fakes import names
 
-from maebench import ConfigError, Report, hookimpl
-from maebench.cli.table import chosen_format
+from maebench import Report, hookimpl
+from maebench.cli.values import TableFormat
 from maebench.outputs import FORMATS
 
 
@@ -26,13 +27,11 @@ class Reports:
 
 def test_a_report_of_a_plugin_is_a_format(monkeypatch):
     monkeypatch.setattr("maebench.plugins.installed", lambda: names(Reports()))
-    assert isinstance(chosen_format("org"), Org)
-    with pytest.raises(
-        ConfigError, match=r"unknown format 'orgg' in --format\. Did you mean 'org'"
-    ):
-        chosen_format("orgg")
+    assert isinstance(TableFormat()("org"), Org)
+    with pytest.raises(click.BadParameter, match=r"unknown format 'orgg'\. Did you mean 'org'"):
+        TableFormat()("orgg")
 
 
 def test_no_plugin_is_loaded_for_a_format_of_our_own(monkeypatch):
     monkeypatch.setattr("maebench.plugins.installed", lambda: pytest.fail("plugins are loaded"))
-    assert [chosen_format(form) for form in FORMATS] == list(FORMATS)
+    assert [TableFormat()(form) for form in FORMATS] == list(FORMATS)

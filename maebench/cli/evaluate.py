@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from maebench.cli.flags import results_option
+from maebench.cli.flags import device_option, key_map_option, option, results_option
+from maebench.cli.values import COUNT, FOLDER, POSITIVE, ImageSize, KeyValue
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,18 +22,28 @@ if TYPE_CHECKING:
 @click.command("eval")
 @click.argument("name")
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.option("-o", "options", metavar="KEY=VALUE", multiple=True, help="an option; repeatable")
-@click.option("--dataset", metavar="NAME", help="test on other images  [default: the model's own]")
-@click.option("--data-dir", metavar="DIR", help="folder that holds the data set's files")
-@click.option("--download", is_flag=True, help="fetch missing images, and weights of a hub")
-@click.option("--image-size", metavar="N|H,W", help="pixels of a side  [default: the model's]")
-@click.option("--limit", metavar="N", help="number of training images  [default: the model's]")
-@click.option("--seed", metavar="N", default="0", help="seed of the evaluation  [default: 0]")
-@click.option("--device", metavar="NAME", default="auto", help="cpu, cuda, cuda:N  [default: auto]")
-@click.option(
-    "--key-map", metavar="FILE.yaml", help="regular expressions for the names of file: weights"
+@option(
+    *("-o", "options"),
+    type=KeyValue(),
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="an option; repeatable",
 )
-@click.option("--again", is_flag=True, help="run it even if its result is there")
+@option("--dataset", metavar="NAME", help="test on other images", shown="the model's own")
+@option("--data-dir", type=FOLDER, metavar="DIR", help="folder that holds the data set's files")
+@option("--download", is_flag=True, help="fetch missing images, and weights of a hub")
+@option(
+    "--image-size", type=ImageSize(), metavar="N|H,W", help="pixels of a side", shown="the model's"
+)
+@option(
+    "--limit", type=POSITIVE, metavar="N", help="number of training images", shown="the model's"
+)
+@option(
+    "--seed", type=COUNT, metavar="N", default=0, help="seed of the evaluation", show_default=True
+)
+@device_option
+@key_map_option
+@option("--again", is_flag=True, help="run it even if its result is there")
 @results_option
 def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
     """Run one evaluation on models.
@@ -50,19 +61,14 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
       maebench eval knn file:mae_pretrain_vit_base.pth --dataset cifar10 --data-dir DIR
       maebench eval reconstruction RUN RUN -o across=true
     """  # noqa: D301 - click wants the character \b itself
-    from maebench.errors import ConfigError
-    from maebench.plugins import installed
-
-    names = installed()
-    evaluation = chosen_evaluation(name, settings["options"], names)
-    if not settings["seed"].isdecimal():
-        raise ConfigError(f"--seed: a whole number from 0 is wanted, given {settings['seed']!r}")
-
     from maebench.cli.progress import shown
     from maebench.evaluating import suite
     from maebench.models.load import load_model
+    from maebench.plugins import installed
     from maebench.pretraining import runs
 
+    names = installed()
+    evaluation = chosen_evaluation(name, settings["options"], names)
     results = runs.results_folder(settings["results"])
     data = data_settings(settings)
     loaded = [
@@ -83,10 +89,8 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
         if model.verdict is not None:
             click.echo(f"  weights: {model.verdict}", err=True)
         splits = other_splits(model, data, names)
-        seed = int(settings["seed"])
-        paths.append(
-            suite.evaluate(model, evaluation, seed, splits, names, shown, settings["again"])
-        )
+        seed, again = settings["seed"], settings["again"]
+        paths.append(suite.evaluate(model, evaluation, seed, splits, names, shown, again))
     rows = rows_of(paths)
     show(rows, paths)
     show_summaries(evaluation, rows, results)
@@ -153,11 +157,11 @@ def home(path: Path) -> Path:
 
 def data_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """What flags say of the images to test on."""
-    given = ("dataset", "data_dir", "image_size", "limit", "download")
-    return {key: settings[key] for key in given if settings[key]}
+    flags = ("dataset", "data_dir", "image_size", "limit", "download")
+    return {key: settings[key] for key in flags if settings[key]}
 
 
-def chosen_evaluation(name: str, options: tuple[str, ...], names: Names) -> Evaluation:
+def chosen_evaluation(name: str, options: tuple[tuple[str, str], ...], names: Names) -> Evaluation:
     """The evaluation by its name, with what -o sets.
 
     Raises:
@@ -165,15 +169,11 @@ def chosen_evaluation(name: str, options: tuple[str, ...], names: Names) -> Eval
     """
     from maebench.component import parse
     from maebench.config.run import merge
-    from maebench.errors import ConfigError
     from maebench.evaluation import Evaluation
 
     chosen: dict[str, Any] = {"name": name}
-    for text in options:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"-o {text!r}: write key=value, such as k=1,5,20")
-        chosen = merge(chosen, {key.strip().removeprefix(f"{name}."): value})
+    for key, value in options:
+        chosen = merge(chosen, {key.removeprefix(f"{name}."): value})
     evaluation: Evaluation = parse(Evaluation, chosen, names.context(), "eval")
     return evaluation
 

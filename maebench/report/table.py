@@ -72,7 +72,7 @@ def with_cost(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """The table with what the pretraining of each row has cost, the mean where it is several runs.
 
     Steps, tokens that the encoder saw, FLOPs of encoder and decoder, and seconds; empty for what
-    is no run, and for runs of before costs were recorded.
+    is no run, and for runs of versions that recorded no costs.
     """
     runs = rows[rows["model_kind"] == "run"].drop_duplicates("run")
     keys = [name for name in table.columns if name in runs.columns]
@@ -125,9 +125,9 @@ def several_settings(rows: pd.DataFrame, keys: Sequence[str]) -> list[str]:
     for values, group in rows[rows["model_kind"] == "run"].groupby(keys, dropna=False):
         if group["settings"].nunique() > 1:
             # neither what follows from others nor where settings come from is a difference
-            told = set(FROM_CONFIG) - {"run_seed", "settings", "realised_ratio"}
-            told -= {"recipe", "overrides", *COST}
-            what = sorted(c for c in told if group[c].nunique(dropna=False) > 1)
+            names = set(FROM_CONFIG) - {"run_seed", "settings", "realised_ratio"}
+            names -= {"recipe", "overrides", *COST}
+            what = sorted(c for c in names if group[c].nunique(dropna=False) > 1)
             what = what or ["settings that are no column: see their config.json"]
             name = ", ".join("none" if v != v else str(v) for v in values)  # NaN is not itself
             notes.append(f"{name}: its runs differ in {', '.join(what)}")

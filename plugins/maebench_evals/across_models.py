@@ -1,7 +1,7 @@
 """Several models under the common masks: the cross-mask matrix as a table and as one picture.
 
-Its rows come from `across`: metrics `across_r2` and `across_psnr`, told apart by `masking`, `ratio`
-and `masks`, a hash of what was hidden.
+Its rows come from `across`: metrics `across_r2` and `across_psnr`, which `masking`, `ratio` and
+`masks`, a hash of what was hidden, tell apart.
 """
 
 from __future__ import annotations
