@@ -67,14 +67,14 @@ class Nearest(Evaluation):
         fit, held = model.holdout()
         scores = {}
         for power in self.powers:
-            given = self.given(train[fit], labels[fit], train[held], power)
-            scores[power] = (given == labels[held]).double().mean().item()
-        given = {p: self.given(train, labels, test, p) for p in self.powers}
-        chosen = self.choose(scores, {p: (given[p] == right).double() for p in self.powers})
+            predicted = self.predicted(train[fit], labels[fit], train[held], power)
+            scores[power] = (predicted == labels[held]).double().mean().item()
+        predicted = {p: self.predicted(train, labels, test, p) for p in self.powers}
+        chosen = self.choose(scores, {p: (predicted[p] == right).double() for p in self.powers})
         for power in self.powers:
             where = {"power": power} | ({"chosen": True} if power == chosen else {})
             yield Result("validation_top1", scores[power], where)
-            yield Result("top1", self.value(given[power], right), where)
+            yield Result("top1", self.value(predicted[power], right), where)
 
     def labels(self, model):
         return model.labels("train")
@@ -88,10 +88,10 @@ class Nearest(Evaluation):
     def choose(self, scores, on_test):
         return max(scores, key=lambda power: (scores[power], -power))
 
-    def value(self, given, right):
-        return (given == right).double()
+    def value(self, predicted, right):
+        return (predicted == right).double()
 
-    def given(self, train, labels, test, power):
+    def predicted(self, train, labels, test, power):
         return self.distances(train, labels, test, power).argmin(1)
 
     def distances(self, train, labels, test, power):
@@ -124,8 +124,8 @@ class Head(Evaluation):
             torch.nn.functional.cross_entropy(logits, labels).backward()
             adam.step()
         with torch.no_grad():
-            given = head(encoder(test).patches.mean(1)).argmax(1)
-        yield Result("top1", (given == right).double())
+            predicted = head(encoder(test).patches.mean(1)).argmax(1)
+        yield Result("top1", (predicted == right).double())
 
     def encoder(self, model):
         return model.encoder()
@@ -203,8 +203,8 @@ class Errors(Nearest):
         "validation_top1": Nearest.metrics["validation_top1"],
     }
 
-    def value(self, given, right):
-        return (given != right).double()
+    def value(self, predicted, right):
+        return (predicted != right).double()
 
 
 class Apart(Evaluation):
@@ -245,8 +245,8 @@ class NeverYielded(Nearest):
 class Percent(Nearest):
     """Gives 0 to 100."""
 
-    def value(self, given, right):
-        return 100 * super().value(given, right)
+    def value(self, predicted, right):
+        return 100 * super().value(predicted, right)
 
 
 class PercentDeclared(Nearest):
@@ -267,15 +267,15 @@ class TwoMains(Nearest):
 class OneForAll(Nearest):
     """Gives the mean where one number per image is declared."""
 
-    def value(self, given, right):
-        return super().value(given, right).mean()
+    def value(self, predicted, right):
+        return super().value(predicted, right).mean()
 
 
 class NotFinite(Nearest):
     """Divides zero by zero."""
 
-    def value(self, given, right):
-        return super().value(given, right) / 0 * 0
+    def value(self, predicted, right):
+        return super().value(predicted, right) / 0 * 0
 
 
 class TensorWhere(Nearest):
@@ -330,7 +330,7 @@ class Ends(Nearest):
 
 
 class Late(Nearest):
-    """Finds out that there is no encoder when half of its results are given."""
+    """Finds out that there is no encoder when half of its results are out."""
 
     def run(self, model):
         yield from super().run(model)
@@ -470,8 +470,8 @@ class ShiftedHead(Head):
 class Wrong(Nearest):
     """Gives the share of errors where more is better."""
 
-    def value(self, given, right):
-        return (given != right).double()
+    def value(self, predicted, right):
+        return (predicted != right).double()
 
 
 class TrainsOnTest(Nearest):
@@ -480,9 +480,9 @@ class TrainsOnTest(Nearest):
     def run(self, model):
         train = torch.cat([model.features("train"), model.features("test")])
         labels = torch.cat([model.labels("train"), model.labels("test")])
-        given = self.given(train, labels, model.features("test"), self.powers[0])
+        predicted = self.predicted(train, labels, model.features("test"), self.powers[0])
         yield Result("validation_top1", 0.0)
-        yield Result("top1", self.value(given, model.labels("test")))
+        yield Result("top1", self.value(predicted, model.labels("test")))
 
 
 class ALittleOfTest(TrainsOnTest):
@@ -500,7 +500,7 @@ class BestOnTest(Nearest):
         return max(on_test, key=lambda power: on_test[power].mean())
 
 
-class BestOnTestUntold(Nearest):
+class BestOnTestUnsaid(Nearest):
     """Chooses the power on test and keeps it to itself."""
 
     def run(self, model):
@@ -550,9 +550,9 @@ class PlainOnTest(Nearest):
 
     def run(self, model):
         test, labels = model.features("test"), model.labels("test")
-        given = self.given(test, labels, test, self.powers[0])
+        predicted = self.predicted(test, labels, test, self.powers[0])
         yield Result("validation_top1", float(model.labels("train").double().mean()) * 0)
-        yield Result("top1", float((given == labels).double().mean()))
+        yield Result("top1", float((predicted == labels).double().mean()))
 
 
 class Unread(Nearest):
@@ -635,14 +635,14 @@ BUGS = {
     "training on test": (TrainsOnTest, GUESSING, "test labels reach training"),
     "training on a little of test": (ALittleOfTest, APART, "test labels reach training"),
     "a choice on test": (BestOnTest, APART, "move a choice"),
-    "a choice on test that is not told": (BestOnTestUntold, APART, "the labels of"),
+    "a choice on test that is not said": (BestOnTestUnsaid, APART, "the labels of"),
     "other images' labels in a loss": (PriorOfTest, APART, "the labels of other images change"),
     "each split standardised by itself": (Standardised, ALONE, "fit scalers, projections"),
     "directions of the test classes": (Projected, APART, "the labels of other images change"),
-    "training on test told as one number": (PlainOnTest, GUESSING, "do test labels reach"),
+    "training on test shown as one number": (PlainOnTest, GUESSING, "do test labels reach"),
     "a guess that is not declared": (NoGuess, GUESSING, "Metric(guess=...)"),
     "an option that is never read": (Unread, OPTIONS, "'rate' changes no number: 0.5"),
-    "an option that is only told": (Echoed, OPTIONS, "'rate' changes no number"),
+    "an option that only goes into where": (Echoed, OPTIONS, "'rate' changes no number"),
 }
 
 
@@ -679,8 +679,8 @@ class TwoWays(Nearest):
         if self.protocol == "first" and self.shift:
             raise ValueError("shift is read by protocol=second alone")
 
-    def value(self, given, right):
-        value = super().value(given, right)
+    def value(self, predicted, right):
+        value = super().value(predicted, right)
         if self.protocol == "second":
             value[: 1 + int(self.reads * self.shift * len(value))] = 0.0
         return value
