@@ -11,7 +11,7 @@ import torch
 from maebench import Augment, MaebenchError, learning_rate
 from maebench.evaluating import records, suite
 from maebench.evaluating.model import EvaluatedModel
-from maebench.testing.subjects import PLAIN, Case, run
+from maebench.testing.evaluated import PLAIN, Case, run
 from maebench_evals import finetune, official_probe
 from maebench_evals.classifier import make_classifier, predict
 from maebench_evals.finetune import Finetune

@@ -19,8 +19,8 @@ from sklearn.metrics import silhouette_samples
 from maebench import Evaluation, Metric, NotApplicable, Request, Result
 from maebench.testing import examine
 from maebench.testing.contract import Broken
+from maebench.testing.evaluated import HARD, NOISY, PLAIN, TWO
 from maebench.testing.evaluation import EvaluationContract
-from maebench.testing.subjects import HARD, NOISY, PLAIN, TWO
 from maebench_evals.finetune import Finetune
 from maebench_evals.knn import KNN
 from maebench_evals.linear_probe import LinearProbe
@@ -29,7 +29,8 @@ from maebench_evals.reconstruction import ReconstructionQuality
 pytestmark = pytest.mark.slow  # every planted error is built and asked anew
 
 ROOT = Path(__file__).parent.parent
-TOP1 = Metric("share of test images given their class", "%", True, 0, 1, True, True)
+TOP1 = Metric.accuracy()
+VALIDATION = Metric.accuracy("the same on a part of train", main=False, per_example=False)
 
 
 def from_file(path):
@@ -55,7 +56,7 @@ class Nearest(Evaluation):
     changes_encoder: ClassVar[bool] = False
     metrics: ClassVar[dict[str, Metric]] = {
         "top1": TOP1,
-        "validation_top1": Metric("the same on a part of train", "%", True, 0, 1, False),
+        "validation_top1": VALIDATION,
     }
     powers: tuple[float, ...] = Field((1.0, 3.0), description="to try", examples=[(0.5,), (2.0,)])
     distance: Literal["euclidean", "manhattan"] = Field("euclidean", description="what near is")
@@ -141,7 +142,13 @@ class Loss(Nearest):
 
     name: ClassVar[str] = "loss"
     metrics: ClassVar[dict[str, Metric]] = {
-        "loss": Metric("cross entropy of the true class", "nats", False, 0, main=True)
+        "loss": Metric(
+            help="cross entropy of the true class",
+            unit="nats",
+            higher_is_better=False,
+            low=0,
+            main=True,
+        )
     }
 
     def run(self, model):
@@ -159,7 +166,7 @@ class TopTwo(Nearest):
     """Whether the class is among the two nearest."""
 
     metrics: ClassVar[dict[str, Metric]] = {
-        "top1": Metric("share of images", "%", True, 0, 1, True, True, guess=0.5),
+        "top1": replace(TOP1, guess=0.5),
         "validation_top1": Nearest.metrics["validation_top1"],
     }
 
@@ -175,7 +182,7 @@ class Brier(Loss):
     """A graded number in a range whose ends are not reached on the plainest images."""
 
     metrics: ClassVar[dict[str, Metric]] = {
-        "loss": Metric("Brier score", "", False, 0, 2, main=True)
+        "loss": Metric(help="Brier score", higher_is_better=False, low=0, high=2, main=True)
     }
 
     def run(self, model):
@@ -192,7 +199,7 @@ class Errors(Nearest):
     """The share of wrong images, of which less is better, with what guessing has."""
 
     metrics: ClassVar[dict[str, Metric]] = {
-        "top1": Metric("share of images", "%", False, 0, 1, True, True, guess=0.75),
+        "top1": replace(TOP1, higher_is_better=False, guess=0.75),
         "validation_top1": Nearest.metrics["validation_top1"],
     }
 
@@ -206,7 +213,7 @@ class Apart(Evaluation):
     name: ClassVar[str] = "apart"
     splits: ClassVar[tuple[str, ...]] = ("test",)
     metrics: ClassVar[dict[str, Metric]] = {
-        "silhouette": Metric("silhouette of the classes", "", True, -1, 1, main=True)
+        "silhouette": Metric(help="silhouette of the classes", low=-1, high=1, main=True)
     }
 
     def run(self, model):
@@ -232,7 +239,7 @@ class Undeclared(Nearest):
 class NeverYielded(Nearest):
     """Declares what it never yields."""
 
-    metrics: ClassVar[dict[str, Metric]] = {**Nearest.metrics, "ece": Metric("calibration")}
+    metrics: ClassVar[dict[str, Metric]] = {**Nearest.metrics, "ece": Metric(help="calibration")}
 
 
 class Percent(Nearest):
@@ -246,7 +253,7 @@ class PercentDeclared(Nearest):
     """Declares 0 to 100 in %."""
 
     metrics: ClassVar[dict[str, Metric]] = {
-        "top1": Metric("share", "%", True, 0, 100, True, True),
+        "top1": replace(TOP1, high=100),
         "validation_top1": Nearest.metrics["validation_top1"],
     }
 
@@ -537,7 +544,7 @@ class PlainOnTest(Nearest):
     """Gives the mean alone, of class means made of test images."""
 
     metrics: ClassVar[dict[str, Metric]] = {
-        "top1": Metric("share of images", "%", True, 0, 1, False, True, guess=0.25),
+        "top1": replace(TOP1, per_example=False, guess=0.25),
         "validation_top1": Nearest.metrics["validation_top1"],
     }
 
@@ -642,9 +649,10 @@ BUGS = {
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_planted_bug_is_named_by_its_check(bug):
     component, check, piece = BUGS[bug]
-    found = {finding.check: finding for finding in examine(contract(component))}
-    assert found[check].status == "fail", found[check]
-    assert piece in found[check].reason
+    name = f"test_{check.replace(' ', '_')}"
+    (found,) = examine(contract(component, checks=classmethod(lambda cls: [name])))
+    assert found.status == "fail", found
+    assert piece in found.reason
 
 
 @pytest.mark.parametrize("tested", HEALTHY, ids=repr)
@@ -728,7 +736,7 @@ def test_classes_are_balanced_and_the_pictures_are_always_the_same():
 
 def test_the_labels_are_flipped_in_test_alone():
     train, test = (
-        {told: TWO[told].load(Request(split)).info.labels for told in TWO}
+        {truth: TWO[truth].load(Request(split)).info.labels for truth in TWO}
         for split in ("train", "test")
     )
     assert torch.equal(train["true"], train["flipped"])
