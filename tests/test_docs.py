@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
-from test_cli import call
+from test_cli import call, refused
 
 from maebench.cli import COMMANDS, cli
 from maebench.config.run import RunConfig
@@ -50,6 +50,11 @@ def test_the_reference_is_what_the_code_says_now():
 def test_the_page_of_recipes_is_what_their_headers_say_now():
     module = generator("recipes")
     assert module.page() == module.PAGE.read_text("utf-8"), "run python docs/generate.py"
+
+
+def test_the_page_of_recipes_shows_the_line_that_a_difference_is_refused_with():
+    line = refused("run", "--recipe", "mae-digits", "--ratio", "0.5")
+    assert line in PAGES["docs/recipes.md"]
 
 
 EXTEND = sorted((DOCS / "extend").glob("*.md"))
