@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from maebench.analysis.records import load_records as load_records
     from maebench.analysis.run import run as run
     from maebench.component import Component as Component
+    from maebench.config.parts import Budget as Budget
     from maebench.config.recipes import recipe as recipe
-    from maebench.config.run import Budget as Budget
     from maebench.config.run import RunConfig as RunConfig
     from maebench.data.augment import Augment as Augment
     from maebench.data.augment import ClampedAugment as ClampedAugment
+    from maebench.data.augment import Crops as Crops
     from maebench.data.dataset import Dataset as Dataset
     from maebench.data.dataset import Request as Request
     from maebench.data.digits import Digits as Digits
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from maebench.data.torchvision_sets import Imagenette as Imagenette
     from maebench.data.torchvision_sets import OxfordPets as OxfordPets
     from maebench.encoders.encoder import Encoder as Encoder
+    from maebench.encoders.encoder import EncoderModule as EncoderModule
     from maebench.encoders.encoder import Tokens as Tokens
     from maebench.encoders.encoder import check_parameter_names as check_parameter_names
     from maebench.encoders.encoder import keep_positions as keep_positions
@@ -121,7 +123,7 @@ _PUBLIC = {
     "Block": "maebench.masking.blocks",
     "BlueNoise": "maebench.masking.noise",
     "Border": "maebench.masking.grids",
-    "Budget": "maebench.config.run",
+    "Budget": "maebench.config.parts",
     "Cell": "maebench.outputs",
     "Centred": "maebench.masking.grids",
     "check_parameter_names": "maebench.encoders.encoder",
@@ -133,6 +135,7 @@ _PUBLIC = {
     "Component": "maebench.component",
     "ConfigError": "maebench.errors",
     "Contractive": "maebench.objectives.contractive",
+    "Crops": "maebench.data.augment",
     "DataError": "maebench.errors",
     "Dataset": "maebench.data.dataset",
     "Denoising": "maebench.objectives.denoising",
@@ -140,6 +143,7 @@ _PUBLIC = {
     "Draws": "maebench.rng",
     "EMNISTLetters": "maebench.data.torchvision_sets",
     "Encoder": "maebench.encoders.encoder",
+    "EncoderModule": "maebench.encoders.encoder",
     "evaluate": "maebench.evaluating.suite",
     "Evaluation": "maebench.evaluation",
     "FashionMNIST": "maebench.data.torchvision_sets",

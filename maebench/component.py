@@ -187,15 +187,15 @@ def check_class(cls: object, base: type[Component]) -> str | None:
 def explain(error: ValidationError, where: str) -> ConfigError:
     """Pydantic's findings as one line: what, where, what was given, what is allowed."""
     found: dict[str, list[str]] = {}
-    given: dict[str, str] = {}
+    inputs: dict[str, str] = {}
     for item in error.errors(include_url=False):
         place = ".".join([where, *(str(p) for p in item["loc"] if not _is_tag(p))]).strip(".")
         message = item["msg"].removeprefix("Value error, ")
         found.setdefault(place, []).append(message)
         if item["type"] != "value_error" and not isinstance(item["input"], dict | Component):
-            given[place] = f", given {_short(item['input'])!r}"
+            inputs[place] = f", given {_short(item['input'])!r}"
     # several messages for one place are the members of a union: any of them would do
-    texts = [f"{p or 'config'}: {' or '.join(m)}{given.get(p, '')}" for p, m in found.items()]
+    texts = [f"{p or 'config'}: {' or '.join(m)}{inputs.get(p, '')}" for p, m in found.items()]
     return ConfigError("; ".join(texts))
 
 

@@ -26,11 +26,11 @@ class PluginError(MaebenchError):
     """A plugin that failed to load or breaks its contract."""
 
 
-def unknown(what: str, given: str, allowed: Iterable[str], where: str = "") -> str:
+def unknown(what: str, name: str, allowed: Iterable[str], where: str = "") -> str:
     """The message for a name that does not exist: the nearest match and all there is."""
     names = sorted(allowed)
-    near = difflib.get_close_matches(given, [n.split(" ")[0] for n in names], n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, [n.split(" ")[0] for n in names], n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     place = f" in {where}" if where else ""
     listing = ", ".join(names) if names else "nothing"
-    return f"unknown {what} {given!r}{place}.{hint} There is: {listing}"
+    return f"unknown {what} {name!r}{place}.{hint} There is: {listing}"

@@ -188,13 +188,13 @@ def _load(manager: pluggy.PluginManager, entry_point: importlib.metadata.EntryPo
         described = _describe(manager, plugin, entry_point.name, (package, version))
     # SystemExit too: a plugin that ends the interpreter at import must not take the command line
     except (Exception, SystemExit) as error:
-        described = Plugin(entry_point.name, package, version, _told(error))
+        described = Plugin(entry_point.name, package, version, _in_words(error))
     if described.problem and plugin is not None and manager.is_registered(plugin):
         manager.unregister(plugin)
     return described
 
 
-def _told(error: BaseException) -> str:
+def _in_words(error: BaseException) -> str:
     """An exception in one line, with the place in the plugin where it arose."""
     own = (str(Path(maebench.data.__file__).parent.parent), str(Path(pluggy.__file__).parent))
     frames = [

@@ -1,4 +1,4 @@
-"""Recipes: every value has its source, and what is changed beside one is told, refused or kept."""
+"""Recipes: every value has its source, and what is changed beside one is refused or kept."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import maebench
 from maebench import Block, ConfigError, RunConfig, files, load_records
 from maebench.cli.settings import read
 from maebench.config import recipes
+from maebench.config.parts import Optimiser
 from maebench.config.recipes import FOLDER, HEADER, from_recipe, header, recipe, recipe_names
-from maebench.config.run import Optimiser
 from maebench.data.augment import Augment
 from maebench.plugins import installed
 from maebench.pretraining.budget import num_steps
@@ -327,8 +327,8 @@ def test_python_gets_the_settings():
 
 def quick(recipe_name, **changes):
     """Three steps of a tiny encoder on sixty digits, by a recipe."""
-    told = {"encoder": {"name": "vit-nano", "width": 16, "depth": 2, "heads": 2}, "limit": "60"}
-    flags = {**told, "batch": "16", "budget": "steps=3", "device": "cpu", **changes}
+    small = {"encoder": {"name": "vit-nano", "width": 16, "depth": 2, "heads": 2}, "limit": "60"}
+    flags = {**small, "batch": "16", "budget": "steps=3", "device": "cpu", **changes}
     return from_recipe(recipe_name, flags, override=True)
 
 
@@ -365,7 +365,7 @@ def test_a_run_keeps_the_recipe_and_what_differs_and_is_the_same_run_without(tmp
     assert (plan.run.folder / "config.json").read_bytes() == before
 
 
-def test_a_run_of_before_there_were_recipes_is_read(tmp_path):
+def test_a_run_that_is_older_than_recipes_is_read(tmp_path):
     import json
 
     plan = tiny.plan(tmp_path, evals=["knn"])

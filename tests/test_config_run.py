@@ -11,17 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maebench import files
-from maebench.config.run import (
-    DEFAULT_EVALUATIONS,
-    Augment,
-    Budget,
-    Machine,
-    Optimiser,
-    RunConfig,
-    Schedule,
-    merge,
-)
+from maebench.config.parts import Budget, Machine, Optimiser, Schedule
+from maebench.config.run import DEFAULT_EVALUATIONS, RunConfig, merge
 from maebench.config.sources import from_sources
+from maebench.data.augment import Augment
 from maebench.errors import ConfigError
 from maebench.masking.blocks import Block
 from maebench.masking.grids import Random
@@ -438,11 +431,11 @@ def test_a_masking_is_refused_where_nothing_is_hidden(more_names, setting):
     assert "mae" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_the_same_settings_have_the_same_hash_however_they_are_told(config, names):
+def test_the_same_settings_have_the_same_hash_however_they_are_written(config, names):
     def mark(found):
         return files.short_hash(found.identity("f", "fp32"))
 
-    told = config(yaml="masking: {name: block, aspect: 0.50}", lr="1e-3", image_size="16")
+    written = config(yaml="masking: {name: block, aspect: 0.50}", lr="1e-3", image_size="16")
     same = RunConfig(names, masking=Block(aspect=0.5), lr=0.001, image_size=(16, 16))
-    assert mark(told) == mark(same)
+    assert mark(written) == mark(same)
     assert mark(config(o=["masking=block", "masking.aspect=0.3"])) == mark(config(masking="block"))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
-from timm.layers import DropPath
 from timm.models.swin_transformer import SwinTransformer as Timm
 
 from maebench import ConfigError
 from maebench.encoders import SwinNano, SwinTiny
+from maebench.encoders.blocks import DropPath
 from maebench.masking import hide
 from maebench.rng import isolated
 from maebench.testing import EncoderContract

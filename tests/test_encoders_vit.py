@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import pytest
 import torch
-from timm.layers import DropPath
 from timm.models.vision_transformer import VisionTransformer as Timm
 from torch import nn
 
@@ -26,7 +25,7 @@ from maebench.encoders import (
     default_patch,
 )
 from maebench.encoders import vit as vit_module
-from maebench.encoders.blocks import sincos_positions
+from maebench.encoders.blocks import DropPath, sincos_positions
 from maebench.encoders.vit import raw_patches
 from maebench.masking import hide
 from maebench.rng import isolated

@@ -248,7 +248,7 @@ def test_it_finds_the_token_that_tells_the_class_which_the_mean_of_tokens_hides(
     assert linear.score(model._features["test"].mean(1), right) < best - 0.2
 
 
-def test_the_whole_grid_is_told_in_order_and_test_is_read_once_and_last():
+def test_the_whole_grid_is_recorded_in_order_and_test_is_read_once_and_last():
     model = marked()
     top1, validation, where = results(model, steps=5, lr=(0.1, 0.01), weight_decay=(0.5, 0.0))
     assert list(top1) == list(validation) == [(0.01, 0), (0.01, 0.5), (0.1, 0), (0.1, 0.5)]
@@ -276,7 +276,7 @@ def test_an_empty_grid_is_refused():
             RunConfig(evals=[{"name": "attentive-probe", option: ()}])
 
 
-def test_raw_pixels_have_no_tokens_and_are_told_so(tmp_path):
+def test_raw_pixels_have_no_tokens_and_the_row_says_so(tmp_path):
     plan = tiny.plan(tmp_path)
     quick = AttentiveProbe(steps=2)
     (row,) = records.read(suite.evaluate(tiny.load(tmp_path, "pixels:"), quick))

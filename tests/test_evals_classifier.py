@@ -6,13 +6,15 @@ import pytest
 import torch
 from fakes import Dense
 from timm.layers import DropPath
+from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_layer_decay
 
 from maebench import MaebenchError
 from maebench.encoders import ViTNano
+from maebench.encoders import blocks as own
 from maebench.rng import isolated
-from maebench_evals.classifier import layer_groups, make_classifier
+from maebench_evals.classifier import drop_paths, layer_groups, make_classifier
 from maebench_evals.finetune import MAE_SPARED
 
 DEPTH, WIDTH = 3, 16
@@ -87,17 +89,40 @@ def test_drop_path_acts_while_training_alone():
 def test_drop_path_rises_from_nothing_to_the_rate_in_the_last_block(rate):
     blocks = classifier(drop_path=rate).encoder.blocks
     rates = [[getattr(b, f"drop_path{i}") for i in (1, 2)] for b in blocks]
-    assert not any(isinstance(m, DropPath) for m in rates[0])
+    assert not any(isinstance(m, DropPath | own.DropPath) for m in rates[0])
     for block, share in zip(rates[1:], (0.5, 1.0), strict=True):
         assert [m.drop_prob for m in block] == [pytest.approx(share * rate)] * 2
 
 
-@pytest.mark.parametrize("given", [(0.1, 0.1, 0.1), (0.3, 0.2, 0.1), (0.0, 0.05, 0.2)])
-def test_drop_path_at_other_rates_than_asked_is_an_error(given, monkeypatch):
+def own_block(rate):
+    block = own.Block(WIDTH, 2)
+    own.drop_paths([torch.nn.Identity(), block], rate, training=True)
+    return block
+
+
+@pytest.mark.parametrize(
+    "make", [own_block, lambda rate: TimmBlock(WIDTH, 2, drop_path=rate)], ids=["own", "timm"]
+)
+def test_both_drop_paths_of_a_block_are_found_whoever_wrote_it(make):
+    block = make(0.25)
+    assert drop_paths(block) == [block.drop_path1, block.drop_path2]
+    assert [part.drop_prob for part in drop_paths(block)] == [0.25, 0.25]
+    assert drop_paths(make(0.0)) == []
+    branch = torch.ones(400, 3, WIDTH)
+    with isolated(0, "test"), torch.no_grad():
+        for part in drop_paths(block):  # it drops whole images, and scales the others up
+            kept = part.train()(branch).flatten(1)
+            assert (kept == kept[:, :1]).all()
+            assert sorted(kept[:, 0].unique().tolist()) == pytest.approx([0, 4 / 3])
+            assert 60 < (kept[:, 0] == 0).sum() < 140
+
+
+@pytest.mark.parametrize("rates", [(0.1, 0.1, 0.1), (0.3, 0.2, 0.1), (0.0, 0.05, 0.2)])
+def test_drop_path_at_other_rates_than_asked_is_an_error(rates, monkeypatch):
     module = encoder()
 
     def wrong(rate):
-        for block, share in zip(module.blocks, given, strict=True):
+        for block, share in zip(module.blocks, rates, strict=True):
             block.drop_path1 = DropPath(share)
 
     monkeypatch.setattr(module, "set_drop_path", wrong)
@@ -171,7 +196,7 @@ def test_an_encoder_whose_layer_ids_leave_layers_out_is_refused(decay, monkeypat
         ),
     ],
 )
-def test_a_name_that_is_no_parameter_and_a_parameter_without_a_layer_are_told(
+def test_a_name_that_is_no_parameter_and_a_parameter_without_a_layer_are_refused(
     method, wrong, message, monkeypatch
 ):
     mine = classifier()
@@ -184,8 +209,8 @@ def test_a_name_that_is_no_parameter_and_a_parameter_without_a_layer_are_told(
 
 def test_every_parameter_is_in_exactly_one_group():
     mine = classifier()
-    given = [id(p) for group in layer_groups(mine, 0.75) for p in group["params"]]
-    assert sorted(given) == sorted(map(id, mine.parameters()))
+    grouped = [id(p) for group in layer_groups(mine, 0.75) for p in group["params"]]
+    assert sorted(grouped) == sorted(map(id, mine.parameters()))
 
 
 def test_rates_and_decay_are_those_that_timm_gives_the_same_transformer():

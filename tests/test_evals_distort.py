@@ -38,8 +38,8 @@ def inputs(model, images, labels, **changes):
 
 def test_without_distortion_images_are_normalised_and_labels_smoothed(model):
     images, labels = crops(model)
-    given, targets = inputs(model, images, labels)
-    torch.testing.assert_close(given, model.normalise(images))
+    changed, targets = inputs(model, images, labels)
+    torch.testing.assert_close(changed, model.normalise(images))
     assert torch.equal(targets.argmax(1), labels)
     assert targets.min() == pytest.approx(0.01)
     assert targets.max() == pytest.approx(0.91)
@@ -50,11 +50,13 @@ def test_randaugment_changes_each_image_alone_and_keeps_its_kind(channels):
     image = torch.randint(0, 256, (1, channels, 16, 16)).float()
     images = image.expand(40, -1, -1, -1)
     with isolated(0, "test"):
-        given = rand_augment(images, RANDAUGMENT, (0.5,) * channels)
-    assert (given.shape, given.dtype) == (images.shape, torch.float32)
-    assert 0 <= given.min() and given.max() <= 255
-    assert len(given.flatten(1).unique(dim=0)) > 15  # two of fifteen operations, each half the time
-    assert any(torch.equal(one, image[0]) for one in given)
+        changed = rand_augment(images, RANDAUGMENT, (0.5,) * channels)
+    assert (changed.shape, changed.dtype) == (images.shape, torch.float32)
+    assert 0 <= changed.min() and changed.max() <= 255
+    assert (
+        len(changed.flatten(1).unique(dim=0)) > 15
+    )  # two of fifteen operations, each half the time
+    assert any(torch.equal(one, image[0]) for one in changed)
 
 
 def test_randaugment_fills_with_the_mean_of_the_data(model):
@@ -62,15 +64,15 @@ def test_randaugment_fills_with_the_mean_of_the_data(model):
     assert mean == pytest.approx(model.loaded.preprocess.mean)
     white = torch.full((60, 1, 16, 16), 255.0)
     with isolated(0, "test"):
-        given = rand_augment(white, "rand-m10-p1-n1", (0.25,))
-    assert (given == 64).any() and not (given == 128).all()
+        changed = rand_augment(white, "rand-m10-p1-n1", (0.25,))
+    assert (changed == 64).any() and not (changed == 128).all()
 
 
 def test_the_highest_magnitude_posterizes_to_black_as_the_official_code_did():
     images = torch.randint(1, 256, (150, 3, 4, 4)).float()
     with isolated(0, "test"):
-        given = rand_augment(images, "rand-m10-p1-n1-inc1", (0.5,) * 3)
-    assert (given == 0).flatten(1).all(1).any()
+        changed = rand_augment(images, "rand-m10-p1-n1-inc1", (0.5,) * 3)
+    assert (changed == 0).flatten(1).all(1).any()
 
 
 def test_images_of_two_channels_have_no_colour_to_change():
@@ -80,8 +82,8 @@ def test_images_of_two_channels_have_no_colour_to_change():
 
 def test_erasing_puts_noise_into_a_rectangle_of_that_share_of_images(model):
     images, labels = crops(model, 60)
-    given, _ = inputs(model, images, labels, erase=0.25)
-    other = (given != model.normalise(images)).flatten(1)
+    changed, _ = inputs(model, images, labels, erase=0.25)
+    other = (changed != model.normalise(images)).flatten(1)
     erased = other.any(1)
     assert 5 <= erased.sum() <= 26
     assert (other[erased].float().mean(1) < 0.5).all()  # at most a third, in whole pixels
@@ -92,8 +94,8 @@ def test_erasing_puts_noise_into_a_rectangle_of_that_share_of_images(model):
 @pytest.mark.parametrize("what", [{"mixup": 0.8}, {"cutmix": 1.0}, {"randaugment": RANDAUGMENT}])
 def test_each_distortion_acts(model, what):
     images, labels = crops(model)
-    given, targets = inputs(model, images, labels, **what)
-    assert not torch.equal(given, model.normalise(images))
+    changed, targets = inputs(model, images, labels, **what)
+    assert not torch.equal(changed, model.normalise(images))
     torch.testing.assert_close(targets.sum(1), torch.ones(32))
     assert (targets.max(1).values < 0.9).any() == ("randaugment" not in what)
 

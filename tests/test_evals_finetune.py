@@ -1,4 +1,4 @@
-"""Fine-tuning: the settings are the protocol's, every batch is one update, and it learns."""
+"""Fine-tuning: every batch is one update, nothing asked for is without effect, and it learns."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import math
 import pytest
 import tiny
 import torch
-from pydantic import ValidationError
 
-from maebench import Augment
+from maebench import Augment, MaebenchError, learning_rate
 from maebench.evaluating import records, suite
 from maebench.evaluating.model import EvaluatedModel
-from maebench.testing.subjects import PLAIN, Case, run
-from maebench_evals import finetune, parts
-from maebench_evals.finetune import Finetune, learning_rate
-from maebench_evals.finetune_recipe import Recipe
+from maebench.testing.evaluated import PLAIN, Case, run
+from maebench_evals import finetune, official_probe
+from maebench_evals.classifier import make_classifier, predict
+from maebench_evals.finetune import Finetune
 
 
 @pytest.fixture(scope="module")
@@ -30,76 +29,31 @@ def rows_of(model, **options):
     return {r["metric"]: r for r in records.read(path)}
 
 
-# ---- the settings
-
-OFFICIAL = {  # width: epochs, rate, layer decay, drop path, share of warm-up
-    **{64: (100, 5e-4, 0.65, 0.1, 0.05), 768: (100, 5e-4, 0.65, 0.1, 0.05)},
-    **{1024: (50, 1e-3, 0.75, 0.2, 0.1), 1280: (50, 1e-3, 0.75, 0.3, 0.1)},
-}
-
-
-@pytest.mark.parametrize("width", OFFICIAL)
-def test_the_official_settings_go_by_the_width(width):
-    epochs, lr, layer_decay, drop_path, warmup = OFFICIAL[width]
-    assert Finetune(protocol="mae").recipe(width, 10**6) == Recipe(
-        **{"epochs": epochs, "batch": 1024, "lr": lr, "layer_decay": layer_decay},
-        **{"drop_path": drop_path, "mixup": 0.8, "cutmix": 1.0, "warmup": warmup},
-        **{"min_lr": 1e-6, "randaugment": "rand-m9-mstd0.5-inc1", "erase": 0.25},
-    )
-
-
-@pytest.mark.parametrize(
-    ("images", "width", "epochs", "lr"),
-    [(1000, 64, 20, 1 / 64), (10**6, 768, 5, 5e-4), (30_000, 32, 10, 1 / 32)],
-)
-def test_the_fast_settings_go_by_width_and_number_of_images(images, width, epochs, lr):
-    assert Finetune().recipe(width, images) == Recipe(epochs, 64, lr, 0.75, 0.1, 0, 0, 0.1)
-    long = Finetune(epochs=50).recipe(width, images)
-    assert (long.mixup, long.cutmix) == (0.8, 1.0)
-
-
-GIVEN = {
-    **{"epochs": 3, "batch": 8, "lr": 0.5, "layer_decay": 0.9, "drop_path": 0.0, "mixup": 0.0},
-    **{"cutmix": 0.3, "warmup": 0.0, "min_lr": 0.0, "randaugment": "off", "erase": 0.0},
-}
-
-
-@pytest.mark.parametrize("protocol", ["fast", "mae"])
-def test_what_is_given_beats_the_protocol(protocol):
-    assert Finetune(protocol=protocol, **GIVEN).recipe(64, 100) == Recipe(**GIVEN)
-
-
-@pytest.mark.parametrize(
-    "spec", ["rand", "rand-w0", "augmix-m3", "rand-m9-mstdhigh", "rand-m9.5", "on"]
-)
-def test_a_randaugment_that_timm_would_not_read_is_refused(spec):
-    with pytest.raises(ValidationError, match="randaugment"):
-        Finetune(randaugment=spec)
-
-
 # ---- rates
 
 
-def recipe(**changes):
-    return Recipe(**{**GIVEN, **changes})
+def test_the_rate_is_per_256_images_and_warms_up_and_ends_as_asked(model, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        finetune, "learning_rate", lambda *args: asked.append(args) or learning_rate(*args)
+    )
+    rows_of(model, epochs=5, batch=30, lr=0.4, warmup=0.2, min_lr=1e-3)
+    peak = pytest.approx(0.4 * 30 / 256)
+    assert asked == [(step, 10, peak, 0.2, 1e-3) for step in range(10)]
 
 
-def test_the_rate_warms_up_and_falls_to_zero():
-    rate = [learning_rate(step, 100, recipe(lr=0.4, warmup=0.1), 128) for step in range(101)]
-    assert rate[0] == pytest.approx(0.2 / 11)
-    assert rate[10] == 0.2  # 0.4 per 256 images
-    assert rate[100] == pytest.approx(0, abs=1e-12)
-    assert rate[:11] == sorted(rate[:11])
-    assert rate[10:] == sorted(rate[10:], reverse=True)
+def test_every_layer_steps_with_its_own_share_of_the_rate(model, monkeypatch):
+    seen, step = [], torch.optim.AdamW.step
 
+    def watch(self):
+        seen.append(sorted({group["lr"] for group in self.param_groups}))
+        step(self)
 
-def test_the_official_rate_at_the_first_update_the_peak_and_the_last():
-    made = Finetune(protocol="mae").recipe(768, 1_281_167)
-    steps = math.ceil(100 * 1_281_167 / 1024)
-    warmup = round(steps * 0.05)
-    assert learning_rate(0, steps, made, 1024) == pytest.approx(2e-3 / (warmup + 1))
-    assert learning_rate(warmup, steps, made, 1024) == pytest.approx(2e-3)
-    assert learning_rate(steps - 1, steps, made, 1024) == pytest.approx(1e-6, rel=1e-4)
+    monkeypatch.setattr(torch.optim.AdamW, "step", watch)
+    rows_of(model, epochs=1, batch=20, lr=0.1, warmup=0.0, layer_decay=0.5)
+    for number, rates in enumerate(seen):
+        rate = learning_rate(number, 3, 0.1 * 20 / 256)
+        assert rates == pytest.approx([rate / 8, rate / 4, rate / 2, rate])
 
 
 # ---- large batches
@@ -109,7 +63,7 @@ def test_a_large_batch_in_parts_gives_the_update_of_the_whole(model, monkeypatch
     plain = {"protocol": "mae", "epochs": 2, "randaugment": "off", "erase": 0.0, "batch": 40}
     plain |= {"mixup": 0.0, "cutmix": 0.0, "drop_path": 0.0}
     whole = rows_of(model, **plain)
-    monkeypatch.setattr(parts, "PART", 10)
+    monkeypatch.setattr(official_probe, "PART", 10)
     cut = rows_of(model, **plain)
     assert cut["train_loss"]["value"] == pytest.approx(whole["train_loss"]["value"], abs=1e-5)
     assert cut["top1"]["value"] == whole["top1"]["value"]
@@ -125,7 +79,7 @@ def test_every_image_is_seen_each_epoch_and_a_batch_larger_than_train_is_cut(mod
             yield crop
 
     monkeypatch.setattr(EvaluatedModel, "crops", watch)
-    monkeypatch.setattr(parts, "PART", 16)
+    monkeypatch.setattr(official_probe, "PART", 16)
     row = rows_of(model, protocol="mae", epochs=3)["top1"]
     # sixty images in four parts of fourteen: 56 an update, and the four left come in the next
     assert row["where"] == {"epochs": 3, "batch": 56, "chosen": True}
@@ -137,7 +91,7 @@ def test_every_image_is_seen_each_epoch_and_a_batch_larger_than_train_is_cut(mod
 
 def test_a_batch_of_parts_is_one_update(model, monkeypatch):
     steps = []
-    monkeypatch.setattr(parts, "PART", 16)
+    monkeypatch.setattr(official_probe, "PART", 16)
     step = torch.optim.AdamW.step
     monkeypatch.setattr(
         torch.optim.AdamW, "step", lambda self: (steps.append(1), step(self))[1], raising=True
@@ -220,8 +174,8 @@ def broken(model, monkeypatch, **patches):
 def test_rates_that_lose_their_scale_fail(model, monkeypatch):
     real = finetune.layer_groups
 
-    def unscaled(*given):
-        return [{**group, "scale": 1.0} for group in real(*given)]
+    def unscaled(*args):
+        return [{**group, "scale": 1.0} for group in real(*args)]
 
     status, reason = broken(model, monkeypatch, layer_groups=unscaled)
     assert status == "failed"
@@ -231,8 +185,8 @@ def test_rates_that_lose_their_scale_fail(model, monkeypatch):
 def test_a_weight_decay_that_is_lost_fails(model, monkeypatch):
     real = finetune.layer_groups
 
-    def undecayed(*given):
-        return [{**group, "weight_decay": 0.0} for group in real(*given)]
+    def undecayed(*args):
+        return [{**group, "weight_decay": 0.0} for group in real(*args)]
 
     assert (
         "no group of parameters is decayed" in broken(model, monkeypatch, layer_groups=undecayed)[1]
@@ -242,8 +196,8 @@ def test_a_weight_decay_that_is_lost_fails(model, monkeypatch):
 def test_training_in_evaluation_mode_fails(model, monkeypatch):
     real = finetune.make_classifier
 
-    def sleeping(*given):
-        made = real(*given)
+    def sleeping(*args):
+        made = real(*args)
         monkeypatch.setattr(made, "train", lambda mode=True: torch.nn.Module.train(made, False))
         return made
 
@@ -259,9 +213,6 @@ def test_drop_path_that_is_not_built_in_fails(model, monkeypatch):
 
 
 def test_test_images_in_training_mode_fail(model):
-    from maebench import MaebenchError
-    from maebench_evals.classifier import make_classifier, predict
-
     classifier = make_classifier(
         EvaluatedModel(model, Finetune(), model.splits, 0).encoder(), 10, 0.1
     )

@@ -10,10 +10,10 @@ import scipy.sparse
 import torch
 from hypothesis import strategies as st
 
-from maebench import MaebenchError, patchify
+from maebench import MaebenchError, hidden_pixels, patchify
 from maebench.masking import hide
 from maebench_evals import inpainting
-from maebench_evals.hidden import distance_to_seen, hidden_pixels, pasted, sum_at
+from maebench_evals.hidden import patch_of
 from maebench_evals.inpainting import (
     BASELINES,
     harmonic,
@@ -60,7 +60,10 @@ def solved_by_scipy(image, hidden):
 )
 def test_harmonic_inpainting_is_what_a_sparse_solver_gives(size, grid, ratio):
     images, mask = 3 + noise(3, 2, *size).double(), random_mask(3, grid, ratio)
-    found, hidden = harmonic(images, mask), hidden_pixels(mask, images)[:, 0].numpy()
+    found, hidden = (
+        harmonic(images, mask),
+        hidden_pixels(mask, patch_of(mask, images))[:, 0].numpy(),
+    )
     for b in range(3):
         for c in range(2):
             expected = solved_by_scipy(images[b, c].numpy(), hidden[b])
@@ -106,7 +109,7 @@ def test_no_hidden_pixel_leaves_the_range_of_the_seen_ones(seed, grid, patch, ra
     num_hidden = min(max(1, round(ratio * grid[0] * grid[1])), grid[0] * grid[1] - 1)
     scores = torch.rand(2, grid[0] * grid[1], generator=torch.Generator().manual_seed(seed))
     mask = hide(scores, num_hidden, grid)
-    found, hidden = harmonic(images, mask), hidden_pixels(mask, images)
+    found, hidden = harmonic(images, mask), hidden_pixels(mask, patch_of(mask, images))
     for b in range(2):
         seen = images[b][~hidden[b]]
         slack = 1e-3 * (seen.max() - seen.min()) + 1e-5 * seen.abs().max()
@@ -151,27 +154,6 @@ def test_the_nearest_patch_is_that_of_a_distance_transform():
             assert apart == pytest.approx(far[i])
 
 
-def test_distances_are_those_of_a_chessboard_transform():
-    for grid, ratio in (((7, 9), 0.9), ((8, 8), 0.5), ((1, 6), 0.8), ((5, 5), 0.96)):
-        mask = random_mask(5, grid, ratio)
-        found = distance_to_seen(mask).view(5, *grid)
-        for b in range(5):
-            hidden = mask.hidden[b].view(grid).numpy()
-            expected = scipy.ndimage.distance_transform_cdt(hidden, metric="chessboard")
-            assert np.array_equal(found[b].numpy(), expected)
-
-
-def test_sums_at_a_distance_are_those_of_a_loop():
-    mask = random_mask(4, (6, 6), 0.9)
-    distance = distance_to_seen(mask)[mask.hidden].view(4, -1)
-    values = noise(*distance.shape).double()
-    number, total = sum_at(distance, mask), sum_at(distance, mask, values)
-    assert len(number) == len(total) == 6 and number.sum() == distance.numel()
-    for d in range(6):
-        assert number[d] == (distance == d).sum()
-        assert total[d] == pytest.approx(values[distance == d].sum().item())
-
-
 def test_true_means_are_those_of_each_hidden_patch():
     images, mask = noise(3, 2, 16, 16), random_mask(3)
     found, patches = (
@@ -182,28 +164,10 @@ def test_true_means_are_those_of_each_hidden_patch():
     assert torch.equal(found[~mask.hidden], patches[~mask.hidden])
 
 
-def test_pasted_patches_are_where_pixels_are_hidden():
-    images, mask = noise(3, 2, 16, 16), random_mask(3)
-    other = patchify(noise(3, 2, 16, 16, seed=1), (2, 2))
-    found = patchify(pasted(other, images, mask), (2, 2))
-    assert torch.equal(found[mask.hidden], other[mask.hidden])
-    assert torch.equal(found[~mask.hidden], patchify(images, (2, 2))[~mask.hidden])
-
-
-def test_hidden_pixels_are_those_of_hidden_patches():
-    images = torch.zeros(2, 3, 4, 12)
-    mask = hide(torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 1]]), 1, (2, 2))
-    hidden = hidden_pixels(mask, images)
-    assert hidden.shape == (2, 1, 4, 12)
-    expected = torch.zeros(2, 4, 12, dtype=torch.bool)
-    expected[0, :2, :6] = expected[1, 2:, 6:] = True
-    assert torch.equal(hidden[:, 0], expected)
-
-
 def test_pull_push_starts_near_the_end():
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     images, mask = (x + 2 * y).expand(4, 1, 64, 64).contiguous(), random_mask(4)
-    hidden = hidden_pixels(mask, images)
+    hidden = hidden_pixels(mask, patch_of(mask, images))
     end = harmonic(images, mask)
     start = (pull_push(images, hidden) - end).abs()[hidden].mean()
     assert start < 0.3 * (mean_colour(images, mask) - end).abs()[hidden].mean()
@@ -214,7 +178,7 @@ def test_pull_push_starts_near_the_end():
 @pytest.mark.parametrize("size", [(16, 16), (8, 24), (40, 56)])
 def test_baselines_read_no_hidden_pixel_and_no_other_image(fill, size):
     images, mask = noise(4, 2, *size), random_mask(4)
-    hidden = hidden_pixels(mask, images)
+    hidden = hidden_pixels(mask, patch_of(mask, images))
     found = fill(images, mask)
     assert torch.equal(torch.where(hidden, images, found), images)
     other = fill(torch.where(hidden, 99 * torch.rand_like(images), images), mask)
@@ -226,7 +190,7 @@ def test_baselines_read_no_hidden_pixel_and_no_other_image(fill, size):
 
 def test_the_mean_colour_is_that_of_the_seen_pixels():
     images, mask = noise(3, 2, 16, 16), random_mask(3)
-    found, hidden = mean_colour(images, mask), hidden_pixels(mask, images)
+    found, hidden = mean_colour(images, mask), hidden_pixels(mask, patch_of(mask, images))
     for b in range(3):
         for c in range(2):
             expected = images[b, c][~hidden[b, 0]].mean()

@@ -17,7 +17,7 @@ QUICK = {"steps": 30, "l2": (1e-3, 1e-1, 10.0)}
 
 
 class Deep(tiny.Stub):
-    """A model of three blocks; the class is told best after the one that is asked for."""
+    """A model of three blocks; the classes are told apart best after the one that is asked for."""
 
     def __init__(self, best, pools=("mean",)):
         labels = torch.arange(400) % 4

@@ -149,6 +149,8 @@ def test_a_winner_on_the_edge_of_the_grid_is_flagged_and_of_equals_the_middle_is
     _, validation, where = results(easy, steps=50, l2=(1e-2, 1e-4, 1e-3, 1e-3))
     assert validation == {1e-4: 1, 1e-3: 1, 1e-2: 1}
     assert where == {"l2": 1e-3, "pool": "mean", "chosen": True}
+    _, _, where = results(easy, steps=5, l2=(1e-2,))
+    assert where == {"l2": 1e-2, "pool": "mean", "chosen": True}, "there is no grid to widen"
 
 
 def test_correlated_features_reach_the_optimum_of_scikit_learn():

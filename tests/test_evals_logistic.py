@@ -13,7 +13,6 @@ from sklearn.linear_model import LogisticRegression
 from maebench import ConfigError, NotApplicable
 from maebench.component import parse
 from maebench.evaluating import records, suite
-from maebench_evals.frozen import middle_of_the_best
 from maebench_evals.linear_probe import LinearProbe
 from maebench_evals.logistic import Logistic, converges
 
@@ -119,15 +118,14 @@ def test_other_warnings_than_that_of_convergence_are_passed_on():
         assert converges(Grumbles(), None, None)
 
 
-def test_the_middle_one_of_equals_is_taken_and_a_winner_on_the_edge_is_flagged(digits):
-    assert middle_of_the_best([0.5, 0.9, 0.9, 0.9, 0.1]) == 2
-    assert middle_of_the_best([0.9, 0.5]) == 0
+def test_a_winner_on_the_edge_is_flagged_unless_it_is_the_only_one(digits):
     _, validation, where, _ = results(digits, C=(1e-7, 1e-6, 1e-2))
     assert validation[1e-2] > validation[1e-6]
     assert where == {"C": 1e-2, "pool": "mean", "chosen": True, "edge": True}
+    assert results(digits, C=(1.0,), max_iter=1)[2] == {"C": 1.0, "pool": "mean", "chosen": True}
 
 
-def test_one_class_and_an_empty_grid_are_told():
+def test_one_class_and_an_empty_grid_are_refused():
     x = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
     one = tiny.Stub(x, torch.zeros(10, dtype=torch.int64), x, torch.zeros(10, dtype=torch.int64))
     with pytest.raises(NotApplicable, match="train has one class"):
@@ -135,7 +133,7 @@ def test_one_class_and_an_empty_grid_are_told():
     for text in ("0", "x", ""):
         with pytest.raises(ConfigError, match=r"^eval\.C"):
             parse(Logistic, {"C": text}, {}, "eval")
-    with pytest.raises(ConfigError, match=r"^eval\.C\.0: [^;]*$"):  # told once
+    with pytest.raises(ConfigError, match=r"^eval\.C\.0: [^;]*$"):  # named once
         parse(Logistic, {"C": "0"}, {}, "eval")
 
 

@@ -1,21 +1,15 @@
-"""Few labels: which images are used, how l2 is chosen without the others, and what is told."""
+"""Few labels: which images are used, how l2 is chosen without the others, and what is recorded."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import tiny
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
-import maebench_evals.subset_heads as heads_module
-from maebench import ConfigError, Draws, MaebenchError, NotApplicable
+from maebench import ConfigError, MaebenchError, NotApplicable
 from maebench.component import parse
 from maebench.evaluating import records, suite
-from maebench_evals.linear_probe import train_heads
 from maebench_evals.low_shot import LowShot, taken
-from maebench_evals.subset_heads import Fitting, Subsets, together
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +19,6 @@ def digits():
 
 def rows(model, **options):
     return {(r.metric, r.where["shots"]): r for r in LowShot(**options).run(model)}
-
-
-def fitting(steps=100, classes=10):
-    return Fitting(classes, steps, Draws(0, "order", torch.zeros(1, dtype=torch.int64)))
 
 
 def some_subsets(model, shots="5", draws=3):
@@ -68,67 +58,6 @@ def test_a_share_takes_at_least_one_image():
     assert taken(torch.arange(30), "2").tolist() == [0, 1]
 
 
-# ---- the heads
-
-
-def test_a_batch_of_subsets_gives_the_heads_of_the_linear_probe_one_by_one(digits):
-    index_RN, _ = some_subsets(digits)
-    data = Subsets.of(digits.features("train"), digits.labels("train"), index_RN)
-    l2 = [1e-2, 1.0]
-    ones = torch.ones(3, 2, data.y_RN.shape[1])
-    weights, biases = fitting().heads(data, ones, torch.tensor(l2).expand(3, 2))
-    rates = [0.05 * 0.5 * (1 + np.cos(np.pi * i / 100)) for i in range(100)]
-    for r in range(3):
-        one, bias = train_heads(
-            data.x_RND[r], data.y_RN[r], l2, 10, 2048, enumerate(rates), digits.draws("order")
-        )
-        torch.testing.assert_close(weights[r], one, atol=1e-4, rtol=1e-3)
-        torch.testing.assert_close(biases[r, :, 0], bias, atol=1e-4, rtol=1e-3)
-
-
-def test_images_that_a_head_may_not_use_do_not_move_it(digits):
-    index_RN, _ = some_subsets(digits, draws=1)
-    data = Subsets.of(digits.features("train"), digits.labels("train"), index_RN)
-    used = torch.ones(1, 1, 50)
-    used[..., ::5] = 0
-    held, _ = fitting().heads(data, used, torch.tensor([[0.1]]))
-    part = Subsets(
-        data.x_RND[:, used[0, 0] > 0],
-        data.y_RN[:, used[0, 0] > 0],
-        data.mean_R1D,
-        data.deviation_R1D,
-    )
-    alone, _ = fitting().heads(part, torch.ones(1, 1, 40), torch.tensor([[0.1]]))
-    torch.testing.assert_close(held, alone, atol=1e-4, rtol=1e-3)
-
-
-def test_predictions_are_scikit_learns_on_the_standardised_subset(digits):
-    index_RN, _ = some_subsets(digits, "10")
-    train, labels, test = digits.features("train"), digits.labels("train"), digits.features("test")
-    data = Subsets.of(train, labels, index_RN)
-    given = fitting(400).predict(data, [0.01, 0.1, 1.0], test)
-    for index, l2, mine in zip(index_RN, [0.01, 0.1, 1.0], given, strict=True):
-        scaler = StandardScaler().fit(train[index])
-        oracle = LogisticRegression(C=1 / (l2 * len(index)), max_iter=2000)
-        oracle.fit(scaler.transform(train[index]), labels[index])
-        # their deviation is the population's: features differ by a factor of sqrt(99 / 100)
-        assert (oracle.predict(scaler.transform(test)) == mine.numpy()).mean() > 0.98
-
-
-def test_large_subsets_are_trained_in_parts(digits, monkeypatch):
-    index_RN, fold_RN = some_subsets(digits, "20", draws=2)
-    train, labels, test = digits.features("train"), digits.labels("train"), digits.features("test")
-    data = Subsets.of(train, labels, index_RN)
-    right = digits.labels("test")
-    whole = (fitting(300).predict(data, [0.1, 0.1], test) == right).double().mean()
-    assert together(100, 25, 10) > 1 == together(10**6, 40, 1000)
-    monkeypatch.setattr(heads_module, "BATCH", 32)
-    parts = (fitting(300).predict(data, [0.1, 0.1], test) == right).double().mean()
-    assert parts == pytest.approx(whole.item(), abs=0.02)
-    assert whole > 0.85
-    assert fitting().choose(data, fold_RN, [0.1, 100.0]) == [0.1, 0.1]
-
-
 def test_l2_is_chosen_inside_the_subset_alone(digits):
     index_RN, _ = some_subsets(digits, "5", 2)
     other = tiny.Stub(
@@ -146,7 +75,7 @@ def test_l2_is_chosen_inside_the_subset_alone(digits):
     assert torch.equal(before["top1", "5"].value, after["top1", "5"].value)
 
 
-# ---- what is told
+# ---- what is recorded
 
 
 def test_the_accuracy_is_the_mean_over_draws_and_rises_with_labels(digits):

@@ -17,7 +17,6 @@ from maebench.evaluating.model import EvaluatedModel
 from maebench.rng import Draws, isolated
 from maebench_evals import official_probe as official
 from maebench_evals.linear_probe import LinearProbe
-from maebench_evals.parts import split_batch
 
 QUICK = {"protocol": "mae", "epochs": 3}
 
@@ -52,9 +51,9 @@ def lars_step(weight, grad, velocity, lr, scaled):
 
 def test_lars_is_the_official_one_step_by_step():
     with isolated(0, "test"):
-        head = official.make_head(5, 3).double()
+        head = official.Head(5, 3).double()
         lars = official.make_lars(head)
-        linear = head[1]
+        linear = head.linear
         linear.bias.data.normal_()
         states = [(p.detach().clone(), torch.zeros_like(p)) for p in (linear.weight, linear.bias)]
         for step, rate in enumerate((0.0, 6.4, 3.0, 3.0, 0.1)):
@@ -83,13 +82,14 @@ def test_the_rate_starts_at_0_peaks_after_ten_of_ninety_epochs_and_falls_to_0():
 def test_the_peak_is_a_tenth_per_256_images(monkeypatch):
     rates = []
     monkeypatch.setattr(official, "learning_rate", lambda *args: rates.append(args) or 0.0)
-    head, batch = official.make_head(4, 2), (torch.randn(8, 4), torch.arange(8) % 2)
+    head, batch = official.Head(4, 2), (torch.randn(8, 4), torch.arange(8) % 2)
     official.train(head, [batch] * 3, 3, 16384)
     assert rates == [(step, 3, pytest.approx(6.4)) for step in range(3)]
 
 
 def test_the_head_is_a_norm_without_weights_and_a_small_linear_layer():
-    norm, linear = official.make_head(1000, 10)
+    head = official.Head(1000, 10)
+    norm, linear = head.norm, head.linear
     assert (norm.eps, norm.affine, norm.momentum) == (1e-6, False, 0.1)
     assert list(norm.parameters()) == []
     assert linear.weight.detach().std() == pytest.approx(0.01, rel=0.05)
@@ -111,7 +111,7 @@ def test_the_head_is_a_norm_without_weights_and_a_small_linear_layer():
     ],
 )
 def test_a_batch_is_cut_into_equal_parts(batch, multiple, parts):
-    assert split_batch(batch, multiple) == parts
+    assert official.split_batch(batch, multiple) == parts
 
 
 def test_ninety_epochs_are_official_whatever_the_size_of_train():
@@ -161,12 +161,13 @@ class Stuck(nn.BatchNorm1d):
     ],
 )
 def test_a_norm_in_the_wrong_mode_is_an_error(model, monkeypatch, training, message):
-    def make(width, num_classes):
-        norm = Stuck(width, eps=1e-6, affine=False)
-        norm.training = training
-        return nn.Sequential(norm, nn.Linear(width, num_classes))
+    class StuckHead(official.Head):
+        def __init__(self, width, num_classes):
+            super().__init__(width, num_classes)
+            self.norm = Stuck(width, eps=1e-6, affine=False)
+            self.norm.training = training
 
-    monkeypatch.setattr(official, "make_head", make)
+    monkeypatch.setattr(official, "Head", StuckHead)
     for crops in (True, False):
         (row,) = rows_of(model, crops=crops, **QUICK).values()
         assert row["status"] == "failed"

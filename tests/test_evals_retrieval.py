@@ -107,8 +107,11 @@ def test_a_class_that_the_gallery_has_not_is_not_found():
 def test_more_images_than_the_gallery_has_are_a_row_that_says_so():
     (row,) = [r for r in Retrieval().run(made(train=9)) if r.value is None]
     assert (row.metric, row.reason) == ("r10", "the gallery has 9 images")
-    told = {r.metric: r.reason for r in Retrieval(gallery="test").run(made(test=5)) if r.reason}
-    assert told == {"r5": "the gallery has 4 images", "r10": "the gallery has 4 images"}
+    missing = Retrieval(gallery="test").run(made(test=5))
+    assert {r.metric: r.reason for r in missing if r.reason} == {
+        "r5": "the gallery has 4 images",
+        "r10": "the gallery has 4 images",
+    }
 
 
 def test_length_does_not_matter():

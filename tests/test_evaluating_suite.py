@@ -95,8 +95,8 @@ def change_the_encoder(model):
     yield Result("score", ONES)
 
 
-TWO_MAINS = {**METRICS, "other": Metric("another", main=True)}
-NO_MAIN = {"score": Metric("a share")}
+TWO_MAINS = {**METRICS, "other": Metric(help="another", main=True)}
+NO_MAIN = {"score": Metric(help="a share")}
 GRID = [Result("score", ONES, {"k": 1}), Result("score", ONES, {"k": 2})]
 BAD = {
     "an undeclared metric": (yields(Result("skore", ONES)), "does not declare 'skore'"),

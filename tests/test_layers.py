@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import importlib
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -170,6 +171,21 @@ def test_the_public_face_imports_nothing_until_it_is_asked():
             if isinstance(t, ast.Name)
         }
         assert name in top, f"maebench.{name} is not made in {module}"
+
+
+def test_type_checkers_see_the_public_face_that_is_imported():
+    """The imports under TYPE_CHECKING and the table of lazy ones say the same."""
+    (block,) = (n for n in tree(CORE / "__init__.py").body if isinstance(n, ast.If))
+    seen = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert seen == maebench._PUBLIC
+    assert all(alias.name == alias.asname for node in block.body for alias in node.names)
+    assert (CORE / "py.typed").exists()
+
+
+@pytest.mark.parametrize("room", ["masking", "encoders", "objectives", "data"])
+def test_every_built_in_part_is_public(room):
+    built_in = importlib.import_module(f"maebench.{room}").BUILT_IN
+    assert [cls.__name__ for cls in built_in if getattr(maebench, cls.__name__, 0) is not cls] == []
 
 
 def test_nobody_imports_the_command_line():

@@ -20,24 +20,31 @@ MASK = hide(NOISE, 12, (4, 4))
 MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
 
 
-def model(size=(16, 16), channels=3, target="normalised-pixels", parts=None, **encoder):
-    """A model of ours whose weights are all moved from where they began."""
+def built(objective, size, channels, **encoder):
+    """A module of ours whose weights are all moved from where they began."""
     vit = ViTNano(**{"width": 24, "depth": 2, "heads": 3, "patch": 4, **encoder})
-    sizes = {"decoder_depth": 2, "decoder_width": 16, "decoder_heads": 2}
-    objective = MAE(target=target, **sizes, **(parts or {}))
     with isolated(0, "test"):
         module = objective.build(vit.build(size, channels), Inputs(channels, size))
         with torch.no_grad():
             for parameter in module.parameters():
                 if parameter.requires_grad:
                     parameter += 0.05 * torch.randn_like(parameter)
-    return module.eval(), objective
+    return module.eval()
+
+
+def mae(size=(16, 16), channels=3, target="normalised-pixels", parts=None, **encoder):
+    sizes = {"decoder_depth": 2, "decoder_width": 16, "decoder_heads": 2}
+    return built(MAE(target=target, **sizes, **(parts or {})), size, channels, **encoder)
+
+
+def simmim(channels=3):
+    return built(SimMIM(), (16, 16), channels)
 
 
 def write(tmp_path, to, made=None):
-    module, objective = made or model()
+    module = made or mae()
     out = tmp_path / {"official": "a.pth", "timm": "a.safetensors", "hf": "folder"}[to]
-    return module, out, export(module, "it", to, out, MEAN, STD, objective)
+    return module, out, export(module, "it", to, out, MEAN, STD)
 
 
 def loss(module, images=IMAGES):
@@ -53,7 +60,7 @@ def test_hugging_face_loads_it_with_nothing_missing_and_the_same_numbers(
 ):
     from transformers import ViTMAEForPreTraining
 
-    module, out, lines = write(tmp_path, "hf", model(target=target, channels=channels))
+    module, out, lines = write(tmp_path, "hf", mae(target=target, channels=channels))
     theirs, info = ViTMAEForPreTraining.from_pretrained(out, output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     images = IMAGES[:, :channels]
@@ -86,7 +93,7 @@ def test_timm_loads_it_strictly_and_gives_the_same_features(tmp_path, kind):
         "grey": {"channels": 1},
         "narrow": {"mlp_ratio": 2},
     }[kind]
-    module, out, lines = write(tmp_path, "timm", model(**changes))
+    module, out, lines = write(tmp_path, "timm", mae(**changes))
     theirs = eval(" ".join(lines).removeprefix("load it: "))  # as a user would paste it
     theirs.load_state_dict(load_file(out), strict=True)
     images = IMAGES[:, : changes.get("channels", 3), : changes.get("size", (16,))[0]]
@@ -114,7 +121,7 @@ def test_the_official_file_has_the_official_names_and_shapes(tmp_path):
 @pytest.mark.parametrize("target", ["pixels", "normalised-pixels"])
 @torch.no_grad()
 def test_what_is_written_is_read_back_the_same_without_an_option(tmp_path, to, target):
-    module, out, _ = write(tmp_path, to, model(target=target))
+    module, out, _ = write(tmp_path, to, mae(target=target))
     found = load_foreign("file", str(out), {})
     assert (tuple(found.preprocess.mean), tuple(found.preprocess.std)) == (MEAN, STD)
     assert found.preprocess.crop == 1
@@ -140,47 +147,35 @@ def test_what_is_written_is_read_back_the_same_without_an_option(tmp_path, to, t
 )
 def test_what_the_other_side_cannot_hold_is_refused_with_the_reason(tmp_path, to, changes, reason):
     with pytest.raises(ConfigError, match=f"it cannot be exported to {to}: .*{reason}"):
-        write(tmp_path, to, model(**changes))
+        write(tmp_path, to, mae(**changes))
     assert not list(tmp_path.iterdir())
 
 
 def test_an_encoder_that_is_no_vision_transformer_is_refused(tmp_path):
     from fakes import Dense
 
-    module, objective = model()
+    module = mae()
     module.encoder = Dense().build((16, 16), 3)
     for to in ("official", "timm", "hf"):
         with pytest.raises(ConfigError, match="its encoder is a DenseModule"):
-            export(module, "it", to, tmp_path / "a", MEAN, STD, objective)
+            export(module, "it", to, tmp_path / "a", MEAN, STD)
 
 
 def test_an_unknown_side_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="unknown format 'tim' in --to.*Did you mean 'timm'"):
-        export(*(model()[0], "it", "tim", tmp_path / "a", MEAN, STD, None))
+        export(*(mae(), "it", "tim", tmp_path / "a", MEAN, STD))
 
 
 def test_an_objective_without_a_decoder_of_ours_exports_its_encoder(tmp_path):
     from fakes import LabelledModule
 
-    module = LabelledModule(model()[0].encoder, 10)
-    export(module, "it", "hf", tmp_path / "folder", MEAN, STD, None)
+    module = LabelledModule(mae().encoder, 10)
+    export(module, "it", "hf", tmp_path / "folder", MEAN, STD)
     found = load_foreign("hf", str(tmp_path / "folder"), {})
     assert found.verdict.text == "decoder missing"
 
 
 # ---- SimMIM
-
-
-def simmim(channels=3, objective=None):
-    objective = objective or SimMIM()
-    vit = ViTNano(width=24, depth=2, heads=3, patch=4)
-    with isolated(0, "test"):
-        module = objective.build(vit.build((16, 16), channels), Inputs(channels, (16, 16)))
-        with torch.no_grad():
-            for parameter in module.parameters():
-                if parameter.requires_grad:
-                    parameter += 0.05 * torch.randn_like(parameter)
-    return module.eval(), objective
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -209,9 +204,9 @@ def test_the_encoder_of_simmim_is_read_back_the_same(tmp_path, to):
         tokens = found.module.encoder(IMAGES)
         torch.testing.assert_close(tokens.patches, module.encoder(IMAGES).patches)
         assert found.no_decoder
-    told = [line for line in lines if line.startswith("left out: ")]
+    left = [line for line in lines if line.startswith("left out: ")]
     names = {"official": "the official MAE code", "timm": "timm"}
-    assert told == (
+    assert left == (
         []
         if to == "hf"
         else [
@@ -238,8 +233,8 @@ def test_timm_loads_the_encoder_of_simmim_strictly(tmp_path):
 def test_a_token_of_another_objective_is_said_to_be_left_out(tmp_path):
     from fakes import LabelledModule
 
-    encoder = simmim()[0].encoder
-    lines = export(LabelledModule(encoder, 10), "it", "hf", tmp_path / "a", MEAN, STD, None)
+    encoder = simmim().encoder
+    lines = export(LabelledModule(encoder, 10), "it", "hf", tmp_path / "a", MEAN, STD)
     assert lines[-1] == (
         "left out: decoder or head of this objective and the token for hidden patches, for which "
         "transformers' ViTMAE has no place"
@@ -251,7 +246,7 @@ def test_a_token_of_another_objective_is_said_to_be_left_out(tmp_path):
 
 
 def test_exporting_changes_nothing_of_the_model():
-    module, _ = model()
+    module = mae()
     before = {k: v.clone() for k, v in module.state_dict().items()}
     official_names(module)
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
@@ -262,7 +257,7 @@ def test_a_run_on_digits_goes_to_timm_and_back_with_equal_features(tmp_path):
     run = tiny.load(tmp_path)
     out = tmp_path / "run.safetensors"
     feed = run.preprocess
-    export(run.module, run.name, "timm", out, feed.mean, feed.std, run.config.objective)
+    export(run.module, run.name, "timm", out, feed.mean, feed.std)
     back = tiny.load(tmp_path, f"file:{out}")
     images = plan.config.splits().load("test").pick(range(5))
     assert torch.equal(back.encode(images), run.encode(images))
@@ -279,24 +274,24 @@ UNKNOWN = [
 ]
 
 
-@pytest.mark.parametrize(("told", "target", "parts"), UNKNOWN, ids=[one[0] for one in UNKNOWN])
+@pytest.mark.parametrize(("unknown", "target", "parts"), UNKNOWN, ids=[one[0] for one in UNKNOWN])
 @torch.no_grad()
 def test_of_what_others_have_no_decoder_for_the_encoder_is_written_and_that_is_said(
-    tmp_path, told, target, parts
+    tmp_path, unknown, target, parts
 ):
     from transformers import ViTMAEModel
 
-    made = model(target=target, parts=parts)
+    made = mae(target=target, parts=parts)
     module, out, lines = write(tmp_path, "hf", made)
     assert lines == [
         f"load it: transformers.ViTMAEModel.from_pretrained({str(out)!r})",
-        f"the decoder is left out: transformers' ViTMAE does not know {told}",
+        f"the decoder is left out: transformers' ViTMAE does not know {unknown}",
     ]
     _, info = ViTMAEModel.from_pretrained(out, output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
 
     _, out, lines = write(tmp_path, "official", made)
-    assert lines[-1] == f"the decoder is left out: the official MAE code does not know {told}"
+    assert lines[-1] == f"the decoder is left out: the official MAE code does not know {unknown}"
     weights = torch.load(out, weights_only=True)["model"]
     assert weights.keys() == module.encoder.state_dict().keys()
     found = load_foreign("file", str(out), {})
@@ -307,6 +302,6 @@ def test_of_what_others_have_no_decoder_for_the_encoder_is_written_and_that_is_s
 
 
 def test_another_loss_is_no_reason_to_leave_the_decoder_out(tmp_path):
-    _, out, lines = write(tmp_path, "official", model(parts={"loss": "l1"}))
+    _, out, lines = write(tmp_path, "official", mae(parts={"loss": "l1"}))
     assert not any("left out" in line for line in lines)
     assert "decoder_pred.weight" in torch.load(out, weights_only=True)["model"]

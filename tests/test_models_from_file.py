@@ -202,7 +202,7 @@ def test_a_full_official_checkpoint_gives_the_same_numbers(tmp_path, normalised)
     options = {"heads": "3", "decoder_heads": "2", "target": target}
     made = load_foreign("file", str(tmp_path / "full.pth"), options)
     assert made.verdict.text == "complete"
-    assert made.verdict.used == 6 + 12 * 2 + 8 + 12 * 2  # methods of counting in the official code
+    assert made.verdict.used == 6 + 12 * 2 + 8 + 12 * 2  # as in the official code, of depth 2 and 2
     same_numbers(made.module, theirs)
     assert made.name.endswith(f"full.pth,heads=3,decoder-heads=2,target={target}")
 
@@ -249,12 +249,12 @@ def test_a_vision_transformer_of_timm_gives_timms_features(tmp_path, kind):
     from safetensors.torch import save_file
     from timm.models import VisionTransformer
 
-    options = {
+    kinds = {
         "plain": {},
         "registers": {"reg_tokens": 2},
         "no_embed_class": {"no_embed_class": True, "reg_tokens": 1},
         "oblong": {"img_size": (8, 16)},
-    }[kind]
+    }
     theirs = VisionTransformer(
         **{
             "img_size": SIDE,
@@ -263,19 +263,19 @@ def test_a_vision_transformer_of_timm_gives_timms_features(tmp_path, kind):
             "depth": 2,
             "num_heads": HEADS,
             "num_classes": 7,
-            **options,
+            **kinds[kind],
         }
     ).eval()
     for parameter in theirs.parameters():
         parameter.copy_(0.3 * torch.randn(parameter.shape))
     save_file(theirs.state_dict(), tmp_path / "vit.safetensors")
-    # without positions of prefix tokens, and on oblong grids, the size has to be told
+    # without positions of prefix tokens, and on oblong grids, the size has to be stated
     size = {"oblong": "8,16", "no_embed_class": "16"}.get(kind)
-    given = {"heads": "3"} | ({"image_size": size} if size else {})
+    options = {"heads": "3"} | ({"image_size": size} if size else {})
     if size:
         with pytest.raises(ConfigError, match=r"no square grid.*,image-size=96,192"):
             load_foreign("file", str(tmp_path / "vit.safetensors"), {"heads": "3"})
-    made = load_foreign("file", str(tmp_path / "vit.safetensors"), given)
+    made = load_foreign("file", str(tmp_path / "vit.safetensors"), options)
     assert made.verdict.unused == ("head.bias", "head.weight")
     images = IMAGES[:, :, :8] if kind == "oblong" else IMAGES
     tokens = made.module.encoder(images)
@@ -416,8 +416,8 @@ def test_an_export_whose_facts_were_changed_is_read_or_one_line(tmp_path, facts)
 
 def test_grey_weights_of_hugging_face_take_their_preprocessors_mean(tmp_path):
     hugging_face(num_channels=1).save_pretrained(tmp_path)
-    told = {"image_mean": [0.3], "image_std": [0.2], "resample": 2, "size": 16}
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(told))
+    preprocessor = {"image_mean": [0.3], "image_std": [0.2], "resample": 2, "size": 16}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     made = load_foreign("hf", str(tmp_path), {}).preprocess
     assert (made.mean, made.std, made.interpolation) == ((0.3,), (0.2,), "bilinear")
 
@@ -434,9 +434,9 @@ def test_a_grid_of_sin_cos_positions_is_read_off_them(tmp_path, grid):
 
 def test_a_decoder_that_cannot_be_used_is_not_called_missing(tmp_path):
     path = saved(tmp_path, official_names(hugging_face()))
-    told = load_foreign("file", path, {"heads": "3"}).verdict
-    assert told.text == "decoder not usable"
-    assert ",decoder-heads=N" in str(told)
+    verdict = load_foreign("file", path, {"heads": "3"}).verdict
+    assert verdict.text == "decoder not usable"
+    assert ",decoder-heads=N" in str(verdict)
 
 
 def test_another_activation_is_refused(tmp_path):
@@ -467,14 +467,3 @@ def test_a_value_on_another_scale_is_refused(tmp_path, options, message):
     path = saved(tmp_path, encoder_only(official_names(hugging_face())))
     with pytest.raises(ConfigError, match=message):
         load_foreign("file", path, options)
-
-
-def test_an_option_given_twice_is_refused():
-    from maebench.models.weights import split_spec
-
-    assert split_spec("a,b.pth,heads=3,mean=1,2,std=4") == (
-        "a,b.pth",
-        {"heads": "3", "mean": "1,2", "std": "4"},
-    )
-    with pytest.raises(ConfigError, match="heads is given twice"):
-        split_spec("a,heads=3,heads=4")

@@ -87,9 +87,9 @@ def test_the_preprocessing_beside_the_weights_comes_with_them(saved):
 
 
 def test_the_verdict_says_whether_a_classifier_is_there(saved):
-    told = load_foreign("hf", str(saved[2]), {}).verdict
-    assert told.text == ("complete" if saved[0] == "classifier" else "head only missing")
-    assert any("classifier" in name for name in told.unused) == (saved[0] == "classifier")
+    verdict = load_foreign("hf", str(saved[2]), {}).verdict
+    assert verdict.text == ("complete" if saved[0] == "classifier" else "head only missing")
+    assert any("classifier" in name for name in verdict.unused) == (saved[0] == "classifier")
 
 
 @torch.no_grad()
@@ -125,8 +125,8 @@ def test_without_preprocessing_it_is_asked_for(tmp_path):
     made("vit").save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=r"no preprocessor_config.json says .*,mean=0.5"):
         load_foreign("hf", str(tmp_path), {})
-    given = load_foreign("hf", str(tmp_path), {"mean": "0.5", "std": "0.5"})
-    assert given.preprocess.mean == (0.5, 0.5, 0.5)
+    found = load_foreign("hf", str(tmp_path), {"mean": "0.5", "std": "0.5"})
+    assert found.preprocess.mean == (0.5, 0.5, 0.5)
 
 
 def test_another_kind_of_model_is_refused_and_so_is_a_hub_that_was_not_to_be_asked(tmp_path):
@@ -149,8 +149,8 @@ def change(folder, tmp_path, **config):
 
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    told = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps({**told, **config}))
+    content = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**content, **config}))
     return copy
 
 
@@ -187,28 +187,28 @@ def test_what_changes_the_function_and_not_the_weights_changes_the_facts(saved, 
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("preprocessor", "message"),
     [
         ({"size": 16}, "no preprocessor_config.json says mean"),
         ({**PREPROCESSOR, "resample": 1}, "resample in preprocessor_config.json is 1"),
         ({**PREPROCESSOR, "image_mean": [0.5]}, "3 numbers"),
     ],
 )
-def test_a_preprocessor_that_is_not_understood_is_one_line(saved, tmp_path, told, message):
+def test_a_preprocessor_that_is_not_understood_is_one_line(saved, tmp_path, preprocessor, message):
     copy = change(saved[2], tmp_path)
-    (copy / "preprocessor_config.json").write_text(json.dumps(told))
+    (copy / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     with pytest.raises((RunError, ConfigError), match=message):
         load_foreign("hf", str(copy), {})
 
 
 def test_a_preprocessor_that_does_not_normalise_is_obeyed(saved, tmp_path):
     copy = change(saved[2], tmp_path)
-    told = {**PREPROCESSOR, "do_normalize": False}
-    (copy / "preprocessor_config.json").write_text(json.dumps(told))
+    preprocessor = {**PREPROCESSOR, "do_normalize": False}
+    (copy / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     made = load_foreign("hf", str(copy), {}).preprocess
     assert (made.mean, made.std) == ((0.0,) * 3, (1.0,) * 3)
 
 
-def test_what_its_config_says_is_not_given_again(saved):
+def test_what_its_config_says_is_not_said_again(saved):
     with pytest.raises(ConfigError, match="its config.json says all; leave out heads"):
         load_foreign("file", str(saved[2]), {"heads": "3"})

@@ -129,7 +129,7 @@ def test_weights_of_a_file_are_complete_and_give_their_features(tmp_path, weight
     torch.testing.assert_close(both, model.eval().forward_features(images), atol=1e-5, rtol=0)
 
 
-def test_a_missing_or_other_head_is_no_matter_and_is_told(tmp_path, weights):
+def test_a_missing_or_other_head_is_no_matter_and_is_in_the_verdict(tmp_path, weights):
     headless = {k: v for k, v in weights.items() if not k.startswith("head")}
     made = load(tmp_path, headless)
     assert made.verdict.text == "head only missing"
@@ -138,7 +138,7 @@ def test_a_missing_or_other_head_is_no_matter_and_is_told(tmp_path, weights):
     assert load(tmp_path, other).verdict.text == "head only missing"
 
 
-def test_a_pretrained_decoder_beside_the_encoder_is_not_used_and_told(tmp_path, weights):
+def test_a_pretrained_decoder_beside_the_encoder_is_not_used_and_in_the_verdict(tmp_path, weights):
     extra = {"mask_token": torch.zeros(1, 1, 8), "decoder_embed.weight": torch.zeros(8, 192)}
     assert load(tmp_path, {**weights, **extra}).verdict.unused == (
         "decoder_embed.weight",
@@ -201,7 +201,7 @@ def test_images_are_cut_as_timms_own_transform_cuts_them(name, size):
 
 
 @pytest.mark.slow
-def test_a_class_token_that_joins_in_later_is_told(tmp_path):
+def test_a_class_token_that_joins_in_later_is_named(tmp_path):
     from maebench import NotApplicable
     from maebench.evaluating.features import features
     from maebench.models.load import load_model

@@ -11,7 +11,7 @@ from maebench import Inputs, unpatchify
 from maebench.encoders import ViTNano
 from maebench.masking import hide
 from maebench.objectives import MAE, Autoencoder, Contractive, Denoising, Sparse
-from maebench.objectives.autoencoder import numbers_covered
+from maebench.objectives.autoencoder import dimension_covered
 from maebench.testing import ObjectiveContract
 
 
@@ -62,7 +62,7 @@ def test_the_default_code_is_a_quarter_of_what_a_token_covers(
     encoder, size, channels, covered, width
 ):
     module = built(Autoencoder(), size, channels, encoder)
-    assert numbers_covered(module.encoder, Inputs(channels, size)) == covered
+    assert dimension_covered(module.encoder, Inputs(channels, size)) == covered
     assert module.bottleneck.out_features == width
     assert built(Autoencoder(bottleneck=3)).bottleneck.out_features == 3
 
@@ -73,7 +73,7 @@ def notes(objective, encoder=TINY, size=(16, 16), channels=1):
 
 def test_a_code_as_wide_as_a_patch_is_told_in_one_line():
     assert notes(Autoencoder(bottleneck=64)) == (
-        "objective.bottleneck=64: not narrower than the 16 numbers of a patch, so that the "
+        "objective.bottleneck=64: not narrower than a patch, of dimension 16, so that the "
         "identity can be learnt; below 16, or objective 'sparse', 'contractive', 'denoising'",
     )
     assert len(notes(Autoencoder(bottleneck=16))) == 1

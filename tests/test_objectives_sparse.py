@@ -239,6 +239,6 @@ def test_so_many_units_that_a_patch_can_be_copied_are_warned_of():
     with isolated(0, "test"):
         encoder = ViTNano(width=16, depth=1, heads=2, patch=2).build((8, 8), 1)
     (note,) = Sparse(k=4).notes(encoder, inputs)
-    assert note.startswith("objective.k=4: not fewer than the 4 numbers of a patch")
+    assert note.startswith("objective.k=4: not fewer than the dimension 4 of a patch")
     assert Sparse(k=3).notes(encoder, inputs) == Sparse(penalty="l1").notes(encoder, inputs) == ()
     assert Sparse().notes(encoder, inputs) == ()

@@ -1,4 +1,4 @@
-"""A slow copy of the encoder as the target: it follows, is never trained, and is kept."""
+"""An EMA teacher of the encoder as the target: it follows, is never trained, and is kept."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_it_equals_scikit_images_of_each_channel(size, patch, cell, expected_cel
     per = (patch[0] // expected_cell[0], patch[1] // expected_cell[1])
     expected = in_patches(by_scikit_image(images, expected_cell), per)
     assert found.shape == expected.shape
-    assert found.shape[2] == target.numbers == per[0] * per[1] * 9 * channels
+    assert found.shape[2] == target.dimension == per[0] * per[1] * 9 * channels
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 

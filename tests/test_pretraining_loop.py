@@ -354,7 +354,7 @@ def test_the_global_random_state_is_left_alone(tmp_path):
     ids=[
         *("random", "teacher's loss", "teacher's attention", "the model's own attention", "hard"),
         *("parts", "parts by a teacher that ends coarser", "a schedule of the ratio"),
-        *("global randomness", "dense", "a slow copy and a share of patches"),
+        *("global randomness", "dense", "an EMA teacher and a share of patches"),
     ],
 )
 def test_a_run_that_stopped_anywhere_ends_the_same_to_the_last_bit(changes, tmp_path, every_step):

@@ -1,4 +1,4 @@
-"""The slow copy that learned maskings ask."""
+"""The EMA teacher that learned maskings ask."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ from maebench.masking.patches import patchify
 from maebench.objectives import MAE
 from maebench.objectives.decoders import Decoding
 from maebench.objectives.mae import MaskedAutoencoder
+from maebench.testing.cases import Blind, Coarse, mask_of
 from maebench.testing.contract import Broken, Contract, examine, global_state
 from maebench.testing.objective import ObjectiveContract
-from maebench.testing.probes import Blind, Coarse, mask_of
 
 pytestmark = pytest.mark.slow  # every planted error is built and asked anew
 

@@ -46,8 +46,8 @@ def load(results: Path, spec: str = "") -> LoadedModel:
 
 
 METRICS = {
-    "score": Metric("a share", "%", True, 0, 1, True, True),
-    "plain": Metric("a number", "", False, None, None, False),
+    "score": Metric.accuracy("a share"),
+    "plain": Metric(help="a number", higher_is_better=False, per_example=False),
 }
 
 

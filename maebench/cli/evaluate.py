@@ -183,9 +183,9 @@ def other_splits(model: LoadedModel, data: dict[str, Any], names: Names) -> Spli
     if not data or model.verdict is not None:  # one from elsewhere was loaded for these images
         return None
     from maebench.config.run import RunConfig
-    from maebench.models.load import given_over
+    from maebench.models.load import merged_data
 
     own = model.config
     base = {"dataset": own.dataset, "data_dir": own.data_dir, "limit": own.limit}
-    kept = given_over({**base, "on_bad_image": own.on_bad_image}, data, names)
+    kept = merged_data({**base, "on_bad_image": own.on_bad_image}, data, names)
     return RunConfig(names, **{"image_size": own.size, **kept}).splits()

@@ -56,8 +56,7 @@ def export_command(
     path = out or Path(f"{loaded.name.replace(':', '-')}-{to}{ENDINGS[to]}")
     check_out(path, to, force)
     feed = loaded.preprocess
-    objective = loaded.config.objective
-    lines = export(loaded.module, loaded.name, to, path, feed.mean, feed.std, objective)
+    lines = export(loaded.module, loaded.name, to, path, feed.mean, feed.std)
     click.echo(f"{path}: {loaded.name} for {to}")
     for line in lines:
         click.echo(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -13,171 +13,65 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
-    model_serializer,
     model_validator,
 )
 
-from maebench.component import Component, Options, explain, parse
+from maebench.component import Options, explain, parse
+from maebench.config.parts import Budget, Machine, Optimiser, Recipe, Schedule
 from maebench.data.augment import Augment
-from maebench.data.dataset import MEMORY_LIMIT_GB, Dataset, Request, Splits
+from maebench.data.dataset import Dataset, Request, Splits
 from maebench.encoders.encoder import Encoder
 from maebench.errors import ConfigError
 from maebench.evaluation import Evaluation
 from maebench.masking.mask import Masking
 from maebench.objectives.objective import Objective
-from maebench.outputs import Tracker
 from maebench.plugins import Names, installed
 
-Unit = Literal["epochs", "steps", "tokens", "flops", "seconds"]
 HIDING = ("masking", "ratio", "schedule")  # settings that only objectives that hide patches read
 DEFAULT_EVALUATIONS = ("linear-probe", "finetune", "knn", "reconstruction")
-
-
-class Budget(Options):
-    """How long to pretrain: `epochs=N`, `steps=N`, `tokens=N`, `flops=N` or `seconds=N`.
-
-    tokens are patches that the encoder sees; flops are those of encoder and decoder, forward and
-    backward, counted with the plain attention kernel; neither is exceeded. Objectives and ratios
-    compare at equal cost by flops. seconds depend on the machine: the rate follows the clock, and
-    what is interrupted does not go on bit for bit.
-    """
-
-    unit: Unit = Field("epochs", description="what is counted")
-    amount: PositiveFloat = Field(100, description="how many")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        match = re.fullmatch(r"\s*(\w+)\s*=\s*(-?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*", value)
-        if not match or match[1] not in get_args(Unit):
-            units = ", ".join(f"{unit}=N" for unit in get_args(Unit))
-            raise ValueError(f"write one of {units}; given {value!r}")
-        return {"unit": match[1], "amount": match[2]}
-
-    def model_post_init(self, _: object) -> None:
-        """Refuses a part of a step."""
-        if self.unit == "steps" and not self.amount.is_integer():
-            raise ValueError(f"steps are whole, given {self.amount}")
-
-    @model_serializer
-    def _write(self) -> str:
-        return str(self)
-
-    def __str__(self) -> str:
-        # exactly: two lengths never have one text, and the text can be read back
-        return f"{self.unit}={int(self.amount) if self.amount.is_integer() else self.amount}"
-
-    @property
-    def seconds(self) -> float | None:
-        """How long by the clock; None where something else is counted."""
-        return self.amount if self.unit == "seconds" else None
-
-
-class Schedule(Options):
-    """How the ratio moves while pretraining, in a few equal stages so that shapes stay few."""
-
-    ratio: float | None = Field(
-        None, gt=0, lt=1, description="ratio of the last stage; none: --ratio from start to end"
-    )
-    # torch.compile makes a program per shape, and keeps 8 (torch._dynamo's default limit)
-    stages: int = Field(
-        4, ge=2, le=8, description="number of stages from --ratio to schedule.ratio"
-    )
-
-    def model_post_init(self, _: object) -> None:
-        """Refuses stages that lead nowhere."""
-        if self.ratio is None and self.stages != type(self).model_fields["stages"].default:
-            raise ValueError("schedule.stages needs schedule.ratio, the ratio of the last stage")
-
-
-class Optimiser(Options):
-    """How weights are updated: AdamW with warm-up and a half cosine, per step."""
-
-    weight_decay: float = Field(0.05, ge=0, description="AdamW's decay (MAE: 0.05)")
-    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first beta (MAE: 0.9)")
-    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second beta (MAE: 0.95)")
-    warmup: float = Field(
-        0.05,
-        ge=0,
-        lt=1,
-        description="share of the steps with a rising rate (MAE: 40 of 800 epochs)",
-    )
-    min_lr: float = Field(0.0, ge=0, description="rate at the end, before scaling by the batch")
-    clip: float | None = Field(None, gt=0, description="largest gradient norm; none: not clipped")
-    accumulate: PositiveInt = Field(1, description="parts that a batch is computed in")
-
-
-class Machine(Options):
-    """How the work is done on this machine; only the precision can change numbers."""
-
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto",
-        description="fp32, or bf16 mixed precision; auto: bf16 where the hardware has it, "
-        "on a CPU from width 192 up",
-    )
-    checkpoint_seconds: PositiveFloat = Field(
-        10.0, description="least seconds between checkpoints (more where writing one is slow)"
-    )
-    memory_gb: float = Field(
-        MEMORY_LIMIT_GB, ge=0, description="largest split decoded into memory, in GiB"
-    )
-    trackers: tuple[Tracker, ...] = Field((), description="where numbers go beside log.jsonl")
-
-
-class Recipe(Options):
-    """The recipe that settings come from, and what was given that differs from it."""
-
-    name: str = Field(description="the recipe's name")
-    hash: str = Field(description="hash of the settings in its file")
-    overrides: dict[str, tuple[Any, Any]] = Field(
-        {}, description="each setting that differs: what the recipe says, what was given"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_name(cls, value: Any) -> Any:
-        """A name alone is no source of settings, whatever it looks like."""
-        if isinstance(value, str):
-            raise ValueError("write RunConfig(**maebench.recipe(NAME)), or --recipe NAME")
-        return value
 
 
 class RunConfig(Options):
     """All settings of a run; what is left out comes from the data set's preset."""
 
-    dataset: Dataset = Field("digits", description="images to learn from")  # type: ignore[assignment]
-    data_dir: Path | None = Field(None, description="folder that holds the data set's files")
-    download: bool = Field(False, description="fetch missing files of the data set")
+    dataset: Dataset = Field(default="digits", description="images to learn from")  # type: ignore[assignment]
+    data_dir: Path | None = Field(
+        default=None, description="folder that holds the data set's files"
+    )
+    download: bool = Field(default=False, description="fetch missing files of the data set")
     on_bad_image: Literal["fail", "skip"] = Field(
-        "fail", description="what to do with an image that cannot be read"
+        default="fail", description="what to do with an image that cannot be read"
     )
     image_size: tuple[PositiveInt, PositiveInt] = Field(
-        (8, 8), description="pixels of a side, or rows,columns"
+        default=(8, 8), description="pixels of a side, or rows,columns"
     )
-    encoder: Encoder = Field("vit-nano", description="what is pretrained")  # type: ignore[assignment]
-    objective: Objective = Field("mae", description="what pretraining minimises")  # type: ignore[assignment]
-    masking: Masking = Field("random", description="which patches are hidden")  # type: ignore[assignment]
-    ratio: float = Field(0.75, gt=0, lt=1, description="share of patches that are hidden")
+    encoder: Encoder = Field(default="vit-nano", description="what is pretrained")  # type: ignore[assignment]
+    objective: Objective = Field(default="mae", description="what pretraining minimises")  # type: ignore[assignment]
+    masking: Masking = Field(default="random", description="which patches are hidden")  # type: ignore[assignment]
+    ratio: float = Field(default=0.75, gt=0, lt=1, description="share of patches that are hidden")
     budget: Budget = Field(  # type: ignore[assignment]
-        "epochs=100", description="length: epochs=N, steps=N, tokens=N, flops=N or seconds=N"
+        default="epochs=100",
+        description="length: epochs=N, steps=N, tokens=N, flops=N or seconds=N",
     )
-    batch: PositiveInt = Field(64, description="images per update")
-    lr: PositiveFloat = Field(1e-3, description="learning rate per 256 images of a batch")
-    seed: NonNegativeInt = Field(0, description="seed of everything random")
-    device: str = Field("auto", description="cpu, cuda or cuda:N; auto takes a GPU if there is one")
-    limit: PositiveInt | None = Field(None, description="number of training images, class-balanced")
+    batch: PositiveInt = Field(default=64, description="images per update")
+    lr: PositiveFloat = Field(default=1e-3, description="learning rate per 256 images of a batch")
+    seed: NonNegativeInt = Field(default=0, description="seed of everything random")
+    device: str = Field(
+        default="auto", description="cpu, cuda or cuda:N; auto takes a GPU if there is one"
+    )
+    limit: PositiveInt | None = Field(
+        default=None, description="number of training images, class-balanced"
+    )
     evals: tuple[Evaluation, ...] = Field(
-        DEFAULT_EVALUATIONS,  # type: ignore[arg-type]
+        default=DEFAULT_EVALUATIONS,  # type: ignore[arg-type]
         description="evaluations to run, separated by commas",
     )
-    schedule: Schedule = Field(Schedule(), description="how the ratio moves")
-    augment: Augment = Field(Augment(), description="crops and flips")
-    optimiser: Optimiser = Field(Optimiser(), description="how weights are updated")
-    machine: Machine = Field(Machine(), description="how the work is done")
+    schedule: Schedule = Field(default=Schedule(), description="how the ratio moves")
+    augment: Augment = Field(default=Augment(), description="crops and flips")
+    optimiser: Optimiser = Field(default=Optimiser(), description="how weights are updated")
+    machine: Machine = Field(default=Machine(), description="how the work is done")
     recipe: Recipe | None = Field(
-        None, description="which recipe the settings come from; --recipe writes it"
+        default=None, description="which recipe the settings come from; --recipe writes it"
     )
 
     FLAGS: ClassVar[tuple[str, ...]] = (
@@ -342,18 +236,3 @@ def _as_mapping(key: str, value: Any) -> Any:
         return dict(Budget.model_validate(value))
     except ValidationError:
         return value  # validation of the whole will say what is wrong
-
-
-__all__ = [
-    "DEFAULT_EVALUATIONS",
-    "Augment",
-    "Budget",
-    "Component",
-    "Machine",
-    "Optimiser",
-    "Recipe",
-    "RunConfig",
-    "Schedule",
-    "merge",
-    "with_preset",
-]

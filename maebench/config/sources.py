@@ -35,15 +35,15 @@ def from_sources(
     parts = dict(names.table["evaluation"])
     # first what one command line says: -o masking.aspect=0.5 means its --masking, not the file's
     typed = merge(read_options(options, parts), flags)
-    given = merge(read_yaml(file) if file else {}, typed)
-    if given.pop("recipe", None) is not None:
+    stated = merge(read_yaml(file) if file else {}, typed)
+    if stated.pop("recipe", None) is not None:
         raise ConfigError("recipe: choose one by --recipe NAME, it is no setting beside others")
-    merged = merge(recipe, given)
+    merged = merge(recipe, stated)
     default = {"objective": RunConfig.model_fields["objective"].default}
     asked = merge(default, merged)["objective"]
     objective = parse(Objective, asked, names.context(), "objective")
     if not objective.hides:  # a recipe's masking is nobody's wish there
-        merged = {k: v for k, v in merged.items() if k not in HIDING or k in given}
+        merged = {k: v for k, v in merged.items() if k not in HIDING or k in stated}
     chosen = merged.get("evals")
     if chosen is None:
         chosen = DEFAULT_EVALUATIONS

@@ -19,7 +19,7 @@ class Request:
 
     Args:
         split: "train" or "test".
-        data_dir: where files lie, or None for none given.
+        data_dir: where files lie, or None.
         download: whether files may be fetched.
         image_size: rows and columns to bring images to; None keeps the data set's own.
         on_bad_image: "fail" names the first unreadable image, "skip" leaves them out and counts.

@@ -8,22 +8,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
 
 from maebench.errors import DataError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-    from torch import Tensor
 
 WHITE_16, TO_8 = 65535, 257  # 65535 = 257 * 255: what 16 bits of gray are divided by
 
 
-def read_image(path: Path, channels: int) -> Image:
+def read_image(path: Path, channels: int) -> Image.Image:
     """A decoded image of one or three channels, whatever the file holds.
 
     Gray, 1-bit, palette, CMYK and 16-bit gray are brought there; alpha is dropped and the EXIF
@@ -42,6 +39,21 @@ def read_image(path: Path, channels: int) -> Image:
         return _eight_bits(image).convert("L" if channels == 1 else "RGB")
 
 
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16 bits of gray as 8 (PIL would clip them at 255); other images as they are.
+
+    Raises:
+        ValueError: numbers whose white is unknown.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image
+    levels = np.asarray(image)
+    low, high = levels.min(), levels.max()
+    if image.mode == "F" or low < 0 or high > WHITE_16:
+        raise ValueError(f"gray levels from {low:g} to {high:g}, wanted 8 or 16 bits of gray")
+    return Image.fromarray(((levels.astype("uint32") + TO_8 // 2) // TO_8).astype("uint8"))
+
+
 def read_header(path: Path) -> tuple[int, int, bool]:
     """Rows, columns and whether an image is gray, from the first bytes of its file.
 
@@ -53,9 +65,7 @@ def read_header(path: Path) -> tuple[int, int, bool]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image]:
-    from PIL import Image
-
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             yield image
@@ -71,13 +81,13 @@ def unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"cannot read image {path}: {reason}. Remove it, or use --on-bad-image skip")
 
 
-def to_tensor(image: Image) -> Tensor:
+def to_tensor(image: Image.Image) -> Tensor:
     """The pixels of a gray or colour image, uint8 (C, H, W)."""
     pixels = torch.from_numpy(np.array(image))  # a copy: torch wants memory it may write to
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
 
 
-def fit(image: Image, size: tuple[int, int]) -> Tensor:
+def fit(image: Image.Image, size: tuple[int, int]) -> Tensor:
     """The largest centred part of the wanted shape, resized (bicubic, antialiased).
 
     Args:
@@ -87,8 +97,6 @@ def fit(image: Image, size: tuple[int, int]) -> Tensor:
     Returns:
         uint8 (C, H, W).
     """
-    from PIL import Image as Pillow
-
     width, height = image.size
     if (height, width) == size:
         return to_tensor(image)
@@ -97,10 +105,12 @@ def fit(image: Image, size: tuple[int, int]) -> Tensor:
     w, h = min(width, size[1] * scale), min(height, size[0] * scale)
     left, top = (width - w) / 2, (height - h) / 2
     box = (left, top, left + w, top + h)
-    return to_tensor(image.resize((size[1], size[0]), Pillow.Resampling.BICUBIC, box=box))
+    return to_tensor(image.resize((size[1], size[0]), Image.Resampling.BICUBIC, box=box))
 
 
-def crop(image: Image, box: tuple[int, int, int, int], flip: bool, size: tuple[int, int]) -> Tensor:
+def crop(
+    image: Image.Image, box: tuple[int, int, int, int], flip: bool, size: tuple[int, int]
+) -> Tensor:
     """One box of an image, cut out and resized, antialiased bicubic.
 
     The same as `augment.cut`, whose matrices are as large as the image: that suits many small
@@ -132,20 +142,3 @@ def _within(start: int, length: int, full: int) -> tuple[int, int, int, int]:
     missing = length - (last - first)
     before = min(max(-start, 0), missing)
     return first, last, before, missing - before
-
-
-def _eight_bits(image: Image) -> Image:
-    """16 bits of gray as 8 (PIL would clip them at 255); other images as they are.
-
-    Raises:
-        ValueError: numbers whose white is unknown.
-    """
-    from PIL import Image as Pillow
-
-    if not image.mode.startswith(("I", "F")):
-        return image
-    levels = np.asarray(image)
-    low, high = levels.min(), levels.max()
-    if image.mode == "F" or low < 0 or high > WHITE_16:
-        raise ValueError(f"gray levels from {low:g} to {high:g}, wanted 8 or 16 bits of gray")
-    return Pillow.fromarray(((levels.astype("uint32") + TO_8 // 2) // TO_8).astype("uint8"))

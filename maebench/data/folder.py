@@ -49,7 +49,7 @@ class Folder(Dataset):
 
     @model_validator(mode="before")
     @classmethod
-    def _given(cls, value: Any) -> Any:
+    def _has_path(cls, value: Any) -> Any:
         if isinstance(value, Mapping) and value.get("path", "") == "":
             raise ValueError("give the path after a colon, as in folder:PATH")
         return value
@@ -63,7 +63,7 @@ class Folder(Dataset):
     def load(self, request: Request) -> Images:
         """One split; gray where the images looked at are all gray, else in colour."""
         layout = read_layout(self.path)
-        header = read_header_of(layout)
+        header = typical_header(layout)
         split = layout.train if request.split == "train" else layout.test
         return from_files(
             split.paths,
@@ -80,15 +80,17 @@ class Folder(Dataset):
     def preset(self) -> dict[str, Any]:
         """By the size of up to 64 images and the number of them."""
         layout = read_layout(self.path)
-        return suited(layout, read_header_of(layout))
+        header = typical_header(layout)
+        return preset_for((header.side, header.side), len(layout.train.paths))
 
     def notes(self) -> list[str]:
         """What the preset chose."""
         layout = read_layout(self.path)
-        header = read_header_of(layout)
-        chosen = suited(layout, header)
+        header = typical_header(layout)
+        size = (header.side, header.side)
+        chosen = preset_for(size, len(layout.train.paths))
         count = len(layout.train.paths) + len(layout.test.paths)
-        patch = default_patch((header.side, header.side))
+        patch = default_patch(size)
         unused = "; val/ is not used" if layout.unused_val else ""
         return [
             f"folder: {count:,} images of about {header.height}x{header.width}: "
@@ -117,7 +119,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Header:
-    """What headers say of train: median rows and columns, and the number of channels."""
+    """What the headers of train's files say: median rows and columns, number of channels."""
 
     height: int
     width: int
@@ -141,8 +143,8 @@ def read_layout(root: Path) -> Layout:
         problem = "is a file, no folder" if root.exists() else "does not exist"
         raise DataError(f"folder:{root} {problem}")
     held_out = [root / name for name in ("test", "val") if (root / name).is_dir()]
-    given = (root / "train").is_dir() and bool(held_out)
-    if given:
+    has_splits = (root / "train").is_dir() and bool(held_out)
+    if has_splits:
         train, test = by_class(root / "train"), by_class(held_out[0])
         _check(root / "train", train, held_out[0], test)
     else:
@@ -154,7 +156,7 @@ def read_layout(root: Path) -> Layout:
         _split(train, labels),
         _split(test, labels),
         tuple(labels or ()),
-        unused_val=given and len(held_out) == 2,
+        unused_val=has_splits and len(held_out) == 2,
     )
 
 
@@ -210,8 +212,8 @@ def divided(root: Path, groups: Groups) -> tuple[Groups, Groups]:
     return train, test
 
 
-def read_header_of(layout: Layout) -> Header:
-    """Sizes and channels of up to 64 evenly chosen images of train, those that can be read.
+def typical_header(layout: Layout) -> Header:
+    """The median of up to 64 evenly chosen headers of train, of those that can be read.
 
     Raises:
         DataError: none of them can be read.
@@ -231,11 +233,6 @@ def read_header_of(layout: Layout) -> Header:
     return Header(
         round(statistics.median(heights)), round(statistics.median(widths)), 1 if all(gray) else 3
     )
-
-
-def suited(layout: Layout, header: Header) -> dict[str, Any]:
-    """Settings for images of this size and number."""
-    return preset_for((header.side, header.side), len(layout.train.paths))
 
 
 def _split(groups: Groups, labels: Mapping[str, int] | None) -> Split:

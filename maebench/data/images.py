@@ -102,7 +102,7 @@ def from_files(
         paths: the files in their order; an image's id is its position here, skipped or not.
         labels: one per file, or None.
         class_names: one per class.
-        root: the folder that names are given relative to.
+        root: the folder that names are relative to.
         size: rows and columns every image is brought to.
         channels: 1 or 3.
         on_bad_image: "fail" or "skip".
@@ -254,11 +254,11 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
 
 
 __all__ = [
-    "SplitInfo",
     "Images",
     "InMemory",
     "OnBadImage",
     "OnDisk",
+    "SplitInfo",
     "channel_statistics",
     "digest",
     "from_arrays",

@@ -28,7 +28,7 @@ class OnDisk:
 
     Args:
         paths: the image files.
-        about: what is known beside the pixels.
+        info: what is known beside the pixels.
         workers: processes that read; 0 reads in this one.
     """
 

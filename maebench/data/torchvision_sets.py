@@ -38,7 +38,7 @@ class TorchvisionSet(Dataset):
         """Where files are looked for.
 
         Raises:
-            DataError: no folder was given.
+            DataError: the request names no folder.
         """
         if request.data_dir is None:
             files = _listed(self.part(request).files)
@@ -284,7 +284,8 @@ class Imagenette(FileSet):
 
     name: ClassVar[str] = "imagenette"
     size: Literal["160px", "320px", "full"] = Field(
-        "160px", description="which of the published files, by the shorter side of their images"
+        default="160px",
+        description="which of the published files, by the shorter side of their images",
     )
 
     def part(self, request: Request) -> Part:
@@ -305,7 +306,7 @@ class ImageNet(FileSet):
     downloads: ClassVar[bool] = False
 
     def advice(self) -> str:
-        """It is given on request only."""
+        """It is handed out on request only."""
         return (
             "It cannot be downloaded by --download: ask ImageNet for it, give its folder with "
             "--data-dir; without the devkit, --dataset folder:DIR takes train/ and val/ below DIR"

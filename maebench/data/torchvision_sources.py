@@ -1,4 +1,4 @@
-"""What an IDX file holds: the format of MNIST and its relatives, plain or gzipped."""
+"""Where published data sets come from, and what the IDX files of MNIST's relatives hold."""
 
 from __future__ import annotations
 
@@ -15,29 +15,6 @@ import numpy as np
 
 from maebench.data.dataset import GENTLE, preset_for
 from maebench.errors import DataError
-
-MAGIC = {b"\0\0\x08" + bytes([n]): n for n in (1, 2, 3)}  # 8: unsigned bytes, in n dimensions
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """The numbers of an IDX file of bytes in their shape, uint8.
-
-    Raises:
-        DataError: the file cannot be read, is cut off or is no such file; names it.
-    """
-    try:
-        data = path.read_bytes()
-        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot read {path}: {error}. Fetch it again") from error
-    if data[:4] not in MAGIC:
-        raise DataError(f"{path} is no IDX file of bytes: it starts with {data[:4].hex(' ')!r}")
-    start = 4 + 4 * MAGIC[data[:4]]
-    shape = struct.unpack(f">{MAGIC[data[:4]]}I", data[4:start].ljust(start - 4, b"\0"))
-    if len(data) != start + math.prod(shape):
-        wanted = f"{start} + {' x '.join(map(str, shape))}"
-        raise DataError(f"{path} has {len(data)} bytes, its header wants {wanted}. Fetch it again")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()  # torch writes to it
 
 
 @dataclass(frozen=True)
@@ -177,3 +154,27 @@ SOURCES: Mapping[str, Source] = {
     ),
 }
 PRESETS: Mapping[str, dict[str, Any]] = {name: s.preset() for name, s in SOURCES.items()}
+
+# IDX, the format of MNIST: a zero, a zero, the kind of number, how many dimensions, their lengths
+MAGIC = {b"\0\0\x08" + bytes([n]): n for n in (1, 2, 3)}  # 8: unsigned bytes, in n dimensions
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """The numbers of an IDX file of bytes in their shape, uint8.
+
+    Raises:
+        DataError: the file cannot be read, is cut off or is no such file; names it.
+    """
+    try:
+        data = path.read_bytes()
+        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"cannot read {path}: {error}. Fetch it again") from error
+    if data[:4] not in MAGIC:
+        raise DataError(f"{path} is no IDX file of bytes: it starts with {data[:4].hex(' ')!r}")
+    start = 4 + 4 * MAGIC[data[:4]]
+    shape = struct.unpack(f">{MAGIC[data[:4]]}I", data[4:start].ljust(start - 4, b"\0"))
+    if len(data) != start + math.prod(shape):
+        wanted = f"{start} + {' x '.join(map(str, shape))}"
+        raise DataError(f"{path} has {len(data)} bytes, its header wants {wanted}. Fetch it again")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()  # torch writes to it

@@ -80,14 +80,33 @@ def evaluate(
     if path.exists() and not again and all(row["status"] != "failed" for row in records.read(path)):
         return path
     started = time.monotonic()
-    before = _weights(model)
-    saved = {} if model.module is None else copy.deepcopy(model.module.state_dict())
+    results, status, reason = _run(EvaluatedModel(model, evaluation, splits, seed, progress), path)
+    shared = _shared(model, evaluation, splits, seed, names)
+    shared |= {"seconds": time.monotonic() - started, "status": status, "reason": reason}
+    rows = [shared | _row(evaluation, result) for result in results]
+    values = {
+        records.value_name(row): result.value.double().cpu().numpy()
+        for row, result in zip(rows, results, strict=True)
+        if isinstance(result.value, Tensor)
+    }
+    ids = splits.load(evaluation.test).info.ids.numpy()
+    rows = rows or [shared | _empty(evaluation)]
+    return records.write(path.parent, path.stem, rows, {"ids": ids, **values})
+
+
+def _run(model: EvaluatedModel, path: Path) -> tuple[list[Result], str, str]:
+    """The results with "ok", or none with another status and the reason.
+
+    The next evaluation gets the weights that were loaded, whatever this one does to them.
+    """
+    evaluation, loaded = model.evaluation, model.loaded
+    before = _weights(loaded)
+    saved = {} if loaded.module is None else copy.deepcopy(loaded.module.state_dict())
     results: list[Result] = []
     status, reason = "ok", ""
     try:
-        subject = EvaluatedModel(model, evaluation, splits, seed, progress)
-        with isolated(seed, "evaluation", evaluation.name):
-            results = [checked(evaluation, r, subject) for r in evaluation.run(subject)]
+        with isolated(model.seed, "evaluation", evaluation.name):
+            results = [checked(evaluation, r, model) for r in evaluation.run(model)]
         _check_complete(evaluation, results)
     except NotApplicable as error:
         status, reason, results = "not applicable", str(error), []
@@ -96,28 +115,14 @@ def evaluate(
     except Exception as error:
         status, reason, results = "failed", f"{type(error).__name__}: {error}", []
         files.write_text(path.with_suffix(".traceback"), traceback.format_exc())
-    if _weights(model) != before:  # the next evaluation gets the weights that were loaded
-        model.module.load_state_dict(saved)
-        files.remove(model.folder / "features")
-        status, results = "failed", []
-        reason = f"evaluation {evaluation.name!r} changed the frozen encoder"
-    seconds = time.monotonic() - started
-
-    shared = _shared(model, evaluation, splits, seed, names)
-    shared |= {"seconds": seconds, "status": status, "reason": reason}
-    rows, kept = [], {}
-    for result in results:
-        row = shared | _row(evaluation, result)
-        if isinstance(result.value, Tensor):
-            kept[records.value_name(row)] = result.value.double().cpu().numpy()
-        rows.append(row)
-    if not results:
-        rows = [shared | _empty(evaluation)]
-    ids = splits.load(evaluation.test).info.ids.numpy()
-    return records.write(path.parent, path.stem, rows, {"ids": ids, **kept})
+    if _weights(loaded) == before:
+        return results, status, reason
+    loaded.module.load_state_dict(saved)
+    files.remove(loaded.folder / "features")
+    return [], "failed", f"evaluation {evaluation.name!r} changed the frozen encoder"
 
 
-def checked(evaluation: Evaluation, result: Result, subject: EvaluatedModel) -> Result:
+def checked(evaluation: Evaluation, result: Result, model: EvaluatedModel) -> Result:
     """The result, if it keeps to what its evaluation declares.
 
     Raises:
@@ -137,7 +142,7 @@ def checked(evaluation: Evaluation, result: Result, subject: EvaluatedModel) -> 
             raise PluginError(f"{evaluation.name}/{result.metric} is None without a reason")
         return result
     value = torch.as_tensor(result.value, dtype=torch.float64)
-    examples = len(subject.splits.load(evaluation.test))
+    examples = len(model.splits.load(evaluation.test))
     if metric.per_example and value.shape != (examples,):
         raise PluginError(
             f"{evaluation.name}/{result.metric}: one number for each of {examples} test examples "
@@ -161,8 +166,8 @@ def _check_complete(evaluation: Evaluation, results: Sequence[Result]) -> None:
         raise PluginError(
             f"evaluation {evaluation.name!r} must declare one main metric, not {mains}"
         )
-    told = [records.value_name({"metric": r.metric, "where": r.where}) for r in results]
-    if twice := {name for name in told if told.count(name) > 1}:
+    names = [records.value_name({"metric": r.metric, "where": r.where}) for r in results]
+    if twice := {name for name in names if names.count(name) > 1}:
         raise PluginError(f"evaluation {evaluation.name!r} yields {', '.join(twice)} twice")
     main = mains[0]
     headlines = [r for r in results if r.metric == main and _is_headline(r.where)]
@@ -239,7 +244,9 @@ def _row(evaluation: Evaluation, result: Result) -> records.Row:
 
 def _empty(evaluation: Evaluation) -> records.Row:
     mains = [(name, metric) for name, metric in evaluation.metrics.items() if metric.main]
-    name, metric = mains[0] if mains else ("", Metric(""))  # none is a broken plugin, told so
+    name, metric = (
+        mains[0] if mains else ("", Metric(help=""))
+    )  # none: a broken plugin, which the reason says
     return {
         "metric": name,
         "where": {},

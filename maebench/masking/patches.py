@@ -41,7 +41,7 @@ def take(x_BLD: Tensor, index_BK: Tensor) -> Tensor:
     return x_BLD.gather(1, index_BK[:, :, None].expand(-1, -1, x_BLD.shape[2]))
 
 
-def spread(x_BND: Tensor, grid: tuple[int, int], finer: tuple[int, int]) -> Tensor:
+def upsampled(x_BND: Tensor, grid: tuple[int, int], finer: tuple[int, int]) -> Tensor:
     """The tokens (B, N, D) of a grid on a finer one, each at all its places, (B, L, D)."""
     if grid == finer:
         return x_BND

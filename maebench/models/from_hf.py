@@ -17,32 +17,196 @@ from maebench.encoders.encoder import Tokens, check_images
 from maebench.errors import ConfigError, RunError, unknown
 from maebench.files import read_json
 from maebench.masking.mask import Mask
-from maebench.models.from_file import as_told, from_weights
+from maebench.models.from_file import from_weights
+from maebench.models.preprocessing import as_stated
 from maebench.models.reading import read_weights
 from maebench.models.weights import (
     COMPLETE,
     NO_HEAD,
-    Foreign,
+    EncoderHolder,
+    ForeignModel,
     SpecOptions,
     Verdict,
     asking,
     incomplete,
 )
 
+FILES = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
+# model_type of a config.json whose hidden states are a class token, registers and patches
+TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit")
+# What transformers raises on a folder that cannot be.
+WRONG = (
+    *(OSError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticError, ImportError),
+    AttributeError,
+)
+# What is no part of the encoder: classifiers, and the decoder and token of SimMIM.
+HEADS = (
+    *("classifier.", "pooler.", "cls_classifier.", "distillation_classifier."),
+    *("decoder.", "embeddings.mask_token", "vit.embeddings.mask_token"),
+)
+
+
+def from_hf(name: str, options: SpecOptions, spec: str, download: bool) -> ForeignModel:
+    """The model of this name or in this folder."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        with asking(spec, download):
+            folder = fetched(name, options.revision, download, FILES)
+            if not any(folder.glob("*.safetensors")):  # older uploads
+                fetched(name, options.revision, download, ["pytorch_model.bin"])
+    return from_folder(folder, options, spec)
+
+
+def fetched(name: str, revision: str | None, download: bool, patterns: list[str]) -> Path:
+    """The hub's folder of a model in the cache, filled first where that was asked for."""
+    from huggingface_hub import snapshot_download
+
+    local = not download
+    return Path(
+        snapshot_download(name, revision=revision, local_files_only=local, allow_patterns=patterns)
+    )
+
+
+def from_folder(folder: Path, options: SpecOptions, spec: str) -> ForeignModel:
+    """ViTMAE becomes ours, decoder and all; ViT and DINOv2 stay transformers' and are wrapped.
+
+    Raises:
+        RunError: the encoder is incomplete, or a file is damaged or would run something.
+        ConfigError: another kind of model, or transformers is not installed.
+    """
+    kind = kind_of(folder)
+    if kind == "vit_mae":
+        return from_weights(read_weights(folder), options, spec)
+    if kind not in TYPES:
+        raise ConfigError(unknown("kind of model", str(kind), ["vit_mae", *TYPES], spec))
+    network, loading, beside = by_transformers(folder, kind, spec)
+    missing = {n for n in loading["missing_keys"] if not n.startswith(HEADS)}
+    unused = {n for n in loading["unexpected_keys"] if not n.startswith(HEADS)}
+    wrong = [str(item[0]) for item in loading.get("mismatched_keys", ())]
+    if missing or wrong or unused:
+        raise incomplete(spec, missing, unused, wrong)
+    preprocess = preprocess_of(network.config, beside, options, spec)
+    left = tuple(sorted(loading["unexpected_keys"]))
+    return ForeignModel(
+        name=spec,
+        module=EncoderHolder(HuggingFaceEncoder(network, preprocess.size)),
+        preprocess=preprocess,
+        verdict=Verdict(
+            text=COMPLETE if any("classifier" in name for name in left) else NO_HEAD,
+            source=spec,
+            used=len(network.state_dict()),
+            unused=left,
+        ),
+        no_decoder=f"a model of kind {kind} has no decoder",
+        facts=facts_of(network.config),
+    )
+
+
+def kind_of(folder: Path) -> str | None:
+    """The model_type of a folder's config.json; None where it has none."""
+    path = folder / "config.json"
+    content = read_json(path) if path.exists() else {}
+    return content.get("model_type") if isinstance(content, dict) else None
+
+
+def by_transformers(
+    folder: Path, kind: str, spec: str
+) -> tuple[Any, dict[str, Any], Mapping[str, Any]]:
+    """Transformers' network, what it says of the weights' names, and the preprocessor's words."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        from transformers import AutoConfig, AutoModel
+    except ImportError as error:
+        raise ConfigError(f"{spec} needs transformers: pip install 'maebench[hf]'") from error
+
+    facts = read_weights(folder).facts  # refuses what is damaged or would run, in our words
+    refuse_more_than_weights(folder, facts["config"], spec)
+    try:
+        network, loading = AutoModel.from_pretrained(
+            folder,
+            config=AutoConfig.for_model(kind, **settings_of(facts["config"])),
+            output_loading_info=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa",
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # they are refused by us, by name
+        )
+    except (*WRONG, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(f"{spec} cannot be read: {type(error).__name__}: {reason}") from error
+    return network, loading, facts.get("preprocessor", {})
+
+
+def refuse_more_than_weights(folder: Path, config: Mapping[str, Any], spec: str) -> None:
+    """Refuses folders that would bring more than plain weights of a plain model.
+
+    Raises:
+        RunError: names what.
+    """
+    for key in ("quantization_config", "auto_map"):
+        if config.get(key):
+            raise RunError(f"{spec}: its config.json asks for {key}: plain weights are wanted")
+    if (folder / "adapter_config.json").exists():
+        raise RunError(f"{spec}: it is an adapter of another model: merge it first")
+
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config.json says of the model, and nothing of how it is run.
+
+    Precision is ours, and an attention by another name than torch's is a kernel of the hub, which
+    transformers would fetch and run.
+    """
+    how = ("_", "attn_implementation", "experts_implementation", "dtype", "torch_dtype")
+    return {k: v for k, v in config.items() if not k.startswith(how) and k != "model_type"}
+
+
+def preprocess_of(
+    config: Any, preprocessor: Mapping[str, Any], options: SpecOptions, spec: str
+) -> Preprocess:
+    """What a folder's images go through.
+
+    Raises:
+        ConfigError: nobody says it.
+    """
+    statistics = preprocessor.get("image_mean") and preprocessor.get("image_std")
+    if preprocessor.get("do_normalize") is not False and not statistics:
+        if not (options.mean and options.std):
+            raise ConfigError(
+                f"{spec}: no preprocessor_config.json says mean and deviation: give what images go "
+                "through, as in ,mean=0.5,std=0.5"
+            )
+    side, channels = config.image_size, config.num_channels
+    size = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
+    unchanged = Preprocess(size, channels, (0.0,) * channels, (1.0,) * channels, "bilinear")
+    chosen = as_stated(unchanged, preprocessor, may_resize=True)
+    return chosen if options.size is None else replace(chosen, size=options.size)
+
+
+def facts_of(config: Any) -> dict[str, Any]:
+    """Transformers' config but what it adds of itself and of the file's history, as JSON values."""
+    own = config.to_diff_dict()
+    return {
+        key: json.loads(json.dumps(value, default=str))
+        for key, value in own.items()
+        if not key.startswith(("_", "transformers", "architectures"))
+    }
+
 
 class HuggingFaceEncoder(nn.Module):
     """ViT, DeiT, DINOv2 and their like behind the encoder's contract, for evaluation.
 
     Args:
-        model: transformers' model without a head; its hidden states are [class token, registers,
+        network: transformers', without a head; its hidden states are [class token, registers,
             patches], the last one before the final norm.
         size: rows and columns of the images it is fed.
     """
 
-    def __init__(self, model: Any, size: tuple[int, int]) -> None:
+    def __init__(self, network: Any, size: tuple[int, int]) -> None:
         super().__init__()
-        self.model = model
-        config = model.config
+        self.model = network  # the hash of the weights covers this name
+        config = network.config
         self.channels, self.width = config.num_channels, config.hidden_size
         self.depth = config.num_hidden_layers
         self.prefix = 1 + getattr(config, "num_register_tokens", 0)
@@ -64,7 +228,7 @@ class HuggingFaceEncoder(nn.Module):
         """Tokens after the last norm, and after the asked-for blocks.
 
         Raises:
-            ConfigError: a mask is given.
+            ConfigError: there is a mask.
         """
         if mask is not None:
             raise ConfigError("a model of transformers is evaluated whole: it hides no patches")
@@ -92,149 +256,3 @@ class HuggingFaceEncoder(nn.Module):
 
     def _tokens(self, x_BND: Tensor) -> Tokens:
         return Tokens(x_BND[:, : self.prefix], x_BND[:, self.prefix :], self.grid)
-
-
-# model_type of a config.json whose hidden states are a class token, registers and patches
-TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit")
-# What transformers raises on a folder that cannot be.
-WRONG = (
-    *(OSError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticError, ImportError),
-    AttributeError,
-)
-FILES = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
-
-
-def from_hf(name: str, given: SpecOptions, spec: str, download: bool) -> Foreign:
-    """The model of this name or in this folder."""
-    place = Path(name).expanduser()
-    if not place.is_dir():
-        with asking(spec, download):
-            place = fetched(name, given.revision, download, FILES)
-            if not any(place.glob("*.safetensors")):  # older uploads
-                fetched(name, given.revision, download, ["pytorch_model.bin"])
-    return from_folder(place, given, spec)
-
-
-def fetched(name: str, revision: str | None, download: bool, patterns: list[str]) -> Path:
-    """The hub's folder of a model in the cache, filled first where that was asked for."""
-    from huggingface_hub import snapshot_download
-
-    local = not download
-    return Path(
-        snapshot_download(name, revision=revision, local_files_only=local, allow_patterns=patterns)
-    )
-
-
-def from_folder(place: Path, given: SpecOptions, spec: str) -> Foreign:
-    """ViTMAE becomes ours, decoder and all; ViT and DINOv2 stay transformers' and are wrapped.
-
-    Raises:
-        RunError: the encoder is incomplete, or a file is damaged or would run something.
-        ConfigError: another kind of model, or transformers is not installed.
-    """
-    kind = kind_of(place)
-    if kind == "vit_mae":
-        return from_weights(read_weights(place), given, spec)
-    if kind not in TYPES:
-        raise ConfigError(unknown("kind of model", str(kind), ["vit_mae", *TYPES], spec))
-    from huggingface_hub.errors import StrictDataclassError
-
-    try:
-        from transformers import AutoConfig, AutoModel
-    except ImportError as error:
-        raise ConfigError(f"{spec} needs transformers: pip install 'maebench[hf]'") from error
-
-    found = read_weights(place)  # refuses what is damaged or would run, in our words
-    refuse_more_than_weights(place, found.facts["config"], spec)
-    try:
-        config = AutoConfig.for_model(kind, **asked(found.facts["config"]))
-        model, info = AutoModel.from_pretrained(
-            place,
-            config=config,
-            output_loading_info=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            attn_implementation="sdpa",
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # told by us, by name
-        )
-    except (*WRONG, StrictDataclassError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RunError(f"{spec} cannot be read: {type(error).__name__}: {reason}") from error
-    heads = (
-        *("classifier.", "pooler.", "cls_classifier.", "distillation_classifier."),
-        *("decoder.", "embeddings.mask_token", "vit.embeddings.mask_token"),  # SimMIM's
-    )
-    missing = {n for n in info["missing_keys"] if not n.startswith(heads)}
-    unused = {n for n in info["unexpected_keys"] if not n.startswith(heads)}
-    bent = [str(item[0]) for item in info.get("mismatched_keys", ())]
-    if missing or bent or unused:
-        raise incomplete(spec, missing, unused, bent)
-    chosen = preprocessing(model.config, found.facts.get("preprocessor", {}), given, spec)
-    holder: Any = nn.Module()
-    holder.encoder = HuggingFaceEncoder(model, chosen.size)
-    left = tuple(sorted(info["unexpected_keys"]))
-    text = COMPLETE if any("classifier" in n for n in left) else NO_HEAD
-    told = Verdict(text, spec, len(model.state_dict()), (), left)
-    # everything of the config but what transformers adds of itself and of the file's history
-    own = model.config.to_diff_dict()
-    facts = {
-        k: v for k, v in own.items() if not k.startswith(("_", "transformers", "architectures"))
-    }
-    return Foreign(
-        spec, holder, chosen, told, f"a model of kind {kind} has no decoder", plain(facts)
-    )
-
-
-def plain(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts as JSON values."""
-    return {key: json.loads(json.dumps(value, default=str)) for key, value in facts.items()}
-
-
-def refuse_more_than_weights(place: Path, config: Mapping[str, Any], spec: str) -> None:
-    """Refuses folders that would bring more than plain weights of a plain model.
-
-    Raises:
-        RunError: names what.
-    """
-    for key in ("quantization_config", "auto_map"):
-        if config.get(key):
-            raise RunError(f"{spec}: its config.json asks for {key}: plain weights are wanted")
-    if (place / "adapter_config.json").exists():
-        raise RunError(f"{spec}: it is an adapter of another model: merge it first")
-
-
-def asked(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config.json says of the model, and nothing of how it is run.
-
-    Precision is ours, and an attention by another name than torch's is a kernel of the hub, which
-    transformers would fetch and run.
-    """
-    how = ("_", "attn_implementation", "experts_implementation", "dtype", "torch_dtype")
-    return {k: v for k, v in config.items() if not k.startswith(how) and k != "model_type"}
-
-
-def preprocessing(config: Any, told: Any, given: SpecOptions, spec: str) -> Preprocess:
-    """What a folder's images go through.
-
-    Raises:
-        ConfigError: nobody says it.
-    """
-    says = told.get("do_normalize") is False or (told.get("image_mean") and told.get("image_std"))
-    if not says and not (given.mean and given.std):
-        raise ConfigError(
-            f"{spec}: no preprocessor_config.json says mean and deviation: give what images go "
-            "through, as in ,mean=0.5,std=0.5"
-        )
-    side, channels = config.image_size, config.num_channels
-    size = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
-    blank = Preprocess(size, channels, (0.0,) * channels, (1.0,) * channels, "bilinear")
-    chosen = as_told(blank, told, may_resize=True)
-    return chosen if given.size is None else replace(chosen, size=given.size)
-
-
-def kind_of(folder: Path) -> str | None:
-    """The model_type of a folder's config.json; None where it has none."""
-    path = folder / "config.json"
-    content = read_json(path) if path.exists() else {}
-    return content.get("model_type") if isinstance(content, dict) else None

@@ -10,7 +10,6 @@ import inspect
 import math
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,14 +20,14 @@ from maebench.encoders.blocks import drop_paths
 from maebench.encoders.encoder import Tokens
 from maebench.errors import ConfigError, unknown
 from maebench.masking.mask import Mask
-from maebench.models import from_file as vit
-from maebench.models.from_file import RESAMPLE
-from maebench.models.reading import as_timm, read_weights
+from maebench.models.preprocessing import RESAMPLE
+from maebench.models.reading import HEAD_NAMES, as_timm, read_weights
 from maebench.models.weights import (
     COMPLETE,
     NO_HEAD,
     RANDOM,
-    Foreign,
+    EncoderHolder,
+    ForeignModel,
     SpecOptions,
     Verdict,
     asking,
@@ -36,32 +35,184 @@ from maebench.models.weights import (
 )
 from maebench.rng import isolated
 
+WANTED = ("forward_features", "forward_intermediates", "reset_classifier")  # what features need
+
+
+def from_timm(name: str, options: SpecOptions, spec: str, download: bool) -> ForeignModel:
+    """The model of this name behind the encoder's contract.
+
+    Raises:
+        RunError: weights that were asked for are missing or do not fit.
+        ConfigError: timm has no such model, or it does not take images of this size.
+    """
+    import timm
+    from timm.data import resolve_model_data_config
+
+    check_name(name, spec)
+    if options.key_map is not None and options.weights is None:
+        raise ConfigError(f"{spec}: a key map is for ,weights=FILE, which is not given")
+    with isolated(0, "timm", name):
+        network = timm.create_model(name, pretrained=False)
+    if not all(hasattr(network, method) for method in WANTED):
+        raise ConfigError(f"{spec}: this model of timm gives no features")
+    verdict = fill(network, name, options, spec, download)
+    data = resolve_model_data_config(network)
+    network.reset_classifier(0)
+    size = options.size or tuple(data["input_size"][1:])
+    check_size(network, size, spec)
+    try:
+        if options.size is not None and hasattr(network, "set_input_size"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # timm's own indexing, of which torch complains
+                network.set_input_size(img_size=size)  # positions are interpolated
+        with isolated(0, "timm shape"):
+            encoder = TimmEncoder(network, size, data["input_size"][0])
+    # what timm's models raise on a size that they cannot take
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ConfigError(f"{spec}: image-size {size[0]},{size[1]}: {reason}") from error
+    how = data["interpolation"] if data["interpolation"] in RESAMPLE.values() else "bicubic"
+    preprocess = Preprocess(
+        size, encoder.channels, data["mean"], data["std"], how, float(data["crop_pct"])
+    )
+    return ForeignModel(
+        name=spec,
+        module=EncoderHolder(encoder),
+        preprocess=preprocess,
+        verdict=verdict,
+        no_decoder="timm's models have no decoder",
+        facts={"timm": timm.__version__, "architecture": name},
+    )
+
+
+def check_name(name: str, spec: str) -> None:
+    """Refuses a name that timm does not have, or a tag that the architecture does not have.
+
+    Raises:
+        ConfigError: names the nearest; all of them are over a thousand.
+    """
+    import timm
+
+    architecture = name.partition(".")[0]
+    known = timm.list_models()
+    if architecture not in known:
+        near = difflib.get_close_matches(architecture, known, n=8, cutoff=0.3) or known[:8]
+        raise ConfigError(unknown("model of timm", name, near, spec))
+    if "." in name and name not in timm.list_pretrained():
+        tags = timm.list_pretrained(f"{architecture}.*")
+        raise ConfigError(unknown("weights of timm", name, tags, spec))
+
+
+def check_size(network: nn.Module, size: tuple[int, int], spec: str) -> None:
+    """Refuses a size that patches do not divide: pixels at its edge would not be seen.
+
+    Raises:
+        ConfigError: names both.
+    """
+    patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
+    if isinstance(patch, tuple) and (size[0] % patch[0] or size[1] % patch[1]):
+        raise ConfigError(
+            f"{spec}: image-size {size[0]},{size[1]}: patches of {patch[0]}x{patch[1]} do not "
+            "divide it"
+        )
+
+
+# ---- weights
+
+
+def fill(network: Any, name: str, options: SpecOptions, spec: str, download: bool) -> Verdict:
+    """Loads weights into a model of timm and says how they fit."""
+    import timm
+
+    if options.weights is not None:
+        return fill_from_file(network, options, spec)
+    here = cached(network)
+    if not download and here is None:
+        hint = (
+            "no hub was asked and nothing of it is on this machine: --download fetches weights, "
+            ",weights=FILE takes yours"
+        )
+        return Verdict(RANDOM, "timm's initialisation", 0, notes=(hint,))
+    with asking(spec):
+        # what is here is read from here: without --download nobody is asked for a newer one
+        overlay = {} if download else {"pretrained_cfg_overlay": {"file": here}}
+        fresh = timm.create_model(name, pretrained=True, **overlay)
+    network.load_state_dict(fresh.state_dict())
+    source = network.pretrained_cfg.get("hf_hub_id") or "the hub"
+    return Verdict(COMPLETE, str(source), len(network.state_dict()))
+
+
+def cached(network: Any) -> str | None:
+    """The hub's file of this model on this machine, or None."""
+    from huggingface_hub import try_to_load_from_cache
+
+    hub = network.pretrained_cfg.get("hf_hub_id")
+    for name in ("model.safetensors", "pytorch_model.bin") if hub else ():
+        path = try_to_load_from_cache(hub, name)
+        if isinstance(path, str):
+            return path
+    return None
+
+
+def fill_from_file(network: Any, options: SpecOptions, spec: str) -> Verdict:
+    """Loads a file's weights; its head may be missing or another, its encoder may not.
+
+    Raises:
+        RunError: a weight of the encoder is missing, has another shape, or is one too many.
+    """
+    assert options.weights is not None
+    tensors = read_weights(options.weights).tensors
+    if options.key_map is not None:
+        tensors = as_timm(tensors, options.key_map)
+    own = network.state_dict()
+    named = network.pretrained_cfg.get("classifier") or "head"
+    heads = tuple(f"{n}." for n in ((named,) if isinstance(named, str) else named))
+    missing, unused = own.keys() - tensors.keys(), tensors.keys() - own.keys()
+    wrong = {n for n in own.keys() & tensors.keys() if own[n].shape != tensors[n].shape}
+    lost = {n for n in missing | wrong if n.startswith(heads)}
+    # a decoder and its token belong to pretraining; anything else would change the features
+    strange = {n for n in unused if not HEAD_NAMES.match(n) and not n.startswith(heads)}
+    if missing - lost or wrong - lost or strange:
+        raise incomplete(spec, missing - lost, strange, wrong - lost)
+    taken = {n: tensors[n] for n in own.keys() - lost}
+    network.load_state_dict({**own, **taken})
+    return Verdict(
+        text=NO_HEAD if lost else COMPLETE,
+        source=str(options.weights),
+        used=len(taken),
+        missing=tuple(sorted(lost)),
+        unused=tuple(sorted(unused)),
+    )
+
+
+# ---- the encoder
+
 
 class TimmEncoder(nn.Module):
     """A timm model behind the encoder's contract, for evaluation; it cannot hide patches.
 
     Args:
-        model: without a classifier (num_classes=0).
+        network: timm's, without a classifier (num_classes=0).
         size: rows and columns of the images it is fed.
         channels: of those images.
     """
 
-    def __init__(self, model: Any, size: tuple[int, int], channels: int) -> None:
+    def __init__(self, network: Any, size: tuple[int, int], channels: int) -> None:
         super().__init__()
-        self.model = model
+        self.model = network  # the hash of the weights covers this name
         self.channels = channels
-        takes = set(inspect.signature(model.forward_intermediates).parameters)
+        takes = set(inspect.signature(network.forward_intermediates).parameters)
         self._options: dict[str, Any] = {}
-        if "return_prefix_tokens" in takes and getattr(model, "num_prefix_tokens", None):
+        if "return_prefix_tokens" in takes and getattr(network, "num_prefix_tokens", None):
             self._options["return_prefix_tokens"] = True
         with torch.no_grad():
-            end = self._tokens(model.eval().forward_features(torch.zeros(1, channels, *size)))
+            end = self._tokens(network.eval().forward_features(torch.zeros(1, channels, *size)))
             maps = self._intermediates(torch.zeros(1, channels, *size), None)
         self.grid = self.out_grid = end.grid
         self.patch = (size[0] // end.grid[0], size[1] // end.grid[1])
         self.prefix = end.prefix.shape[1]
         # registers alone, as in timm's "reg4_gap", are no class token
-        self.class_token = bool(self.prefix) and getattr(model, "has_class_token", True)
+        self.class_token = bool(self.prefix) and getattr(network, "has_class_token", True)
         self.width = end.patches.shape[2]
         self.depth = len(maps)
 
@@ -71,7 +222,7 @@ class TimmEncoder(nn.Module):
         """Tokens after the last norm, and the maps after the asked-for blocks or stages.
 
         Raises:
-            ConfigError: a mask is given.
+            ConfigError: there is a mask.
         """
         if mask is not None:
             raise ConfigError("a model of timm is evaluated whole: it hides no patches")
@@ -134,14 +285,13 @@ class TimmEncoder(nn.Module):
         prefix = getattr(self.model, "num_prefix_tokens", None)
         if prefix is None:  # a class token that the model does not declare
             prefix = 1 if math.isqrt(N - 1) ** 2 == N - 1 and math.isqrt(N) ** 2 != N else 0
-        grid = self._grid(N - prefix)
-        return Tokens(features[:, :prefix], features[:, prefix:], grid)
+        return Tokens(features[:, :prefix], features[:, prefix:], self._grid(N - prefix))
 
     def _grid(self, length: int) -> tuple[int, int]:
         """Rows and columns of the tokens: the embedding's, or a square, or one row."""
-        told = getattr(getattr(self.model, "patch_embed", None), "grid_size", None)
-        if told is not None and told[0] * told[1] == length:
-            return int(told[0]), int(told[1])
+        own = getattr(getattr(self.model, "patch_embed", None), "grid_size", None)
+        if own is not None and own[0] * own[1] == length:
+            return int(own[0]), int(own[1])
         side = math.isqrt(length)
         return (side, side) if side * side == length else (1, length)
 
@@ -155,131 +305,3 @@ def _from_map(map_BDhw: Tensor, prefix_BPD: Tensor | None = None) -> Tokens:
     elif prefix_BPD.ndim == 2:
         prefix_BPD = prefix_BPD[:, None]
     return Tokens(prefix_BPD, patches_BND, (map_BDhw.shape[2], map_BDhw.shape[3]))
-
-
-def from_timm(name: str, given: SpecOptions, spec: str, download: bool) -> Foreign:
-    """The model of this name behind the encoder's contract."""
-    import timm
-    from timm.data import resolve_model_data_config
-
-    check_name(timm, name, spec)
-    if given.key_map is not None and given.weights is None:
-        raise ConfigError(f"{spec}: a key map is for ,weights=FILE, which is not given")
-    with isolated(0, "timm", name):
-        model = timm.create_model(name, pretrained=False)
-    wanted = ("forward_features", "forward_intermediates", "reset_classifier")
-    if not all(hasattr(model, method) for method in wanted):
-        raise ConfigError(f"{spec}: this model of timm gives no features")
-    told = fill(timm, model, name, given, spec, download)
-    data = resolve_model_data_config(model)
-    model.reset_classifier(0)
-    size = given.size or tuple(data["input_size"][1:])
-    check_size(model, size, spec)
-    how = data["interpolation"] if data["interpolation"] in RESAMPLE.values() else "bicubic"
-    holder: Any = nn.Module()
-    try:
-        if given.size is not None and hasattr(model, "set_input_size"):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # timm's own indexing, of which torch complains
-                model.set_input_size(img_size=size)  # positions are interpolated
-        with isolated(0, "timm shape"):
-            holder.encoder = TimmEncoder(model, size, data["input_size"][0])
-    # what timm's models raise on a size that they cannot take
-    except (AssertionError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise ConfigError(f"{spec}: image-size {size[0]},{size[1]}: {reason}") from error
-    chosen = Preprocess(
-        size, holder.encoder.channels, data["mean"], data["std"], how, float(data["crop_pct"])
-    )
-    facts = {"timm": timm.__version__, "architecture": name}
-    return Foreign(spec, holder, chosen, told, "timm's models have no decoder", facts)
-
-
-def check_size(model: Any, size: tuple[int, int], spec: str) -> None:
-    """Refuses a size that patches do not divide: pixels at its edge would not be seen.
-
-    Raises:
-        ConfigError: names both.
-    """
-    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
-    if isinstance(patch, tuple) and (size[0] % patch[0] or size[1] % patch[1]):
-        raise ConfigError(
-            f"{spec}: image-size {size[0]},{size[1]}: patches of {patch[0]}x{patch[1]} do not "
-            "divide it"
-        )
-
-
-def check_name(timm: Any, name: str, spec: str) -> None:
-    """Refuses a name that timm does not have, or a tag that the architecture does not have.
-
-    Raises:
-        ConfigError: names the nearest; all of them are over a thousand.
-    """
-    architecture = name.partition(".")[0]
-    known = timm.list_models()
-    if architecture not in known:
-        near = difflib.get_close_matches(architecture, known, n=8, cutoff=0.3) or known[:8]
-        raise ConfigError(unknown("model of timm", name, near, spec))
-    if "." in name and name not in timm.list_pretrained():
-        tags = timm.list_pretrained(f"{architecture}.*")
-        raise ConfigError(unknown("weights of timm", name, tags, spec))
-
-
-def fill(
-    timm: Any, model: Any, name: str, given: SpecOptions, spec: str, download: bool
-) -> Verdict:
-    """Loads weights into a model of timm and says how they fit."""
-    if given.weights is not None:
-        return from_own_file(model, given, spec)
-    here = cached(model)
-    if not download and here is None:
-        hint = (
-            "no hub was asked and nothing of it is on this machine: --download fetches weights, "
-            ",weights=FILE takes yours"
-        )
-        return Verdict(RANDOM, "timm's initialisation", 0, notes=(hint,))
-    with asking(spec):
-        # what is here is read from here: without --download nobody is asked for a newer one
-        overlay = {} if download else {"pretrained_cfg_overlay": {"file": here}}
-        fresh = timm.create_model(name, pretrained=True, **overlay)
-    model.load_state_dict(fresh.state_dict())
-    source = model.pretrained_cfg.get("hf_hub_id") or "the hub"
-    return Verdict(COMPLETE, str(source), len(model.state_dict()))
-
-
-def cached(model: Any) -> str | None:
-    """The hub's file of this model on this machine, or None."""
-    from huggingface_hub import try_to_load_from_cache
-
-    hub = model.pretrained_cfg.get("hf_hub_id")
-    for name in ("model.safetensors", "pytorch_model.bin") if hub else ():
-        path = try_to_load_from_cache(hub, name)
-        if isinstance(path, str):
-            return path
-    return None
-
-
-def from_own_file(model: Any, given: SpecOptions, spec: str) -> Verdict:
-    """Loads a file's weights; its head may be missing or another, its encoder may not.
-
-    Raises:
-        RunError: a weight of the encoder is missing, has another shape, or is one too many.
-    """
-    assert given.weights is not None
-    own = model.state_dict()
-    key_map = vit.given_map(given)
-    tensors = read_weights(Path(given.weights)).tensors
-    tensors = tensors if key_map is None else as_timm(tensors, key_map)
-    named = model.pretrained_cfg.get("classifier") or "head"
-    heads = tuple(f"{n}." for n in ((named,) if isinstance(named, str) else named))
-    missing, unused = own.keys() - tensors.keys(), tensors.keys() - own.keys()
-    bent = {n for n in own.keys() & tensors.keys() if own[n].shape != tensors[n].shape}
-    lost = {n for n in missing | bent if n.startswith(heads)}
-    # a decoder and its token belong to pretraining; anything else would change the features
-    strange = {n for n in unused if not vit.HEADS_NAMES.match(n) and not n.startswith(heads)}
-    if missing - lost or bent - lost or strange:
-        raise incomplete(spec, missing - lost, strange, bent - lost)
-    taken = {n: tensors[n] for n in own.keys() - lost}
-    model.load_state_dict({**own, **taken})
-    text = NO_HEAD if lost else COMPLETE
-    return Verdict(text, str(given.weights), len(taken), tuple(sorted(lost)), tuple(sorted(unused)))

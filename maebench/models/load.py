@@ -1,4 +1,4 @@
-"""MODEL strings to something that encodes: a run, its floor, raw pixels, or others' weights.
+"""Which model a MODEL string means: a run, its floor, raw pixels, or others' weights.
 
 Where a run is asked for: its name or folder. `untrained:RUN` is that run's encoder at step 0,
 `pixels:DATASET` the control without an encoder; both take the newest run where nothing follows.
@@ -21,17 +21,16 @@ from maebench.data.dataset import Dataset, Splits
 from maebench.data.images import channel_statistics
 from maebench.data.preprocess import Preprocess
 from maebench.errors import ConfigError, RunError, unknown
-from maebench.models import from_hf, from_timm
+from maebench.models import from_hf, from_timm, preprocessing
 from maebench.models.from_file import from_weights
 from maebench.models.model import LoadedModel
 from maebench.models.reading import read_weights
 from maebench.models.weights import (
     RANDOM,
     USES,
-    Foreign,
+    ForeignModel,
     SpecOptions,
-    adapted,
-    read_given,
+    read_spec_options,
     split_spec,
 )
 from maebench.plugins import Names, installed
@@ -39,7 +38,8 @@ from maebench.pretraining import checkpoints, runs
 from maebench.pretraining.hardware import find_device
 from maebench.pretraining.plan import build, config_of, inputs_of
 
-FOREIGN = ("file", "timm", "hf")
+# what follows the colon of a model that maebench did not train
+FOREIGN = {"file": "PATH", "timm": "NAME, such as timm:vit_tiny_patch16_224", "hf": "OWNER/NAME"}
 KINDS = ("untrained", "pixels", *FOREIGN)  # prefixes of MODEL strings; without one it is a run
 
 
@@ -75,13 +75,13 @@ def load_model(
     if colon and kind not in KINDS and not Path(spec).exists():
         raise ConfigError(unknown("kind of model", kind, [f"{k}:" for k in KINDS], repr(spec)))
     if kind in FOREIGN and colon:
-        name, options = split_spec(rest)
+        name, texts = split_spec(rest)
         if key_map is not None:
             if "key_map" not in USES[kind]:
                 raise ConfigError(f"--key-map: {spec} has names that are known")
-            options.setdefault("key_map", str(key_map))
-        made = load_foreign(kind, name, options, download)
-        return foreign_model(made, kind, folder, device, names, data or {})
+            texts.setdefault("key_map", str(key_map))
+        foreign = load_foreign(kind, name, texts, download)
+        return foreign_model(foreign, kind, folder, device, names, data or {})
     if kind == "pixels" and colon:
         return pixels_model(rest, folder, device, names)
     if kind == "untrained" and colon:
@@ -89,88 +89,7 @@ def load_model(
     return trained_model(runs.find_run(folder, spec), device, names)
 
 
-def foreign_model(
-    made: Foreign, kind: str, results: Path, device: str, names: Names, data: Mapping[str, Any]
-) -> LoadedModel:
-    """A model from elsewhere on the data it is to be tested on.
-
-    Raises:
-        ConfigError: no data set is given and there is no run to take it from.
-    """
-    config = data_config(made.preprocess, results, names, data)
-    place = find_device(device)
-    module = made.module.to(place)
-    # heads, epsilons and the like change numbers and are no weights
-    weights = checkpoints.weights_hash(module.encoder.state_dict())
-    mark = files.short_hash({"weights": weights, **made.facts}) if made.facts else weights
-    told = {"name": made.name, "weights": mark, "preprocessing": made.preprocess.dump()}
-    told["facts"] = dict(made.facts)
-    folder = (
-        results / "models" / files.safe_name(f"{kind}-{_plain(made.name)}-{files.short_hash(told)}")
-    )
-    files.write_json(folder / "model.json", {**told, **made.verdict.dump()})
-    return LoadedModel(
-        name=made.name,
-        kind=kind,
-        folder=folder,
-        module=module,
-        config=config,
-        splits=config.splits(),
-        preprocess=made.preprocess,
-        weights=mark,
-        device=place,
-        verdict=made.verdict,
-        no_decoder=made.no_decoder,
-    )
-
-
-def data_config(
-    preprocess: Preprocess, results: Path, names: Names, data: Mapping[str, Any]
-) -> RunConfig:
-    """The data of the newest run with what is asked for instead, at the size that suits a model.
-
-    A data set of smaller images than the model takes is kept as it is and enlarged on the way in;
-    of larger ones the split is cut at the size from which the model's centre crop is taken.
-    """
-    newest = next(iter(reversed(runs.all_runs(results))), None)
-    if newest is None and not data.get("dataset"):
-        raise ConfigError(
-            "a model from elsewhere is tested on the newest run's data, and there is "
-            "no run: give --dataset (and --data-dir)"
-        )
-    base: dict[str, Any] = {}
-    if newest is not None:
-        own = config_of(newest, names)
-        base = {"dataset": own.dataset, "data_dir": own.data_dir, "limit": own.limit}
-        base |= {"on_bad_image": own.on_bad_image}
-    return sized(RunConfig(names, **given_over(base, data, names)), preprocess, data)
-
-
-def given_over(base: Mapping[str, Any], data: Mapping[str, Any], names: Names) -> dict[str, Any]:
-    """Data settings over others; another data set does not keep the limit and the size."""
-    kept = dict(base)
-    if data.get("dataset"):
-        asked = parse(Dataset, data["dataset"], names.context(), "--dataset")
-        before = base.get("dataset")
-        if before is None or asked.name != before.name:
-            kept.pop("limit", None)
-            kept.pop("image_size", None)
-    return {**kept, **data}
-
-
-def sized(config: RunConfig, preprocess: Preprocess, data: Mapping[str, Any]) -> RunConfig:
-    """The config with images of the size to hand to this pre-processing."""
-    if data.get("image_size"):
-        return config
-    small = all(own < side for own, side in zip(config.size, preprocess.size, strict=True))
-    if small and not config.dataset.any_size:
-        return config
-    return config.model_copy(update={"image_size": preprocess.resized})
-
-
-def _plain(name: str) -> str:
-    """A model's name as a part of a folder's."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name.partition(":")[2]).strip("-.")[-80:] or "model"
+# ---- runs, and what they are compared with
 
 
 def trained_model(
@@ -196,7 +115,7 @@ def trained_model(
         )
     module = build(config, inputs_of(config, run.facts))
     checkpoints.load_strictly(module, checkpoints.part(found[0], "model."), run.name)
-    return _loaded(run.name, "run", run.folder, module, config, run, device, splits)
+    return _of_run(run.name, "run", run.folder, module, config, run, device, splits)
 
 
 def untrained_model(
@@ -210,10 +129,37 @@ def untrained_model(
     """A run's model at step 0: the floor that pretraining has to beat."""
     config = config or config_of(run, names)
     module = build(config, inputs_of(config, run.facts))
-    mark = checkpoints.weights_hash(module.encoder.state_dict())
-    folder = results / "models" / files.safe_name(f"untrained-{run.name}-{mark[:10]}")
-    return _loaded(
+    weights = checkpoints.weights_hash(module.encoder.state_dict())
+    folder = results / "models" / files.safe_name(f"untrained-{run.name}-{weights[:10]}")
+    return _of_run(
         f"untrained:{run.name}", "untrained", folder, module, config, run, device, splits
+    )
+
+
+def _of_run(
+    name: str,
+    kind: str,
+    folder: Path,
+    module: Any,
+    config: RunConfig,
+    run: runs.Run,
+    device: str,
+    splits: Splits | None,
+) -> LoadedModel:
+    """A model whose module is that of a run, on its device, frozen and in eval mode."""
+    facts, device = run.facts, find_device(device)
+    module = module.to(device).eval().requires_grad_(False)
+    return LoadedModel(
+        name=name,
+        kind=kind,
+        folder=folder,
+        module=module,
+        config=config,
+        splits=splits or config.splits(),
+        preprocess=Preprocess(config.size, facts["channels"], facts["mean"], facts["std"]),
+        weights=checkpoints.weights_hash(module.encoder.state_dict()),
+        device=device,
+        run=run,
     )
 
 
@@ -223,8 +169,7 @@ def pixels_model(rest: str, results: Path, device: str, names: Names) -> LoadedM
         run = runs.find_run(results, "")
         return pixels_of(config_of(run, names), run.facts, results, device)
     dataset = parse(Dataset, rest, names.context(), "pixels:")
-    config = RunConfig(names, dataset=dataset)
-    return pixels_of(config, None, results, device)
+    return pixels_of(RunConfig(names, dataset=dataset), None, results, device)
 
 
 def pixels_of(
@@ -241,53 +186,35 @@ def pixels_of(
         mean, std = channel_statistics(train)
         facts = {"channels": train.info.channels, "mean": list(mean), "std": list(std)}
     kept = {key: facts[key] for key in ("channels", "mean", "std")}
-    spec = {"dataset": config.dump()["dataset"], "size": list(config.size), **kept}
-    mark = files.short_hash(spec)
-    folder = results / "models" / files.safe_name(f"pixels-{config.dataset.name}-{mark}")
+    weights = files.short_hash(
+        {"dataset": config.dump()["dataset"], "size": list(config.size), **kept}
+    )
+    name = config.dataset.name
     return LoadedModel(
-        name=f"pixels:{config.dataset.name}",
+        name=f"pixels:{name}",
         kind="pixels",
-        folder=folder,
+        folder=results / "models" / files.safe_name(f"pixels-{name}-{weights}"),
         module=None,
         config=config,
         splits=splits,
         preprocess=Preprocess(config.size, kept["channels"], kept["mean"], kept["std"]),
-        weights=mark,
+        weights=weights,
         device=find_device(device),
     )
 
 
-def _loaded(
-    name: str,
-    kind: str,
-    folder: Path,
-    module: Any,
-    config: RunConfig,
-    run: runs.Run,
-    device: str,
-    splits: Splits | None,
-) -> LoadedModel:
-    place = find_device(device)
-    module = module.to(place).eval().requires_grad_(False)
-    mark = checkpoints.weights_hash(module.encoder.state_dict())
-    facts = run.facts
-    feed = Preprocess(config.size, facts["channels"], facts["mean"], facts["std"])
-    splits = splits or config.splits()
-    return LoadedModel(name, kind, folder, module, config, splits, feed, mark, place, run)
-
-
-WANTS = {"file": "PATH", "timm": "NAME, such as timm:vit_tiny_patch16_224", "hf": "OWNER/NAME"}
+# ---- weights from elsewhere
 
 
 def load_foreign(
-    kind: str, name: str, options: Mapping[str, str], download: bool = False
-) -> Foreign:
+    kind: str, name: str, texts: Mapping[str, str], download: bool = False
+) -> ForeignModel:
     """The model that `file:`, `timm:` or `hf:` and a name mean.
 
     Args:
         kind: "file", "timm" or "hf".
         name: what follows the colon, without options.
-        options: those of the MODEL string.
+        texts: the options of the MODEL string, as they are written.
         download: whether a hub may be asked.
 
     Raises:
@@ -295,25 +222,120 @@ def load_foreign(
     """
     spec = f"{kind}:{name}"
     if not name:
-        raise ConfigError(f"{spec} names nothing: write {kind}:{WANTS[kind]}")
-    given = read_given(kind, spec, options)
-    made = LOADERS[kind](name, given, spec, download)
-    made.module.eval().requires_grad_(False)
-    changed = adapted(made.preprocess, given, spec)
-    shown = "".join(f",{k.replace('_', '-')}={v}" for k, v in options.items() if k != "key_map")
-    label = f" ({RANDOM})" if made.verdict.text == RANDOM else ""
-    return replace(made, name=f"{made.name}{shown}{label}", preprocess=changed)
+        raise ConfigError(f"{spec} names nothing: write {kind}:{FOREIGN[kind]}")
+    options = read_spec_options(kind, spec, texts)
+    if kind == "timm":
+        found = from_timm.from_timm(name, options, spec, download)
+    elif kind == "hf":
+        found = from_hf.from_hf(name, options, spec, download)
+    else:
+        found = from_path(Path(name).expanduser(), options, spec)
+    found.module.eval().requires_grad_(False)
+    shown = "".join(f",{k.replace('_', '-')}={v}" for k, v in texts.items() if k != "key_map")
+    label = f" ({RANDOM})" if found.verdict.text == RANDOM else ""
+    return replace(
+        found,
+        name=f"{found.name}{shown}{label}",
+        preprocess=preprocessing.with_options(found.preprocess, options, spec),
+    )
 
 
-def from_file(path: str, given: SpecOptions, spec: str, download: bool) -> Foreign:
-    """A vision transformer's checkpoint, with or without a decoder; or a folder of transformers."""
-    place = Path(path).expanduser()
-    if place.is_dir() and from_hf.kind_of(place) in from_hf.TYPES:
-        moot = [key.replace("_", "-") for key in USES["file"] if getattr(given, key) is not None]
-        if moot:
-            raise ConfigError(f"{spec}: its config.json says all; leave out {', '.join(moot)}")
-        return from_hf.from_folder(place, given, spec)
-    return from_weights(read_weights(place), given, spec)
+def from_path(path: Path, options: SpecOptions, spec: str) -> ForeignModel:
+    """A vision transformer's checkpoint, with or without a decoder; or a folder of transformers.
+
+    Raises:
+        ConfigError: the folder says itself what an option says.
+    """
+    if not path.is_dir() or from_hf.kind_of(path) not in from_hf.TYPES:
+        return from_weights(read_weights(path), options, spec)
+    moot = [key.replace("_", "-") for key in USES["file"] if getattr(options, key) is not None]
+    if moot:
+        raise ConfigError(f"{spec}: its config.json says all; leave out {', '.join(moot)}")
+    return from_hf.from_folder(path, options, spec)
 
 
-LOADERS = {"file": from_file, "timm": from_timm.from_timm, "hf": from_hf.from_hf}
+def foreign_model(
+    foreign: ForeignModel,
+    kind: str,
+    results: Path,
+    device: str,
+    names: Names,
+    data: Mapping[str, Any],
+) -> LoadedModel:
+    """A model from elsewhere on the data it is to be tested on.
+
+    Raises:
+        ConfigError: nobody names a data set and there is no run to take it from.
+    """
+    config = data_config(foreign.preprocess, results, names, data)
+    device = find_device(device)
+    module = foreign.module.to(device)
+    weights = checkpoints.weights_hash(module.encoder.state_dict())
+    if foreign.facts:  # heads, epsilons and the like change numbers and are no weights
+        weights = files.short_hash({"weights": weights, **foreign.facts})
+    content = {
+        "name": foreign.name,
+        "weights": weights,
+        "preprocessing": foreign.preprocess.dump(),
+        "facts": dict(foreign.facts),
+    }
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", foreign.name.partition(":")[2]).strip("-.")[-80:]
+    safe = files.safe_name(f"{kind}-{plain or 'model'}-{files.short_hash(content)}")
+    folder = results / "models" / safe
+    files.write_json(folder / "model.json", {**content, **foreign.verdict.dump()})
+    return LoadedModel(
+        name=foreign.name,
+        kind=kind,
+        folder=folder,
+        module=module,
+        config=config,
+        splits=config.splits(),
+        preprocess=foreign.preprocess,
+        weights=weights,
+        device=device,
+        verdict=foreign.verdict,
+        no_decoder=foreign.no_decoder,
+    )
+
+
+def data_config(
+    preprocess: Preprocess, results: Path, names: Names, data: Mapping[str, Any]
+) -> RunConfig:
+    """The data of the newest run with what is asked for instead, at the size that suits a model."""
+    newest = next(iter(reversed(runs.all_runs(results))), None)
+    if newest is None and not data.get("dataset"):
+        raise ConfigError(
+            "a model from elsewhere is tested on the newest run's data, and there is "
+            "no run: give --dataset (and --data-dir)"
+        )
+    base: dict[str, Any] = {}
+    if newest is not None:
+        own = config_of(newest, names)
+        base = {"dataset": own.dataset, "data_dir": own.data_dir, "limit": own.limit}
+        base |= {"on_bad_image": own.on_bad_image}
+    config = RunConfig(names, **merged_data(base, data, names))
+    return config if data.get("image_size") else sized(config, preprocess)
+
+
+def merged_data(base: Mapping[str, Any], data: Mapping[str, Any], names: Names) -> dict[str, Any]:
+    """Data settings over others; another data set does not keep the limit and the size."""
+    kept = dict(base)
+    if data.get("dataset"):
+        asked = parse(Dataset, data["dataset"], names.context(), "--dataset")
+        before = base.get("dataset")
+        if before is None or asked.name != before.name:
+            kept.pop("limit", None)
+            kept.pop("image_size", None)
+    return {**kept, **data}
+
+
+def sized(config: RunConfig, preprocess: Preprocess) -> RunConfig:
+    """The config with images of the size to hand to this pre-processing.
+
+    A data set of smaller images than the model takes is kept as it is and enlarged on the way in;
+    of larger ones the split is cut at the size from which the model's centre crop is taken.
+    """
+    small = all(own < side for own, side in zip(config.size, preprocess.size, strict=True))
+    if small and not config.dataset.any_size:
+        return config
+    return config.model_copy(update={"image_size": preprocess.resized})

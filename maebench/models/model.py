@@ -144,8 +144,8 @@ class LoadedModel:
         """The objective's own pictures by name (see Objective); empty where it has none."""
         if not hasattr(self.module, "pictures"):
             return {}
-        found: Mapping[str, ImageGrid] = self.module.pictures(images, draws)
-        return found
+        made: Mapping[str, ImageGrid] = self.module.pictures(images, draws)
+        return made
 
 
 def has_class_token(encoder: Any) -> bool:

@@ -11,7 +11,7 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,12 @@ HARMLESS = re.compile(
     r"|collections\.OrderedDict|argparse\.Namespace"
 )
 OURS = "maebench"  # the key of what our own exports say about themselves
+Facts = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a file holds.
+class WeightsFile:
+    """What a file of weights holds.
 
     Args:
         path: the file or folder.
@@ -54,10 +55,10 @@ class Found:
 
     path: Path
     tensors: dict[str, Tensor]
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
 
 
-def read_weights(path: Path) -> Found:
+def read_weights(path: Path) -> WeightsFile:
     """The weights in a file (.pth, .pt, .bin, .ckpt, .safetensors) or a Hugging Face folder.
 
     Raises:
@@ -68,17 +69,18 @@ def read_weights(path: Path) -> Found:
     if not path.exists():
         raise RunError(f"file:{path}: there is no such file")
     content, facts = _read_file(path)
-    return Found(path, _unwrapped(_weights_in(content, path)), {**_beside(path.parent), **facts})
+    return WeightsFile(
+        path, _unwrapped(_weights_in(content, path)), {**_beside(path.parent), **facts}
+    )
 
 
-def _read_folder(folder: Path) -> Found:
+def _read_folder(folder: Path) -> WeightsFile:
     name = next((n for n in IN_FOLDER if (folder / n).exists()), None)
     if name is None:
         raise RunError(f"file:{folder}: no {' or '.join(IN_FOLDER)} is in this folder")
     if name != SHARDS:
-        found = read_weights(folder / name)
-        return Found(folder, found.tensors, found.facts)
-    tensors: dict[str, Any] = {}
+        return replace(read_weights(folder / name), path=folder)
+    tensors: dict[str, Tensor] = {}
     index = read_json(folder / SHARDS)
     named = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(named, dict) or not named:
@@ -88,10 +90,10 @@ def _read_folder(folder: Path) -> Found:
         if Path(shard).name != shard or not (folder / shard).is_file():
             raise RunError(f"file:{folder}: {SHARDS} names {shard!r}, which is no file beside it")
         tensors |= _read_safetensors(folder / shard)[0]
-    return Found(folder, _unwrapped(_weights_in(tensors, folder)), _beside(folder))
+    return WeightsFile(folder, _unwrapped(_weights_in(tensors, folder)), _beside(folder))
 
 
-def _beside(folder: Path) -> dict[str, Any]:
+def _beside(folder: Path) -> dict[str, dict[str, Any]]:
     """What a Hugging Face folder says of its weights."""
     files = {"config": "config.json", "preprocessor": "preprocessor_config.json"}
     there = {key: folder / name for key, name in files.items() if (folder / name).exists()}
@@ -100,12 +102,12 @@ def _beside(folder: Path) -> dict[str, Any]:
     return {k: v for k, v in read.items() if isinstance(v, dict) and "facts" not in v}
 
 
-def _read_file(path: Path) -> tuple[Any, dict[str, Any]]:
+def _read_file(path: Path) -> tuple[Any, dict[str, dict[str, Any]]]:
     """The content, and what it says beside its weights."""
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     content = _read_pickle(path)
-    facts: dict[str, Any] = {}
+    facts: dict[str, dict[str, Any]] = {}
     if isinstance(content, dict):
         args = content.get("args")
         facts |= {"args": vars(args)} if isinstance(args, argparse.Namespace) else {}
@@ -113,12 +115,12 @@ def _read_file(path: Path) -> tuple[Any, dict[str, Any]]:
     return content, facts
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
     try:
         with safe_open(path, "pt") as file:
-            told = (file.metadata() or {}).get(OURS)
+            stated = (file.metadata() or {}).get(OURS)
             content = {name: file.get_tensor(name) for name in file.keys()}
-        ours = json.loads(told) if told else None
+        ours = json.loads(stated) if stated else None
         return content, {OURS: ours} if isinstance(ours, dict) else {}
     except (SafetensorError, OSError, ValueError) as error:
         raise RunError(f"file:{path} cannot be read as safetensors: {error}") from error
@@ -212,54 +214,28 @@ def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
+# ---- which weight is which
+
 MAPS = Path(__file__).with_name("key_maps")
-HUGGINGFACE = "embeddings.patch_embeddings.projection.weight"  # ends a name in every generation
 KeyMap = Mapping[str, str | None]
+HUGGINGFACE = "embeddings.patch_embeddings.projection.weight"  # ends a name in every generation
+# What belongs to a classifier or to pretraining and to no encoder's features.
+HEAD_NAMES = re.compile(
+    r"head|fc_norm|classifier|pooler|mask_token|norm_pix_loss|decoder([_.]|$)"  # by its beginning
+)
 
 
-def shipped() -> list[str]:
-    """The key maps that come with maebench, by name."""
-    return sorted(path.stem for path in MAPS.glob("*.yaml"))
-
-
-def read_key_map(given: str | Path) -> KeyMap:
-    """Regular expressions and what to put in their place, from a YAML file or a shipped map's name.
-
-    Each is applied to every name, in the order of the file, as `re.sub` does; `null` leaves the
-    weights out whose name it finds.
+def as_timm(tensors: Mapping[str, Tensor], key_map: str | Path | None) -> dict[str, Tensor]:
+    """The weights by the names of timm: through a user's map, and Hugging Face's for theirs.
 
     Raises:
-        ConfigError: there is no such file or map, it is no mapping, or an expression is wrong.
+        ConfigError: the map cannot be used.
     """
-    path = Path(given)
-    if not path.suffix and not path.exists():
-        if str(given) not in shipped():
-            raise ConfigError(unknown("key map", str(given), shipped(), "--key-map FILE.yaml"))
-        path = MAPS / f"{given}.yaml"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"--key-map {path}: {reason}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--key-map {path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict) or not content:
-        raise ConfigError(
-            f"--key-map {path}: lines of 'regular expression: replacement' are wanted, "
-            f"got {content!r}"
-        )
-    for pattern, replacement in content.items():
-        if not isinstance(pattern, str) or not isinstance(replacement, str | None):
-            raise ConfigError(
-                f"--key-map {path}: {pattern!r}: {replacement!r} must be an expression and a text "
-                "or null"
-            )
-        try:
-            re.sub(pattern, replacement or "", "")
-            re.compile(pattern)
-        except (re.error, IndexError) as error:
-            raise ConfigError(f"--key-map {path}: {pattern!r}: {error}") from error
-    return content
+    if key_map is not None:
+        tensors = renamed(tensors, read_key_map(key_map))
+    if any(name.endswith(HUGGINGFACE) for name in tensors):
+        tensors = renamed(tensors, read_key_map("huggingface"))
+    return joined(tensors)
 
 
 def renamed(tensors: Mapping[str, Tensor], key_map: KeyMap) -> dict[str, Tensor]:
@@ -301,7 +277,7 @@ def joined(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         weights = [made.pop(f"{start}{part}.weight", None) for part in "qkv"]
         biases = [made.pop(f"{start}{part}.bias", None) for part in "qkv"]
         whole = [w for w in weights if w is not None]
-        if len(whole) < 3:  # told as missing by whoever loads it
+        if len(whole) < 3:  # whoever loads it says what is missing
             continue
         made[f"{start}qkv.weight"] = torch.cat(whole)
         if any(b is not None for b in biases):
@@ -310,10 +286,46 @@ def joined(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return made
 
 
-def as_timm(tensors: Mapping[str, Tensor], key_map: KeyMap | None) -> dict[str, Tensor]:
-    """The weights by the names of timm: through a user's map, and Hugging Face's for theirs."""
-    if key_map is not None:
-        tensors = renamed(tensors, key_map)
-    if any(name.endswith(HUGGINGFACE) for name in tensors):
-        tensors = renamed(tensors, read_key_map("huggingface"))
-    return joined(tensors)
+def read_key_map(file: str | Path) -> KeyMap:
+    """Regular expressions and what to put in their place, from a YAML file or a shipped map's name.
+
+    Each is applied to every name, in the order of the file, as `re.sub` does; `null` leaves the
+    weights out whose name it finds.
+
+    Raises:
+        ConfigError: there is no such file or map, it is no mapping, or an expression is wrong.
+    """
+    path = Path(file)
+    if not path.suffix and not path.exists():
+        if str(file) not in shipped():
+            raise ConfigError(unknown("key map", str(file), shipped(), "--key-map FILE.yaml"))
+        path = MAPS / f"{file}.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"--key-map {path}: {reason}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--key-map {path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not content:
+        raise ConfigError(
+            f"--key-map {path}: lines of 'regular expression: replacement' are wanted, "
+            f"got {content!r}"
+        )
+    for pattern, replacement in content.items():
+        if not isinstance(pattern, str) or not isinstance(replacement, str | None):
+            raise ConfigError(
+                f"--key-map {path}: {pattern!r}: {replacement!r} must be an expression and a text "
+                "or null"
+            )
+        try:
+            re.sub(pattern, replacement or "", "")
+            re.compile(pattern)
+        except (re.error, IndexError) as error:
+            raise ConfigError(f"--key-map {path}: {pattern!r}: {error}") from error
+    return content
+
+
+def shipped() -> list[str]:
+    """The key maps that come with maebench, by name."""
+    return sorted(path.stem for path in MAPS.glob("*.yaml"))

@@ -1,30 +1,33 @@
-"""Weights from elsewhere: what a MODEL string says, what a file says, and how they fit."""
+"""What models from elsewhere share: a MODEL string's options, facts beside weights, a verdict."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+from torch import nn
 
 from maebench.component import Options, explain
 from maebench.data.preprocess import Preprocess
 from maebench.errors import ConfigError, RunError, unknown
-from maebench.models.reading import OURS
+from maebench.models.reading import OURS, Facts
 
-# which of them each kind of model can use
+# ---- what follows a name in a MODEL string
+
+# which options each kind of model can use beside those of pre-processing
 USES = {
     "file": {"heads", "decoder_heads", "target", "eps", "key_map"},
     "timm": {"weights", "key_map"},
     "hf": {"revision"},
 }
 PREPROCESSING = {"image_size", "mean", "std", "interpolation", "crop"}
+PixelTarget = Literal["pixels", "normalised-pixels"]
 
 
 class SpecOptions(Options):
@@ -32,9 +35,7 @@ class SpecOptions(Options):
 
     heads: PositiveInt | None = Field(None, description="attention heads of the encoder")
     decoder_heads: PositiveInt | None = Field(None, description="attention heads of the decoder")
-    target: Literal["pixels", "normalised-pixels"] | None = Field(
-        None, description="what the decoder predicts"
-    )
+    target: PixelTarget | None = Field(None, description="what the decoder predicts")
     eps: PositiveFloat | None = Field(None, description="epsilon of the norms")
     key_map: Path | None = Field(None, description="YAML file of regular expressions for names")
     weights: Path | None = Field(None, description="file of weights for the architecture")
@@ -72,56 +73,40 @@ def split_spec(spec: str) -> tuple[str, dict[str, str]]:
     return parts[0], dict(zip(names, parts[2::2], strict=True))
 
 
-def read_given(kind: str, spec: str, options: Mapping[str, str]) -> SpecOptions:
-    """The options of a MODEL string.
+def read_spec_options(kind: str, spec: str, texts: Mapping[str, str]) -> SpecOptions:
+    """The options of a MODEL string, from their texts.
 
     Raises:
         ConfigError: one that this kind of model does not use, or a value out of range.
     """
     allowed = USES[kind] | PREPROCESSING
-    for key in options:
+    for key in texts:
         if key not in allowed:
             names = [name.replace("_", "-") for name in allowed]
             raise ConfigError(unknown("option", key.replace("_", "-"), names, repr(spec)))
     try:
-        given = SpecOptions.model_validate(dict(options))
+        options = SpecOptions.model_validate(dict(texts))
     except ValidationError as error:
         raise explain(error, spec) from error
-    for key, values in (("mean", given.mean), ("std", given.std)):
+    for key, values in (("mean", options.mean), ("std", options.std)):
         if values and not all(0 <= value <= 1 for value in values):
             raise ConfigError(f"{spec}: {key}: of pixels in 0..1, not 0..255, given {values}")
-    if given.image_size is not None and len(given.image_size) > 2:
-        raise ConfigError(f"{spec}: image-size: a side or rows,columns, given {given.image_size}")
-    return given
+    if options.image_size is not None and len(options.image_size) > 2:
+        raise ConfigError(f"{spec}: image-size: a side or rows,columns, given {options.image_size}")
+    return options
 
 
-def pixels_of(values: tuple[float, ...] | None, channels: int, what: str, spec: str) -> Any:
-    """One number per channel, or None; a single one stands for all channels."""
-    if values is None or len(values) == channels:
-        return values
-    if len(values) == 1:
-        return values * channels
-    raise ConfigError(f"{spec}: {what}: {channels} numbers are wanted, given {len(values)}")
-
+# ---- what stands beside weights: an export of ours, a config.json, arguments of a training
 
 EPS = 1e-6  # official code; a config.json that stands beside the weights says its own
-Facts = Mapping[str, Any]
 
 
-def whole(facts: Facts, place: str, key: str) -> int | None:
-    """A whole number from 1 of the facts, None where they do not say it.
+def stated_size(facts: Facts) -> tuple[int, int] | None:
+    """Rows and columns of the images that the weights take; None where nobody says.
 
     Raises:
-        RunError: it is something else.
+        RunError: it is said, and is no size.
     """
-    value = facts.get(place, {}).get(key)
-    if value is not None and (type(value) is not int or value < 1):
-        raise RunError(f"{key} beside the weights is {value!r}: a whole number from 1 is wanted")
-    return value
-
-
-def size_of(facts: Facts) -> tuple[int, int] | None:
-    """Rows and columns of the images that the weights take."""
     for place in (OURS, "config"):
         value = facts.get(place, {}).get("image_size")
         if value is not None:
@@ -132,44 +117,53 @@ def size_of(facts: Facts) -> tuple[int, int] | None:
     return None
 
 
-def heads_told(facts: Facts, ours: str, theirs: str) -> int | None:
-    """The number of heads that an export of ours or a config.json says."""
-    return whole(facts, OURS, ours) or whole(facts, "config", theirs)
+def stated_heads(facts: Facts, ours: str, theirs: str) -> int | None:
+    """The number of heads, under our name for it or Hugging Face's; None where nobody says.
 
-
-def eps_of(facts: Facts, given: SpecOptions) -> float:
-    """The norms' epsilon."""
-    told = facts.get("config", {}).get("layer_norm_eps", EPS)
-    if not isinstance(told, float | int) or not 0 < told < 1:
-        raise RunError(f"layer_norm_eps beside the weights is {told!r}: between 0 and 1 is wanted")
-    return given.eps or float(told)
-
-
-def colours(facts: Facts, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and deviation per channel that an export of ours says."""
-    found = [facts.get(OURS, {}).get(key) for key in ("mean", "std")]
-    if None in found:
-        return None
-    for values in found:
-        numbers = isinstance(values, list | tuple) and len(values) == channels
-        if not numbers or not all(isinstance(v, float) and math.isfinite(v) for v in values):
+    Raises:
+        RunError: it is said, and is no whole number from 1.
+    """
+    for place, key in ((OURS, ours), ("config", theirs)):
+        value = facts.get(place, {}).get(key)
+        if value is None:
+            continue
+        if type(value) is not int or value < 1:
             raise RunError(
-                f"mean or std beside the weights is {values!r}: {channels} numbers wanted"
+                f"{key} beside the weights is {value!r}: a whole number from 1 is wanted"
             )
-    return tuple(found[0]), tuple(found[1])
+        return value
+    return None
 
 
-def target_of(facts: Facts, given: SpecOptions) -> Any:
-    """What the decoder predicts: given, or said beside the weights; None where nobody says."""
-    told = facts.get(OURS, {}).get("target")
-    if given.target is not None or told in ("pixels", "normalised-pixels"):
-        return given.target or told
+def norm_epsilon(facts: Facts, options: SpecOptions) -> float:
+    """The norms' epsilon: the MODEL string's, else the one stated, else the official code's.
+
+    Raises:
+        RunError: it is said, and cannot be.
+    """
+    stated = facts.get("config", {}).get("layer_norm_eps", EPS)
+    if not isinstance(stated, float | int) or not 0 < stated < 1:
+        raise RunError(
+            f"layer_norm_eps beside the weights is {stated!r}: between 0 and 1 is wanted"
+        )
+    return options.eps or float(stated)
+
+
+def decoder_target(facts: Facts, options: SpecOptions) -> PixelTarget | None:
+    """What the decoder predicts: by the MODEL string, else as stated; None where nobody says."""
+    if options.target is not None:
+        return options.target
+    stated: PixelTarget | None = facts.get(OURS, {}).get("target")
+    if stated in ("pixels", "normalised-pixels"):
+        return stated
     for place in ("args", "config"):
         normalised = facts.get(place, {}).get("norm_pix_loss")
         if isinstance(normalised, bool):
             return "normalised-pixels" if normalised else "pixels"
     return None
 
+
+# ---- how weights and model fit
 
 SHOWN = 6  # names in a line; the others are counted
 # The verdicts that an evaluation can live with; an incomplete encoder is an error.
@@ -221,9 +215,12 @@ class Verdict:
 
 def listed(names: Collection[str]) -> str:
     """The first few names and how many more."""
-    ordered = sorted(names)
-    more = len(ordered) - SHOWN
-    return ", ".join(ordered[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return _shortened(sorted(names), len(names))
+
+
+def _shortened(texts: list[str], count: int) -> str:
+    more = count - SHOWN
+    return ", ".join(texts[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def incomplete(
@@ -234,19 +231,20 @@ def incomplete(
     for name in sorted(missing)[:SHOWN]:
         near = get_close_matches(name, list(unused), n=1, cutoff=0.8)
         hints.append(f"{name} (is it {near[0]}?)" if near else name)
-    more = len(missing) - SHOWN
-    told = ", ".join(hints) + (f" and {more} more" if more > 0 else "")
-    parts = [f"missing {told}"] if missing else []
+    parts = [f"missing {_shortened(hints, len(missing))}"] if missing else []
     parts += [f"left over {listed(unused)}"] if unused else []
-    parts += [f"other shape {listed(list(shapes))}"] if shapes else []
+    parts += [f"other shape {listed(shapes)}"] if shapes else []
     return RunError(
         f"{source}: the encoder is incomplete: {'; '.join(parts)}. "
         "--key-map FILE.yaml gives names their own"
     )
 
 
+# ---- what every source makes of a name
+
+
 @dataclass(frozen=True)
-class Foreign:
+class ForeignModel:
     """A model from elsewhere.
 
     Args:
@@ -266,15 +264,19 @@ class Foreign:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def adapted(base: Preprocess, given: SpecOptions, spec: str) -> Preprocess:
-    """The pre-processing with what the MODEL string gives in its place."""
-    changes = {
-        "mean": pixels_of(given.mean, base.channels, "mean", spec),
-        "std": pixels_of(given.std, base.channels, "std", spec),
-        "interpolation": given.interpolation,
-        "crop": given.crop,
-    }
-    return replace(base, **{k: v for k, v in changes.items() if v is not None})
+class EncoderHolder(nn.Module):
+    """The module around an encoder that cannot reconstruct.
+
+    Args:
+        encoder: the encoder.
+        decoder: one whose target nobody knows, which is kept unused.
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module | None = None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        if decoder is not None:
+            self.decoder = decoder
 
 
 @contextlib.contextmanager

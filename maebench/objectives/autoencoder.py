@@ -1,7 +1,7 @@
 """The autoencoder, on which the others that predict a whole image are built.
 
-Shape suffixes: B images, L patches, T numbers of a patch, N tokens with the prefix first,
-K numbers of a token's code.
+Shape suffixes: B images, L patches, T dimension of a patch's target, N tokens with the prefix
+first, K dimension of a token's code.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class WholeImage(nn.Module):
     def reconstruct(self, images: Tensor, mask: Mask) -> Reconstruction:
         """What it makes of images whose hidden pixels are 0, the mean of train.
 
-        It has no other way to be told that something is missing: this is how it compares with
+        It has no other way to know that something is missing: this is how it compares with
         objectives that hide patches. `whole` is what it makes of the images as they are.
         """
-        given = torch.where(hidden_pixels(mask, self.target.patch), 0.0, images)
-        made = self.target.reconstruction(self.predict(given).float(), images, mask)
+        seen = torch.where(hidden_pixels(mask, self.target.patch), 0.0, images)
+        made = self.target.reconstruction(self.predict(seen).float(), images, mask)
         how = "predicted from the image with hidden pixels at the mean of train"
         return dataclasses.replace(made, how=how, whole=self.predict(images).float())
 
@@ -69,13 +69,13 @@ class Autoencoder(Decoding):
     name: ClassVar[str] = "autoencoder"
     hides: ClassVar[bool] = False
     bottleneck: PositiveInt | None = Field(
-        None,
-        description="numbers of the code of a token; default a quarter of those of a patch",
+        default=None,
+        description="dimension of the code of a token; default a quarter of that of a patch",
         examples=[3],
     )
 
     def width(self, encoder: Any, inputs: Inputs) -> int:
-        """How many numbers the code of a token has."""
+        """The dimension of the code of a token."""
         return self.bottleneck or narrow(encoder, inputs)
 
     def build(self, encoder: Any, inputs: Inputs) -> nn.Module:
@@ -86,25 +86,25 @@ class Autoencoder(Decoding):
 
     def notes(self, encoder: Any, inputs: Inputs) -> tuple[str, ...]:
         """Says where nothing keeps the code from copying: no narrow width, penalty or noise."""
-        width, covered = self.width(encoder, inputs), numbers_covered(encoder, inputs)
+        width, covered = self.width(encoder, inputs), dimension_covered(encoder, inputs)
         if min(width, encoder.width) < covered:
             return ()
         return (
-            f"objective.bottleneck={width}: not narrower than the {covered} numbers of a patch, so "
+            f"objective.bottleneck={width}: not narrower than a patch, of dimension {covered}, so "
             f"that the identity can be learnt; below {covered}, or objective 'sparse', "
             "'contractive', 'denoising'",
         )
 
 
-def numbers_covered(encoder: Any, inputs: Inputs) -> int:
-    """The numbers of a patch, or of all patches that a token of a coarser encoder covers."""
+def dimension_covered(encoder: Any, inputs: Inputs) -> int:
+    """The dimension of a patch, or of all patches that a token of a coarser encoder covers."""
     (H, W), (h, w) = inputs.image_size, encoder.out_grid
     return (H // h) * (W // w) * inputs.channels
 
 
 def narrow(encoder: Any, inputs: Inputs) -> int:
-    """A quarter of the numbers that a token covers, at least 1."""
-    return max(1, numbers_covered(encoder, inputs) // NARROW)
+    """A quarter of the dimension that a token covers, at least 1."""
+    return max(1, dimension_covered(encoder, inputs) // NARROW)
 
 
 class Autoencoding(WholeImage):
@@ -129,7 +129,7 @@ class Autoencoding(WholeImage):
             self.bottleneck = nn.Linear(encoder.width, bottleneck)
             initialise(self.bottleneck)
         self.decoder: Any = TransformerDecoder(
-            self.width, size, encoder, self.target.numbers, fills=False
+            self.width, size, encoder, self.target.dimension, fills=False
         )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """The contractive autoencoder, and the norm of a Jacobian by random probes.
 
-Shape suffixes: B images, N tokens with the prefix first, K numbers of a token's code.
+Shape suffixes: B images, N tokens with the prefix first, K dimension of a token's code.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from maebench.objectives.autoencoder import Autoencoding, numbers_covered
+from maebench.objectives.autoencoder import Autoencoding, dimension_covered
 from maebench.objectives.decoders import DecoderSize, Decoding
 from maebench.objectives.objective import Batch, Inputs
 from maebench.rng import Draws
@@ -26,7 +26,7 @@ class Contractive(Decoding):
     What the penalty leaves moving are the directions in which images differ; it needs a second
     derivative, so a step takes longer, and too large a weight gives all images one code.
 
-    loss = mean over all pixels of (x - decode(h))^2 + weight / M * J, M numbers of an image
+    loss = mean over all pixels of (x - decode(h))^2 + weight / M * J, M pixels times channels
     h = sigmoid code of all tokens; J = ||dh/dx||^2 (Frobenius), estimated by the mean over random
     signs v of ||v^T dh/dx||^2 (Hutchinson); M times it is the paper's scale of a summed error
     Source: Rifai et al. 2011, ICML, section 3; there h is one layer with tied weights.
@@ -35,25 +35,25 @@ class Contractive(Decoding):
     name: ClassVar[str] = "contractive"
     hides: ClassVar[bool] = False
     bottleneck: PositiveInt | None = Field(
-        None,
-        description="numbers of the code of a token; default as many as of a patch: the penalty "
+        default=None,
+        description="dimension of the code of a token; default that of a patch: the penalty "
         "takes the place of a narrow code",
         examples=[12],
     )
     weight: float = Field(
-        0.1,
+        default=0.1,
         gt=0,
         description="weight of the squared norm beside the summed squared error of an image "
         "(0.1 as in the Theano tutorials' cA after Rifai et al. 2011)",
     )
     probes: PositiveInt = Field(
-        1, description="random directions per image and step, each one more backward pass"
+        default=1, description="random directions per image and step, each one more backward pass"
     )
 
     def build(self, encoder: Any, inputs: Inputs) -> nn.Module:
         """The torch module, code and decoder freshly initialised."""
         size = self.decoder_size(encoder.width, encoder.depth)
-        width = self.bottleneck or numbers_covered(encoder, inputs)
+        width = self.bottleneck or dimension_covered(encoder, inputs)
 
         return ContractiveAutoencoder(self, encoder, inputs, size, width)
 

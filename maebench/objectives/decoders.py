@@ -1,7 +1,7 @@
 """Decoders: an encoder's tokens to a prediction for each patch.
 
 Shape suffixes: B images, L patches, M patches that are asked for, P prefix tokens, N tokens,
-S layers of the encoder, E its width, D decoder width, T numbers of a patch.
+S layers of the encoder, E its width, D decoder width, T dimension of a patch's target.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class DecoderSize(NamedTuple):
 def default_decoder(width: int, depth: int) -> DecoderSize:
     """The paper's 8 x 512 x 16 from ViT-B up, and half the encoder's width with 1-2 blocks below.
 
-    Heads are 32 numbers wide as in the paper; a small encoder is not to be outdone by its decoder.
+    Heads are 32 wide as in the paper; a small encoder is not to be outdone by its decoder.
     """
     if width >= 768:
         return DecoderSize(8, 512, 16)
@@ -56,17 +56,17 @@ class Decoding(Objective):
     """An objective with a decoder of transformer blocks."""
 
     decoder_depth: PositiveInt | None = Field(
-        None,
+        default=None,
         description="decoder blocks; default 8 from width 768 up, else 2 (1 up to depth 4)",
         examples=[2],
     )
     decoder_width: PositiveInt | None = Field(
-        None,
+        default=None,
         description="decoder width; default 512 from width 768 up, else half the encoder's",
         examples=[16],
     )
     decoder_heads: PositiveInt | None = Field(
-        None,
+        default=None,
         description="decoder heads; default 16 from width 768 up, else one per 32 of width",
         examples=[2],
     )
@@ -99,18 +99,18 @@ class TransformerDecoder(nn.Module):
     its `layers`.
 
     Args:
-        width: of the tokens that it is given.
+        width: of the tokens that it reads.
         size: depth, width and heads.
         encoder: gives the grids: that of patches, and the one that its tokens lie on. Where that
             is coarser, each token predicts all its patches.
-        numbers: T that are predicted for each patch.
+        dimension: T, of the prediction of a patch.
         fills: whether places may be empty; without, there is no mask token.
     """
 
     layers: tuple[int, ...] = ()
 
     def __init__(
-        self, width: int, size: DecoderSize, encoder: Any, numbers: int, fills: bool = True
+        self, width: int, size: DecoderSize, encoder: Any, dimension: int, fills: bool = True
     ) -> None:
         super().__init__()
         D = size.width
@@ -122,7 +122,7 @@ class TransformerDecoder(nn.Module):
             self.mask_token = nn.Parameter(torch.empty(1, 1, D))
         self.decoder_blocks: Any = nn.ModuleList(Block(D, size.heads) for _ in range(size.depth))
         self.decoder_norm = norm_layer(D)
-        self.decoder_pred = nn.Linear(D, self.per[0] * self.per[1] * numbers)
+        self.decoder_pred = nn.Linear(D, self.per[0] * self.per[1] * dimension)
         self.decoder_pos_embed = nn.Parameter(
             sincos_positions(self.out_grid, D)[None], requires_grad=False
         )
@@ -170,10 +170,10 @@ class CrossAttentionDecoder(nn.Module):
         encoder: gives grid, width and layers.
         size: depth, width and heads.
         inputs: what the encoder is fed.
-        numbers: T that are predicted for each patch.
+        dimension: T, of the prediction of a patch.
     """
 
-    def __init__(self, encoder: Any, size: DecoderSize, inputs: Inputs, numbers: int) -> None:
+    def __init__(self, encoder: Any, size: DecoderSize, inputs: Inputs, dimension: int) -> None:
         super().__init__()
         D = size.width
         self.layers = tuple(n for n in layers_like_the_last(encoder, inputs) if n < encoder.depth)
@@ -187,7 +187,7 @@ class CrossAttentionDecoder(nn.Module):
             CrossBlock(encoder.width, D, size.heads) for _ in range(size.depth)
         )
         self.decoder_norm = norm_layer(D)
-        self.decoder_pred = nn.Linear(D, numbers)
+        self.decoder_pred = nn.Linear(D, dimension)
         initialise(self)
         # arXiv 2401.14391, official code: a sum of layers is about as large as one of them
         nn.init.normal_(self.layer_weights, std=S**-0.5)
@@ -213,16 +213,18 @@ class CrossBlock(nn.Module):
     """Attention of queries to tokens, then an MLP, each with a norm before and a sum after.
 
     Args:
-        given: E, width of the tokens.
+        token_width: E, of the tokens.
         width: D, of the queries.
         heads: of the attention.
     """
 
-    def __init__(self, given: int, width: int, heads: int) -> None:
+    def __init__(self, token_width: int, width: int, heads: int) -> None:
         super().__init__()
-        self.norm_tokens = norm_layer(given)
+        self.norm_tokens = norm_layer(token_width)
         self.norm1 = norm_layer(width)
-        self.attn = nn.MultiheadAttention(width, heads, kdim=given, vdim=given, batch_first=True)
+        self.attn = nn.MultiheadAttention(
+            width, heads, kdim=token_width, vdim=token_width, batch_first=True
+        )
         self.norm2 = norm_layer(width)
         self.mlp = Mlp(width, 4 * width)  # as wide as in the transformer decoder
 

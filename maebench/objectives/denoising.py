@@ -38,17 +38,18 @@ class Denoising(Decoding):
     name: ClassVar[str] = "denoising"
     hides: ClassVar[bool] = False
     corruption: Literal["gaussian", "masking", "salt-and-pepper"] = Field(
-        "gaussian", description="kind of noise; all channels of a pixel go together but in gaussian"
+        default="gaussian",
+        description="kind of noise; all channels of a pixel go together but in gaussian",
     )
     amount: float | None = Field(
-        None,
+        default=None,
         gt=0,
         description="deviation of gaussian noise in normalised units, default 0.5, or else share "
         "of pixels below 1, default 0.25 (Vincent et al. 2010)",
         examples=[0.4],
     )
     bottleneck: PositiveInt | None = Field(
-        None, description="numbers of a linear code of each token; default no such code"
+        default=None, description="dimension of a linear code of each token; default no such code"
     )
 
     def model_post_init(self, _: Any) -> None:
@@ -82,9 +83,9 @@ class Denoising(Decoding):
 
 
 class DenoisingAutoencoder(Autoencoding):
-    """An autoencoder that is given corrupted images and compared with the clean ones.
+    """An autoencoder that sees corrupted images and compared with the clean ones.
 
-    Only the loss corrupts: what it predicts for an evaluation is of the image as given.
+    Only the loss corrupts: what it predicts for an evaluation is of the image as it is.
     """
 
     def __init__(self, options: Denoising, encoder: Any, inputs: Inputs, size: DecoderSize) -> None:
@@ -94,8 +95,8 @@ class DenoisingAutoencoder(Autoencoding):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The loss: mean over images and all pixels of the squared error to the clean image."""
-        given = self.corrupt(batch.images, self.amount, batch.draws)
-        return {"loss": self.error(self.predict(given), batch.images)}
+        corrupted = self.corrupt(batch.images, self.amount, batch.draws)
+        return {"loss": self.error(self.predict(corrupted), batch.images)}
 
 
 def gaussian(images: Tensor, sigma: float, draws: Draws) -> Tensor:

@@ -1,6 +1,6 @@
 """The masked autoencoder: options, encoder, decoder, target and loss.
 
-Shape suffixes: B images, L patches, M patches that are scored, T numbers of a patch.
+Shape suffixes: B images, L patches, M patches that are scored, T dimension of a patch's target.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from maebench.encoders.encoder import Tokens
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask, hide
 from maebench.masking.patches import take
@@ -51,10 +52,10 @@ class MAE(Decoding):
     """The encoder sees a few patches, and a small decoder guesses the others from its tokens.
 
     What is guessed of a patch is its pixels, its histograms of gradients, its pixels without high
-    frequencies, or the tokens that a slow copy of the encoder makes of the whole image. It is
+    frequencies, or the tokens that an EMA teacher makes of the whole image. It is
     cheap, for hidden patches are not encoded; losses of different targets do not compare.
 
-    loss = mean over images, patches and numbers of d(prediction - target)
+    loss = mean over images, patches and dimensions of d(prediction - target)
     d(e) = e^2 (mse), |e| (l1), or e^2 / 2 where |e| < 1 and |e| - 1/2 elsewhere (smooth-l1)
     patches = the hidden ones, a share of them, or all
     target = pixels, or (pixels - their mean) / sqrt(their variance + 1e-6), or one named above
@@ -65,44 +66,44 @@ class MAE(Decoding):
 
     name: ClassVar[str] = "mae"
     target: Literal["pixels", "normalised-pixels", "hog", "low-pass", "features"] = Field(
-        "normalised-pixels",
+        default="normalised-pixels",
         description="what is predicted of a patch: pixels, pixels normalised in it, histograms of "
-        "gradients, pixels without high frequencies, or a slow copy's tokens [arXiv 2111.06377, "
+        "gradients, pixels without high frequencies, or an EMA teacher's tokens [arXiv 2111.06377, "
         "2112.09133, 2303.02416, 2202.03555]",
     )
     hog_cell: PositiveInt | None = Field(
-        None,
+        default=None,
         description="of hog: side of a histogram's cell in pixels; default half the patch, or the "
         "patch where that would be under 2 [MaskFeat: 8 of 16]",
         examples=[4],
     )
     low_pass: float = Field(
-        0.36,
+        default=0.36,
         gt=0,
         le=1,
         description="of low-pass: radius that is kept as a share of the highest frequency [PixMIM: "
         "40 of 112]",
     )
     teacher_layers: PositiveInt | None = Field(
-        None,
+        default=None,
         description="of features: number of last blocks whose tokens are averaged; default 6, or "
         "as many as there are [data2vec]",
         examples=[1],
     )
     teacher_decay: float = Field(
-        0.999,
+        default=0.999,
         ge=0,
         lt=1,
-        description="of features: decay of the slow copy per update, less in the first thousands, "
-        "(1 + n) / (10 + n) after n [data2vec: 0.9998 in longer runs]",
+        description="of features: decay of the EMA teacher per update, less in the first "
+        "thousands, (1 + n) / (10 + n) after n [data2vec: 0.9998 in longer runs]",
     )
     decoder: Literal["transformer", "cross-attention"] = Field(
-        "transformer",
+        default="transformer",
         description="how patches are decoded: all together, or each alone from the encoder's "
         "tokens [arXiv 2111.06377, 2401.14391]",
     )
     share: float | None = Field(
-        None,
+        default=None,
         gt=0,
         le=1,
         description="of cross-attention: share of the hidden patches that is predicted, others "
@@ -110,11 +111,12 @@ class MAE(Decoding):
         examples=[0.5],
     )
     loss: Literal["mse", "l1", "smooth-l1"] = Field(
-        "mse",
+        default="mse",
         description="error of a number: squared, absolute, or squared below 1 and absolute above",
     )
     on: Literal["hidden", "all"] = Field(
-        "hidden", description="patches whose predictions are compared [hidden: arXiv 2111.06377]"
+        default="hidden",
+        description="patches whose predictions are compared [hidden: arXiv 2111.06377]",
     )
 
     @property
@@ -147,7 +149,7 @@ class MAE(Decoding):
         """The torch module, its decoder freshly initialised as in the paper."""
         size = self.decoder_size(encoder.width, encoder.depth)
 
-        kind = TaughtAutoencoder if self.target == "features" else MaskedAutoencoder
+        kind = FeatureAutoencoder if self.target == "features" else MaskedAutoencoder
         return kind(self, encoder, size, inputs)
 
 
@@ -163,38 +165,21 @@ class MaskedAutoencoder(nn.Module):
         self.options = options
         self.patch = encoder.patch
         self.target: Any = make_target(options, encoder, inputs)
-        self.decoder: Any = make_decoder(options, encoder, size, inputs, self.target.numbers)
+        self.decoder: Any = make_decoder(options, encoder, size, inputs, self.target.dimension)
         self.encoder: Any = encoder
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The loss: mean over images and scored patches of the error."""
         if batch.mask is None:
             raise ConfigError("objective 'mae' needs a masking: it scores hidden patches")
-        at_BM = self._scored(batch, batch.mask)
-        prediction_BMT = self._decode(batch.images, batch.mask, at_BM)
+        at_BM = self.scored(batch, batch.mask)
+        tokens = self.encode(batch.images, batch.mask)
+        prediction_BMT = self.decode(tokens, at_BM)
         target_BLT = self.target(batch.images)
         target_BMT = target_BLT if at_BM is None else take(target_BLT, at_BM)
-        loss = error_of(self.options.loss, prediction_BMT.float(), target_BMT)
-        return {"loss": loss, **self._told(target_BLT)}
+        return {"loss": self.loss(prediction_BMT, target_BMT), **self.statistics(target_BLT)}
 
-    def reconstruct(self, images: Tensor, mask: Mask) -> Reconstruction:
-        """Predicts every patch; only those that are scored are trained to mean something."""
-        made = self._made(images, mask)
-        # a seen patch's own statistics would be most of its pixels
-        if self.options.on == "hidden" or made.oracle is not None:
-            return made
-        nothing = hide(images.new_zeros(mask.hidden.shape), 0, mask.grid)
-        return dataclasses.replace(made, whole=self._made(images, nothing).pixels)
-
-    def _made(self, images: Tensor, mask: Mask) -> Reconstruction:
-        prediction_BLT = self._decode(images, mask).float()
-        return self.target.reconstruction(prediction_BLT, images, mask)
-
-    def _decode(self, images: Tensor, mask: Mask, at_BM: Tensor | None = None) -> Tensor:
-        """Predictions of all patches, or of those at `at_BM`."""
-        return self.decoder(self.encoder(images, mask, self.decoder.layers), at_BM)
-
-    def _scored(self, batch: Batch, mask: Mask) -> Tensor | None:
+    def scored(self, batch: Batch, mask: Mask) -> Tensor | None:
         """Which patches are scored, int64 (B, M), ascending; None for all."""
         if self.options.on == "all":
             return None
@@ -205,20 +190,47 @@ class MaskedAutoencoder(nn.Module):
         order = batch.draws.uniform(mask.num_hidden).argsort(dim=1, stable=True)
         return hidden_BM.gather(1, order[:, :count].sort(1).values)
 
-    def _told(self, target_BLT: Tensor) -> dict[str, Tensor]:
+    def encode(self, images: Tensor, mask: Mask) -> Tokens:
+        """Tokens of the seen patches alone, and of the layers that the decoder reads."""
+        return self.encoder(images, mask, self.decoder.layers)
+
+    def decode(self, tokens: Tokens, at_BM: Tensor | None = None) -> Tensor:
+        """Predictions of all patches, or of those at `at_BM`, float32 (B, M, T)."""
+        return self.decoder(tokens, at_BM).float()
+
+    def loss(self, prediction_BMT: Tensor, target_BMT: Tensor) -> Tensor:
+        """The mean error, a scalar."""
+        if self.options.loss == "smooth-l1":
+            return F.smooth_l1_loss(prediction_BMT, target_BMT)  # beta 1, torch's
+        error_BMT = prediction_BMT - target_BMT
+        return error_BMT.abs().mean() if self.options.loss == "l1" else error_BMT.square().mean()
+
+    def statistics(self, target_BLT: Tensor) -> dict[str, Tensor]:
         """What is logged beside the loss."""
         return {}
 
+    def reconstruct(self, images: Tensor, mask: Mask) -> Reconstruction:
+        """Predicts every patch; only those that are scored are trained to mean something."""
+        made = self._reconstruct(images, mask)
+        # a seen patch's own statistics would be most of its pixels
+        if self.options.on == "hidden" or made.oracle is not None:
+            return made
+        nothing = hide(images.new_zeros(mask.hidden.shape), 0, mask.grid)
+        return dataclasses.replace(made, whole=self._reconstruct(images, nothing).pixels)
 
-class TaughtAutoencoder(MaskedAutoencoder):
-    """A masked autoencoder whose target is made by a slow copy of its encoder."""
+    def _reconstruct(self, images: Tensor, mask: Mask) -> Reconstruction:
+        return self.target.reconstruction(self.decode(self.encode(images, mask)), images, mask)
+
+
+class FeatureAutoencoder(MaskedAutoencoder):
+    """A masked autoencoder whose target is made by an EMA teacher of its encoder."""
 
     def after_step(self, progress: float) -> None:
-        """The copy follows; called after each update."""
+        """The teacher follows; called after each update."""
         self.target.follow(self.encoder)
 
-    def _told(self, target_BLT: Tensor) -> dict[str, Tensor]:
-        """How much targets differ between images: near 0, the copy has collapsed."""
+    def statistics(self, target_BLT: Tensor) -> dict[str, Tensor]:
+        """How much targets differ between images: near 0, the teacher has collapsed."""
         return {"target_std": deviation_over_images(target_BLT)}
 
 
@@ -239,20 +251,12 @@ def make_target(options: MAE, encoder: Any, inputs: Inputs) -> Target:
 
 
 def make_decoder(
-    options: MAE, encoder: Any, size: DecoderSize, inputs: Inputs, numbers: int
+    options: MAE, encoder: Any, size: DecoderSize, inputs: Inputs, dimension: int
 ) -> nn.Module:
     """What predicts, as the options say."""
     if options.decoder == "cross-attention":
-        return CrossAttentionDecoder(encoder, size, inputs, numbers)
-    return TransformerDecoder(encoder.width, size, encoder, numbers)
-
-
-def error_of(loss: str, prediction_BMT: Tensor, target_BMT: Tensor) -> Tensor:
-    """The mean error under a loss, a scalar."""
-    if loss == "smooth-l1":
-        return F.smooth_l1_loss(prediction_BMT, target_BMT)  # beta 1, torch's
-    error_BMT = prediction_BMT - target_BMT
-    return error_BMT.abs().mean() if loss == "l1" else error_BMT.square().mean()
+        return CrossAttentionDecoder(encoder, size, inputs, dimension)
+    return TransformerDecoder(encoder.width, size, encoder, dimension)
 
 
 def count_predicted(num_hidden: int, share: float | None) -> int:

@@ -1,6 +1,7 @@
 """SimMIM: hidden patches are replaced by a learned token, and a linear layer predicts them.
 
-Shape suffixes: B images, N tokens, L patches, M hidden patches, D width, T numbers of a patch.
+Shape suffixes: B images, N tokens, L patches, M hidden patches, D width,
+T dimension of a patch's target.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class SimMIMModule(nn.Module):
         (H, W), (h, w) = encoder.grid, encoder.out_grid
         self.per = (H // h, W // w)  # patches of a token
         # the official 1x1 convolution and PixelShuffle; like it, with torch's own initialisation
-        self.head = nn.Linear(encoder.width, self.per[0] * self.per[1] * self.target.numbers)
+        self.head = nn.Linear(encoder.width, self.per[0] * self.per[1] * self.target.dimension)
         self.encoder: Any = encoder
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

@@ -13,12 +13,13 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from maebench.errors import ConfigError
-from maebench.objectives.autoencoder import Autoencoding, narrow, numbers_covered
+from maebench.objectives.autoencoder import Autoencoding, dimension_covered, narrow
 from maebench.objectives.decoders import DecoderSize, Decoding
 from maebench.objectives.objective import Batch, Inputs
 
-# Four times as many units as numbers, so that at Ng's mean activation of .05 about as many of them
-# are on as the code of `autoencoder` is wide: a fifth and a quarter of the numbers of a patch.
+# Four times as many units as a patch has dimensions, so that at Ng's mean activation of .05 about
+# as many of them are on as the code of `autoencoder` is wide: a fifth and a quarter of the
+# dimension of a patch.
 WIDE = 4
 # Ng's beta; for l1 what left a tenth of the units active on Fashion-MNIST (vit-nano, 150 steps).
 WEIGHTS = {"kl": 3.0, "l1": 0.1}
@@ -32,7 +33,7 @@ class Sparse(Decoding):
     Few active units take the place of a narrow code; top-k is sure to have them, where kl holds
     their mean alone, and all may stay near rho if the decoder magnifies what little they move.
 
-    loss = mean over all pixels of (x - decode(h))^2 + 2 weight / T * penalty, T numbers of a patch
+    loss = mean over all pixels of (x - decode(h))^2 + 2 weight / T * penalty, T size of a patch
     kl: sum over units of KL(rho || mean of h over an image's tokens), h = sigmoid(a + logit(rho))
     l1: sum over units of the mean of h over tokens, h = relu(a); top-k: none, h = k largest of it
     T/2 times it is Ng's scale, half a patch's squared error; his mean of h is over all of train
@@ -42,35 +43,38 @@ class Sparse(Decoding):
     name: ClassVar[str] = "sparse"
     hides: ClassVar[bool] = False
     penalty: Literal["kl", "l1", "top-k"] = Field(
-        "top-k",
+        default="top-k",
         description="what keeps units off: a divergence from rho, a sum, or a count; the code goes "
         "through a sigmoid for kl, else a relu",
     )
     code: Literal["bottleneck", "tokens"] = Field(
-        "bottleneck",
+        default="bottleneck",
         description="what is sparse: a wide linear code of each token, or the encoder's tokens "
         "themselves; evaluations read the tokens before the sigmoid or relu",
     )
     bottleneck: PositiveInt | None = Field(
-        None,
-        description="units of the code of a token; default four times the numbers of a patch; "
+        default=None,
+        description="units of the code of a token; default four times the dimension of a patch; "
         "read with code=bottleneck",
         examples=[24],
     )
     rho: float = Field(
-        0.05, gt=0, lt=1, description="wanted mean activation of a unit, read by kl (Ng 2011)"
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="wanted mean activation of a unit, read by kl (Ng 2011)",
     )
     weight: float | None = Field(
-        None,
+        default=None,
         gt=0,
         description="weight of the penalty beside half the squared error of a patch, read by kl "
         "(default 3, Ng 2011) and l1 (default 0.1)",
         examples=[1.0],
     )
     k: PositiveInt | None = Field(
-        None,
+        default=None,
         description="units that stay on in a token, read by top-k; default a quarter of the "
-        "numbers of a patch, as wide as the code of autoencoder",
+        "dimension of a patch, as wide as the code of autoencoder",
         examples=[2],
     )
 
@@ -96,7 +100,7 @@ class Sparse(Decoding):
     def build(self, encoder: Any, inputs: Inputs) -> nn.Module:
         """The torch module, code and decoder freshly initialised."""
         size = self.decoder_size(encoder.width, encoder.depth)
-        covered = numbers_covered(encoder, inputs)
+        covered = dimension_covered(encoder, inputs)
         width = None if self.code == "tokens" else self.bottleneck or WIDE * covered
         units = width or encoder.width
         k = self.k or min(units, narrow(encoder, inputs))
@@ -107,11 +111,11 @@ class Sparse(Decoding):
 
     def notes(self, encoder: Any, inputs: Inputs) -> tuple[str, ...]:
         """Says where top-k keeps so many units that the code can copy, as a wide one can."""
-        k, covered = self.k or 0, numbers_covered(encoder, inputs)
+        k, covered = self.k or 0, dimension_covered(encoder, inputs)
         if self.penalty != "top-k" or min(k, encoder.width) < covered:
             return ()
         return (
-            f"objective.k={k}: not fewer than the {covered} numbers of a patch, so that the "
+            f"objective.k={k}: not fewer than the dimension {covered} of a patch, so that the "
             f"identity can be learnt; give less than {covered}",
         )
 
@@ -146,7 +150,7 @@ class SparseAutoencoder(Autoencoding):
         # the norm behind the encoder's tokens gets there by one learning rate a step at most
         self.start = math.log(options.rho / (1 - options.rho)) if options.penalty == "kl" else 0.0
         # the notes weigh half the squared error of a patch, and this is its mean
-        self.weight = 2 * options.strength / numbers_covered(encoder, inputs)
+        self.weight = 2 * options.strength / dimension_covered(encoder, inputs)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The loss, and the share of units that are active in a token."""

@@ -32,10 +32,10 @@ class Supervised(Objective):
     needs_labels: ClassVar[bool] = True
     no_decoder: ClassVar[str] = "it learns classes, not pixels"
     smoothing: float = Field(
-        0.1,
+        default=0.1,
         ge=0,
         lt=1,
-        description="share of the target spread over all classes "
+        description="share of the target that goes to all classes alike "
         "[arXiv 2111.06377, table 11; DeiT, arXiv 2012.12877]",
     )
 

@@ -1,7 +1,7 @@
 """What is predicted of each patch, and how a prediction becomes pixels again.
 
 Shape suffixes: B images, C channels, H W pixels, L patches, K seen patches, N tokens, D width,
-T numbers of a patch, O orientations.
+T dimension of a patch's target, O orientations.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
-from maebench.masking.patches import patchify, spread, take
+from maebench.masking.patches import patchify, take, upsampled
 from maebench.objectives.ema import follow, make_teacher
 from maebench.objectives.objective import Inputs, Reconstruction
 
@@ -25,7 +25,7 @@ VARIANCE_EPS = 1e-6  # official MAE code, models_mae.py, forward_loss
 class Target(Protocol):
     """What is predicted of each patch."""
 
-    numbers: int  # T
+    dimension: int  # T
 
     def __call__(self, images: Tensor) -> Tensor:
         """The target of normalised images (B, C, H, W), float32 (B, L, T), without a gradient."""
@@ -46,7 +46,7 @@ class Pixels:
 
     def __init__(self, patch: tuple[int, int], inputs: Inputs) -> None:
         self.patch = patch
-        self.numbers = patch[0] * patch[1] * inputs.channels
+        self.dimension = patch[0] * patch[1] * inputs.channels
 
     def __call__(self, images: Tensor) -> Tensor:
         """The pixels, float32 (B, L, T)."""
@@ -176,7 +176,7 @@ class Hog:
                 f"cells that do: {', '.join(fits)}"
             )
         self.per = (patch[0] // self.cell[0], patch[1] // self.cell[1])  # cells of a patch
-        self.numbers = self.per[0] * self.per[1] * ORIENTATIONS * inputs.channels
+        self.dimension = self.per[0] * self.per[1] * ORIENTATIONS * inputs.channels
 
     def __call__(self, images: Tensor) -> Tensor:
         """The histograms, float32 (B, L, T)."""
@@ -211,10 +211,10 @@ LAYERS = 6  # data2vec for images (arXiv 2202.03555)
 class Features(nn.Module):
     """Tokens that an EMA teacher makes of the whole image, the mean of some layers.
 
-    The teacher, a slow average of the encoder, is never trained and never in training mode; it and its count of updates are part of
-    the state. Each layer is normed without weights, and so is their mean: of the numbers of each
-    token mean and deviation are 0 and 1. A token of an encoder that ends coarser stands for all
-    its patches.
+    The teacher, a slow average of the encoder, is never trained and never in training mode; it and
+    its count of updates are part of the state. Each layer is normed without weights, and so is
+    their mean: over the dimensions of each token mean and deviation are 0 and 1. A token of an
+    encoder that ends coarser stands for all its patches.
 
     Args:
         encoder: what the teacher follows, as it is now.
@@ -243,7 +243,7 @@ class Features(nn.Module):
             )
         self.layers = alike[-(layers or LAYERS) :]
         self.decay = decay
-        self.numbers = encoder.width
+        self.dimension = encoder.width
 
     def train(self, mode: bool = True) -> Features:
         """Stays in evaluation mode, whatever becomes of what it is a part of."""
@@ -255,7 +255,7 @@ class Features(nn.Module):
         tokens = self.teacher(images, None, self.layers)
         each = [_normed(tokens.layers[number].patches) for number in self.layers]
         mean_BND = _normed(torch.stack(each).mean(0))
-        return spread(mean_BND, tokens.grid, self.teacher.grid)
+        return upsampled(mean_BND, tokens.grid, self.teacher.grid)
 
     def follow(self, encoder: nn.Module) -> None:
         """Moves the teacher towards the encoder; called after each update."""

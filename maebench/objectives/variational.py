@@ -1,7 +1,7 @@
-"""The variational autoencoder as a torch module.
+"""The variational autoencoder: options and torch module.
 
-Shape suffixes: B images, L patches, N tokens, D encoder width, Z numbers of a latent, T numbers of
-a patch, R rows and K columns of a picture, C channels, H W pixels.
+Shape suffixes: B images, L patches, N tokens, D encoder width, Z dimension of a latent, T dimension
+of a patch's target, R rows and K columns of a picture, C channels, H W pixels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from maebench.rng import Draws
 
 
 class Variational(Decoding):
-    """Sees the whole image and squeezes it into one random latent, a few numbers for all of it.
+    """Sees the whole image and squeezes it into one random latent of a few dimensions.
 
     It predicts every pixel from that latent alone, drawn around a mean and with a variance that
     the encoder gives, while a penalty keeps them near a standard normal. It can make up images,
@@ -38,22 +38,23 @@ class Variational(Decoding):
     name: ClassVar[str] = "variational"
     hides: ClassVar[bool] = False
     latent: PositiveInt = Field(
-        64, description="numbers of an image's latent; 64 to 256 are usual for small images"
+        default=64,
+        description="dimension of an image's latent; 64 to 256 are usual for small images",
     )
     beta: PositiveFloat = Field(
-        1.0,
+        default=1.0,
         description="weight of the KL; 1 is the ELBO [arXiv 1312.6114], beta-VAE uses 4 and more "
         "[Higgins et al. 2017]",
     )
     warm_up: float = Field(
-        0.1,
+        default=0.1,
         ge=0,
         le=1,
         description="share of the run over which the KL's weight rises from 0 "
         "[Bowman et al. 2016, arXiv 1511.06349]",
     )
     free_bits: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         description="nats of each latent dimension that cost the same as none, image by image "
         "[arXiv 1606.04934, there in the mean of a batch]",
@@ -82,11 +83,11 @@ class VariationalAutoencoder(WholeImage):
     ) -> None:
         super().__init__(encoder, inputs)
         self.options = options
-        self.numbers = inputs.channels * inputs.image_size[0] * inputs.image_size[1]
+        self.num_pixels = inputs.channels * inputs.image_size[0] * inputs.image_size[1]
         self.posterior = nn.Linear(encoder.width, 2 * options.latent)
         initialise(self.posterior)
         self.decoder = TransformerDecoder(
-            options.latent, size, encoder, self.target.numbers, fills=False
+            options.latent, size, encoder, self.target.dimension, fills=False
         )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -99,7 +100,7 @@ class VariationalAutoencoder(WholeImage):
         paid = kl_BZ.clamp(min=self.options.free_bits).sum(1).mean()
         weight = self.options.beta * warm_up(batch.progress, self.options.warm_up)
         return {
-            "loss": error + 2 * weight * paid / self.numbers,
+            "loss": error + 2 * weight * paid / self.num_pixels,
             "kl": kl_BZ.detach().sum(1).mean(),
             "error": error.detach(),
             "active": (kl_BZ.detach() > ACTIVE).float().sum(1).mean(),
@@ -130,7 +131,7 @@ class VariationalAutoencoder(WholeImage):
 
         Returns:
             "samples", 8 x 8 images, and "traversal", R x 7: a row for each of the up to 8
-            dimensions with the highest KL over the images, told beside it, in it that number from
+            dimensions with the highest KL over the images, shown beside it, in it that number from
             -3 to 3, the others as in the mean latent of the first image.
         """
         latent = self.options.latent

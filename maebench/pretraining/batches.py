@@ -1,4 +1,4 @@
-"""What a step is given: images in their order, their masks and labels; and a sample of masks.
+"""The batches of a run: images in their order, their masks and labels; and a sample of masks.
 
 E epochs, B images, L = h * w patches.
 """

@@ -32,7 +32,7 @@ class Cost:
     """What one image costs, or a whole run.
 
     Args:
-        tokens: patches that the encoder is given; a mask token is none, as it tells nothing.
+        tokens: patches that the encoder sees; a mask token is none: it holds no image.
         encoder: FLOPs of the encoder's forward and backward.
         decoder: FLOPs of all else that is computed for the loss: decoder, heads, a teacher of the
             objective, penalties. What a masking asks of a model is not in it.
@@ -117,23 +117,23 @@ class Flops(TorchDispatchMode):
         return out
 
 
-def count(model: Any, inputs: Inputs, hidden: Sequence[int | None]) -> list[Cost]:
+def count(module: Any, inputs: Inputs, hidden: Sequence[int | None]) -> list[Cost]:
     """What an image costs with each count of hidden patches; None where nothing is hidden.
 
     Args:
-        model: the objective around its encoder, on the CPU; its gradients are lost.
+        module: the objective around its encoder, on the CPU; its gradients are lost.
         inputs: what it is fed.
         hidden: counts of hidden patches, one per stage of a schedule.
     """
     counted: dict[int | None, Cost] = {}
     for number in hidden:
         if number not in counted:  # once per shape
-            counted[number] = _count(model, inputs, number)
+            counted[number] = _count(module, inputs, number)
     return [counted[number] for number in hidden]
 
 
-def _count(model: Any, inputs: Inputs, num_hidden: int | None) -> Cost:
-    batch = _batch(model.encoder, inputs, num_hidden)
+def _count(module: Any, inputs: Inputs, num_hidden: int | None) -> Cost:
+    batch = _batch(module.encoder, inputs, num_hidden)
     asked: list[tuple[Any, Any]] = []  # how the objective asks its encoder
     trained: set[int] = set()  # which of these have a gradient of the loss
 
@@ -144,18 +144,18 @@ def _count(model: Any, inputs: Inputs, num_hidden: int | None) -> Cost:
             if x.requires_grad:
                 x.register_hook(lambda _: trained.add(number))
 
-    handle = model.encoder.register_forward_hook(remember, with_kwargs=True)
+    handle = module.encoder.register_forward_hook(remember, with_kwargs=True)
     with isolated(0, "cost"), sdpa_kernel(SDPBackend.MATH):
         with Flops() as whole:
-            model(batch)["loss"].backward()
+            module(batch)["loss"].backward()
         handle.remove()
         with Flops() as alone:
             for number, (args, kwargs) in enumerate(asked):  # again, for the encoder alone
-                made = _tensors(model.encoder(*args, **kwargs)) if number in trained else []
+                made = _tensors(module.encoder(*args, **kwargs)) if number in trained else []
                 sum((x.float().sum() for x in made), torch.zeros(1, requires_grad=True)).backward()
-    model.zero_grad(set_to_none=True)
+    module.zero_grad(set_to_none=True)
     encoder = alone.total // COUNTED
-    length = math.prod(model.encoder.grid)
+    length = math.prod(module.encoder.grid)
     tokens = length - (num_hidden or 0)
     return Cost(tokens, encoder, whole.total // COUNTED - encoder)
 

@@ -8,7 +8,7 @@ from typing import Any
 from maebench.encoders.encoder import check_parameter_names
 
 
-def parameter_groups(model: Any, weight_decay: float) -> tuple[list[dict[str, Any]], list[str]]:
+def parameter_groups(module: Any, weight_decay: float) -> tuple[list[dict[str, Any]], list[str]]:
     """AdamW's two groups and the parameters' names in their order.
 
     Vectors, biases and what the encoder names are not decayed; tokens are, as in the official
@@ -17,11 +17,11 @@ def parameter_groups(model: Any, weight_decay: float) -> tuple[list[dict[str, An
     Raises:
         MaebenchError: the encoder names what is no parameter, or leaves one out.
     """
-    check_parameter_names(model.encoder)
-    spared = {f"encoder.{name}" for name in model.encoder.no_weight_decay()}
+    check_parameter_names(module.encoder)
+    spared = {f"encoder.{name}" for name in module.encoder.no_weight_decay()}
     decayed: list[tuple[str, Any]] = []
     kept: list[tuple[str, Any]] = []
-    for name, parameter in model.named_parameters():
+    for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             (kept if parameter.ndim <= 1 or name in spared else decayed).append((name, parameter))
     groups = [
@@ -49,9 +49,10 @@ def learning_rate(
     rising = round(warmup * steps)
     if step < rising:
         return peak * (step + 1) / (rising + 1)
-    return floor + (peak - floor) * half_cosine(step - rising, max(1, steps - rising))
+    share = (step - rising) / max(1, steps - rising)
+    return floor + (peak - floor) * half_cosine(share)
 
 
-def half_cosine(done: float, total: float) -> float:
+def half_cosine(done: float, total: float = 1.0) -> float:
     """From 1 where nothing is done to 0 where all is, along half a cosine."""
     return 0.5 * (1 + math.cos(math.pi * done / total))

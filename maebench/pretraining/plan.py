@@ -56,22 +56,22 @@ class Plan:
 
     @property
     def checkpoints(self) -> Path:
-        """Where its checkpoints lie."""
+        """The folder of its checkpoints."""
         return self.run.folder / "checkpoint"
 
     @property
     def log(self) -> Path:
-        """Where the numbers of each step go."""
+        """The file of what is logged of each step."""
         return self.run.folder / "log.jsonl"
 
     @property
     def masks(self) -> Path:
-        """Where the statistics of the run's masks go."""
+        """The file of the statistics of the run's masks."""
         return self.run.folder / "masks.json"
 
     @property
     def spent(self) -> Path:
-        """Where goes what the run has cost."""
+        """The file of what the run has cost."""
         return self.run.folder / runs.SPENT
 
     @property

@@ -48,9 +48,9 @@ class Run:
         return self.content["facts"]
 
 
-def results_folder(given: str | Path | None = None) -> Path:
-    """Where results go: what is given, else MAEBENCH_RESULTS, else results/ in this folder."""
-    return Path(given or os.environ.get(ENVIRONMENT) or "results")
+def results_folder(folder: str | Path | None = None) -> Path:
+    """Where results go: this folder, else MAEBENCH_RESULTS, else ./results."""
+    return Path(folder or os.environ.get(ENVIRONMENT) or "results")
 
 
 def run_name(config: RunConfig, identity: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from maebench import masking
 from maebench.errors import ConfigError
-from maebench.masking.patches import spread
+from maebench.masking.patches import upsampled
 from maebench.rng import Draws, isolated
 
 # HPM uses .999 to .9999 (arXiv 2304.05919).
@@ -20,7 +20,7 @@ TEACHER_DECAY = 0.999
 
 
 def answers(
-    model: Any,
+    module: Any,
     images: Tensor,
     ids: Tensor,
     seed: int,
@@ -30,7 +30,7 @@ def answers(
     """What a view's lazy methods give for this very crop; each is computed once, when asked.
 
     Args:
-        model: the objective around its encoder, a teacher or the one that is trained.
+        module: the objective around its encoder, a teacher or the one that is trained.
         images: float32 (B, C, H, W), normalised.
         ids: sample ids, int64 (B,).
         seed: of the run.
@@ -41,53 +41,53 @@ def answers(
 
     def ask(what: str) -> Tensor:
         mixed = torch.autocast(images.device.type, torch.bfloat16, precision == "bf16")
-        with _as_is(model), isolated(seed, "answers", what), mixed:
-            return made[what](model, images, Draws(seed, "patch loss", ids, epoch)).float()
+        with _as_is(module), isolated(seed, "answers", what), mixed:
+            return made[what](module, images, Draws(seed, "patch loss", ids, epoch)).float()
 
     return {what: functools.cache(functools.partial(ask, what)) for what in made}
 
 
 @contextmanager
-def _as_is(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode and without gradients, then as it was."""
-    was = model.training
-    model.eval()
+def _as_is(module: nn.Module) -> Iterator[None]:
+    """The module in evaluation mode and without gradients, then as it was."""
+    was = module.training
+    module.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train(was)
+        module.train(was)
 
 
-def _attention(model: Any, images: Tensor, draws: Draws) -> Tensor:
-    return model.encoder.attention(images)
+def _attention(module: Any, images: Tensor, draws: Draws) -> Tensor:
+    return module.encoder.attention(images)
 
 
-def _features(model: Any, images: Tensor, draws: Draws) -> Tensor:
+def _features(module: Any, images: Tensor, draws: Draws) -> Tensor:
     """One feature per patch of the grid that masks are drawn on, (B, L, D)."""
-    tokens = model.encoder(images)
+    tokens = module.encoder(images)
     # a hierarchical encoder ends coarser: each of its tokens stands for several patches
-    return spread(tokens.patches, tokens.grid, model.encoder.grid)
+    return upsampled(tokens.patches, tokens.grid, module.encoder.grid)
 
 
-def _patch_loss(model: Any, images: Tensor, draws: Draws) -> Tensor:
+def _patch_loss(module: Any, images: Tensor, draws: Draws) -> Tensor:
     """The error of each patch when its random half of the image is hidden, (B, L).
 
     Raises:
         ConfigError: the objective does not reconstruct.
     """
-    if not hasattr(model, "reconstruct"):
+    if not hasattr(module, "reconstruct"):
         raise ConfigError(
-            "this masking asks for the loss of each patch, which the model's objective has not"
+            "this masking asks for the loss of each patch, which the objective has not"
         )
-    grid = model.encoder.grid
+    grid = module.encoder.grid
     length = grid[0] * grid[1]
     scores = draws.uniform(length)
     first = masking.hide(scores, length // 2, grid)
     second = masking.hide(first.hidden.logical_not().float(), length - length // 2, grid)
     loss = torch.zeros_like(scores)
     for mask in (first, second):
-        made = model.reconstruct(images, mask)
+        made = module.reconstruct(images, mask)
         error = (made.prediction - made.target).square().mean(-1)
         loss = torch.where(mask.hidden, error, loss)
     return loss

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import itertools
 import json
 import random
 import traceback
 import unittest
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from maebench.component import Component, check_class, parse
 from maebench.errors import ConfigError, unknown
 from maebench.plugins import installed
 
+T = TypeVar("T")
 PREFIX = "test_"  # pytest's: a contract's checks are the tests of the class that inherits it
 
 
@@ -75,10 +77,12 @@ class Contract:
     component: ClassVar[Component | type[Component]]
     variants: ClassVar[Mapping[str, Sequence[Any]]] = {}
     expected_failures: ClassVar[Mapping[str, str]] = {}
+    _kept: ClassVar[dict[Any, Any]] = {}
 
     def __init_subclass__(cls, **more: Any) -> None:
         """Turns the checks that are expected to fail into pytest's expected failures."""
         super().__init_subclass__(**more)
+        cls._kept = {}
         for name, reason in cls.__dict__.get("expected_failures", {}).items():
             if not callable(getattr(cls, name, None)):
                 checks = [n for n in dir(cls) if n.startswith(PREFIX)]
@@ -93,11 +97,17 @@ class Contract:
             found |= dict.fromkeys(name for name in vars(base) if name.startswith(PREFIX))
         return list(found)
 
+    def kept(self, what: Any, make: Callable[[], T]) -> T:
+        """What `make` gives, made once for all checks of a test class."""
+        if what not in self._kept:
+            self._kept[what] = make()
+        found: T = self._kept[what]
+        return found
+
     def made(self, **options: Any) -> Any:
         """The component as an object, some of its options set."""
         if isinstance(self.component, Component):
-            given = {key: getattr(self.component, key) for key in type(self.component).model_fields}
-            return type(self.component)(**{**given, **options}) if options else self.component
+            return changed(self.component, **options) if options else self.component
         cls = self.component
         if cls.spec and cls.spec not in {**cls.example, **options}:
             field = cls.model_fields[cls.spec]
@@ -107,14 +117,16 @@ class Contract:
                     f"{cls.__name__}({cls.spec}=...)"
                 )
         try:
-            return self.component(**{**self.component.example, **options})
+            return cls(**{**cls.example, **options})
         except ValidationError as error:
             if options:
                 raise
             raise Broken(
-                f"{self.component.__name__} cannot be made without options: {error}; give every "
+                f"{cls.__name__} cannot be made without options: {error}; give every "
                 "option a default, or example: ClassVar = {...} with what a small one needs"
             ) from error
+
+    # ---- options
 
     def variations(self, option: str) -> list[Any]:
         """The component with one option changed, over the values it declares.
@@ -147,37 +159,76 @@ class Contract:
         One of several protocols may read options that the others refuse; so may one value of any
         other choice, which is tried where the value is refused in all protocols.
         """
-        choices = [key for key in type(self.made()).model_fields if key != option]
-        protocols: list[dict[str, Any]] = [{}]
-        if "protocol" in choices:
-            protocols += [{"protocol": p} for p in declared_values(self.made(), "protocol")]
-        return self._taken(option, value, protocols) or self._taken(
-            option, value, self._choices(option)
-        )
+        choices = self._choices(option)
+        for settings in ([{}, *(c for c in choices if "protocol" in c)], choices):
+            found = []
+            for setting in settings:
+                with contextlib.suppress(ValidationError):  # a bound that the schema does not state
+                    found.append(self.made(**{option: value, **setting}))
+            if found:
+                return found
+        return []
 
-    def _taken(self, option: str, value: Any, settings: list[dict[str, Any]]) -> list[Any]:
-        found = []
-        for setting in settings:
-            try:
-                found.append(self.made(**{option: value, **setting}))
-            except ValidationError:
-                continue  # a bound that the schema does not tell
-        return found
-
-    def _choices(self, option: str) -> list[dict[str, Any]]:
+    def _choices(self, option: str) -> list[dict[str, str]]:
         """Each word that another option can be."""
         base = self.made()
         return [
-            {other: value}
+            {other: word}
             for other in type(base).model_fields
-            for value in declared_values(base, other)
-            if other != option and isinstance(value, str) and value != getattr(base, other)
+            for word in declared_values(base, other)
+            if other != option and isinstance(word, str) and word != getattr(base, other)
         ]
 
-    def without(self, changed: Any, option: str) -> Any:
-        """The changed component with one option as it was, what else was changed being kept."""
-        given = {key: getattr(changed, key) for key in type(changed).model_fields}
-        return type(changed)(**{**given, option: getattr(self.made(), option)})
+    def _under_other_choices(self, option: str, tried: list[Any]) -> Iterator[Any]:
+        for made, choice in itertools.product(tried, self._choices(option)):
+            with contextlib.suppress(ValidationError):
+                yield changed(made, **choice)
+
+    def check_options(
+        self, outcomes: Callable[[Any], Iterable[tuple[str, Any]]], unmoved: str
+    ) -> None:
+        """Each option moves, with some value that it declares, what comes of the component.
+
+        Args:
+            outcomes: what comes of a component in each setting that takes it: the setting's name,
+                and something to compare.
+            unmoved: what an option that does nothing changes, such as "no number".
+        """
+        base = self.made()
+        # what a spec names, such as a path, is another component and no setting of this one
+        options = [o for o in type(base).model_fields if o != base.spec or o in self.variants]
+        if not options:
+            raise NotChecked("it has no options")
+        before: dict[Any, dict[str, Any]] = {}
+
+        def moves(made: Any, option: str) -> Iterator[bool]:
+            # beside the same choices but for this option: it may be read under one of them alone
+            start = changed(made, **{option: getattr(base, option)})
+            if start not in before:
+                before[start] = dict(outcomes(start))
+            for setting, outcome in outcomes(made):
+                yield not same(outcome, before[start].get(setting))
+
+        for option in options:
+            now, tried = getattr(base, option), _near(base, option, self.variations(option))
+            values = ", ".join(repr(getattr(made, option)) for made in tried)
+            # an option that one choice alone reads may be taken, and do nothing, under the others
+            every = itertools.chain(tried, self._under_other_choices(option, tried))
+            moved = (found for made in every for found in moves(made, option))
+            name = f"variants = {{{option!r}: [...]}}"
+            first = next(moved, None)
+            expect(
+                first is not None,
+                f"option {option!r}: each value tried ({values}) is refused in every setting; give "
+                f"Field(..., examples=[...]) or {name}",
+            )
+            expect(
+                first or any(moved),
+                f"option {option!r} changes {unmoved}: {now!r} gives what {values} give; read it "
+                f"or drop it, or name values that matter in {name}",
+            )
+
+    # ---- the checks of every kind
 
     def test_it_is_documented_and_can_be_registered(self) -> None:
         """Name, docstring, and help and a default for each option."""
@@ -208,7 +259,7 @@ class Contract:
 
 def declared_values(made: Component, option: str) -> list[Any]:
     """Values of an option that its type, bounds and examples declare, near the present first."""
-    schema = type(made).model_json_schema()
+    schema = _schema(type(made))
     field = schema["properties"].get(option, {})
     field = {**schema.get("$defs", {}).get(str(field.get("$ref", "")).split("/")[-1], {}), **field}
     now = getattr(made, option)
@@ -225,6 +276,11 @@ def declared_values(made: Component, option: str) -> list[Any]:
     return found
 
 
+@functools.lru_cache(maxsize=8)  # it takes ten milliseconds, and is asked for by the hundred
+def _schema(cls: type[Component]) -> dict[str, Any]:
+    return cls.model_json_schema()
+
+
 def _numbers(schema: Mapping[str, Any], now: float | None) -> list[float]:
     """Some numbers between the bounds of a schema: around the present, the ends, the middle."""
     low = schema.get("minimum", schema.get("exclusiveMinimum"))
@@ -238,6 +294,33 @@ def _numbers(schema: Mapping[str, Any], now: float | None) -> list[float]:
     if schema["type"] == "integer":
         return list(dict.fromkeys(int(value // step * step) for value in found))
     return list(dict.fromkeys(float(value) for value in found))
+
+
+def _near(base: Component, option: str, tried: list[Any]) -> list[Any]:
+    """Components with one option changed, numbers near the base's first: large ones are slow."""
+    start = getattr(base, option)
+
+    def far(one: Any) -> float:
+        value = getattr(one, option)
+        numbers = all(isinstance(n, int | float) for n in (start, value))
+        return abs(value - start) if numbers else 0.0
+
+    return sorted(tried, key=far)
+
+
+def changed(component: Any, **options: Any) -> Any:
+    """A component with some of its options set, the others as they are."""
+    now = {key: getattr(component, key) for key in type(component).model_fields}
+    return type(component)(**{**now, **options})
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two things are equal, tensors in them by all of their values."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(x, other[key]) for key, x in one.items())
+    return type(one) is type(other) and bool(one == other)
 
 
 def global_state() -> dict[str, bytes]:
@@ -274,12 +357,12 @@ def examine(contract: type[Contract]) -> Iterator[Finding]:
             yield Finding(sentence, "fail", " ".join(str(error).split()))
         # SystemExit too: a plugin that ends the interpreter must not end the report
         except (Exception, SystemExit) as error:
-            yield Finding(sentence, "fail", _told(error, contract.component))
+            yield Finding(sentence, "fail", described(error, contract.component))
         else:
             yield Finding(sentence, "pass")
 
 
-def _told(error: BaseException, component: Any) -> str:
+def described(error: BaseException, component: Any) -> str:
     """An exception in one line, with the place in the plugin's own file where it arose."""
     cls = component if isinstance(component, type) else type(component)
     home = None

@@ -1,4 +1,4 @@
-"""Does an encoder keep to its contract: hiding, weights, both modes and options?"""
+"""Whether an encoder keeps to its contract: shapes, weights, both modes and options."""
 
 from __future__ import annotations
 
@@ -6,32 +6,140 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from maebench.errors import ConfigError
 from maebench.rng import isolated
-from maebench.testing.contract import NotChecked, expect, global_state
-from maebench.testing.encoder_hiding import HidingChecks
+from maebench.testing.cases import BATCH, cases, images_of, mask_of, projection
+from maebench.testing.contract import Broken, NotChecked, expect, global_state, same
+from maebench.testing.encoder_hiding import MODES, SIDES, HidingChecks
 from maebench.testing.modules import (
     STEPS,
     TOLERANCE,
     Trace,
-    changed,
-    check_options,
+    altered,
     copied,
-    differs,
     gap,
+    not_finite,
+    reached,
     shake,
     unreached,
 )
-from maebench.testing.probes import BATCH, images_of, mask_of
-from maebench.testing.tokens import check_tokens, flat, projection
+from maebench.testing.tokens import (
+    ask,
+    check_attributes,
+    check_grids,
+    check_tokens,
+    flat,
+    outputs,
+    seen_cells,
+    strongest,
+)
 
 DROPPED = 0.5  # a rate at which four images in eight draws surely differ
 
 
 class EncoderContract(HidingChecks):
     """Checks of an encoder; its `oblong` says whether images may be oblong."""
+
+    # ---- what is built
+
+    def test_its_attributes_fit_the_images(self) -> None:
+        """Masks are drawn, decoders sized and layers counted from the module's attributes."""
+        for size in self.sizes:
+            module = self.build(size)
+            expect(isinstance(module, nn.Module), f"build gives {type(module)}, not an nn.Module")
+            check_attributes(module, size)
+
+    def test_its_tokens_have_the_documented_shapes(self) -> None:
+        """Decoders, probes and pictures rely on shapes, grid and `seen` as Tokens documents."""
+        for module, images, mask, what in self.cases(every_size=True):
+            last = module.depth
+            for layers in ([*range(1, last + 1)], [last]):
+                tokens = ask(module, images, mask, tuple(layers))
+                check_tokens(tokens, module, mask, what)
+                got, asked = sorted(tokens.layers), f"layers {layers}"
+                asked = asked if len(layers) == last > 1 else f"layer {last} alone"
+                expect(got == layers, f"{what}: asked for {asked}, it gives {got}")
+                for number, level in tokens.layers.items():
+                    where = f"{what}, layer {number}"
+                    check_tokens(level, module, mask, where, final=False)
+
+    def test_its_tokens_lie_in_raster_order(self) -> None:
+        """A decoder puts each token where the grid or `seen` says, and draws it there."""
+        size = self.sizes[-1]
+        module = self.ready(size)
+        for what, mask in (("without a mask", None), ("masked", mask_of(module.grid, count=1))):
+            images = images_of(size, count=1).requires_grad_()
+            tokens = ask(module, images, mask)
+            own = torch.arange(tokens.patches.shape[1]) if tokens.seen is None else tokens.seen[0]
+            best = strongest(tokens, images)
+            # a token that stands for hidden patches alone depends on none of them
+            known = best >= 0 if mask is None else (best >= 0) & seen_cells(mask, tokens.grid)[own]
+            own, best = own[known], best[known]
+            if bool((own == best).float().mean() >= 0.5):
+                continue
+            if len(best) < 2 or len(best.unique()) < 0.7 * len(best):
+                raise NotChecked(f"{what}: its tokens do not show which patch they stand for")
+            wrong = int((own != best).nonzero()[0])
+            raise Broken(
+                f"{what}: the token of place {int(own[wrong])} on the {tokens.grid} grid depends "
+                f"most on patch {int(best[wrong])}, and so do {int((own != best).sum())} of "
+                f"{len(own)}; give tokens in raster order (row by row) of the grid or of `seen`",
+            )
+
+    def test_it_takes_grey_and_many_channels(self) -> None:
+        """Digits have one channel, satellite images many."""
+        for channels in (1, 5):
+            module = self.ready(channels=channels)
+            images, built = images_of(self.size, channels), f"built for {channels} channels, its"
+            found = module.channels
+            expect(found == channels, f"{built} attribute channels is {found}")
+            first = outputs(module, images)
+            for channel in range(channels):
+                other = images.clone()
+                other[:, channel] += 1
+                expect(
+                    not same(first, outputs(module, other)),
+                    f"{built} tokens do not depend on the one at index {channel}",
+                )
+
+    def test_sizes_that_do_not_fit_are_refused(self) -> None:
+        """A size that is cut off in silence loses pixels; a ConfigError says so to the user."""
+        (H, W), (p, q) = self.size, self.build().patch
+        wrong = [(H + 1, W), (H, W + 1), (H + 1, W + 1), (H + p, W + q)]
+        # another check is about oblong images
+        for size in wrong if self.made().oblong else wrong[2:]:
+            try:
+                made = self.build(size)
+            except ConfigError:
+                continue
+            except Exception as error:
+                raise Broken(
+                    f"build({size}, 3) raises {type(error).__name__}: {error}; raise ConfigError "
+                    "with the sizes that would do"
+                ) from error
+            check_grids(made, size)
+
+    def test_it_takes_oblong_images_or_says_so(self) -> None:
+        """Whether images may be oblong is declared, so that a run is refused before it starts."""
+        if self.made().oblong:
+            expect(
+                len(self.sizes) > 1,
+                f"it takes no images twice as wide as high, from {SIDES[0]}x{2 * SIDES[0]} up; "
+                "declare oblong: ClassVar[bool] = False if images must be square",
+            )
+            return  # every other check tries an oblong size too
+        H, W = self.size
+        for size in ((H, 2 * W), (2 * H, W)):
+            try:
+                self.build(size)
+            except ConfigError:
+                continue
+            raise Broken(
+                f"oblong is False, but build({size}, 3) takes images of {size[0]}x{size[1]}; "
+                "raise ConfigError, or declare oblong = True",
+            )
 
     # ---- weights
 
@@ -42,8 +150,8 @@ class EncoderContract(HidingChecks):
         layers = range(1, module.depth + 1)
 
         def loss() -> Tensor:
-            asked = [self.ask(module, images, each, layers) for each in (mask, None)]
-            return projection(flat(asked[0])).add(projection(flat(asked[1])))
+            masked, whole = (flat(ask(module, images, each, layers)) for each in (mask, None))
+            return projection(masked).add(projection(whole))
 
         left = unreached(module, loss)
         expect(
@@ -55,64 +163,48 @@ class EncoderContract(HidingChecks):
     def test_layers_depend_on_no_later_parameters(self) -> None:
         """Layer decay and probes of layers count blocks alike: block i has layer id i + 1."""
         module = self.ready()
-        ids = module.layer_ids()
+        ids, last = module.layer_ids(), module.depth + 1
         names = [name for name, p in module.named_parameters() if p.requires_grad]
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        tokens = self.ask(module, images_of(self.size), None, range(1, module.depth + 1))
+        tokens = ask(module, images_of(self.size), None, range(1, last))
+
+        def expect_layer(wrong: list[str], number: int, where: str) -> None:
+            first = min(wrong, default="")
+            expect(
+                not wrong,
+                f"{where} is the first to depend on {', '.join(sorted(wrong)[:3])}, which "
+                f"layer_ids puts into layer {ids.get(first)} and not {number}; layers[k] is what "
+                "block k gives (from 1), before the final norm",
+            )
+
         before: set[str] = set()
         for number, level in tokens.layers.items():
-            found = torch.autograd.grad(
-                projection(flat(level)), parameters, retain_graph=True, allow_unused=True
-            )
-            used = {n for n, g in zip(names, found, strict=True) if g is not None and bool(g.any())}
-            late = sorted(name for name in used if ids.get(name, 0) > number)
-            expect(
-                not late,
-                f"layers[{number}] depends on {', '.join(late[:3])}, of layer {ids[late[0]]} "
-                f"by layer_ids; layers[k] is what block k gives (from 1), before the final norm"
-                if late
-                else "",
-            )
+            used = reached(projection(flat(level)), module)
             block = [name for name in names if ids.get(name) == number]
-            expect(
-                block, f"layer_ids gives no parameter the layer {number}, that of block {number}"
-            )
+            named = f"layer_ids gives no parameter the layer {number}, that of block {number}"
+            expect(block, named)
             expect(
                 used & set(block),
                 f"layers[{number}] depends on no parameter of layer {number} by layer_ids, such as "
-                f"{block[0] if block else ''}",
+                f"{''.join(block[:1])}",
             )
             # the first block is the first to be seen after the embedding, whose layer is 0
-            early = [n for n in used - before if number > 1 and ids.get(n, number) != number]
-            self._expect_layer(early, ids, number, f"layers[{number}]")
+            allowed = {number, 0} if number == 1 else {number}
+            wrong = [name for name in used - before if ids.get(name, number) not in allowed]
+            expect_layer(wrong, number, f"layers[{number}]")
             before |= used
-        found = torch.autograd.grad(projection(flat(tokens)), parameters, allow_unused=True)
-        after = {n for n, g in zip(names, found, strict=True) if g is not None and bool(g.any())}
-        last = module.depth + 1
-        wrong = [n for n in after - before if ids.get(n, last) < last]
-        self._expect_layer(wrong, ids, last, "only what comes after the last block")
-
-    def _expect_layer(self, wrong: list[str], ids: dict[str, int], layer: int, where: str) -> None:
-        expect(
-            not wrong,
-            f"{where} is the first to depend on {', '.join(sorted(wrong)[:3])}, which layer_ids "
-            f"puts into layer {ids[min(wrong)]} and not {layer}"
-            if wrong
-            else "",
-        )
-
-    def _layer_ids(self) -> dict[str, int]:
-        module = self.build()
-        ids, names = module.layer_ids(), {name for name, _ in module.named_parameters()}
-        missing, unknown = sorted(names - set(ids)), sorted(set(ids) - names)
-        expect(not missing, f"layer_ids lacks {', '.join(missing)}; name every parameter")
-        expect(not unknown, f"layer_ids names {', '.join(unknown)}, which are no parameters")
-        return ids
+        after = reached(projection(flat(tokens)), module) - before
+        wrong = [name for name in after if ids.get(name, last) < last]
+        expect_layer(wrong, last, "only what comes after the last block")
 
     def test_layer_ids_name_every_parameter(self) -> None:
         """Fine-tuning gives each parameter the learning rate of its layer."""
-        depth = self.build().depth
-        for name, number in self._layer_ids().items():
+        module = self.build()
+        ids, names = module.layer_ids(), {name for name, _ in module.named_parameters()}
+        missing, strange = sorted(names - set(ids)), sorted(set(ids) - names)
+        expect(not missing, f"layer_ids lacks {', '.join(missing)}; name every parameter")
+        expect(not strange, f"layer_ids names {', '.join(strange)}, which are no parameters")
+        depth = module.depth
+        for name, number in ids.items():
             expect(
                 isinstance(number, int) and 0 <= number <= depth + 1,
                 f"layer_ids gives {name!r} the layer {number!r}; allowed: whole numbers from 0 "
@@ -128,38 +220,36 @@ class EncoderContract(HidingChecks):
 
     def test_weights_depend_on_the_seed_alone(self) -> None:
         """Runs that differ in masking start from the same weights; seeds give error bars."""
-        one, same, other = (self.build(seed=seed).state_dict() for seed in (0, 0, 1))
-        wrong = sorted(changed(one, same))
+        one, again, other = (self.build(seed=seed).state_dict() for seed in (0, 0, 1))
+        wrong = altered(one, again)
         expect(
             not wrong,
             f"two builds of one seed differ in {', '.join(wrong[:3])}; initialise from torch's "
             "global state, which is seeded around build",
         )
-        expect(differs(one, other), "two seeds give the same weights; seed nothing inside build")
+        apart = not same(one, other)
+        expect(apart, "two seeds give the same weights; seed nothing inside build")
 
     def test_a_checkpoint_brings_all_back(self) -> None:
         """What is evaluated is read from a checkpoint into a fresh build."""
         module = self.ready().train()
-        mask = mask_of(module.grid)
-        self.ask(module, images_of(self.size), mask)  # so that running statistics have moved
+        images, mask = images_of(self.size), mask_of(module.grid)
+        ask(module, images, mask)  # so that running statistics have moved
         fresh = self.build(seed=1)
         fresh.load_state_dict(module.state_dict())
         for what, each in (("without a mask", None), ("masked", mask)):
-            found, where = gap(
-                *(self.outputs(m.eval(), images_of(self.size), each) for m in (module, fresh))
-            )
+            far, where = gap(*(outputs(m.eval(), images, each) for m in (module, fresh)))
             expect(
-                found <= TOLERANCE,
+                far <= TOLERANCE,
                 f"{what}: loaded from its state_dict into a build of another seed, {where} differs "
-                f"by {found:.2g}; register what it keeps as parameters or persistent buffers",
+                f"by {far:.2g}; register what it keeps as parameters or persistent buffers",
             )
 
     # ---- modes
 
     def test_evaluation_is_deterministic_and_draws_nothing(self) -> None:
         """Features are cached and compared; global state belongs to whoever runs the model."""
-        module, images = self.ready(), images_of(self.size)
-        for what, mask in self.cases(module):
+        for module, images, mask, what in self.cases():
             with isolated(0, "contract"), torch.no_grad():
                 before = global_state()
                 one = flat(module(images, mask))
@@ -168,38 +258,30 @@ class EncoderContract(HidingChecks):
                     f"{what}: in evaluation mode it draws from the global random state; only "
                     "training may be random",
                 )
-                found, where = gap(one, flat(module(images, mask)))
-            expect(found == 0, f"{what}: asked twice in evaluation mode, {where} differs: {found}")
+                far, where = gap(one, flat(module(images, mask)))
+            expect(far == 0, f"{what}: asked twice in evaluation mode, {where} differs: {far}")
 
     def test_it_is_finite_in_bf16(self) -> None:
         """On a GPU pretraining runs in bfloat16 autocast."""
-        module, images = self.ready().train(), images_of(self.size)
-        for what, mask in self.cases(module):
+        for module, images, mask, what in self.cases((True,)):
             with torch.autocast("cpu", torch.bfloat16):
-                tokens = self.ask(module, images, mask)
+                tokens = ask(module, images, mask)
             check_tokens(tokens, module, mask, f"{what} in bf16 autocast")
             module.zero_grad()
             projection(flat(tokens)).backward()
-            wrong = [
-                name
-                for name, p in module.named_parameters()
-                if p.grad is not None and not bool(p.grad.isfinite().all())
-            ]
+            wrong = not_finite(module)
             expect(not wrong, f"{what} in bf16 autocast: the gradient of {wrong} is not finite")
 
     def test_attention_is_a_share_per_patch(self) -> None:
         """Maskings that follow the class token rank patches by it."""
         for size in self.sizes:
-            module, images = self.ready(size), images_of(size)
+            module = self.ready(size)
             if not hasattr(module, "attention"):
                 raise NotChecked("it has no attention(images); maskings that need it refuse it")
             with torch.no_grad():
-                found, other = (module.attention(x) for x in (images, images_of(size, seed=1)))
-            length = module.grid[0] * module.grid[1]
-            expect(
-                tuple(found.shape) == (BATCH, length),
-                f"attention is {tuple(found.shape)}, must be (B, L) = {(BATCH, length)}",
-            )
+                found, other = (module.attention(images_of(size, seed=seed)) for seed in (0, 1))
+            shape, wanted = tuple(found.shape), (BATCH, module.grid[0] * module.grid[1])
+            expect(shape == wanted, f"attention is {shape}, must be (B, L) = {wanted}")
             expect(found.isfinite().all(), "attention is not finite")
             least, most = float(found.min()), float(found.sum(1).max())
             expect(least >= 0, f"attention is down to {least:.2g}, must not be negative")
@@ -217,11 +299,11 @@ class EncoderContract(HidingChecks):
         if module.depth == 1:
             raise NotChecked("depth 1: rates that grow from 0 drop nothing in the first block")
         module.set_drop_path(DROPPED)
-        for training in (True, False):
+        for training in MODES:
             module.train(training)
             with torch.no_grad():
-                found = [flat(self.ask(module, images, seed=seed)) for seed in range(8)]
-            varies = any(differs(found[0], each) for each in found[1:])
+                found = [flat(ask(module, images, seed=seed)) for seed in range(8)]
+            varies = not all(same(found[0], each) for each in found)
             expect(
                 varies == training,
                 f"after set_drop_path({DROPPED}) eight seeds give "
@@ -232,9 +314,7 @@ class EncoderContract(HidingChecks):
 
     def test_every_option_changes_something(self) -> None:
         """An option that does nothing makes two equal runs look like two experiments."""
-        check_options(
-            self, self._traces, "at every size", "weights nor output of any size it takes"
-        )
+        self.check_options(self._traces, "neither weights nor output of any size it takes")
 
     def _traces(self, encoder: Any) -> Iterator[tuple[str, Trace]]:
         """Weights and outputs in every setting that these options allow."""
@@ -244,17 +324,12 @@ class EncoderContract(HidingChecks):
             except ConfigError:
                 continue
             yield f"weights {size}", copied(module.state_dict())
-            depth, what = module.depth, f"with {encoder.changed()}"
-            layers = set(self.ask(module, images_of(size), None, range(1, depth + 1)).layers)
-            expect(
-                layers == set(range(1, depth + 1)),
-                f"{what} its depth is {depth} and it gives the layers {sorted(layers)}",
-            )
-            shake(module)
-            for training in (False, True):
-                module.train(training)
-                for mask in (None, mask_of(module.grid)):
-                    trace = self.outputs(module, images_of(size), mask)
-                    # not the layers: how many are asked for is what `depth` says, not what it does
-                    final = {k: x for k, x in trace.items() if not k.startswith("layer ")}
-                    yield f"{size} {training} {mask is None}", final
+            wanted = list(range(1, module.depth + 1))
+            layers = sorted(ask(module, images_of(size), None, wanted).layers)
+            what = f"with {encoder.changed()} its depth is {module.depth}"
+            expect(layers == wanted, f"{what} and it gives the layers {layers}")
+            for _, images, mask, name in cases(shake(module), size, MODES, (None, 0.5)):
+                trace = outputs(module, images, mask)
+                # not the layers: how many are asked for is what `depth` says, not what it does
+                final = {k: x for k, x in trace.items() if not k.startswith("layer ")}
+                yield f"{size} {name}", final

@@ -19,8 +19,8 @@ from maebench.evaluating.suite import _check_complete, _is_headline
 from maebench.evaluation import Evaluation, Metric, NotApplicable, Result
 from maebench.files import SAFE_NAME
 from maebench.rng import isolated
-from maebench.testing.contract import Broken, Contract, NotChecked, _told, expect
-from maebench.testing.subjects import (
+from maebench.testing.contract import Broken, Contract, NotChecked, described, expect
+from maebench.testing.evaluated import (
     FEW,
     FEWEST,
     HARD,
@@ -35,7 +35,6 @@ from maebench.testing.subjects import (
     Outcome,
     Synthetic,
     place,
-    remembered,
     run,
 )
 
@@ -89,14 +88,14 @@ class EvaluationContract(Contract):
         """What a model cannot do is a row with a reason, not a crash and not half of a result."""
         cases = [*self._cases(), (Case(PLAIN, "no decoder"), self._on(PLAIN, "no decoder"))]
         for case, outcome in cases:
-            self._expect_told(case, outcome)
+            self._expect_reason(case, outcome)
         done = any(outcome.error is None for _, outcome in cases)
         expect(done, f"no model can do it: {why(*cases[0])}; {why(*cases[1])}")
 
     def test_images_without_labels_give_results_or_a_reason(self) -> None:
         """A data set need not have labels; model.labels() then raises NotApplicable for you."""
         for kind in ("pixels", "encoder"):
-            self._expect_told(Case(UNLABELLED, kind), self._on(UNLABELLED, kind))
+            self._expect_reason(Case(UNLABELLED, kind), self._on(UNLABELLED, kind))
 
     def test_few_training_images_give_results_or_a_reason(self) -> None:
         """A class may have two images, or one: too few to choose on, or for an option."""
@@ -106,9 +105,9 @@ class EvaluationContract(Contract):
                 # an option that does not fit so few, such as k=50, is told like any user's mistake
                 told = isinstance(outcome.error, MaebenchError) and outcome.early
                 if not told or isinstance(outcome.error, PluginError):
-                    self._expect_told(Case(data, kind), outcome)
+                    self._expect_reason(Case(data, kind), outcome)
 
-    def _expect_told(self, case: Case, outcome: Outcome) -> None:
+    def _expect_reason(self, case: Case, outcome: Outcome) -> None:
         """Nothing ended it but NotApplicable, and that before the first result."""
         applicable = not isinstance(outcome.error, NotApplicable)
         hint = "what a model cannot do raises NotApplicable(why)"
@@ -279,36 +278,29 @@ class EvaluationContract(Contract):
 
     def test_every_option_changes_a_number(self) -> None:
         """An option that is never read makes one experiment of two rows of a table."""
-        made = self.made()
-        if not type(made).model_fields:
-            raise NotChecked("it has no options")
         # first where nothing is at its best or worst
-        cases = sorted(self._done(), key=lambda found: found[0].data != HARD)
-        for option in type(made).model_fields:
-            tried = self.variations(option)
-            values = ", ".join(repr(getattr(one, option)) for one in tried)
-            expect(
-                any(
-                    moved(one, case, self._before(one, option, case), option)
-                    for case, _ in cases
-                    for one in tried
-                ),
-                f"option {option!r} changes no number: {getattr(made, option)!r} gives what "
-                f"{values} give, on {len(cases)} models; read it or drop it, or name values that "
-                f"matter in variants = {{{option!r}: [...]}}",
-            )
+        done = sorted(self._done(), key=lambda found: found[0].data != HARD)
+        options = type(self.made()).model_fields
+
+        def outcomes(evaluation: Evaluation) -> Iterator[tuple[str, list[Any]]]:
+            for case, _ in done:
+                found = self._on(case.data, case.kind, evaluation)
+                if not found.error and not found.broken:
+                    # an option that goes into `where` alone is only said, and changes nothing
+                    where = [
+                        {k: v for k, v in r.where.items() if k not in options}
+                        for r in found.results
+                    ]
+                    yield str(case), [where, [(metric, value) for metric, _, value in found.rows]]
+
+        self.check_options(outcomes, f"no number on {len(done)} models")
 
     # ---- what the checks look at
 
-    def _on(self, data: Synthetic, kind: str) -> Outcome:
-        contract: Any = type(self)
-        return remembered(contract, self.made(), Case(data, kind))
-
-    def _before(self, changed: Evaluation, option: str, case: Case) -> Outcome:
-        """What the case gives with the option as it was, all else as in the changed one."""
-        made = self.without(changed, option)
-        contract: Any = type(self)
-        return remembered(contract, made, case)
+    def _on(self, data: Synthetic, kind: str, evaluation: Evaluation | None = None) -> Outcome:
+        """What came of the evaluation, run once for all checks."""
+        case, made = Case(data, kind), evaluation or self.made()
+        return self.kept((made, case), lambda: run(made, case))
 
     def _cases(self) -> Iterator[tuple[Case, Outcome]]:
         """The cases of every check that needs no particular one."""
@@ -413,7 +405,7 @@ def why(case: Case, outcome: Outcome) -> str:
     """Why a case has no results."""
     if outcome.error is None:
         return f"on {case}: {outcome.broken or 'there is no headline'}"
-    return f"on {case}: {_told(outcome.error, outcome.evaluation)}"
+    return f"on {case}: {described(outcome.error, outcome.evaluation)}"
 
 
 def difference(one: Outcome, other: Outcome) -> str:
@@ -429,16 +421,3 @@ def difference(one: Outcome, other: Outcome) -> str:
 def _brief(metric: str, where: str, value: Any) -> str:
     mean = f"{sum(value) / len(value):.6g} on average" if isinstance(value, list) else value
     return f"{metric} {where} is {mean}"
-
-
-def moved(changed: Evaluation, case: Case, before: Outcome, option: str) -> bool:
-    """Whether other results come of another value of an option, its own entry in `where` aside."""
-
-    def told(outcome: Outcome) -> list[Any]:
-        rows = zip(outcome.results, outcome.rows, strict=True)
-        return [({**r.where, option: None}, metric, value) for r, (metric, _, value) in rows]
-
-    if before.error or before.broken:
-        return False
-    after = run(changed, case)
-    return not after.error and not after.broken and told(after) != told(before)

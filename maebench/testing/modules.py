@@ -1,15 +1,15 @@
-"""What is seen of any module: how its outputs differ, what it trains, what its options change."""
+"""What is seen of any module: how its outputs differ, and what it trains."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from maebench.rng import Draws
-from maebench.testing.contract import Contract, NotChecked, expect
+from maebench.testing.contract import expect
 
 SHAKE = 0.02  # a ViT's usual deviation of tokens (arXiv 2010.11929): enough to open zeros
 # Float32 in another order of sums differs by about 1e-6 of the largest number.
@@ -19,22 +19,14 @@ STEP = 1e-2  # length of such a step relative to the largest gradient
 Trace = dict[str, Tensor]
 
 
-# ---- how it differs
-
-
 def copied(tensors: Mapping[str, Tensor]) -> Trace:
     """The tensors as they are now, whatever happens to them in place."""
     return {name: x.clone() for name, x in tensors.items()}
 
 
-def changed(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> list[str]:
+def altered(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> list[str]:
     """The names of the tensors that are no longer what they were."""
-    return [name for name, x in now.items() if not torch.equal(x, before[name])]
-
-
-def differs(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    """Whether names, shapes or values differ."""
-    return set(one) != set(other) or any(not torch.equal(x, other[n]) for n, x in one.items())
+    return sorted(name for name, x in now.items() if not torch.equal(x, before[name]))
 
 
 def gap(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> tuple[float, str]:
@@ -43,14 +35,11 @@ def gap(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> tuple[float, 
     found = [(0.0, "")]
     for name, x in one.items():
         y = other[name]
-        same = x.shape == y.shape
-        expect(same, f"{name} is {tuple(x.shape)} once and {tuple(y.shape)} then")
+        alike = x.shape == y.shape
+        expect(alike, f"{name} is {tuple(x.shape)} once and {tuple(y.shape)} then")
         scale = max(1.0, float(y.detach().abs().max()))
         found.append((float(x.sub(y).detach().abs().max()) / scale, name))
     return max(found)
-
-
-# ---- what it trains
 
 
 def shake(module: nn.Module) -> Any:
@@ -63,7 +52,23 @@ def shake(module: nn.Module) -> Any:
     return module.eval()
 
 
-def unreached(module: nn.Module, loss: Any) -> list[str]:
+def not_finite(module: nn.Module) -> list[str]:
+    """Parameters that hold NaN or infinite numbers, themselves or in their gradients."""
+    return [
+        name
+        for name, p in module.named_parameters()
+        if not bool(p.isfinite().all()) or (p.grad is not None and not p.grad.isfinite().all())
+    ]
+
+
+def reached(total: Tensor, module: nn.Module) -> set[str]:
+    """The parameters that a number depends on."""
+    named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    slopes = torch.autograd.grad(total, list(named.values()), retain_graph=True, allow_unused=True)
+    return {n for n, g in zip(named, slopes, strict=True) if g is not None and bool(g.any())}
+
+
+def unreached(module: nn.Module, loss: Callable[[], Tensor]) -> list[str]:
     """Trainable parameters that get no gradient from `loss()` in a few steps from the start."""
     left = {name: p for name, p in module.named_parameters() if p.requires_grad}
     for _ in range(STEPS):
@@ -78,59 +83,3 @@ def unreached(module: nn.Module, loss: Any) -> list[str]:
                 left.pop(name, None)
                 parameter.sub_(STEP * parameter.grad / parameter.grad.abs().max())
     return sorted(left)
-
-
-# ---- what its options change
-
-
-def check_options(
-    contract: Contract,
-    traces: Callable[[Any], Iterator[tuple[str, Trace]]],
-    where: str,
-    what: str,
-) -> None:
-    """Each option changes something in one of the settings that components are traced in.
-
-    Args:
-        contract: knows the component and the values of its options.
-        traces: name of a setting that a component takes, and tensors that it gives there.
-        where: places at which a value may be refused, in words.
-        what: two things that are traced, in words.
-    """
-    base = contract.made()
-    options = type(base).model_fields
-    if not options:
-        raise NotChecked("it has no options")
-    before: dict[Any, dict[str, Trace]] = {}
-
-    def moves(made: Any, option: str) -> Iterator[bool]:
-        # beside the same choices but for this option: it may be read under one of them alone
-        start = contract.without(made, option)
-        if start not in before:
-            before[start] = dict(traces(start))
-        for setting, trace in traces(made):
-            yield differs(trace, before[start].get(setting, {}))
-
-    for option in options:
-        tried = near(base, option, contract.variations(option))
-        values = ", ".join(repr(getattr(made, option)) for made in tried)
-        moved = (found for made in tried for found in moves(made, option))
-        first = next(moved, None)
-        expect(
-            first is not None,
-            f"option {option!r}: each value tried ({values}) is refused {where}; "
-            f"give Field(..., examples=[...]) or variants = {{{option!r}: [...]}}",
-        )
-        expect(first or any(moved), f"option {option!r} changes neither {what}; tried {values}")
-
-
-def near(base: Any, option: str, changed: list[Any]) -> list[Any]:
-    """Components with one option changed, numbers near the base's first: large ones are slow."""
-    start = getattr(base, option)
-
-    def far(one: Any) -> float:
-        value = getattr(one, option)
-        numbers = all(isinstance(n, int | float) for n in (start, value))
-        return abs(value - start) if numbers else 0.0
-
-    return sorted(changed, key=far)

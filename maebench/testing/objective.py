@@ -1,4 +1,4 @@
-"""Does an objective keep to its contract: a loss that trains, of the patches that it declares?"""
+"""Whether an objective keeps to its contract: a loss of the patches that it declares."""
 
 from __future__ import annotations
 
@@ -12,92 +12,88 @@ from torch import Tensor, nn
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
 from maebench.masking.patches import hidden_pixels, patchify
-from maebench.objectives.objective import Batch, Objective, Reconstruction
-from maebench.rng import isolated
-from maebench.testing.contract import Broken, NotChecked, expect
-from maebench.testing.modules import TOLERANCE, Trace, changed, check_options, copied, differs
-from maebench.testing.objective_loss import COARSE, MAIN, SETTINGS
-from maebench.testing.objective_pictures import PictureChecks
-from maebench.testing.probes import IMAGES, PATCH, Blind, images_of, mask_of, pictures
+from maebench.objectives.objective import Batch, ImageGrid, Objective, Reconstruction
+from maebench.rng import Draws, isolated
+from maebench.testing.cases import IMAGES, PATCH, Blind, images_of, mask_of, pictures
+from maebench.testing.contract import Broken, NotChecked, expect, same
+from maebench.testing.modules import TOLERANCE, Trace, altered, copied
+from maebench.testing.objective_loss import COARSE, MAIN, SETTINGS, LossChecks
 
 
-class ObjectiveContract(PictureChecks):
+class ObjectiveContract(LossChecks):
     """Checks of an objective, around encoders of the kit."""
 
     # ---- what is compared
 
     def test_the_loss_compares_the_patches_it_declares(self) -> None:
         """A loss that also scores what was seen is another experiment than `loss_on` says."""
-        for objective in self._deciding():
-            try:
-                with isolated(0, "encoder"):
-                    module = self.around(Blind((16, 16), 3), MAIN, objective=objective)
-            except ConfigError:
-                continue
-            for progress in (0.0, 0.5, 1.0):
-                self._compares(module, objective, progress)
-
-    def _deciding(self) -> Iterator[Any]:
-        """The objective, and with each value that is tried of each option."""
         base = self.made()
-        yield base
+        for progress in (0.0, 0.5, 1.0):
+            self._compares(base, progress)
         for option in type(base).model_fields:
-            yield from self._varied(option)
+            try:
+                tried = self.variations(option)
+            except Broken:
+                continue  # another check says so
+            for objective in tried:
+                self._compares(objective, 0.5)
 
-    def _varied(self, option: str) -> list[Any]:
+    def _compares(self, objective: Any, progress: float) -> None:
         try:
-            return self.variations(option)
-        except Broken:
-            return []  # another check says so
-
-    def _compares(self, module: Any, objective: Any, progress: float) -> None:
+            with isolated(0, "encoder"):
+                module = self.around(Blind((16, 16), 3), MAIN, objective=objective)
+        except ConfigError:
+            return
         batch, declared = self.batch(progress=progress), objective.loss_on
         expect(declared in ("hidden", "all"), f'loss_on is {declared!r}, not "hidden" or "all"')
-        if batch.mask is None:
-            expect(declared == "all", 'it hides nothing, so loss_on must be "all"')
-            hidden = torch.zeros(IMAGES, 1, 16, 16, dtype=torch.bool)
-        else:
-            hidden = hidden_pixels(batch.mask, PATCH)
+        mask = batch.mask
+        expect(mask or declared == "all", 'it hides nothing, so loss_on must be "all"')
+        nowhere = torch.zeros(IMAGES, 1, 16, 16, dtype=torch.bool)
+        hidden = hidden_pixels(mask, PATCH) if mask else nowhere
         noise = images_of((16, 16), count=IMAGES, seed=1)
-        asked = {
-            where: self.loss(
-                module, dataclasses.replace(batch, images=batch.images + noise * place)
-            ).item()
-            for where, place in (("nowhere", hidden & False), ("hidden", hidden), ("seen", ~hidden))
-        }
-        by_hidden, by_seen = (
-            abs(asked[where] - asked["nowhere"]) / max(1.0, abs(asked["nowhere"]))
-            for where in ("hidden", "seen")
-        )
-        told = (
+
+        def loss(places: Tensor) -> float:
+            changed = dataclasses.replace(batch, images=batch.images + noise * places)
+            return self.loss(module, changed).item()
+
+        at_first, by_hidden, by_seen = (loss(places) for places in (nowhere, hidden, ~hidden))
+        # one rounding of the sum is no difference
+        far = 1e-6 * max(1.0, abs(at_first))
+        moves_hidden, moves_seen = abs(by_hidden - at_first) > far, abs(by_seen - at_first) > far
+        what = (
             f"{objective.changed()} at progress {progress:g}, around an encoder that sees no pixel "
             "under a mask"
         )
         expect(
-            batch.mask is None or not module.encoder.asked_whole,
-            f"{told}: it asks the encoder without the mask, and trains what comes of it; give it "
+            not mask or not module.encoder.asked_whole,
+            f"{what}: it asks the encoder without the mask, and trains what comes of it; give it "
             "batch.mask, or ask a copy under torch.no_grad()",
         )
-        if by_hidden == by_seen == 0:
-            raise NotChecked(f"{told}: the loss depends on no pixel")
+        if by_hidden == by_seen == at_first:
+            raise NotChecked(f"{what}: the loss depends on no pixel")
         if declared == "hidden":
-            reaches = self._reaches_hidden(module, batch, noise * ~hidden)
             expect(
-                by_seen <= 1e-6 or reaches,  # one rounding of the sum
-                f'{told}: loss_on is "hidden", but other pixels in seen patches change the loss '
-                f"from {asked['nowhere']:.6g} to {asked['seen']:.6g}; score hidden patches alone",
+                not moves_seen or self._reaches_hidden(module, batch, noise * ~hidden),
+                f'{what}: loss_on is "hidden", but other pixels in seen patches change the loss '
+                f"from {at_first:.6g} to {by_seen:.6g}; score hidden patches alone",
             )
-            self._no_gradient(module, batch, ~hidden, told)
+            images = batch.images.clone().requires_grad_()
+            total = self.loss(module, dataclasses.replace(batch, images=images))
+            (slope,) = torch.autograd.grad(total, images, allow_unused=True)
+            leak = 0.0 if slope is None else float((slope * ~hidden).abs().max())
+            expect(
+                leak == 0,
+                f'{what}: loss_on is "hidden", but the gradient with respect to seen pixels is up '
+                f"to {leak:.2g} and must be exactly 0",
+            )
         else:
             expect(
-                by_seen > 1e-6,
-                f'{told}: loss_on is "all", but other pixels in seen patches do not change the '
-                f'loss of {asked["nowhere"]:.6g}; declare "hidden"',
+                moves_seen,
+                f'{what}: loss_on is "all", but other pixels in seen patches do not change the '
+                f'loss of {at_first:.6g}; declare "hidden"',
             )
-        expect(
-            by_hidden > 1e-6 or batch.mask is None,
-            f"{told}: other pixels in hidden patches do not change the loss",
-        )
+        unmoved = f"{what}: other pixels in hidden patches do not change the loss"
+        expect(moves_hidden or not mask, unmoved)
 
     def _reaches_hidden(self, module: Any, batch: Batch, change: Tensor) -> bool:
         """Whether other pixels in seen patches change hidden patches' targets, as gradients do.
@@ -112,25 +108,14 @@ class ObjectiveContract(PictureChecks):
         )
         return not torch.equal(one, other)
 
-    def _no_gradient(self, module: Any, batch: Batch, seen: Tensor, told: str) -> None:
-        images = batch.images.clone().requires_grad_()
-        loss = self.loss(module, dataclasses.replace(batch, images=images))
-        (slope,) = torch.autograd.grad(loss, images, allow_unused=True)
-        leak = 0.0 if slope is None else float((slope * seen).abs().max())
-        expect(
-            leak == 0,
-            f'{told}: loss_on is "hidden", but the gradient with respect to seen pixels is up to '
-            f"{leak:.2g} and must be exactly 0",
-        )
-
     # ---- randomness and batches
 
     def test_one_seed_and_one_batch_give_one_loss(self) -> None:
         """A run that is resumed, or made again, must go the same way."""
-        module, batch = self.try_build(MAIN), self.batch()
+        module, batch = self.try_build(), self.batch()
         before = copied(module.state_dict())
         one = self.loss(module, batch)
-        if differs(before, module.state_dict()):  # a queue or a running mean: start anew
+        if not same(before, module.state_dict()):  # a queue or a running mean: start anew
             module = self.build()
         with isolated(1, "between"):
             torch.rand(7)
@@ -143,25 +128,24 @@ class ObjectiveContract(PictureChecks):
 
     def test_it_leaves_the_batch_as_it_is(self) -> None:
         """The same images serve other parts of the step."""
-        module, batch = self.try_build(MAIN), self.batch()
-        given = {"images": batch.images, "ids": batch.ids}
+        module, batch = self.try_build(), self.batch()
+        lent = {"images": batch.images, "ids": batch.ids}
         if batch.mask is not None:
-            given |= {"mask.hidden": batch.mask.hidden, "mask.seen": batch.mask.seen}
+            lent |= {"mask.hidden": batch.mask.hidden, "mask.seen": batch.mask.seen}
         if batch.labels is not None:
-            given["labels"] = batch.labels
-        before = copied(given)
+            lent["labels"] = batch.labels
+        before = copied(lent)
         self.loss(module, batch).backward()
         if batch.mask is not None and hasattr(module, "reconstruct"):
             module.reconstruct(batch.images, batch.mask)
-        wrong = changed(before, given)
+        wrong = altered(before, lent)
         expect(not wrong, f"it changes {', '.join(wrong)} of the batch in place; clone them")
 
     def test_the_loss_is_the_mean_over_images(self) -> None:
         """A batch that is accumulated in parts must give the gradient of the whole batch."""
-        module = self.try_build(MAIN).eval()
+        module, batch = self.try_build().eval(), self.batch()
         if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
             raise NotChecked("it has batch norm: the statistics of a part are not those of a batch")
-        batch = self.batch()
         with torch.no_grad():
             whole = self.loss(module, batch).item()
             for size in (4, 3, 1):
@@ -178,7 +162,7 @@ class ObjectiveContract(PictureChecks):
 
     def test_a_checkpoint_brings_all_back(self) -> None:
         """A run goes on from its checkpoint as if it had never stopped, teacher included."""
-        module = self.try_build(MAIN)
+        module = self.try_build()
         self.train(module, 2)
         fresh = self.build(seed=1)
         fresh.load_state_dict(module.state_dict())
@@ -193,81 +177,70 @@ class ObjectiveContract(PictureChecks):
 
     def test_after_step_keeps_all_finite(self) -> None:
         """What follows the weights, such as a teacher, is updated after each step."""
-        module = self.try_build(MAIN)
+        module = self.try_build()
         if not hasattr(module, "after_step"):
             raise NotChecked("it has no after_step(progress)")
         self.loss(module, self.batch()).backward()
         for progress in (0.0, 0.5, 1.0):
             module.after_step(progress)
-            wrong = [
-                name
-                for name, x in module.state_dict().items()
-                if x.is_floating_point() and not bool(x.isfinite().all())
-            ]
-            told = f"after_step({progress})"
-            expect(not wrong, f"{told} makes {', '.join(wrong[:3])} infinite or NaN")
+            state = module.state_dict().items()
+            wrong = [name for name, x in state if not bool(x.isfinite().all())]
+            step = f"after_step({progress})"
+            expect(not wrong, f"{step} makes {', '.join(wrong[:3])} infinite or NaN")
             loss = self.loss(module, self.batch())
-            expect(loss.isfinite(), f"after {told} the loss is {loss.item()}")
-            expect(loss.requires_grad, f"after {told} the loss has no gradient")
+            expect(loss.isfinite(), f"after {step} the loss is {loss.item()}")
+            expect(loss.requires_grad, f"after {step} the loss has no gradient")
 
     def test_it_is_finite_in_bf16(self) -> None:
         """On a GPU pretraining runs in bfloat16 autocast."""
-        for setting in (MAIN, COARSE):
-            try:
-                module = self.build(setting)
-            except ConfigError:
-                continue
+        for setting, module in self.taken((MAIN, COARSE)):
             with torch.autocast("cpu", torch.bfloat16):
                 loss = self.loss(module, self.batch(setting))
             expect(loss.isfinite(), f"{setting}: in bf16 autocast the loss is {loss.item()}")
-            loss.backward()
-            self._finite(module, f"{setting} in bf16 autocast")
+            self._backward(loss, module, f"{setting} in bf16 autocast")
 
     # ---- reconstruction
 
     def reconstructions(self) -> Iterator[tuple[str, Any, Tensor, Mask, Reconstruction]]:
         """What `reconstruct` gives in every setting."""
-        for setting, (size, channels) in SETTINGS.items():
-            try:
-                module = self.build(setting).eval()
-            except ConfigError:
-                continue
+        for setting, module in self.taken():
             if not hasattr(module, "reconstruct"):
                 raise NotChecked("it has no reconstruct(images, mask)")
-            images, mask = pictures(size, channels), mask_of(module.encoder.grid, 0.5, IMAGES)
-            yield setting, module, images, mask, self._reconstruct(module, images, mask)
+            images, mask = pictures(*SETTINGS[setting]), mask_of(module.encoder.grid, 0.5, IMAGES)
+            yield setting, module, images, mask, self._reconstruct(module.eval(), images, mask)
 
     def _reconstruct(self, module: Any, images: Tensor, mask: Mask) -> Reconstruction:
         with isolated(0, "reconstruct"), torch.no_grad():
-            return module.reconstruct(images, mask)
+            found: Reconstruction = module.reconstruct(images, mask)
+        return found
 
     def test_reconstructions_have_the_documented_shapes(self) -> None:
         """The evaluation of reconstructions and the maskings that ask for losses rely on them."""
         for setting, _, images, mask, made in self.reconstructions():
             is_made = isinstance(made, Reconstruction)
             expect(is_made, f"reconstruct gives {type(made)}, not a Reconstruction")
-            length = mask.hidden.shape[1]
-            given = {"prediction": made.prediction, "target": made.target, "pixels": made.pixels}
-            given["whole"] = made.whole
-            for name, x in given.items():
-                if x is None:
+            wanted = (IMAGES, mask.hidden.shape[1])
+            width = PATCH[0] * PATCH[1] * images.shape[1]
+            for name in ("prediction", "target", "pixels", "whole"):
+                x = getattr(made, name)
+                if x is None and name in ("pixels", "whole"):
                     continue
+                shape = tuple(x.shape)
                 expect(
-                    x.ndim == 3 and tuple(x.shape[:2]) == (IMAGES, length),
-                    f"{setting}: {name} is {tuple(x.shape)}, must be (B, L, T) with (B, L) = "
-                    f"{(IMAGES, length)}, patches of the grid that masks are drawn on",
+                    len(shape) == 3 and shape[:2] == wanted,
+                    f"{setting}: {name} is {shape}, must be (B, L, T) with (B, L) = {wanted}, "
+                    "patches of the grid that masks are drawn on",
                 )
                 expect(x.dtype == torch.float32, f"{setting}: {name} is {x.dtype}, not float32")
                 expect(x.isfinite().all(), f"{setting}: {name} is not finite")
+                expect(
+                    name in ("prediction", "target") or shape[2] == width,
+                    f"{setting}: {name} has {shape[2]} values for a patch, not {width}",
+                )
             shapes = tuple(made.prediction.shape), tuple(made.target.shape)
             expect(shapes[0] == shapes[1], f"{setting}: prediction and target are {shapes}")
-            T = PATCH[0] * PATCH[1] * images.shape[1]
-            for name in ("pixels", "whole"):
-                x = given[name]
-                width = T if x is None else x.shape[2]
-                expect(width == T, f"{setting}: {name} holds {width} numbers a patch, not {T}")
-            if made.pixels is not None:
-                expect(made.how, f"{setting}: how is empty; say how the pixels were made")
+            described = made.pixels is None or made.how
+            expect(described, f"{setting}: how is empty; say how the pixels were made")
             expect(made.space, f"{setting}: space is empty; name what is predicted")
 
     def test_targets_in_pixels_are_the_pixels(self) -> None:
@@ -285,13 +258,17 @@ class ObjectiveContract(PictureChecks):
                 f"{setting}: target is not patchify(images), although its space is pixels",
             )
 
-    def test_reconstructions_use_nothing_that_is_hidden(self) -> None:
-        """A true mean or deviation of a hidden patch makes any model look good."""
+    def _with_others_hidden(self) -> Iterator[tuple[str, Reconstruction, Reconstruction]]:
+        """What is reconstructed in every setting, and what with other pixels in hidden patches."""
         for setting, module, images, mask, made in self.reconstructions():
-            hidden = hidden_pixels(mask, PATCH)
             noise = images_of((images.shape[2], images.shape[3]), images.shape[1], IMAGES, 1)
             # five deviations up, so that means and deviations are others
-            other = self._reconstruct(module, torch.where(hidden, 3 * noise + 5, images), mask)
+            other = torch.where(hidden_pixels(mask, PATCH), 3 * noise + 5, images)
+            yield setting, made, self._reconstruct(module, other, mask)
+
+    def test_reconstructions_use_nothing_that_is_hidden(self) -> None:
+        """A true mean or deviation of a hidden patch makes any model look good."""
+        for setting, made, other in self._with_others_hidden():
             for name in ("prediction", "pixels"):
                 one, two = getattr(made, name), getattr(other, name)
                 if one is None:
@@ -305,32 +282,40 @@ class ObjectiveContract(PictureChecks):
 
     def test_what_is_made_of_whole_images_depends_on_all_of_them(self) -> None:
         """`whole` says how much of an image is kept: the model is given every patch of it."""
-        for setting, module, images, mask, made in self.reconstructions():
+        for setting, made, other in self._with_others_hidden():
             if made.whole is None:
                 raise NotChecked("it gives no whole: it learns hidden patches alone")
-            hidden = hidden_pixels(mask, PATCH)
-            noise = images_of((images.shape[2], images.shape[3]), images.shape[1], IMAGES, 1)
-            other = self._reconstruct(module, torch.where(hidden, 3 * noise + 5, images), mask)
             expect(
-                other.whole is not None and not torch.equal(made.whole, other.whole),
+                not same(made.whole, other.whole),
                 f"{setting}: with other pixels in hidden patches whole stays as it is; give the "
                 "model the whole image for it",
             )
+
+    # ---- pictures
+
+    def test_its_own_pictures_have_the_documented_shapes(self) -> None:
+        """They are drawn as grids of images, whatever they show."""
+        for setting, module in self.taken():
+            if not hasattr(module, "pictures"):
+                raise NotChecked("it has no pictures(images, draws)")
+            size, channels = SETTINGS[setting]
+            with torch.no_grad():
+                draws = Draws(0, "pictures", torch.arange(IMAGES))
+                made = module.eval().pictures(pictures(size, channels), draws)
+            expect(isinstance(made, dict), f"pictures gives {type(made)}, not a dict of grids")
+            expect(made, f"{setting}: pictures gives none; leave it out where there is nothing")
+            for name, grid in made.items():
+                _check_grid(f"{setting}: picture {name!r}", grid, (channels, *size))
 
     # ---- options
 
     def test_every_option_changes_something(self) -> None:
         """An option that does nothing makes two equal runs look like two experiments."""
-        around = "around the kit's encoders"
-        check_options(self, self._traces, around, f"state nor loss {around}")
+        self.check_options(self._traces, "neither state nor loss around the kit's encoders")
 
     def _traces(self, objective: Objective) -> Iterator[tuple[str, Trace]]:
         """State at first, losses, and state after two steps, in settings that it takes."""
-        for setting in (MAIN, COARSE):
-            try:
-                module = self.build(setting, objective=objective)
-            except ConfigError:
-                continue
+        for setting, module in self.taken((MAIN, COARSE), objective):
             yield f"state of {setting}", copied(module.state_dict())
             for progress in (0.0, 0.5, 1.0):
                 loss = self.loss(module, self.batch(setting, progress=progress)).detach()
@@ -339,8 +324,21 @@ class ObjectiveContract(PictureChecks):
             yield f"trained {setting}", dict(module.state_dict())
             if hasattr(module, "reconstruct"):
                 mask = mask_of(module.encoder.grid, 0.5, IMAGES)
-                images = pictures(*SETTINGS[setting])
-                made = self._reconstruct(module.eval(), images, mask)
+                made = self._reconstruct(module.eval(), pictures(*SETTINGS[setting]), mask)
                 found = {"prediction": made.prediction, "target": made.target}
                 pixels = {} if made.pixels is None else {"pixels": made.pixels}
                 yield f"reconstruction of {setting}", found | pixels
+
+
+def _check_grid(what: str, grid: object, image: tuple[int, int, int]) -> None:
+    if not isinstance(grid, ImageGrid) or not isinstance(grid.images, Tensor):
+        raise Broken(f"{what} is {type(grid)}, not an ImageGrid of a tensor")
+    x, shape = grid.images, tuple(grid.images.shape)
+    expect(
+        len(shape) == 5 and shape[2:] == image and x.numel() > 0,
+        f"{what} is {shape}, must be (rows, columns, C, H, W) with (C, H, W) = {image}",
+    )
+    expect(x.dtype == torch.float32, f"{what} is {x.dtype}, not float32")
+    expect(x.isfinite().all(), f"{what} is not finite")
+    for side, texts in zip(shape, (grid.rows, grid.columns), strict=False):
+        expect(len(texts) in (0, side), f"{what} has {len(texts)} texts for {side} rows or columns")

@@ -1,9 +1,10 @@
-"""Does an objective give a loss that trains, whatever images and encoders it is given?"""
+"""How an objective is asked, and whether it gives a loss that trains, whatever it is given."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -14,9 +15,9 @@ from maebench.errors import ConfigError
 from maebench.objectives.objective import Batch, Inputs
 from maebench.pretraining.optimiser import parameter_groups
 from maebench.rng import Draws, isolated
+from maebench.testing.cases import IMAGES, PATCH, WIDTH, Coarse, Size, mask_of, pictures
 from maebench.testing.contract import Broken, Contract, NotChecked, expect
-from maebench.testing.modules import unreached
-from maebench.testing.probes import IMAGES, PATCH, WIDTH, Coarse, Size, mask_of, pictures
+from maebench.testing.modules import not_finite, unreached
 
 CLASSES = 4  # two images of each
 STEPS = 40  # the masked autoencoder lowers its loss on eight images by a third in as many
@@ -47,11 +48,8 @@ class LossChecks(Contract):
         """
         size, channels = SETTINGS[setting]
         with isolated(seed, "encoder"):
-            if setting == COARSE:
-                encoder: Any = Coarse(size, channels)
-            else:
-                vit = ViTNano(width=WIDTH, depth=2, heads=2, patch=PATCH)
-                encoder = vit.build(size, channels)
+            vit = ViTNano(width=WIDTH, depth=2, heads=2, patch=PATCH)
+            encoder = Coarse(size, channels) if setting == COARSE else vit.build(size, channels)
         return self.around(encoder, setting, seed, objective)
 
     def around(self, encoder: Any, setting: str, seed: int = 0, objective: Any = None) -> Any:
@@ -62,7 +60,7 @@ class LossChecks(Contract):
         with isolated(seed, "objective"):
             return objective.build(encoder, inputs).train()
 
-    def try_build(self, setting: str) -> Any:
+    def try_build(self, setting: str = MAIN) -> Any:
         """The module, or no check where the objective refuses this setting."""
         try:
             return self.build(setting)
@@ -70,6 +68,16 @@ class LossChecks(Contract):
             if setting == MAIN:
                 raise Broken(f"it cannot be built around {MAIN}: {error}") from error
             raise NotChecked(f"it refuses {setting}: {error}") from error
+
+    def taken(
+        self, settings: Iterable[str] = SETTINGS, objective: Any = None
+    ) -> Iterator[tuple[str, Any]]:
+        """The settings that it takes, and its module in each."""
+        for setting in settings:
+            try:
+                yield setting, self.build(setting, objective=objective)
+            except ConfigError:
+                continue
 
     def batch(
         self, setting: str = MAIN, seed: int = 0, ratio: float = 0.5, progress: float = 0.5
@@ -87,8 +95,8 @@ class LossChecks(Contract):
             progress=progress,
         )
 
-    def loss(self, module: Any, batch: Batch, seed: int = 0) -> Tensor:
-        """The loss under a global seed, as pretraining asks for it."""
+    def forward(self, module: Any, batch: Batch, seed: int = 0) -> dict[str, Any]:
+        """What the module gives under a global seed, as pretraining asks for it."""
         with isolated(seed, "step"):
             found = module(dataclasses.replace(batch, draws=batch.draws.at(slice(None))))
         got = f"a {type(found).__name__}"
@@ -97,7 +105,12 @@ class LossChecks(Contract):
             got = f"a {kind} for it" if "loss" in found else f"the keys {sorted(map(str, found))}"
         is_loss = isinstance(found, dict) and isinstance(found.get("loss"), Tensor)
         expect(is_loss, f'forward must give a dict with a tensor "loss", got {got}')
-        return found["loss"]
+        return found
+
+    def loss(self, module: Any, batch: Batch, seed: int = 0) -> Tensor:
+        """The loss under a global seed."""
+        found: Tensor = self.forward(module, batch, seed)["loss"]
+        return found
 
     def train(self, module: Any, steps: int, setting: str = MAIN) -> None:
         """Some updates as pretraining makes them."""
@@ -134,41 +147,35 @@ class LossChecks(Contract):
         for ratio in (0.5, 1 / length, 1 - 1 / length):
             batch = self.batch(setting, ratio=ratio)
             what = f"{setting}, {batch.mask.num_hidden if batch.mask else 'no'} patches hidden"
-            loss = self.loss(module, batch)
+            found = self.forward(module, batch)
+            loss = found["loss"]
             expect(loss.ndim == 0, f"{what}: loss is {tuple(loss.shape)}, must be a scalar")
             expect(loss.is_floating_point(), f"{what}: loss is {loss.dtype}, must be a float")
             expect(loss.isfinite(), f"{what}: loss is {loss.item()}")
             expect(loss.requires_grad, f"{what}: loss has no gradient; is something detached?")
-            with isolated(0, "step"):
-                rest = module(batch)
-            for name, value in rest.items():
-                number = isinstance(value, int | float) or (
-                    isinstance(value, Tensor) and value.numel() == 1
+            for name, value in found.items():
+                one = isinstance(value, Tensor) and value.numel() == 1
+                expect(
+                    one or isinstance(value, int | float),
+                    f"{what}: {name!r} is {type(value)}; only numbers can be logged",
                 )
-                expect(number, f"{what}: {name!r} is {type(value)}; only numbers can be logged")
-        loss.backward()
-        self._finite(module, setting)
+        self._backward(loss, module, setting)
 
-    def _finite(self, module: Any, what: str) -> None:
-        wrong = [
-            name
-            for name, p in module.named_parameters()
-            if not bool(p.isfinite().all()) or (p.grad is not None and not p.grad.isfinite().all())
-        ]
+    def _backward(self, loss: Tensor, module: Any, what: str) -> None:
+        loss.backward()
+        wrong = not_finite(module)
         expect(not wrong, f"{what}: {', '.join(wrong[:3])} or its gradient is not finite")
 
     def test_labels_are_needed_only_where_it_says_so(self) -> None:
         """A run on data without labels is refused before it starts, by needs_labels alone."""
-        module, batch = self.try_build(MAIN), self.batch()
-        if not self.made().needs_labels:
-            self.loss(module, batch)  # built with num_classes 0, labels None
-            return
-        assert batch.labels is not None
-        other = dataclasses.replace(batch, labels=(batch.labels + 1) % CLASSES)
-        expect(
-            not torch.equal(self.loss(module, batch), self.loss(module, other)),
-            "needs_labels is True, but the loss does not change with the labels",
-        )
+        module, batch = self.try_build(), self.batch()
+        loss = self.loss(module, batch)  # built with num_classes 0, labels None where none needed
+        if batch.labels is not None:
+            other = dataclasses.replace(batch, labels=(batch.labels + 1) % CLASSES)
+            expect(
+                not torch.equal(loss, self.loss(module, other)),
+                "needs_labels is True, but the loss does not change with the labels",
+            )
 
     def test_it_keeps_the_encoder_it_is_given(self) -> None:
         """Pretraining saves `.encoder`, and evaluations read it."""
@@ -188,7 +195,7 @@ class LossChecks(Contract):
 
     def test_gradients_reach_the_encoder_and_all_that_is_trained(self) -> None:
         """A target network that is not frozen, or a head that is cut off, is never updated."""
-        module = self.try_build(MAIN)
+        module = self.try_build()
         seeds = iter(range(100))
         left = unreached(module, lambda: self.loss(module, self.batch(seed=next(seeds))))
         own = [name for name in left if not name.startswith("encoder.")]
@@ -205,12 +212,12 @@ class LossChecks(Contract):
 
     def test_some_steps_lower_the_loss(self) -> None:
         """An objective that cannot learn eight images by heart has an error in it."""
-        module = self.try_build(MAIN)
+        module = self.try_build()
         seeds = range(100, 104)  # other masks than those of training
 
+        @torch.no_grad()
         def mean() -> float:
-            with torch.no_grad():
-                return sum(self.loss(module, self.batch(seed=s)).item() for s in seeds) / len(seeds)
+            return sum(self.loss(module, self.batch(seed=s)).item() for s in seeds) / len(seeds)
 
         before = mean()
         self.train(module, STEPS)

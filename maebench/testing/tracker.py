@@ -21,22 +21,12 @@ from maebench.plugins import installed
 from maebench.rng import isolated
 from maebench.testing.contract import Broken, Contract, NotChecked, expect, global_state
 
-NUMBERS: Sequence[tuple[int, Mapping[str, float]]] = [
-    (step, {"loss": 1 / step, "lr": 1e-3 * step}) for step in range(1, 4)
-]
+Log = Sequence[tuple[int, Mapping[str, float]]]
+NUMBERS: Log = [(step, {"loss": 1 / step, "lr": 1e-3 * step}) for step in range(1, 4)]
+# a loss that explodes is what one wants to see: the tracker must not go before it
+STRANGE = (float("nan"), float("inf"), float("-inf"), 1e-300, 0.0)
 # what a run's folder holds while trackers are open; theirs come beside it
 OURS = ("config.json", "environment.json", "log.jsonl", "checkpoint/manifest.json")
-Log = Sequence[tuple[int, Mapping[str, float]]]
-
-
-def open_below(folder: Path) -> list[str]:
-    """The files below a folder that this process has open, where the system tells."""
-    handles = Path("/proc/self/fd")
-    found = []
-    for handle in handles.iterdir() if handles.exists() else ():
-        with contextlib.suppress(OSError):  # the handle that lists them is gone by now
-            found.append(handle.readlink())
-    return [path.name for path in found if path.is_relative_to(folder.resolve())]
 
 
 class TrackerContract(Contract):
@@ -44,19 +34,12 @@ class TrackerContract(Contract):
 
     kind = "tracker"
 
-    def test_it_opens_takes_numbers_and_closes(self) -> None:
-        """This is all that a run asks of it."""
-        with place() as folder:
-            opened = self._open(folder)
-            for step, values in NUMBERS:
-                opened.log(step, values)
-            opened.close()
+    # ---- what it takes
 
-    def test_numbers_that_are_not_finite_are_taken(self) -> None:
-        """A loss that explodes is what one wants to see: the tracker must not go before it."""
-        with place() as folder:
-            strange = [float("nan"), float("inf"), float("-inf"), 1e-300, 0.0]
-            self._track(folder, [(i, {"loss": v, "lr": 1.0}) for i, v in enumerate(strange, 1)])
+    def test_it_opens_takes_numbers_and_closes(self) -> None:
+        """A run asks no more of it; it may explode, or stop before its first step."""
+        for log in (NUMBERS, [(i, {"loss": v, "lr": 1.0}) for i, v in enumerate(STRANGE, 1)], ()):
+            self._written(log)
 
     def test_a_run_that_goes_on_may_repeat_steps(self) -> None:
         """After a crash a run begins at its last checkpoint, in the same folder."""
@@ -69,74 +52,57 @@ class TrackerContract(Contract):
             with contextlib.suppress(Exception):
                 killed.close()
 
+    # ---- what it writes
+
     def test_going_on_keeps_what_was_there(self) -> None:
         """The curve of a resumed run begins at step 1, not where it was resumed."""
         self._expect_comparable()
-        with place() as folder, place() as fresh:
-            self._track(folder, NUMBERS[:2])
-            self._track(folder, NUMBERS[2:])
-            self._track(fresh, NUMBERS[2:])
-            expect(
-                theirs(folder) != theirs(fresh),
-                "what was logged before a run was resumed is gone: open() must add to its files",
-            )
-        told = []
-        for loss in (0.9, 0.1):  # of the first step: what comes after it is the same
-            with place() as folder:
-                self._track(folder, [(1, {"loss": loss, "lr": 0.1}), *NUMBERS[1:2]])
-                self._track(folder, NUMBERS[2:])
-                told.append(theirs(folder))
         expect(
-            told[0] != told[1],
+            self._written(NUMBERS[:2], NUMBERS[2:]) != self._written(NUMBERS[2:]),
+            "what was logged before a run was resumed is gone: open() must add to its files",
+        )
+        # another loss at the first step alone: what comes after it is the same
+        one, other = ([(1, {"loss": loss, "lr": 0.1}), *NUMBERS[1:2]] for loss in (0.9, 0.1))
+        expect(
+            self._written(one, NUMBERS[2:]) != self._written(other, NUMBERS[2:]),
             "its files are the same whatever was logged before the last steps: add to them",
         )
-
-    def test_closing_without_a_number_works(self) -> None:
-        """A run may stop before its first step."""
-        with place() as folder:
-            self._open(folder).close()
 
     def test_each_number_makes_a_difference(self) -> None:
         """A tracker that drops numbers in silence is worse than none."""
         self._expect_comparable()
-        told = []
-        for step, values in ((1, {"loss": 0.5}), (1, {"loss": 0.25}), (2, {"loss": 0.5})):
-            with place() as folder:
-                self._track(folder, [(step, values)])
-                told.append(theirs(folder))
-        expect(told[0] != told[1], "its files are the same for a loss of 0.5 and one of 0.25")
-        expect(told[0] != told[2], "its files are the same for step 1 and step 2")
-        with place() as folder:
-            self._track(folder, NUMBERS)
-            wanted = theirs(folder)
+        half, quarter, later = (
+            self._written([(step, {"loss": loss})])
+            for step, loss in ((1, 0.5), (1, 0.25), (2, 0.5))
+        )
+        expect(half != quarter, "its files are the same for a loss of 0.5 and one of 0.25")
+        expect(half != later, "its files are the same for step 1 and step 2")
+        wanted = self._written(NUMBERS)
         for row, name in itertools.product(range(len(NUMBERS)), NUMBERS[0][1]):
             changed = [(step, dict(values)) for step, values in NUMBERS]
             changed[row][1][name] = 7.0
-            with place() as folder:
-                self._track(folder, changed)
-                expect(
-                    theirs(folder) != wanted,
-                    f"its files are the same whatever {name} is at step {row + 1}",
-                )
+            moved = self._written(changed) != wanted
+            expect(moved, f"its files are the same whatever {name} is at step {row + 1}")
 
     def test_two_runs_at_once_do_not_mix(self) -> None:
         """Several runs in one process, such as a comparison's, have a tracker each."""
         self._expect_comparable()
         for _ in range(2):  # a clock in its files may tick in between once, but not twice
-            with place() as first, place() as second, place() as alone:
+            with place() as first, place() as second:
                 one, other = self._open(first), self._open(second)
                 for step, values in NUMBERS:
                     one.log(step, values)
                     other.log(step + 100, {"loss": 9.0, "lr": 9.0})
                 other.close()
                 one.close()
-                self._track(alone, NUMBERS)
-                if theirs(first) == theirs(alone):
+                if theirs(first) == self._written(NUMBERS):
                     return
         raise Broken(
             "a run's files differ when another run is tracked at the same time: keep what belongs "
             "to a run in what open() gives, and nothing in the class"
         )
+
+    # ---- what it leaves alone
 
     def test_settings_and_numbers_are_left_as_they_were(self) -> None:
         """The next tracker, and the run itself, read the same settings."""
@@ -152,74 +118,57 @@ class TrackerContract(Contract):
     def test_it_writes_nothing_outside_its_folder(self) -> None:
         """Results can be moved and deleted as one folder, and nothing lies about elsewhere."""
         with place() as folder:
-            before = everything(folder.parent.parent)
+            root = folder.parent.parent
+            before = everything(root)
             self._track(folder, NUMBERS)
-            after = everything(folder.parent.parent)
-            inside = folder.relative_to(folder.parent.parent).as_posix() + "/"
-            ours = {inside + name for name in OURS}
-            new = [name for name in after.keys() - before.keys() if not name.startswith(inside)]
-            expect(
-                not new,
-                f"it writes {', '.join(sorted(new)[:3])} outside the run's folder: write below "
-                "the folder that open() is given",
-            )
-            lost = [name for name in before if after.get(name) != before[name]]
-            expect(
-                not set(lost) & ours,
-                f"it changes {', '.join(sorted(lost)[:3])}, which are the run's own: "
-                "choose other names",
-            )
-            expect(not lost, f"it changes {', '.join(sorted(lost)[:3])}")
+            after, inside = everything(root), folder.relative_to(root).as_posix() + "/"
+        new = sorted(n for n in after.keys() - before.keys() if not n.startswith(inside))
+        expect(
+            not new,
+            f"it writes {', '.join(new[:3])} outside the run's folder: write below the folder that "
+            "open() is given",
+        )
+        lost = sorted(name for name in before if after.get(name) != before[name])
+        expect(not lost, f"it changes {', '.join(lost[:3])}, of the run's own: choose other names")
 
     def test_the_process_is_left_as_it_was(self) -> None:
-        """A tracker must not change the weights that are drawn next, nor where paths lead."""
+        """Weights that are drawn next, paths, and the open files of hundreds of runs: untouched."""
         with place() as folder, isolated(0, "tracker"):
             before, here = global_state(), Path.cwd()
-            self._track(folder, NUMBERS)
-            moved, there = global_state() != before, Path.cwd()
+            with warnings.catch_warnings(record=True) as warned:
+                warnings.simplefilter("always", ResourceWarning)
+                self._track(folder, NUMBERS)
+                gc.collect()
+            kept, there = global_state() == before, Path.cwd()
             os.chdir(here)
-            expect(
-                not moved,
-                "it changes the global random state of Python, numpy or torch: draw inside "
-                "maebench.rng.isolated",
-            )
-            expect(here == there, f"it changes the working directory to {there}")
-
-    def test_files_are_closed(self) -> None:
-        """Hundreds of runs in one process would run out of open files."""
-        with place() as folder, warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always", ResourceWarning)
-            self._track(folder, NUMBERS)
-            gc.collect()
-            left = [str(one.message) for one in told if folder.name in str(one.message)]
+            left = [str(one.message) for one in warned if folder.name in str(one.message)]
             left += open_below(folder)
+        expect(
+            kept,
+            "it changes the global random state of Python, numpy or torch: draw inside "
+            "maebench.rng.isolated",
+        )
+        expect(here == there, f"it changes the working directory to {there}")
         expect(not left, f"close() leaves a file open: {' '.join(left[:1])}")
+
+    # ---- options
 
     def test_every_option_matters(self) -> None:
         """An option that is never read promises what it does not do."""
-        base = self.made()
-        options = list(type(base).model_fields)
-        if not options:
-            raise NotChecked("it has no options")
-        self._expect_comparable()
-        with place() as folder:
-            self._track(folder, NUMBERS, base)
-            wanted = theirs(folder)
-        for option in options:
-            tried = self.variations(option)
-            found = []
-            for changed in tried:
-                with place() as folder:
-                    self._track(folder, NUMBERS, changed)
-                    found.append(theirs(folder))
-            expect(
-                any(one != wanted for one in found),
-                f"option {option!r} changes no file that it writes "
-                f"({', '.join(str(getattr(one, option)) for one in tried)} were tried)",
-            )
+        if type(self.made()).model_fields:
+            self._expect_comparable()
+        self.check_options(
+            lambda made: [("files", self._written(NUMBERS, tracker=made))],
+            "no file that it writes",
+        )
 
-    def _open(self, folder: Path, config: Mapping[str, Any] | None = None) -> OpenTracker:
-        opened = self.made().open(folder, settings() if config is None else config)
+    # ---- how it is asked
+
+    def _open(
+        self, folder: Path, config: Mapping[str, Any] | None = None, tracker: Tracker | None = None
+    ) -> OpenTracker:
+        config = settings() if config is None else config
+        opened: OpenTracker = (tracker or self.made()).open(folder, config)
         lacks = [name for name in ("log", "close") if not callable(getattr(opened, name, None))]
         expect(
             not lacks,
@@ -228,27 +177,30 @@ class TrackerContract(Contract):
         )
         return opened
 
+    def _track(self, folder: Path, log: Log, tracker: Tracker | None = None) -> None:
+        opened = self._open(folder, tracker=tracker)
+        for step, values in log:
+            opened.log(step, values)
+        opened.close()
+
+    def _written(self, *logs: Log, tracker: Tracker | None = None) -> dict[str, bytes]:
+        """What it writes in a run that is opened once for each log."""
+        with place() as folder:
+            for log in logs:
+                self._track(folder, log, tracker)
+            return theirs(folder)
+
     def _expect_comparable(self) -> None:
-        """Gives a check up where what is written cannot be told apart by comparing files.
+        """Gives a check up where what is written cannot be compared.
 
         Raises:
             NotChecked: it writes no file, or never the same twice.
         """
-        told = []
-        for _ in range(2):
-            with place() as folder:
-                self._track(folder, NUMBERS)
-                told.append(theirs(folder))
-        if not told[0]:
+        one, other = self._written(NUMBERS), self._written(NUMBERS)
+        if not one:
             raise NotChecked("it writes no file into the run's folder: where numbers go is unseen")
-        if told[0] != told[1]:
+        if one != other:
             raise NotChecked("its files differ from one time to the next with the same numbers")
-
-    def _track(self, folder: Path, log: Log, tracker: Tracker | None = None) -> None:
-        opened = tracker.open(folder, settings()) if tracker else self._open(folder)
-        for step, values in log:
-            opened.log(step, values)
-        opened.close()
 
 
 def settings() -> dict[str, Any]:
@@ -288,10 +240,19 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 def theirs(folder: Path) -> dict[str, bytes]:
     """What a tracker wrote into the folder of a run, its name and temporary place left out."""
-    found = everything(folder)
     root = str(folder.parent.parent).encode()
     return {
         name: content.replace(root, b"").replace(folder.name.encode(), b"")
-        for name, content in found.items()
+        for name, content in everything(folder).items()
         if name not in OURS
     }
+
+
+def open_below(folder: Path) -> list[str]:
+    """The files below a folder that this process has open, where the system lists them."""
+    handles = Path("/proc/self/fd")
+    found = []
+    for handle in handles.iterdir() if handles.exists() else ():
+        with contextlib.suppress(OSError):  # the handle that lists them is gone by now
+            found.append(handle.readlink())
+    return [path.name for path in found if path.is_relative_to(folder.resolve())]

@@ -25,8 +25,7 @@ from maebench import (
     Random,
     Result,
 )
-from maebench_evals.hidden import hidden_of, pasted
-from maebench_evals.hidden_quality import Similarity, Spread
+from maebench_evals.hidden import Similarity, TargetVariance, hidden_of, pasted
 
 MASKINGS = (Random(), Block(), Grid(), InverseBlock(), Centred())  # each with its default options
 RATIOS = (0.5, 0.75, 0.9)  # less than MAE's .75, that, and the .9 of VideoMAE, arXiv 2203.12602
@@ -41,7 +40,7 @@ class Cell:
     ratio: float
     refused: str = ""
     grid: tuple[int, int] = (0, 0)
-    spread: Spread = field(default_factory=Spread)
+    variance: TargetVariance = field(default_factory=TargetVariance)
     errors: list[Tensor] = field(default_factory=list)
     pixels: Similarity = field(default_factory=Similarity)
     hidden: list[Tensor] = field(default_factory=list)  # bool (B, L) of each batch
@@ -68,7 +67,7 @@ class AcrossMasks:
             made = self.model.reconstruct(normal, mask)
             truth_BMT = hidden_of(made.target, mask).double()
             error_BMT = (hidden_of(made.prediction, mask).double() - truth_BMT).square()
-            cell.spread.add(truth_BMT)
+            cell.variance.add(truth_BMT)
             cell.errors.append(error_BMT.sum((1, 2)).cpu())
             cell.hidden.append(mask.hidden.cpu())
             if made.pixels is not None:
@@ -89,7 +88,7 @@ class AcrossMasks:
             return
         where["masks"] = hash_of(torch.cat(cell.hidden), self.ids, cell.grid)
         try:
-            r2 = 1 - torch.cat(cell.errors) / cell.spread.deviation()
+            r2 = 1 - torch.cat(cell.errors) / cell.variance.per_image()
             yield Result("across_r2", r2, where)
         except MaebenchError as error:  # all targets under these masks are equal
             yield Result("across_r2", None, where, str(error))

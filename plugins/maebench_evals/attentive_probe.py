@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from maebench import Evaluation, Metric, Model, Result
+from maebench import Evaluation, Metric, Model, Result, choose, half_cosine
 
 # Shape suffixes: B images, N tokens, D channels, H heads, K = D / H channels of a head, C classes,
 # G probes of the grid.
@@ -54,35 +54,38 @@ class AttentiveProbe(Evaluation):
 
     name: ClassVar[str] = "attentive-probe"
     metrics: ClassVar[dict[str, Metric]] = {
-        "top1": Metric("share of test images given their class", "%", True, 0, 1, True, True),
-        "validation_top1": Metric(
-            "the same on the part of train that is chosen on", "%", True, 0, 1, False
+        "top1": Metric.accuracy(),
+        "validation_top1": Metric.accuracy(
+            "the same on the part of train that is chosen on", main=False, per_example=False
         ),
     }
 
     # few updates of few probes: what the contract tries it with
-    example: ClassVar[dict[str, Any]] = {"steps": 15, "batch": 32, "weight_decay": (1e-3,)}
+    example: ClassVar[dict[str, object]] = {"steps": 15, "batch": 32, "weight_decay": (1e-3,)}
 
     protocol: Literal["fast", "capi"] = Field(
-        "fast", description="capi: the paper's grid and length; fast: fewer rates and updates"
+        default="fast",
+        description="capi: the paper's grid and length; fast: fewer rates and updates",
     )
     lr: tuple[PositiveFloat, ...] | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="rates to try, per 256 images; none: by protocol",
         examples=[(1e-3,), (1e-2, 1e-1)],
     )
     weight_decay: tuple[NonNegativeFloat, ...] | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="AdamW's decays to try; none: by protocol",
         examples=[(0.5,), (0.0, 5.0)],
     )
     steps: PositiveInt | None = Field(
-        None, description="number of updates; none: by protocol", examples=[1, 40]
+        default=None, description="number of updates; none: by protocol", examples=[1, 40]
     )
-    batch: PositiveInt = Field(128, description="images per update")
-    layer: PositiveInt | None = Field(None, description="block to take tokens after; none: the end")
+    batch: PositiveInt = Field(default=128, description="images per update")
+    layer: PositiveInt | None = Field(
+        default=None, description="block to take tokens after; none: the end"
+    )
 
     def grid(self) -> Grid:
         """Rates and decays in ascending order, each once, and the number of updates."""
@@ -99,20 +102,15 @@ class AttentiveProbe(Evaluation):
         pairs = [(lr, decay) for lr in grid.lr for decay in grid.weight_decay]
 
         probes = self._train(model, labels, fit, "choose")
-        given = self._predict(model, probes, "train", held)
-        validation = (given == labels[held]).double().mean(1).tolist()
-        # of equally good ones the middle one: an edge wins only where it is better
-        best = [i for i, v in enumerate(validation) if v == max(validation)]
-        best = [i for i in best if not on_edge(grid, *pairs[i])] or best
-        chosen = best[len(best) // 2]
+        held_out = self._predict(model, probes, "train", held)
+        validation = (held_out == labels[held]).double().mean(1).tolist()
+        choice = choose(validation, [on_edge(grid, *pair) for pair in pairs])
         probes = self._train(model, labels, torch.arange(len(labels)), "refit")
-        given = self._predict(model, probes, "test", torch.arange(len(right)))
+        predicted = self._predict(model, probes, "test", torch.arange(len(right)))
         for i, (lr, decay) in enumerate(pairs):
-            where = {"lr": lr, "wd": decay}
-            if i == chosen:
-                where |= {"chosen": True} | ({"edge": True} if on_edge(grid, lr, decay) else {})
+            where = {"lr": lr, "wd": decay, **choice.where(i)}
             yield Result("validation_top1", validation[i], where)
-            yield Result("top1", (given[i] == right).double(), where)
+            yield Result("top1", (predicted[i] == right).double(), where)
 
     def _train(self, model: Model, labels: Tensor, index: Tensor, purpose: str) -> Probes:
         """One probe per rate and decay, trained on the images at these positions of train."""
@@ -137,7 +135,7 @@ class AttentiveProbe(Evaluation):
         return probes
 
     def _predict(self, model: Model, probes: Probes, split: str, index: Tensor) -> Tensor:
-        """The class that each probe gives each image, int64 (G, images)."""
+        """The class that each probe predicts for each image, int64 (G, images)."""
         with torch.no_grad():
             parts = [
                 probes.logits(model.tokens(split, at, self.layer).to(model.device)).argmax(2).cpu()
@@ -260,4 +258,4 @@ def rate(step: int, steps: int) -> float:
     warmup = round(WARMUP * steps)
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    return half_cosine(step - warmup, max(1, steps - warmup))

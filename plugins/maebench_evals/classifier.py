@@ -3,73 +3,76 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from maebench import MaebenchError, Model, check_parameter_names
+from maebench import EncoderModule, MaebenchError, Model, check_parameter_names
 
 # Official MAE code, main_finetune.py: head trunc_normal(2e-5).
 HEAD_STD = 2e-5
 EPS = 1e-6  # of fc_norm
 
 
-def make_classifier(encoder: Any, num_classes: int, drop_path: float) -> nn.Module:
-    """The encoder, the mean of its patch tokens before its own norm, a norm and a linear head.
+class Classifier(nn.Module):
+    """The encoder, the mean of its patch tokens before its own norm, a norm and a linear head."""
+
+    encoder: EncoderModule
+
+    def __init__(self, encoder: EncoderModule, num_classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.fc_norm = nn.LayerNorm(encoder.width, EPS)
+        self.head = nn.Linear(encoder.width, num_classes)
+        nn.init.trunc_normal_(self.head.weight, std=HEAD_STD)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes); the mean is without the class token, as MAE's global pooling."""
+        last = self.encoder(images, None, (self.encoder.depth,)).layers[self.encoder.depth]
+        return self.head(self.fc_norm(last.patches.mean(1)))
+
+
+def make_classifier(encoder: nn.Module, num_classes: int, drop_path: float) -> Classifier:
+    """A classifier that drops residual branches of its encoder while it is trained.
 
     Raises:
         MaebenchError: the blocks do not drop at the rates that are asked for.
     """
-    if drop_path and hasattr(encoder, "set_drop_path"):
-        encoder.set_drop_path(drop_path)
+    set_drop_path = getattr(encoder, "set_drop_path", None)
+    if drop_path and set_drop_path:
+        set_drop_path(drop_path)
     check_drop_path(encoder, drop_path)
-
-    class Classifier(nn.Module):
-        """Logits from images, (B, classes)."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.encoder = encoder
-            self.fc_norm = nn.LayerNorm(encoder.width, EPS)
-            self.head = nn.Linear(encoder.width, num_classes)
-            nn.init.trunc_normal_(self.head.weight, std=HEAD_STD)
-            nn.init.zeros_(self.head.bias)
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            """The mean leaves the class token out, as MAE's global pooling does."""
-            last = self.encoder(images, None, (encoder.depth,)).layers[encoder.depth]
-            return self.head(self.fc_norm(last.patches.mean(1)))
-
-    return Classifier()
+    return Classifier(cast(EncoderModule, encoder), num_classes)
 
 
-def check_drop_path(encoder: Any, asked: float) -> None:
+def check_drop_path(encoder: nn.Module, asked: float) -> None:
     """Whether branches are dropped at rates that rise to the one that is asked for.
 
     Raises:
         MaebenchError: none are, or at other rates.
     """
-    rates = [module.drop_prob for module in drop_paths(encoder)]
+    rates = [cast(float, module.drop_prob) for module in drop_paths(encoder)]
     if asked and not rates:
         raise MaebenchError("finetune: this encoder has no drop path; use -o drop_path=0")
     end = rates[-1] if rates else 0.0
     if rates != sorted(rates) or not math.isclose(end, asked, abs_tol=1e-6):
-        told = ", ".join(f"{rate:.3g}" for rate in rates)
+        found = ", ".join(f"{rate:.3g}" for rate in rates)
         raise MaebenchError(
             f"finetune: drop path is to rise to {asked:g} in the last block, the encoder's "
-            f"blocks have {told}"
+            f"blocks have {found}"
         )
 
 
-def drop_paths(module: nn.Module) -> list[Any]:
+def drop_paths(module: nn.Module) -> list[nn.Module]:
     """The parts that drop residual branches, whoever wrote them: maebench, timm, transformers."""
-    named = [m for m in module.modules() if type(m).__name__.endswith("DropPath")]
-    return [m for m in named if m.drop_prob]
+    named = [part for part in module.modules() if type(part).__name__.endswith("DropPath")]
+    return [part for part in named if part.drop_prob]
 
 
 def layer_groups(
-    classifier: Any, layer_decay: float, spared: tuple[str, ...] = ()
+    classifier: Classifier, layer_decay: float, spared: tuple[str, ...] = ()
 ) -> list[dict[str, Any]]:
     """AdamW's groups: one per layer and kind of decay, its rate scaled by layer_decay.
 
@@ -110,8 +113,8 @@ def layer_groups(
     return list(found.values())
 
 
-def predict(classifier: nn.Module, model: Model) -> Tensor:
-    """The class given to each test image, int64 (N,)."""
+def predict(classifier: Classifier, model: Model) -> Tensor:
+    """The predicted class of each test image, int64 (N,)."""
     if any(part.training for part in classifier.modules()):
         raise MaebenchError("finetune: test images would be judged in training mode")
     with torch.no_grad():

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
+from torch import Tensor
 
 from maebench import MaebenchError, Model
 from maebench_evals.finetune_recipe import OFF, Recipe
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    Inputs = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
+# images and labels to other images and soft targets
+Distortion = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 TRANSLATE = 0.45  # of the shorter side at most, as timm.data.create_transform has it
 
 
-def make_inputs(recipe: Recipe, model: Model, num_classes: int, smoothing: float) -> Inputs:
+def make_inputs(recipe: Recipe, model: Model, num_classes: int, smoothing: float) -> Distortion:
     """Crops (B, C, H, W) in 0..255 and labels (B,) to what the encoder takes and soft targets."""
     from timm.data.random_erasing import RandomErasing
 
@@ -50,7 +48,6 @@ def rand_augment(images: Tensor, spec: str, mean: tuple[float, ...]) -> Tensor:
     Raises:
         MaebenchError: images that are neither grey nor colour.
     """
-    from PIL import Image
     from timm.data.auto_augment import rand_augment_transform
     from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
@@ -72,28 +69,27 @@ def rand_augment(images: Tensor, spec: str, mean: tuple[float, ...]) -> Tensor:
     for op in transform.ops:
         if op.name.startswith("Posterize"):
             op.aug_fn = black_for_no_bits(op.aug_fn)
-    given = []
+    changed = []
     for image in images.round().clamp(0, 255).to(torch.uint8).cpu():
         turned = transform(to_pil_image(image).convert("RGB"))
-        given.append(pil_to_tensor(turned.convert("L") if grey else turned))
-    return torch.stack(given).to(images.device).float()
+        changed.append(pil_to_tensor(turned.convert("L") if grey else turned))
+    return torch.stack(changed).to(images.device).float()
 
 
-def black_for_no_bits(posterize: Callable[..., Any]) -> Callable[..., Any]:
+def black_for_no_bits(posterize: Callable[..., Image.Image]) -> Callable[..., Image.Image]:
     """Posterize that makes an image black where it is to keep no bit, which Pillow refuses.
 
     No bit kept is no light: the recipe asks for it at its highest magnitudes, and leaving such
     images whole would be another recipe.
     """
-    from PIL import Image
 
-    def with_none(image: Any, bits: int, **rest: Any) -> Any:
+    def with_none(image: Image.Image, bits: int, **rest: object) -> Image.Image:
         return posterize(image, bits, **rest) if bits else Image.new(image.mode, image.size)
 
     return with_none
 
 
-def make_mix(mixup: float, cutmix: float, smoothing: float, num_classes: int) -> Any:
+def make_mix(mixup: float, cutmix: float, smoothing: float, num_classes: int) -> Distortion:
     """Images and labels to mixed images and soft targets."""
     from timm.data.mixup import Mixup, mixup_target
 

@@ -7,17 +7,32 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from itertools import islice
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from maebench import Augment, Evaluation, MaebenchError, Metric, Model, Result
-from maebench_evals.classifier import drop_paths, layer_groups, make_classifier, predict
+from maebench import (
+    Augment,
+    EncoderModule,
+    Evaluation,
+    MaebenchError,
+    Metric,
+    Model,
+    Result,
+    learning_rate,
+)
+from maebench_evals.classifier import (
+    Classifier,
+    drop_paths,
+    layer_groups,
+    make_classifier,
+    predict,
+)
 from maebench_evals.distort import make_inputs
 from maebench_evals.finetune_recipe import OFF, Recipe, fast_recipe, mae_recipe
-from maebench_evals.parts import split_batch
+from maebench_evals.official_probe import split_batch
 
 LR_BATCH = 256  # lr = base * batch / 256
 MAE_SCALE = (0.08, 1.0)  # of crops: timm.data.create_transform's own, which the official code takes
@@ -44,80 +59,86 @@ class Finetune(Evaluation):
     name: ClassVar[str] = "finetune"
     changes_encoder: ClassVar[bool] = True
     metrics: ClassVar[dict[str, Metric]] = {
-        "top1": Metric("share of test images given their class", "%", True, 0, 1, True, True),
-        "train_loss": Metric("mean loss of the last tenth of the steps", "", False, 0, None, False),
+        "top1": Metric.accuracy(),
+        "train_loss": Metric(
+            help="mean loss of the last tenth of the steps",
+            higher_is_better=False,
+            low=0,
+            per_example=False,
+        ),
     }
-    example: ClassVar[dict[str, Any]] = {"epochs": 2}
+    example: ClassVar[dict[str, object]] = {"epochs": 2}
 
     protocol: Literal["fast", "mae"] = Field(
-        "fast", description="what options that are none stand for: fast, or the official settings"
+        default="fast",
+        description="what options that are none stand for: fast, or the official settings",
     )
     epochs: PositiveInt | None = Field(
-        None,
+        default=None,
         description="passes over train; none: 300,000 images, at least 5 and at most 20 passes, "
         "with mae 100 or 50",
     )
     batch: PositiveInt | None = Field(
-        None,
+        default=None,
         multiple_of=2,
         description="images per update, even for mixup; none: 64, with mae 1024 or all of train",
     )
     lr: PositiveFloat | None = Field(
-        None,
+        default=None,
         description="learning rate per 256 images; none: 5e-4 from width 768 up, else 1 / width, "
         "with mae 5e-4 or 1e-3",
     )
-    weight_decay: float = Field(0.05, ge=0, description="AdamW's decay")
+    weight_decay: float = Field(default=0.05, ge=0, description="AdamW's decay")
     layer_decay: float | None = Field(
-        None,
+        default=None,
         gt=0,
         le=1,
         description="learning rate of a layer over the next's; none: 0.75, with mae 0.65 or 0.75",
     )
     drop_path: float | None = Field(
-        None,
+        default=None,
         ge=0,
         lt=1,
         description="rate of dropped branches in the last block; none: 0.1, with mae up to 0.3",
     )
     mixup: float | None = Field(
-        None,
+        default=None,
         ge=0,
         description="mixup's alpha, 0 for off; none: 0.8 from 50 epochs up or with mae, else off",
     )
     cutmix: float | None = Field(
-        None,
+        default=None,
         ge=0,
         description="cutmix's alpha, 0 for off; none: 1 from 50 epochs up or with mae, else off",
     )
-    smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing")
+    smoothing: float = Field(default=0.1, ge=0, lt=1, description="label smoothing")
     randaugment: str | None = Field(
-        None,
+        default=None,
         description="timm's RandAugment, such as rand-m9-mstd0.5-inc1 (which mae takes), or off; "
         "none: off in fast",
         examples=["rand-m9-mstd0.5-inc1"],
     )
     erase: float | None = Field(
-        None,
+        default=None,
         ge=0,
         le=1,
         description="share of images that lose a rectangle to noise; none: 0, with mae 0.25",
     )
     warmup: float | None = Field(
-        None,
+        default=None,
         ge=0,
         lt=1,
         description="share of the steps with a rising rate; none: 0.1, with mae 5 epochs' of the "
         "official number",
     )
     min_lr: float | None = Field(
-        None,
+        default=None,
         ge=0,
         description="rate that the cosine ends on; none: 0, with mae 1e-6",
         examples=[1e-3],
     )
 
-    def model_post_init(self, _: Any) -> None:
+    def model_post_init(self, _: object) -> None:
         """Refuses a RandAugment that timm would not read."""
         if self.randaugment not in (None, OFF) and not re.fullmatch(RANDAUGMENT, self.randaugment):
             raise ValueError(
@@ -129,22 +150,22 @@ class Finetune(Evaluation):
         """Yields top-1 on test and the loss that training ended with."""
         encoder = model.encoder()
         labels, right = model.labels("train"), model.labels("test")
-        recipe = self.recipe(encoder.width, len(labels))
+        recipe = self.recipe(cast(EncoderModule, encoder).width, len(labels))
         classifier = make_classifier(encoder, len(model.class_names()), recipe.drop_path)
         classifier.to(model.device).train()
         losses, batch = self._train(classifier, model, labels, recipe)
         if not math.isfinite(losses[-1]):
             raise MaebenchError(f"finetune: the loss is {losses[-1]}; try a smaller -o lr")
-        given = predict(classifier.eval(), model)
+        predicted = predict(classifier.eval(), model)
         last = losses[-max(1, len(losses) // 10) :]
-        where = {}  # with mae: the official settings that the data set may have changed
-        if self.protocol == "mae":
+        where: dict[str, object] = {}
+        if self.protocol == "mae":  # the official settings that the data set may have changed
             where = {"epochs": recipe.epochs, "batch": batch, "chosen": True}
         yield Result("train_loss", sum(last) / len(last), where)
-        yield Result("top1", (given == right).double(), where)
+        yield Result("top1", (predicted == right).double(), where)
 
     def _train(
-        self, classifier: Any, model: Model, labels: Tensor, recipe: Recipe
+        self, classifier: Classifier, model: Model, labels: Tensor, recipe: Recipe
     ) -> tuple[list[float], int]:
         """The loss of each update, and how many images each had."""
         official = self.protocol == "mae"
@@ -157,9 +178,11 @@ class Finetune(Evaluation):
         augment = Augment(scale=MAE_SCALE) if official else None
         crops = model.crops("train", part, steps * parts, augment)
         losses = []
+        peak = recipe.lr * batch / LR_BATCH
         for step in model.progress(range(steps), steps, f"finetune of {model.kind}"):
+            rate = learning_rate(step, steps, peak, recipe.warmup, recipe.min_lr)
             for group in adam.param_groups:
-                group["lr"] = group["scale"] * learning_rate(step, steps, recipe, batch)
+                group["lr"] = group["scale"] * rate
             adam.zero_grad()
             losses.append(0.0)
             for crop in islice(crops, parts):
@@ -173,17 +196,19 @@ class Finetune(Evaluation):
         return losses, batch
 
     def recipe(self, width: int, num_images: int) -> Recipe:
-        """The protocol's settings for this encoder and data, and over them what was given."""
+        """The protocol's settings for this encoder and data, and over them what was asked for."""
         fast = fast_recipe(width, num_images, self.epochs)
         found = fast if self.protocol == "fast" else mae_recipe(width)
-        given = {f.name: getattr(self, f.name) for f in fields(Recipe)}
-        found = replace(found, **{key: value for key, value in given.items() if value is not None})
+        asked = {f.name: getattr(self, f.name) for f in fields(Recipe)}
+        found = replace(found, **{key: value for key, value in asked.items() if value is not None})
         if self.protocol == "fast":
             return found
         return replace(found, batch=min(found.batch, num_images))
 
 
-def check_acts(classifier: Any, adam: Any, recipe: Recipe, weight_decay: float) -> None:
+def check_acts(
+    classifier: Classifier, adam: torch.optim.Optimizer, recipe: Recipe, weight_decay: float
+) -> None:
     """Whether layer decay, weight decay and drop path are there where they act, not in a plan.
 
     Raises:
@@ -203,16 +228,3 @@ def check_acts(classifier: Any, adam: Any, recipe: Recipe, weight_decay: float) 
     acting = any(module.training for module in drop_paths(classifier))
     if not classifier.training or (recipe.drop_path and not acting):
         raise MaebenchError("finetune: it trains in evaluation mode: drop path does not act")
-
-
-def learning_rate(step: int, steps: int, recipe: Recipe, batch: int) -> float:
-    """The rate of an update: warm-up, then half a cosine to the least.
-
-    The official code starts at exactly 0, a wasted update; here the first is one part of warm-up.
-    """
-    peak = recipe.lr * batch / LR_BATCH
-    warmup = round(recipe.warmup * steps)
-    if step < warmup:
-        return peak * (step + 1) / (warmup + 1)
-    share = (step - warmup) / max(1, steps - warmup)
-    return recipe.min_lr + (peak - recipe.min_lr) * 0.5 * (1 + math.cos(math.pi * share))

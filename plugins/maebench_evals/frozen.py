@@ -1,15 +1,30 @@
-"""What of a frozen encoder an evaluation reads, and how it is scaled."""
+"""What of a frozen encoder an evaluation reads, how it is scaled, and the options for it."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from maebench import Model
 
 T = TypeVar("T")
 CONSTANT = 1e-6  # a deviation below it is constant in float32: nothing to scale
+
+
+def not_empty(values: T) -> T:
+    """Refuses a grid without a value; a bound on its length would name a wrong value twice."""
+    if values is not None and not values:
+        raise ValueError("at least one value is wanted")
+    return values
+
+
+# options that several evaluations have
+Layer = Annotated[
+    PositiveInt | None, Field(description="block to take features after; none: the end")
+]
+Penalties = Annotated[tuple[PositiveFloat, ...], AfterValidator(not_empty)]
 
 
 def pool_for(model: Model, asked: str | None, preferred: str) -> str:
@@ -32,16 +47,3 @@ def standardised(train: Tensor, *others: Tensor) -> list[Tensor]:
     mean, deviation = train.mean(0), train.std(0)
     deviation[deviation < CONSTANT] = 1.0
     return [(part - mean) / deviation for part in (train, *others)]
-
-
-def not_empty(values: T) -> T:
-    """Refuses a grid without a value; a bound on its length would tell of a wrong value twice."""
-    if values is not None and not values:
-        raise ValueError("at least one value is wanted")
-    return values
-
-
-def middle_of_the_best(validation: list[float]) -> int:
-    """The position of the best value, of equals the middle: an edge wins where it is better."""
-    best = [i for i, value in enumerate(validation) if value == max(validation)]
-    return best[len(best) // 2]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from maebench import MaebenchError, Mask, patchify, unpatchify
-from maebench_evals.hidden import hidden_pixels, pasted, patch_of
+from maebench import MaebenchError, Mask, hidden_pixels, patchify, unpatchify
+from maebench_evals.hidden import pasted, patch_of
 
 # The residual of Laplace's equation that is left, as a share of the range of an image's seen
 # pixels. It moves no pixel by more than itself times a quarter of the longest mean random walk to
@@ -25,7 +25,7 @@ CELLS = 2**18  # pixels solved at once: what a CPU's cache holds of five float64
 
 def mean_colour(images: Tensor, mask: Mask) -> Tensor:
     """Hidden pixels have the mean of the image's seen pixels, per channel."""
-    hidden = hidden_pixels(mask, images)
+    hidden = hidden_pixels(mask, patch_of(mask, images))
     seen = ~hidden
     mean = (images * seen).sum((2, 3), keepdim=True) / seen.sum((2, 3), keepdim=True)
     return torch.where(hidden, mean, images)
@@ -56,7 +56,7 @@ def harmonic(images: Tensor, mask: Mask) -> Tensor:
     Raises:
         MaebenchError: it was not solved within the steps that are allowed.
     """
-    hidden = hidden_pixels(mask, images)
+    hidden = hidden_pixels(mask, patch_of(mask, images))
     size = max(1, CELLS // images[0].numel()) if images.device.type == "cpu" else len(images)
     parts = zip(images.split(size), hidden.split(size), strict=True)
     return torch.cat([_solve(image.double(), where).to(images) for image, where in parts])
@@ -131,7 +131,7 @@ def _seen_range(images: Tensor, hidden: Tensor) -> Tensor:
 
 
 def pull_push(images: Tensor, hidden: Tensor) -> Tensor:
-    """Seen pixels spread over the hidden ones: pull up a pyramid of means, push down bilinearly.
+    """Seen pixels diffused over the hidden ones: pull up a pyramid of means, push down bilinearly.
 
     Source: Gortler et al. 1996, "The Lumigraph", section 3.4.3 (pull-push).
     """

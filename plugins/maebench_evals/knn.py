@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
-from maebench import Evaluation, MaebenchError, Metric, Model, NotApplicable, Result
-from maebench_evals.frozen import pool_for
+from maebench import Choice, Evaluation, MaebenchError, Metric, Model, NotApplicable, Result
+from maebench_evals.frozen import Layer, pool_for
 
 QUERIES = 1024  # searched at a time, so that memory is bounded
 GUESSES = 5  # of top5; not asked of fewer than six classes, where five guesses can hardly be wrong
@@ -31,34 +31,33 @@ class KNN(Evaluation):
     name: ClassVar[str] = "knn"
     version: ClassVar[int] = 2  # rows name the pooling that was used
     metrics: ClassVar[dict[str, Metric]] = {
-        "top1": Metric("share of test images given their class", "%", True, 0, 1, True, True),
-        "top5": Metric("share whose class is among the five strongest", "%", True, 0, 1),
-        "validation_top1": Metric(
-            "top-1 on the part of train that k is chosen on", "%", True, 0, 1, False
+        "top1": Metric.accuracy(),
+        "top5": Metric.accuracy("share whose class is among the five strongest", main=False),
+        "validation_top1": Metric.accuracy(
+            "top-1 on the part of train that k is chosen on", main=False, per_example=False
         ),
     }
 
     # the contract tries the protocol in which every option counts
-    example: ClassVar[dict[str, Any]] = {"protocol": "dino"}
+    example: ClassVar[dict[str, object]] = {"protocol": "dino"}
 
     protocol: Literal["majority", "dino"] = Field(
-        "majority", description="how neighbours vote; dino: weighted by similarity, class token"
+        default="majority",
+        description="how neighbours vote; dino: weighted by similarity, class token",
     )
     k: tuple[PositiveInt, ...] | None = Field(
-        None,
+        default=None,
         description="numbers of neighbours to try; none: 1,5,10,20,50, and 10,20,100,200 of dino",
         examples=[(1,), (3, 7)],
     )
     temperature: PositiveFloat | None = Field(
-        None, description="of dino's votes exp(similarity / temperature); none: 0.07"
+        default=None, description="of dino's votes exp(similarity / temperature); none: 0.07"
     )
     pool: Literal["mean", "cls"] | None = Field(
-        None,
+        default=None,
         description="which token is the feature; none: the mean of the patches, dino's class token",
     )
-    layer: PositiveInt | None = Field(
-        None, description="block to take features after; none: the end"
-    )
+    layer: Layer = None
 
     @model_validator(mode="after")
     def _no_option_without_effect(self) -> Self:
@@ -82,13 +81,12 @@ class KNN(Evaluation):
 
         votes = votes_for(train[fit], labels[fit], train[held], ks, temperature)
         validation = [(votes[k][:, 0] == labels[held]).double().mean().item() for k in ks]
-        chosen = validation.index(max(validation))  # of equals the smallest k
+        best = validation.index(max(validation))  # of equals the smallest k
+        choice = Choice(best, on_edge(ks, validation, best))
         votes = votes_for(train, labels, test, ks, temperature)
         classes = len(model.class_names())
         for i, k in enumerate(ks):
-            where: dict[str, Any] = {"k": k, "pool": pool}
-            if i == chosen:
-                where |= {"chosen": True} | ({"edge": True} if on_edge(ks, validation, i) else {})
+            where: dict[str, object] = {"k": k, "pool": pool, **choice.where(i)}
             hit = votes[k] == right[:, None]
             yield Result("validation_top1", validation[i], where)
             yield Result("top1", hit[:, 0].double(), where)

@@ -5,18 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from maebench import Evaluation, Metric, Model, NotApplicable, Result
-from maebench_evals.frozen import middle_of_the_best, not_empty, standardised
-from maebench_evals.linear_probe import LR, fitted_heads
-
-BATCH = 2048  # images per update, as in linear-probe
-EPOCHS = 20  # passes over train where that is more than `steps`, as in linear-probe
+from maebench import (
+    Choice,
+    Evaluation,
+    Metric,
+    Model,
+    NotApplicable,
+    Result,
+    choose,
+    half_cosine,
+)
+from maebench_evals.frozen import Penalties, standardised
+from maebench_evals.linear_probe import BATCH, EPOCHS, LR, fitted_heads
 
 
 @dataclass(frozen=True)
@@ -43,33 +49,34 @@ class Layers(Evaluation):
 
     name: ClassVar[str] = "layers"
     metrics: ClassVar[dict[str, Metric]] = {
-        "top1": Metric("share of test images given their class", "%", True, 0, 1, True, True),
-        "validation_top1": Metric(
-            "the same on the part of train that is chosen on", "%", True, 0, 1, False
+        "top1": Metric.accuracy(),
+        "validation_top1": Metric.accuracy(
+            "the same on the part of train that is chosen on", main=False, per_example=False
         ),
     }
 
     # few steps: what the contract tries it with
-    example: ClassVar[dict[str, Any]] = {"steps": 20, "l2": (1e-3, 1e-1)}
+    example: ClassVar[dict[str, object]] = {"steps": 20, "l2": (1e-3, 1e-1)}
 
     pool: Literal["mean", "cls"] | None = Field(
-        None, description="which token is the feature; none: all poolings that the model has"
+        default=None,
+        description="which token is the feature; none: all poolings that the model has",
     )
-    l2: Annotated[tuple[PositiveFloat, ...], AfterValidator(not_empty)] = Field(
-        tuple(10.0**e for e in range(-5, 1)),
+    l2: Penalties = Field(
+        default=tuple(10.0**e for e in range(-5, 1)),
         description="penalties to try",
         examples=[(1e-4, 1e-2), (1.0,)],
     )
     # half of linear-probe's: on digits the other half moves no layer by more than 3.5 points, where
     # the interval is 4 wide to each side
-    steps: PositiveInt = Field(500, description="least number of updates of a probe")
+    steps: PositiveInt = Field(default=500, description="least number of updates of a probe")
 
     def run(self, model: Model) -> Iterator[Result]:
         """Yields every layer and pooling, the best on train marked, and draws them."""
         if not model.depth():
             raise NotApplicable(f"{model.name} has no blocks to compare")
         pools = model.pools() if self.pool is None else (self.pool,)
-        layers = [*range(1, model.depth() + 1), None]
+        layers: list[int | None] = [*range(1, model.depth() + 1), None]
         places = [(layer, pool) for pool in pools for layer in layers]
         labels = model.labels("train")
         fit, held = model.holdout()
@@ -77,13 +84,13 @@ class Layers(Evaluation):
         found = [self._probe(model, labels, fit, held, *place) for place in shown]
         best = max(place.validation for place in found)
         # of equals the deepest, and of its poolings the one that the model prefers
-        equals = [place for place in found if place.validation == best]
-        chosen = max(equals, key=lambda place: layers.index(_number(place)))
-        draw_picture(model, found, chosen)
-        for place in found:
-            where: dict[str, Any] = {"layer": place.layer, "pool": place.pool, "l2": place.l2}
-            if place is chosen:
-                where |= {"chosen": True} | ({"edge": True} if place.edge else {})
+        equals = [i for i, place in enumerate(found) if place.validation == best]
+        index = max(equals, key=lambda i: layers.index(places[i][0]))
+        choice = Choice(index, found[index].edge)
+        draw_picture(model, found, found[index])
+        for i, place in enumerate(found):
+            where: dict[str, object] = {"layer": place.layer, "pool": place.pool, "l2": place.l2}
+            where |= choice.where(i)
             yield Result("validation_top1", place.validation, where)
             yield Result("top1", place.hits, where)
 
@@ -100,20 +107,20 @@ class Layers(Evaluation):
         train, test = model.features("train", layer, pool), model.features("test", layer, pool)
         train, test = standardised(train, test)
         l2 = sorted(set(self.l2))
-        given = self._predict(model, train[fit], labels[fit], train[held], l2)
-        validation = (given == labels[held]).double().mean(1).tolist()
-        i = middle_of_the_best(validation)
-        given = self._predict(model, train, labels, test, [l2[i]])
-        hits = (given[0] == model.labels("test")).double()
-        edge = len(l2) > 1 and i in (0, len(l2) - 1)
-        return Place(layer or "last", pool, l2[i], edge, validation[i], hits)
+        held_out = self._predict(model, train[fit], labels[fit], train[held], l2)
+        validation = (held_out == labels[held]).double().mean(1).tolist()
+        choice = choose(validation)
+        chosen = l2[choice.index]
+        predicted = self._predict(model, train, labels, test, [chosen])
+        hits = (predicted[0] == model.labels("test")).double()
+        return Place(layer or "last", pool, chosen, choice.edge, validation[choice.index], hits)
 
     def _predict(
         self, model: Model, x_ND: Tensor, y_N: Tensor, test: Tensor, l2: list[float]
     ) -> Tensor:
-        """The class that the head of each penalty gives each test image, (G, test)."""
+        """The class that the head of each penalty predicts for each test image, (G, test)."""
         steps = max(self.steps, math.ceil(EPOCHS * len(x_ND) / BATCH))
-        rates = ((i, LR * 0.5 * (1 + math.cos(math.pi * i / steps))) for i in range(steps))
+        rates = ((step, LR * half_cosine(step, steps)) for step in range(steps))
         x_ND, y_N, test = (t.to(model.device) for t in (x_ND, y_N, test))
         classes, draws = len(model.class_names()), model.draws("order")
         weight_GDC, bias_GC = fitted_heads(x_ND, y_N, l2, classes, BATCH, rates, draws)
@@ -121,10 +128,6 @@ class Layers(Evaluation):
             (part @ weight_GDC + bias_GC[:, None]).argmax(2).cpu() for part in test.split(BATCH)
         ]
         return torch.cat(parts, 1)
-
-
-def _number(place: Place) -> int | None:
-    return None if place.layer == "last" else place.layer
 
 
 def draw_picture(model: Model, found: list[Place], chosen: Place) -> None:

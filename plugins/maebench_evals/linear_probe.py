@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from maebench import ClampedAugment, Draws, Evaluation, Metric, Model, Result
+from maebench import (
+    ClampedAugment,
+    Draws,
+    Evaluation,
+    Metric,
+    Model,
+    Result,
+    choose,
+    half_cosine,
+)
 from maebench_evals import official_probe as official
-from maebench_evals.frozen import not_empty, pool_for, standardised
-from maebench_evals.parts import split_batch
+from maebench_evals.frozen import Layer, Penalties, pool_for, standardised
 
 # Shape suffixes: N images, D features, C classes, G heads of the grid.
 LR = 0.05  # Adam's first rate; the problem is convex, and the test's oracle is its optimum
 NOTHING = 1e-6  # of the largest variance: a direction without more carries rounding errors alone
-EPOCHS, STEPS, BATCH = 20, 1000, 2048  # of the fast protocol
+# of the fast protocol; the first and the last are those of `layers` and `low-shot` too
+EPOCHS, STEPS, BATCH = 20, 1000, 2048
 L2 = tuple(10.0**e for e in (-9, -8, -7, -6, -5, -4.5, -4, -3.5, -3, -2.5, -2, -1.5, -1, 0, 1))
 
 
@@ -41,44 +50,44 @@ class LinearProbe(Evaluation):
     # 2: rows name the pooling that was used; fast reaches the optimum on correlated features
     version: ClassVar[int] = 2
     metrics: ClassVar[dict[str, Metric]] = {
-        "top1": Metric("share of test images given their class", "%", True, 0, 1, True, True),
-        "validation_top1": Metric(
-            "the same on the part of train that l2 is chosen on", "%", True, 0, 1, False
+        "top1": Metric.accuracy(),
+        "validation_top1": Metric.accuracy(
+            "the same on the part of train that l2 is chosen on", main=False, per_example=False
         ),
     }
 
     # few images and steps: what the contract tries it with
-    example: ClassVar[dict[str, Any]] = {"steps": 20, "epochs": 10, "batch": 64}
+    example: ClassVar[dict[str, object]] = {"steps": 20, "epochs": 10, "batch": 64}
 
     protocol: Literal["fast", "mae"] = Field(
-        "fast", description="how heads are trained: fast, or mae for the official code's way"
+        default="fast",
+        description="how heads are trained: fast, or mae for the official code's way",
     )
-    l2: Annotated[tuple[PositiveFloat, ...], AfterValidator(not_empty)] = Field(
-        L2, description="penalties to try, with fast", examples=[(1e-6, 1e-3), (1.0,)]
+    l2: Penalties = Field(
+        default=L2, description="penalties to try, with fast", examples=[(1e-6, 1e-3), (1.0,)]
     )
     pool: Literal["mean", "cls"] | None = Field(
-        None, description="which token is the feature; none: mean of the patches, cls with mae"
+        default=None,
+        description="which token is the feature; none: mean of the patches, cls with mae",
     )
-    layer: PositiveInt | None = Field(
-        None, description="block to take features after; none: the end"
-    )
+    layer: Layer = None
     epochs: PositiveInt | None = Field(
-        None,
+        default=None,
         description=f"passes over train; none: {EPOCHS}, with mae {official.EPOCHS}",
     )
     steps: PositiveInt | None = Field(
-        None, description=f"least number of updates; none: {STEPS}, with mae 1"
+        default=None, description=f"least number of updates; none: {STEPS}, with mae 1"
     )
     batch: PositiveInt | None = Field(
-        None,
+        default=None,
         description=f"images per update, at most all; none: {BATCH}, with mae {official.BATCH}",
     )
     crops: bool | None = Field(
-        None,
+        default=None,
         description="whether to train on new crops and flips in each epoch, with mae; none: yes",
     )
 
-    def model_post_init(self, _: Any) -> None:
+    def model_post_init(self, _: object) -> None:
         """Refuses options that the protocol does not read."""
         if self.protocol == "mae" and self.l2 != L2:
             raise ValueError("l2 is read by protocol=fast alone: mae has no penalty")
@@ -98,28 +107,24 @@ class LinearProbe(Evaluation):
         fit, held = model.holdout()
         l2 = sorted(set(self.l2))
 
-        given = self._predict(model, train[fit], labels[fit], train[held], num_classes, "choose")
-        validation = (given == labels[held]).double().mean(1).tolist()
-        # of equally good penalties the middle one: an edge wins only where it is better
-        best = [i for i, v in enumerate(validation) if v == max(validation)]
-        chosen = best[len(best) // 2]
-        given = self._predict(model, train, labels, test, num_classes, "refit")
+        held_out = self._predict(model, train[fit], labels[fit], train[held], num_classes, "choose")
+        validation = (held_out == labels[held]).double().mean(1).tolist()
+        choice = choose(validation)
+        predicted = self._predict(model, train, labels, test, num_classes, "refit")
         for i, penalty in enumerate(l2):
-            where = {"l2": penalty, "pool": pool}
-            if i == chosen:
-                where |= {"chosen": True} | ({"edge": True} if i in (0, len(l2) - 1) else {})
+            where: dict[str, object] = {"l2": penalty, "pool": pool, **choice.where(i)}
             yield Result("validation_top1", validation[i], where)
-            yield Result("top1", (given[i] == right).double(), where)
+            yield Result("top1", (predicted[i] == right).double(), where)
 
     def _mae(self, model: Model) -> Iterator[Result]:
         labels, right = model.labels("train"), model.labels("test")
         pool = pool_for(model, self.pool, "cls")
         crops = self.crops is not False
-        parts, part = split_batch(min(self.batch or official.BATCH, len(labels)))
+        parts, part = official.split_batch(min(self.batch or official.BATCH, len(labels)))
         batch = parts * part if crops else min(self.batch or official.BATCH, len(labels))
         steps = max(self.steps or 1, official.length(len(labels), self.epochs, batch))
         test = model.features("test", self.layer, pool)
-        head = official.make_head(test.shape[1], len(model.class_names())).to(model.device)
+        head = official.Head(test.shape[1], len(model.class_names())).to(model.device)
         if crops:
             augment = ClampedAugment(scale=official.CROP_SCALE)
             drawn = model.crops("train", part, steps * parts, augment)
@@ -136,30 +141,31 @@ class LinearProbe(Evaluation):
             batches = official.cached_batches(train, labels.to(model.device), batch, steps, draws)
         shown = model.progress(batches, steps, f"linear-probe of {model.kind}")
         loss = official.train(head, shown, steps, batch)
-        where = {"batch": batch, "steps": steps, "lr": official.BASE_LR * batch / official.LR_BATCH}
-        # near log(classes) the head is hardly trained: a matter of epochs, not of features
-        where |= {"train_loss": round(loss, 4), "pool": pool, "crops": crops, "chosen": True}
+        where: dict[str, object] = {
+            **{"batch": batch, "steps": steps},
+            "lr": official.BASE_LR * batch / official.LR_BATCH,
+            # near log(classes) the head is hardly trained: a matter of epochs, not of features
+            "train_loss": round(loss, 4),
+            **{"pool": pool, "crops": crops, "chosen": True},
+        }
         yield Result("validation_top1", None, where, "one rate: nothing is chosen on train")
         yield Result("top1", (official.predict(head, test) == right).double(), where)
 
     def _predict(
         self, model: Model, x_ND: Tensor, y_N: Tensor, test: Tensor, num_classes: int, purpose: str
     ) -> Tensor:
-        """The class that each head gives each test image, int64 (G, N)."""
+        """The class that each head predicts for each test image, int64 (G, N)."""
         l2 = sorted(set(self.l2))
         epochs, batch = self.epochs or EPOCHS, self.batch or BATCH
         steps = max(self.steps or STEPS, math.ceil(epochs * len(x_ND) / batch))
         draws = model.draws(f"order {purpose}")
         shown = model.progress(range(steps), steps, f"linear-probe of {model.kind}")
-        rate = [LR * 0.5 * (1 + math.cos(math.pi * step / steps)) for step in range(steps)]
+        rates = ((step, LR * half_cosine(step, steps)) for step in shown)
         x_ND, y_N, test = (t.to(model.device) for t in (x_ND, y_N, test))
-        weight_GDC, bias_GC = fitted_heads(
-            x_ND, y_N, l2, num_classes, batch, ((step, rate[step]) for step in shown), draws
-        )
+        weight_GDC, bias_GC = fitted_heads(x_ND, y_N, l2, num_classes, batch, rates, draws)
         parts = [
             (part @ weight_GDC + bias_GC[:, None]).argmax(2).cpu() for part in test.split(batch)
         ]
-
         return torch.cat(parts, 1)
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from maebench import Evaluation, Metric, Model, NotApplicable, Result
-from maebench_evals.frozen import middle_of_the_best, not_empty, pool_for, standardised
+from maebench import Evaluation, Metric, Model, NotApplicable, Result, choose
+from maebench_evals.frozen import Layer, not_empty, pool_for, standardised
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 # fast: wide, as winners sit on edges: 100 on 600 digits, and what weighs is C times the number of
 # images, so that large sets want a small C. dinov2: eval/log_regression.py of the official code.
@@ -31,32 +35,38 @@ class Logistic(Evaluation):
 
     name: ClassVar[str] = "logistic"
     metrics: ClassVar[dict[str, Metric]] = {
-        "top1": Metric("share of test images given their class", "%", True, 0, 1, True, True),
-        "validation_top1": Metric(
-            "the same on the part of train that C is chosen on", "%", True, 0, 1, False
+        "top1": Metric.accuracy(),
+        "validation_top1": Metric.accuracy(
+            "the same on the part of train that C is chosen on", main=False, per_example=False
         ),
-        "converged": Metric("share of the fits that reached their optimum", "%", True, 0, 1, False),
+        "converged": Metric(
+            help="share of the fits that reached their optimum",
+            unit="%",
+            low=0,
+            high=1,
+            per_example=False,
+        ),
     }
 
     # a few iterations: what the contract tries it with
-    example: ClassVar[dict[str, Any]] = {"max_iter": 20, "C": (1e-3, 1e-1)}
+    example: ClassVar[dict[str, object]] = {"max_iter": 20, "C": (1e-3, 1e-1)}
 
     protocol: Literal["fast", "dinov2"] = Field(
-        "fast", description="dinov2: features as they are, its own grid and tolerance"
+        default="fast", description="dinov2: features as they are, its own grid and tolerance"
     )
     C: Annotated[tuple[PositiveFloat, ...] | None, AfterValidator(not_empty)] = Field(
-        None,
+        default=None,
         description="inverse penalties to try; none: the protocol's own grid",
         examples=[(1e-4, 1.0), (10.0,)],
     )
-    max_iter: PositiveInt = Field(1000, description="most iterations of a fit", examples=[1])
+    max_iter: PositiveInt = Field(
+        default=1000, description="most iterations of a fit", examples=[1]
+    )
     pool: Literal["mean", "cls"] | None = Field(
-        None,
+        default=None,
         description="which token is the feature; none: mean of the patches, dinov2's class token",
     )
-    layer: PositiveInt | None = Field(
-        None, description="block to take features after; none: the end"
-    )
+    layer: Layer = None
 
     def run(self, model: Model) -> Iterator[Result]:
         """Yields the whole grid of C, the one chosen on train marked."""
@@ -73,20 +83,17 @@ class Logistic(Evaluation):
         grid = self._grid()
 
         shown = model.progress(grid, len(grid), f"logistic of {model.kind}")
-        given, done = self._predict(train[fit], labels[fit], train[held], shown)
-        validation = (given == labels[held]).double().mean(1).tolist()
-        chosen = middle_of_the_best(validation)
-        again = range(len(grid)) if fast else [chosen]
-        given, more = self._predict(train, labels, test, [grid[i] for i in again])
+        held_out, done = self._predict(train[fit], labels[fit], train[held], shown)
+        validation = (held_out == labels[held]).double().mean(1).tolist()
+        choice = choose(validation)
+        again = range(len(grid)) if fast else [choice.index]
+        predicted, more = self._predict(train, labels, test, [grid[i] for i in again])
         done += more
         for i, C in enumerate(grid):
-            where: dict[str, Any] = {"C": C, "pool": pool}
-            if i == chosen:
-                edge = len(grid) > 1 and i in (0, len(grid) - 1)
-                where |= {"chosen": True} | ({"edge": True} if edge else {})
+            where: dict[str, object] = {"C": C, "pool": pool, **choice.where(i)}
             yield Result("validation_top1", validation[i], where)
             if i in again:
-                yield Result("top1", (given[again.index(i)] == right).double(), where)
+                yield Result("top1", (predicted[again.index(i)] == right).double(), where)
         yield Result("converged", sum(done) / len(done))
 
     def _grid(self) -> list[float]:
@@ -98,7 +105,7 @@ class Logistic(Evaluation):
     def _predict(
         self, x_ND: Tensor, y_N: Tensor, test: Tensor, grid: Iterable[float]
     ) -> tuple[Tensor, list[bool]]:
-        """The class that each C gives each test image, int64 (C, N), and which fits converged."""
+        """The class that each C predicts for each test image, (C, N), and which fits converged."""
         from sklearn.linear_model import LogisticRegression
 
         classifier = LogisticRegression(
@@ -107,14 +114,14 @@ class Logistic(Evaluation):
             warm_start=self.protocol == "fast",  # the same optimum, reached sooner
         )
         x, y, other = x_ND.double().numpy(), y_N.numpy(), test.double().numpy()
-        given, done = [], []
+        predicted, done = [], []
         for C in grid:
             done.append(converges(classifier.set_params(C=C), x, y))
-            given.append(torch.from_numpy(classifier.predict(other)))
-        return torch.stack(given), done
+            predicted.append(torch.from_numpy(classifier.predict(other)))
+        return torch.stack(predicted), done
 
 
-def converges(classifier: Any, x: Any, y: Any) -> bool:
+def converges(classifier: LogisticRegression, x: NDArray[np.float64], y: NDArray[np.int64]) -> bool:
     """Fits, and says whether the optimum was reached; other warnings are passed on."""
     from sklearn.exceptions import ConvergenceWarning
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import AfterValidator, Field, PositiveInt, field_validator
 from torch import Tensor
 
 from maebench import Evaluation, MaebenchError, Metric, Model, NotApplicable, Result
-from maebench_evals.frozen import not_empty, pool_for
+from maebench_evals.frozen import Layer, Penalties, not_empty, pool_for
 from maebench_evals.subset_heads import Fitting, Subsets, together
 
 # Shape suffixes: R draws, N images of a subset.
@@ -33,40 +33,50 @@ class LowShot(Evaluation):
 
     name: ClassVar[str] = "low-shot"
     metrics: ClassVar[dict[str, Metric]] = {
-        "top1": Metric(
-            "share of the draws that gave an image its class", "%", True, 0, 1, True, True
+        "top1": Metric.accuracy("share of the draws that gave an image its class"),
+        "spread": Metric(
+            help="deviation of the accuracy over draws",
+            unit="%",
+            higher_is_better=False,
+            low=0,
+            high=1,
+            per_example=False,
         ),
-        "spread": Metric("deviation of the accuracy over draws", "%", False, 0, 1, False),
-        "images": Metric("number of labelled images", "", False, 1, None, False),
-        "l2": Metric("median over draws of the penalty", "", False, 0, None, False),
+        "images": Metric(
+            help="number of labelled images", higher_is_better=False, low=1, per_example=False
+        ),
+        "l2": Metric(
+            help="median over draws of the penalty",
+            higher_is_better=False,
+            low=0,
+            per_example=False,
+        ),
     }
 
     # few draws and steps: what the contract tries it with
-    example: ClassVar[dict[str, Any]] = {"shots": ("1", "10%"), "draws": 2, "steps": 20}
+    example: ClassVar[dict[str, object]] = {"shots": ("1", "10%"), "draws": 2, "steps": 20}
 
     shots: Annotated[tuple[str, ...], AfterValidator(not_empty)] = Field(
-        ("1", "5", "10", "1%", "10%"),
+        default=("1", "5", "10", "1%", "10%"),
         description="labelled images per class, or shares of train such as 1%",
         examples=[("2",)],
     )
-    draws: PositiveInt = Field(5, description="random subsets per entry of shots")
-    l2: Annotated[tuple[PositiveFloat, ...], AfterValidator(not_empty)] = Field(
-        tuple(10.0**e for e in range(-4, 1)),
+    draws: PositiveInt = Field(default=5, description="random subsets per entry of shots")
+    l2: Penalties = Field(
+        default=tuple(10.0**e for e in range(-4, 1)),
         description="penalties to try",
         examples=[(1.0,), (1e-3, 1.0)],
     )
-    # on digits 1,000 steps move the accuracy by less than half its spread over draws
-    steps: PositiveInt = Field(300, description="least number of updates")
+    # on digits 1,000 steps move the accuracy by less than half its deviation over draws
+    steps: PositiveInt = Field(default=300, description="least number of updates")
     pool: Literal["mean", "cls"] | None = Field(
-        None, description="which token is the feature; none: the mean of the patches"
+        default=None, description="which token is the feature; none: the mean of the patches"
     )
-    layer: PositiveInt | None = Field(
-        None, description="block to take features after; none: the end"
-    )
+    layer: Layer = None
 
     @field_validator("shots", mode="before")
     @classmethod
-    def _whole_numbers_too(cls, value: Any) -> Any:
+    def _whole_numbers_too(cls, value: object) -> object:
         """In YAML and in Python 5 means the same as "5"."""
         if not isinstance(value, list | tuple):
             return value
@@ -86,7 +96,7 @@ class LowShot(Evaluation):
         return value
 
     def run(self, model: Model) -> Iterator[Result]:
-        """Yields accuracy, its spread and what was used for each entry of shots."""
+        """Yields accuracy, its deviation over draws and what was used for each entry of shots."""
         labels, right = model.labels("train"), model.labels("test")
         counts = labels.bincount()[labels.unique()]
         if len(counts) < 2:
@@ -97,14 +107,14 @@ class LowShot(Evaluation):
         test = model.features("test", self.layer, pool).to(model.device)
         y, fit = labels.to(model.device), self._fit(model)
         for text in model.progress(self.shots, len(self.shots), f"low-shot of {model.kind}"):
-            where: dict[str, Any] = {"shots": text, "pool": pool}
+            where: dict[str, object] = {"shots": text, "pool": pool}
             if text not in fitting:
                 why = f"shots={text}: the rarest class of train has {counts.min()} images"
                 yield Result("top1", None, where, why)
                 continue
             index_RN, fold_RN = self._subsets(model, labels, text)
-            given, l2 = self._predict(train, y, test, index_RN, fold_RN, fit)
-            hits = (given == right).double()
+            predicted, l2 = self._predict(train, y, test, index_RN, fold_RN, fit)
+            hits = (predicted == right).double()
             if text == fitting[-1]:
                 where |= {"chosen": True}
             why = "" if self.draws > 1 else "one draw has no spread"
@@ -153,19 +163,20 @@ class LowShot(Evaluation):
         fold_RN: Tensor,
         fit: Fitting,
     ) -> tuple[Tensor, list[float]]:
-        """The class that each draw gives each test image, (R, test), and its penalty."""
+        """The class that each draw predicts for each test image, (R, test), and its penalty."""
         l2 = sorted(set(self.l2))
         folds = int(fold_RN.max()) + 1
         step = together(index_RN.shape[1], folds * len(l2), fit.num_classes)
-        given, chosen = [], []
+        predicted: list[Tensor] = []
+        chosen: list[float] = []
         for index, fold in zip(index_RN.split(step), fold_RN.split(step), strict=True):
             data = Subsets.of(train, labels, index.to(train.device))
             found = [ONE_SHOT_L2] * len(index)
             if folds > 1:
                 found = fit.choose(data, fold.to(train.device), l2)
-            given.append(fit.predict(data, found, test).cpu())
+            predicted.append(fit.predict(data, found, test).cpu())
             chosen += found
-        return torch.cat(given), chosen
+        return torch.cat(predicted), chosen
 
 
 def taken(ordered: Tensor, text: str) -> Tensor:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from maebench import Draws, MaebenchError
+from maebench import Crops, Draws, MaebenchError, half_cosine
 
 BASE_LR, LR_BATCH = 0.1, 256  # lr = 0.1 * batch / 256
 EPOCHS, WARMUP = 90, 10 / 90  # ten of ninety epochs; the same share of a shorter schedule
@@ -26,18 +25,25 @@ BATCH = 16384
 MOMENTUM, TRUST = 0.9, 0.001
 NORM_EPS, HEAD_STD = 1e-6, 0.01
 CROP_SCALE = (0.08, 1.0)  # share of the area that a training crop keeps
+PART = 256  # images that are cropped and encoded at a time: under a gigabyte at 224 pixels
 
 
-def make_head(width: int, num_classes: int) -> Any:
-    """Batch norm without weights of its own, then a linear layer: features to logits."""
-    norm = nn.BatchNorm1d(width, eps=NORM_EPS, affine=False)
-    linear = nn.Linear(width, num_classes)
-    nn.init.trunc_normal_(linear.weight, std=HEAD_STD)
-    nn.init.zeros_(linear.bias)
-    return nn.Sequential(norm, linear)
+class Head(nn.Module):
+    """Features to logits: batch norm without weights of its own, then a linear layer."""
+
+    def __init__(self, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(width, eps=NORM_EPS, affine=False)
+        self.linear = nn.Linear(width, num_classes)
+        nn.init.trunc_normal_(self.linear.weight, std=HEAD_STD)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x_BD: Tensor) -> Tensor:
+        """Logits (B, C)."""
+        return self.linear(self.norm(x_BD))
 
 
-def make_lars(module: nn.Module) -> Any:
+def make_lars(module: nn.Module) -> torch.optim.Optimizer:
     """LARS without weight decay; vectors are not scaled by their norm.
 
     timm scales a group only where it decays or has `always_adapt`; eps=0 is the official code,
@@ -64,10 +70,10 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     warmup = WARMUP * steps
     if step < warmup:
         return peak * step / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+    return peak * half_cosine(step - warmup, steps - warmup)
 
 
-def train(head: Any, batches: Iterable[tuple[Tensor, Tensor]], steps: int, batch: int) -> float:
+def train(head: Head, batches: Iterable[tuple[Tensor, Tensor]], steps: int, batch: int) -> float:
     """Trains a head on (features, labels) and gives the mean loss of the last tenth of steps.
 
     Raises:
@@ -94,7 +100,7 @@ def train(head: Any, batches: Iterable[tuple[Tensor, Tensor]], steps: int, batch
     return sum(last) / len(last)
 
 
-def check_norm(head: Any, steps: int) -> None:
+def check_norm(head: Head, steps: int) -> None:
     """Whether the batch norm took its statistics from every batch, and uses them from now on.
 
     A norm in the wrong mode trains and predicts without a word, on other numbers.
@@ -102,8 +108,8 @@ def check_norm(head: Any, steps: int) -> None:
     Raises:
         MaebenchError: says what it did instead.
     """
-    norm = head[0]
-    seen = int(norm.num_batches_tracked)
+    norm = head.norm
+    seen = int(norm.num_batches_tracked or 0)
     if seen != steps:
         raise MaebenchError(
             f"linear-probe: the batch norm took statistics of {seen} batches, {steps} were trained "
@@ -116,12 +122,24 @@ def check_norm(head: Any, steps: int) -> None:
         )
 
 
-def predict(head: Any, x_ND: Tensor, batch: int = 4096) -> Tensor:
-    """The class given to each image, int64 (N,) on the CPU."""
+def predict(head: Head, x_ND: Tensor, batch: int = 4096) -> Tensor:
+    """The predicted class of each image, int64 (N,) on the CPU."""
     with torch.no_grad():
-        device = head[1].weight.device
+        device = head.linear.weight.device
         parts = [head(part.to(device)).argmax(1).cpu() for part in x_ND.split(batch)]
     return torch.cat(parts)
+
+
+def split_batch(batch: int, multiple: int = 1) -> tuple[int, int]:
+    """A batch too large for memory as equal parts of at most PART images: how many, how large.
+
+    Rounded down to equal parts; what that leaves out comes in the next batch.
+
+    >>> split_batch(16384), split_batch(1437), split_batch(60)
+    ((64, 256), (6, 239), (1, 60))
+    """
+    parts = math.ceil(batch / PART)
+    return parts, max(multiple, batch // parts // multiple * multiple)
 
 
 def length(num_images: int, epochs: int | None, batch: int) -> int:
@@ -142,10 +160,15 @@ def cached_batches(
 
 
 def encoded_batches(
-    crops: Iterable[Any], encode: Callable[[Tensor], Tensor], y_N: Tensor, parts: int, device: str
+    crops: Iterable[Crops],
+    encode: Callable[[Tensor], Tensor],
+    y_N: Tensor,
+    parts: int,
+    device: str,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of new crops' features, each of `parts` parts that are encoded one by one."""
-    x_BD, y_B = [], []
+    x_BD: list[Tensor] = []
+    y_B: list[Tensor] = []
     for crop in crops:
         x_BD.append(encode(crop.images))
         y_B.append(y_N[crop.index])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from pydantic import Field
@@ -24,13 +24,19 @@ from maebench import (
 )
 from maebench_evals import across_models
 from maebench_evals.across import AcrossMasks
-from maebench_evals.hidden import distance_to_seen, first, hidden_of, pasted, patch_of, sum_at
-from maebench_evals.hidden_quality import (
+from maebench_evals.hidden import (
     HIDDEN_ALONE,
     NO_PIXELS,
     Similarity,
-    Spread,
+    TargetVariance,
+    distance_to_seen,
+    first,
+    hidden_of,
+    pasted,
+    patch_of,
+    sum_at,
     whole_psnr,
+    zero,
 )
 from maebench_evals.inpainting import BASELINES, patch_means
 from maebench_evals.reconstruction_pictures import distance_curves, examples, own_pictures
@@ -49,12 +55,12 @@ class ReconstructionQuality(Evaluation):
 
     r2 is in the model's own target space: one minus an image's squared error over the mean squared
     deviation of hidden targets from their mean in test, so that its mean is the usual R2. error is
-    the same told by the distance to the nearest seen patch, in steps of a chess king: squared
+    the same by the distance to the nearest seen patch, in steps of a chess king: squared
     error over variance, 1 = guessing the mean. psnr and ssim are in hidden pixels and use no true
     statistic of a hidden patch; `how` says how the pixels were made. psnr_oracle uses the true
     mean and deviation of each hidden patch: two leaked numbers a patch, so it is no score. Its row
     `true patch means` is what these numbers give without any prediction. psnr_whole is no guess at
-    what is hidden: the model is given the whole image, and all pixels count.
+    what is hidden: the model sees the whole image, and all pixels count.
 
     Baselines need no model: the mean colour of the seen pixels, a copy of the nearest seen patch,
     and harmonic inpainting (Laplace's equation between the seen pixels).
@@ -66,31 +72,36 @@ class ReconstructionQuality(Evaluation):
     name: ClassVar[str] = "reconstruction"
     version: ClassVar[int] = 2
     splits: ClassVar[tuple[str, ...]] = ("test",)
-    example: ClassVar[dict[str, Any]] = {"across": True}  # so that every metric is there
+    example: ClassVar[dict[str, object]] = {"across": True}  # so that every metric is there
     metrics: ClassVar[dict[str, Metric]] = {
-        "r2": Metric(
-            "share of the hidden targets' variance explained", "", True, None, 1, True, True
-        ),
-        "psnr": Metric("peak signal to noise ratio of hidden pixels", "dB", True, None, 100),
-        "ssim": Metric("structural similarity around hidden pixels", "", True, -1, 1),
+        "r2": Metric(help="share of the hidden targets' variance explained", high=1, main=True),
+        "psnr": Metric(help="peak signal to noise ratio of hidden pixels", unit="dB", high=100),
+        "ssim": Metric(help="structural similarity around hidden pixels", low=-1, high=1),
         "psnr_oracle": Metric(
-            "psnr with the true mean and deviation of each hidden patch", "dB", True, None, 100
+            help="psnr with the true mean and deviation of each hidden patch", unit="dB", high=100
         ),
         "psnr_whole": Metric(
-            "peak signal to noise ratio of all pixels where the model is given the whole image",
-            *("dB", True, None, 100),
+            help="peak signal to noise ratio of all pixels where the model sees the whole image",
+            unit="dB",
+            high=100,
         ),
         "error": Metric(
-            "squared error over variance at a distance to what is seen", "", False, 0, None, False
+            help="squared error over variance at a distance to what is seen",
+            higher_is_better=False,
+            low=0,
+            per_example=False,
         ),
-        "across_r2": Metric("r2 under one of the common masks", "", True, None, 1),
-        "across_psnr": Metric("psnr under one of the common masks", "dB", True, None, 100),
+        "across_r2": Metric(help="r2 under one of the common masks", high=1),
+        "across_psnr": Metric(help="psnr under one of the common masks", unit="dB", high=100),
     }
 
-    ratio: float = Field(0.75, gt=0, lt=1, description="share of patches hidden for the test")
-    masking: Masking = Field(Random(), description="strategy that hides them")
+    ratio: float = Field(
+        default=0.75, gt=0, lt=1, description="share of patches hidden for the test"
+    )
+    masking: Masking = Field(default=Random(), description="strategy that hides them")
     across: bool = Field(
-        False, description="score under each of fifteen fixed mask sets too, and draw a heat map"
+        default=False,
+        description="score under each of fifteen fixed mask sets too, and draw a heat map",
     )
 
     def run(self, model: Model) -> Iterator[Result]:
@@ -120,7 +131,7 @@ class ReconstructionQuality(Evaluation):
         yield from found.r2()
         yield from found.in_pixels()
         yield from found.with_true_statistics()
-        yield found.given_all()
+        yield found.of_whole_images()
         yield from errors
         if across is not None:
             yield from across.results()
@@ -141,7 +152,7 @@ class Guess:
     """
 
     errors: list[Tensor] = field(default_factory=list)
-    by_distance: Any = 0.0
+    by_distance: Tensor = field(default_factory=zero)
     pixels: Similarity = field(default_factory=Similarity)
 
 
@@ -155,8 +166,8 @@ class Pass:
     oracle: Similarity = field(default_factory=Similarity)
     flat: Similarity = field(default_factory=Similarity)
     whole: list[Tensor] = field(default_factory=list)
-    spread: Spread = field(default_factory=Spread)
-    patches: Any = 0.0  # hidden ones at each distance, float64 (D,)
+    variance: TargetVariance = field(default_factory=TargetVariance)
+    patches: Tensor = field(default_factory=zero)  # hidden ones at each distance, float64 (D,)
     space: str = ""  # what is predicted
     how: str = ""  # the pixels were made, or why there are none
 
@@ -164,7 +175,7 @@ class Pass:
         """Adds a batch of normalised images and what the model made of it."""
         self.how, self.space = made.how, made.space
         truth_BMT = hidden_of(made.target, mask).double()
-        self.spread.add(truth_BMT)
+        self.variance.add(truth_BMT)
         distance_BM = hidden_of(distance_to_seen(mask)[..., None], mask)[..., 0]
         self.patches = self.patches + sum_at(distance_BM, mask)
         for name, guess_BLT, filled in guesses_of(model, normal, mask, made):
@@ -183,26 +194,26 @@ class Pass:
 
     def r2(self) -> Iterator[Result]:
         """One minus the error of each image over the mean deviation of hidden targets."""
-        deviation = self.spread.deviation()
+        variance = self.variance.per_image()
         for name, found in self.guesses.items():
-            where = told(name) or {"space": self.space, "chosen": True}
-            yield Result("r2", 1 - torch.cat(found.errors) / deviation, where)
+            where = where_of(name) or {"space": self.space, "chosen": True}
+            yield Result("r2", 1 - torch.cat(found.errors) / variance, where)
 
     def in_pixels(self) -> Iterator[Result]:
         """Peak signal to noise ratio and structural similarity, without true statistics."""
         for name, found in self.guesses.items():
             there = self.how if found.pixels.psnr else ""
-            where = told(name) or ({"how": there} if there else {})
+            where = where_of(name) or ({"how": there} if there else {})
             yield from found.pixels.results(where, ("psnr", "ssim"), self.how or NO_PIXELS)
 
     def with_true_statistics(self) -> Iterator[Result]:
         """The ratio with true statistics, and what they give alone."""
-        given = bool(self.guesses[""].pixels.psnr)
-        missing = "the prediction needs no statistics" if given else self.how or NO_PIXELS
+        has_pixels = bool(self.guesses[""].pixels.psnr)
+        missing = "the prediction needs no statistics" if has_pixels else self.how or NO_PIXELS
         yield from self.oracle.results({}, ("psnr_oracle",), missing)
-        yield from self.flat.results(told(FLAT), ("psnr_oracle",))
+        yield from self.flat.results(where_of(FLAT), ("psnr_oracle",))
 
-    def given_all(self) -> Result:
+    def of_whole_images(self) -> Result:
         """Peak signal to noise ratio of all pixels, where nothing was hidden."""
         if not self.whole:
             return Result("psnr_whole", None, {}, HIDDEN_ALONE)
@@ -210,16 +221,16 @@ class Pass:
 
     def errors(self) -> Iterator[Result]:
         """Error over variance at each distance that is there, so that 1 is guessing the mean."""
-        per_patch = self.spread.deviation() * self.spread.images / self.spread.patches
+        per_patch = self.variance.per_image() * self.variance.images / self.variance.patches
         for name, found in self.guesses.items():
             for distance, number in enumerate(self.patches.tolist()):
                 if number:
-                    where = {"distance": distance, "patches": int(number), **told(name)}
+                    where = {"distance": distance, "patches": int(number), **where_of(name)}
                     error = float(found.by_distance[distance]) / number
                     yield Result("error", error / per_patch, where)
 
 
-def told(baseline: str) -> dict[str, Any]:
+def where_of(baseline: str) -> dict[str, object]:
     """What tells a baseline's rows from the model's."""
     return {"baseline": baseline} if baseline else {}
 

@@ -1,6 +1,6 @@
 """Pictures of reconstructions: examples, a model's own, and the error by the distance.
 
-R rows and K columns of a board, C, H, W of an image in pixels.
+R rows and K columns of an image grid, C, H, W of an image in pixels.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from maebench import Mask, Model, Reconstruction, Result, unpatchify
-from maebench_evals.hidden import hidden_pixels, pasted, patch_of
+from maebench import Mask, Model, Reconstruction, Result, hidden_pixels, unpatchify
+from maebench_evals.hidden import pasted, patch_of
 
 
 def examples(model: Model, normal: Tensor, mask: Mask, made: Reconstruction) -> None:
     """Writes original, masked, prediction and paste-over of a few images as one PNG.
 
-    Below them what the model makes of the whole images, where it learns to be given these.
+    Below them what the model makes of the whole images, where it learns from these.
     """
     if made.pixels is None and made.whole is None:
         return
-    hidden, patch = hidden_pixels(mask, normal), patch_of(mask, normal)
+    patch = patch_of(mask, normal)
+    hidden = hidden_pixels(mask, patch)
     grey = torch.full_like(model.pixels(normal), 0.5)
     rows = {
         "original": model.pixels(normal),
@@ -35,8 +36,8 @@ def examples(model: Model, normal: Tensor, mask: Mask, made: Reconstruction) -> 
     if made.whole is not None:
         whole = unpatchify(made.whole[: len(normal)], mask.grid, patch)
         rows["given all"] = model.pixels(whole)
-    board = torch.stack([*rows.values()])
-    draw_board(model, "reconstruction", made.how, board, list(rows))
+    images = torch.stack([*rows.values()])
+    draw_images(model, "reconstruction", made.how, images, list(rows))
 
 
 def own_pictures(model: Model, normal: Tensor, ids: Tensor) -> None:
@@ -44,15 +45,15 @@ def own_pictures(model: Model, normal: Tensor, ids: Tensor) -> None:
     draws = model.draws("pictures", ids.to(normal.device))
     for name, made in model.pictures(normal, draws).items():
         title, pixels = name.replace("-", " "), model_pixels(model, made.images)
-        draw_board(model, f"reconstruction-{name}", title, pixels, made.rows, made.columns)
+        draw_images(model, f"reconstruction-{name}", title, pixels, made.rows, made.columns)
 
 
 def model_pixels(model: Model, images_RKCHW: Tensor) -> Tensor:
-    """Normalised images on a board as pixels."""
+    """Normalised images of an image grid as pixels."""
     return model.pixels(images_RKCHW.flatten(0, 1)).view_as(images_RKCHW)
 
 
-def draw_board(
+def draw_images(
     model: Model,
     name: str,
     title: str,
@@ -67,8 +68,8 @@ def draw_board(
     # one image of all: axes for each would take longer to draw than all the rest takes to measure
     gap = max(1, W // 14)
     cells = pad(pixels_RKCHW.clamp(0, 1), (0, gap, 0, gap), value=1.0).cpu()
-    board = cells.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)[:, :-gap, :-gap]
-    shown = board[0] if len(board) == 1 else board.permute(1, 2, 0)
+    canvas = cells.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)[:, :-gap, :-gap]
+    shown = canvas[0] if len(canvas) == 1 else canvas.permute(1, 2, 0)
     figure = Figure(figsize=(1.1 * K + 1.2, 1.1 * R + 0.5), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from maebench import Evaluation, Metric, Model, Result
-from maebench_evals.frozen import pool_for
+from maebench_evals.frozen import Layer, pool_for
 from maebench_evals.knn import normalised, search
 
 SIMILARITIES = 2**24  # held at a time: 64 MB
@@ -30,21 +30,22 @@ class Retrieval(Evaluation):
 
     name: ClassVar[str] = "retrieval"
     metrics: ClassVar[dict[str, Metric]] = {
-        "map": Metric("average precision of a query's ranking", "%", True, 0, 1, True, True),
-        "r1": Metric("share of queries whose nearest image is of their class", "%", True, 0, 1),
-        "r5": Metric("share with one of their class among the first 5", "%", True, 0, 1),
-        "r10": Metric("share with one of their class among the first 10", "%", True, 0, 1),
+        "map": Metric(
+            help="average precision of a query's ranking", unit="%", low=0, high=1, main=True
+        ),
+        "r1": Metric.accuracy("share of queries whose nearest image is of their class", main=False),
+        "r5": Metric.accuracy("share with one of their class among the first 5", main=False),
+        "r10": Metric.accuracy("share with one of their class among the first 10", main=False),
     }
 
     gallery: Literal["train", "test"] = Field(
-        "train", description="images to rank; test: the other test images, the query left out"
+        default="train",
+        description="images to rank; test: the other test images, the query left out",
     )
     pool: Literal["mean", "cls"] | None = Field(
-        None, description="which token is the feature; none: the mean of the patches"
+        default=None, description="which token is the feature; none: the mean of the patches"
     )
-    layer: PositiveInt | None = Field(
-        None, description="block to take features after; none: the end"
-    )
+    layer: Layer = None
 
     def run(self, model: Model) -> Iterator[Result]:
         """Yields the metrics of all queries."""
@@ -70,7 +71,7 @@ class Retrieval(Evaluation):
                 hit_N = (classes == label).numpy() & (similar_N > -torch.inf)
                 precision.append(average_precision(similar_N, hit_N))
         hits_QK = torch.cat(near)
-        where: dict[str, Any] = {"pool": pool, "chosen": True}  # nothing to choose: the only row
+        where: dict[str, object] = {"pool": pool, "chosen": True}  # nothing to choose: the only row
         yield Result("map", torch.tensor(precision, dtype=torch.float64), where)
         for k in FIRST:
             value: Tensor | None = hits_QK[:, :k].any(1).double()

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from maebench import Draws
-from maebench_evals.frozen import CONSTANT, middle_of_the_best
-from maebench_evals.linear_probe import LR
+from maebench import Draws, choose, half_cosine
+from maebench_evals.frozen import CONSTANT
+from maebench_evals.linear_probe import BATCH, EPOCHS, LR
 
 # Shape suffixes: R subsets, N images of each, D features, H heads of each subset (F folds times G
 # penalties, or one), C classes.
-BATCH = 2048  # images of a subset per update, as in linear-probe
-EPOCHS = 20  # passes over a subset, where that is more than `steps`: as in linear-probe
 LOGITS = 2**24  # of one update: 64 MB; subsets beyond it are trained one after the other
 
 
@@ -23,7 +21,7 @@ LOGITS = 2**24  # of one update: 64 MB; subsets beyond it are trained one after 
 class Subsets:
     """Labelled images of some subsets, standardised each by its own statistics.
 
-    Whoever has ten labelled images need not have others: what the rest of train could tell about
+    Whoever has ten labelled images need not have others: what the rest of train could say about
     scales would make few labels look better than they are (raw pixels of digits, one image per
     class: by 3 points of 60; encoders: by less than one).
     """
@@ -73,7 +71,7 @@ class Fitting:
             error_RHNC *= (used / used.sum(2, keepdim=True).clamp(min=1))[..., None]
             weight.grad = product(x, error_RHNC) + l2_RH[..., None, None] * weight
             bias.grad = error_RHNC.sum(2, keepdim=True)
-            adam.param_groups[0]["lr"] = LR * 0.5 * (1 + math.cos(math.pi * step / steps))
+            adam.param_groups[0]["lr"] = LR * half_cosine(step, steps)
             adam.step()
         return weight, bias
 
@@ -94,10 +92,10 @@ class Fitting:
             2,
         )
         right_RFGN = right_RHN.view(R, folds, G, N) & held_RFN[:, :, None]
-        return [l2[middle_of_the_best(found)] for found in right_RFGN.double().sum((1, 3)).tolist()]
+        return [l2[choose(right).index] for right in right_RFGN.double().sum((1, 3)).tolist()]
 
     def predict(self, data: Subsets, l2_R: list[float], test_ND: Tensor) -> Tensor:
-        """The class that a head trained on each whole subset gives test images, (R, test)."""
+        """The class that a head trained on each whole subset predicts, (R, test)."""
         ones_RHN = torch.ones_like(data.y_RN, dtype=data.x_RND.dtype)[:, None]
         weight, bias = self.heads(data, ones_RHN, data.x_RND.new_tensor(l2_R)[:, None])
         weight_RDC = weight[:, 0] / data.deviation_R1D.transpose(1, 2)  # for features as they are

@@ -1,10 +1,13 @@
-"""What are contracts of models tried on: images, masks, and small encoders of the kit's own."""
+"""What contracts of models are tried on: images, masks, modes, and small encoders."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import math
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +16,13 @@ from maebench.encoders.encoder import Tokens
 from maebench.masking.mask import Mask, hide
 from maebench.masking.patches import patchify, take
 from maebench.rng import Draws
+from maebench.testing.contract import expect
 
 BATCH = 4  # images: as many as a batch needs to be turned and split in a way that shows
 IMAGES = 8  # images that an objective learns by heart
 PATCH = (4, 4)  # pixels: sixteen patches on images of 16x16, which take milliseconds
 WIDTH = 16  # of tokens: enough for as many patches to be told apart
+RATIOS = (0.25, 0.75, 0.9)  # the usual 0.75 (arXiv 2111.06377), few and many
 Size = tuple[int, int]
 
 
@@ -26,7 +31,23 @@ Size = tuple[int, int]
 
 def images_of(size: Size, channels: int = 3, count: int = BATCH, seed: int = 0) -> Tensor:
     """Images of noise, float32 (B, C, H, W)."""
-    return Draws(seed, "images", torch.arange(count)).normal(channels, *size)
+    return _noise(seed, "images", count, (channels, *size)).clone()
+
+
+@functools.lru_cache(maxsize=256)  # drawn anew, the same few would take longer than the modules
+def _noise(seed: int, purpose: str, count: int, shape: tuple[int, ...]) -> Tensor:
+    return Draws(seed, purpose, torch.arange(count)).normal(*shape)
+
+
+def projection(outputs: Mapping[str, Tensor]) -> Tensor:
+    """A random sum of all outputs; a plain sum would be constant behind a norm."""
+    total: Any = torch.zeros(())
+    for name, x in outputs.items():
+        weights = _noise(0, f"projection of {name}", len(x), tuple(x.shape[1:]))
+        total = total + (x.float() * weights).sum()
+    expect(total.requires_grad, "no gradient flows through its tokens: is something detached?")
+    found: Tensor = total
+    return found
 
 
 def mask_of(grid: Size, ratio: float = 0.5, count: int = BATCH, seed: int = 0) -> Mask:
@@ -44,6 +65,30 @@ def pictures(size: Size, channels: int, count: int = IMAGES) -> Tensor:
     rows, columns = (torch.arange(side) for side in size)
     angle = slope_BC2[..., :1, None] * rows[:, None] + slope_BC2[..., 1:, None] * columns
     return (angle + phase_BC11).sin() * math.sqrt(2)  # deviation 1, as normalised images have
+
+
+class Case(NamedTuple):
+    """One way to ask a module: some images and a mask, in the mode that the module is now in."""
+
+    module: Any
+    images: Tensor
+    mask: Mask | None
+    what: str  # in words
+
+
+def cases(
+    module: Any,
+    size: Size,
+    modes: Sequence[bool] = (False,),
+    ratios: Sequence[float | None] = (None, *RATIOS),
+) -> Iterator[Case]:
+    """A module in each mode with each mask, None for no mask; True is training."""
+    for training, (number, ratio) in itertools.product(modes, enumerate(ratios)):
+        mask = None if ratio is None else mask_of(module.grid, ratio, seed=number)
+        hidden = f"with {mask.num_hidden} of {mask.hidden.shape[1]} patches hidden" if mask else ""
+        mode = ", in training mode" if training else ""
+        module.train(training)
+        yield Case(module, images_of(size), mask, (hidden or "without a mask") + mode)
 
 
 # ---- encoders

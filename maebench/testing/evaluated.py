@@ -1,12 +1,11 @@
-"""What evaluations are tried on: synthetic images, models made of them, and what is noted."""
+"""What evaluations are tried on: synthetic images, models of them, and what is noted."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import tempfile
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -63,7 +62,7 @@ class Synthetic(Dataset):
     signal: float = Field(3.0, ge=0, description="height of the pattern in deviations of the noise")
     classes: int = Field(4, ge=2, le=4, description="number of classes, equally many images each")
     train: int = Field(TRAIN, ge=1, description="number of training images")
-    told: Literal["true", "flipped", "half", "none"] = Field(
+    truth: Literal["true", "flipped", "half", "none"] = Field(
         "true", description="test labels; flipped: all of two classes, half: the first half's alone"
     )
     others: bool = Field(False, description="other noise in the second half of the test images")
@@ -83,13 +82,13 @@ class Synthetic(Dataset):
         if self.others and request.split == "test":
             noise[count // 2 :] = 3 * Draws(1, purpose, ids[count // 2 :]).normal(SIDE, SIDE)
         grey = 127 + NOISE * (self.signal * patterns[labels] + noise)
-        wrong = {"flipped": count, "half": count // 2}.get(self.told, 0)
+        wrong = {"flipped": count, "half": count // 2}.get(self.truth, 0)
         if request.split == "test":
             labels[:wrong] = 1 - labels[:wrong]
         return from_arrays(
             grey.round().clamp(0, 255).to(torch.uint8).numpy(),
-            None if self.told == "none" else labels.numpy(),
-            [] if self.told == "none" else [f"class {c}" for c in range(self.classes)],
+            None if self.truth == "none" else labels.numpy(),
+            [] if self.truth == "none" else [f"class {c}" for c in range(self.classes)],
             request.image_size,
         )
 
@@ -101,9 +100,9 @@ class Synthetic(Dataset):
 
 PLAIN, NOISY = Synthetic(), Synthetic(signal=0)
 HARD = Synthetic(signal=0.2)  # a probe is right on four images in five: any option moves it
-TWO = {told: Synthetic(signal=0, classes=2, told=told) for told in ("true", "flipped", "half")}
+TWO = {truth: Synthetic(signal=0, classes=2, truth=truth) for truth in ("true", "flipped", "half")}
 OTHERS = Synthetic(signal=0.2, others=True)  # HARD, with other test images in its second half
-UNLABELLED = Synthetic(told="none")
+UNLABELLED = Synthetic(truth="none")
 FEW, FEWEST = Synthetic(train=8), Synthetic(train=4)  # two images of each class, and one
 KINDS = {
     "pixels": "raw pixels",
@@ -125,7 +124,7 @@ class Case:
         parts = [shows.get(data.signal, "images that hardly show their class")]
         parts += [f"{data.train} to train on"] if data.train < TRAIN else []
         parts += ["other images in the second half of test"] if data.others else []
-        parts += ["no labels"] if data.told == "none" else []
+        parts += ["no labels"] if data.truth == "none" else []
         return f"{KINDS[self.kind]} ({', '.join(parts)})"
 
 
@@ -166,7 +165,7 @@ def model_of(case: Case, folder: Path) -> LoadedModel:
 
 
 @dataclass(frozen=True)
-class Watched(EvaluatedModel):
+class Observed(EvaluatedModel):
     """A model that notes what is asked of it."""
 
     labels_of: set[str] = field(default_factory=set)
@@ -241,14 +240,14 @@ def run(evaluation: Evaluation, case: Case) -> Outcome:
         elsewhere = Path(home) / "elsewhere"  # the working folder meanwhile: nothing belongs there
         elsewhere.mkdir()
         model = model_of(case, Path(home))
-        subject = Watched(model, evaluation, model.splits, 0)
+        observed = Observed(model, evaluation, model.splits, 0)
         found: list[Any] = []
         copies: list[tuple[Tensor, Tensor]] = []
         error: BaseException | None = None
         before, process = _state(model), {what: get() for what, (get, _) in GLOBALS.items()}
         try:
             with contextlib.chdir(elsewhere), isolated(0, "evaluation", evaluation.name):
-                for result in evaluation.run(subject):
+                for result in evaluation.run(observed):
                     found.append(result)
                     value = getattr(result, "value", None)
                     copies += [(value, value.clone())] if isinstance(value, Tensor) else []
@@ -260,8 +259,8 @@ def run(evaluation: Evaluation, case: Case) -> Outcome:
             GLOBALS[what][1](process[what])
         changed += [what for what, mark in _state(model).items() if mark != before[what]]
         changed += ["a value it has yielded"] * any(not torch.equal(v, c) for v, c in copies)
-        kept, broken = _checked(evaluation, found, subject)
-        own = (model.folder / "features", subject.artifacts)
+        kept, broken = _checked(evaluation, found, observed)
+        own = (model.folder / "features", observed.artifacts)
         files = [path for path in Path(home).rglob("*") if path.is_file()]
         return Outcome(
             evaluation=evaluation,
@@ -269,11 +268,11 @@ def run(evaluation: Evaluation, case: Case) -> Outcome:
             error=error,
             early=not found,
             broken=broken,
-            labels_of=subject.labels_of,
-            undeclared=subject.undeclared,
+            labels_of=observed.labels_of,
+            undeclared=observed.undeclared,
             changed=changed,
-            handed=len(subject.copies),
-            trained=sum(checkpoints.weights_hash(m.state_dict()) != h for h, m in subject.copies),
+            handed=len(observed.copies),
+            trained=sum(checkpoints.weights_hash(m.state_dict()) != h for h, m in observed.copies),
             strays=[p.name for p in files if not any(p.is_relative_to(folder) for folder in own)],
         )
 
@@ -292,7 +291,7 @@ def _state(model: LoadedModel) -> dict[str, str]:
 
 
 def _checked(
-    evaluation: Evaluation, found: Sequence[Any], subject: EvaluatedModel
+    evaluation: Evaluation, found: Sequence[Any], model: EvaluatedModel
 ) -> tuple[list[Result], str]:
     """The results as the suite takes them, or why it does not."""
     kept = []
@@ -300,15 +299,9 @@ def _checked(
         if not isinstance(result, Result):
             return [], f"run yields {result!r}, which is no Result"
         try:
-            kept.append(checked(evaluation, result, subject))
+            kept.append(checked(evaluation, result, model))
         except PluginError as error:
             return [], str(error)
         except (TypeError, ValueError, RuntimeError) as error:
             return [], f"{result.metric}: {type(result.value).__name__} is no value: {error}"
     return kept, ""
-
-
-@functools.lru_cache(maxsize=64)  # the cases of one contract; each is a fraction of a second
-def remembered(contract: Hashable, evaluation: Evaluation, case: Case) -> Outcome:
-    """The outcome of a case, made once for all checks of one contract."""
-    return run(evaluation, case)

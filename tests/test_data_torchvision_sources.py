@@ -1,14 +1,40 @@
-"""IDX files are read as torchvision reads them, and refused where they are damaged."""
+"""The table of published data sets, and IDX files: as torchvision reads them, or refused."""
 
 import gzip
 import struct
 
 import numpy as np
 import pytest
+import torch
+from torchvision import datasets
 from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
 
-from maebench.data.torchvision_sources import read_idx
+from maebench.data.torchvision_sources import PRESETS, SOURCES, read_idx
 from maebench.errors import DataError
+
+# The table.
+
+
+def test_torchvision_has_the_class_of_each_source():
+    for source in SOURCES.values():
+        assert issubclass(getattr(datasets, source.cls), torch.utils.data.Dataset)
+
+
+def test_presets_follow_size_and_count():
+    wanted = {
+        "mnist": ((28, 28), "vit-nano"),
+        "emnist-letters": ((28, 28), "vit-micro"),
+        "cifar10": ((32, 32), "vit-nano"),
+        "stl10": ((96, 96), "vit-tiny"),
+        "imagenette": ((160, 160), "vit-small"),
+        "oxford-pets": ((224, 224), "vit-small"),
+        "imagenet": ((224, 224), "vit-base"),
+    }
+    for name, (size, encoder) in wanted.items():
+        assert (PRESETS[name]["image_size"], PRESETS[name]["encoder"]) == (size, encoder)
+
+
+# IDX files.
 
 
 def idx(array):
@@ -32,7 +58,7 @@ def test_the_numbers_are_torchvisions_plain_or_gzipped(tmp_path, shape):
         assert np.array_equal(ours, theirs) and np.array_equal(ours, array)
 
 
-def test_packing_is_told_by_content_and_not_by_name(tmp_path):
+def test_packing_is_seen_by_content_and_not_by_name(tmp_path):
     array = np.arange(6, dtype=np.uint8)
     (tmp_path / "a.gz").write_bytes(idx(array))
     (tmp_path / "b").write_bytes(gzip.compress(idx(array)))

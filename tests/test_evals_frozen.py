@@ -1,4 +1,4 @@
-"""Choices are made on train: labels of test cannot move them, and the winner is fitted anew."""
+"""Frozen features: their pooling and scale, and choices that labels of test cannot move."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 
 from maebench.rng import isolated
 from maebench_evals.attentive_probe import AttentiveProbe
-from maebench_evals.knn import KNN
+from maebench_evals.frozen import standardised
+from maebench_evals.knn import KNN, TEMPERATURE
 from maebench_evals.linear_probe import LinearProbe
 from maebench_evals.logistic import Logistic
 from maebench_evals.low_shot import LowShot
@@ -92,7 +93,17 @@ def test_protocols_read_what_they_are_named_for():
 
 
 def test_the_constants_of_dino_are_its_own():
-    from maebench_evals import knn
-
-    assert knn.TEMPERATURE == 0.07  # DINO and DINOv2, eval/knn.py
+    assert TEMPERATURE == 0.07  # DINO and DINOv2, eval/knn.py
     assert AttentiveProbe(protocol="capi").protocol_name == "attentive-probe/capi@v1"
+
+
+def test_features_are_scaled_by_train_alone_and_a_constant_stays_as_it_is():
+    train, test = noise(50, 3, seed=0) * 7 + 2, noise(20, 3, seed=1)
+    train[:, 2] = 5.0
+    test[:, 2] = 6.0
+    mine, other = standardised(train, test)
+    torch.testing.assert_close(mine[:, :2].mean(0), torch.zeros(2), atol=1e-6, rtol=0)
+    torch.testing.assert_close(mine[:, :2].std(0), torch.ones(2))
+    by_hand = (test[:, :2] - train[:, :2].mean(0)) / train[:, :2].std(0)
+    torch.testing.assert_close(other[:, :2], by_hand)
+    assert (mine[:, 2] == 0).all() and (other[:, 2] == 1).all()

@@ -1,0 +1,135 @@
+"""Which groups of settings a run has: its length, the ratio's schedule, optimiser and machine."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal, get_args
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_serializer, model_validator
+
+from maebench.component import Options
+from maebench.data.dataset import MEMORY_LIMIT_GB
+from maebench.outputs import Tracker
+
+Unit = Literal["epochs", "steps", "tokens", "flops", "seconds"]
+
+
+class Budget(Options):
+    """How long to pretrain: `epochs=N`, `steps=N`, `tokens=N`, `flops=N` or `seconds=N`.
+
+    tokens are patches that the encoder sees; flops are those of encoder and decoder, forward and
+    backward, counted with the plain attention kernel; neither is exceeded. Objectives and ratios
+    compare at equal cost by flops. seconds depend on the machine: the rate follows the clock, and
+    what is interrupted does not go on bit for bit.
+    """
+
+    unit: Unit = Field(default="epochs", description="what is counted")
+    amount: PositiveFloat = Field(default=100, description="how many")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = re.fullmatch(r"\s*(\w+)\s*=\s*(-?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*", value)
+        if not match or match[1] not in get_args(Unit):
+            units = ", ".join(f"{unit}=N" for unit in get_args(Unit))
+            raise ValueError(f"write one of {units}; given {value!r}")
+        return {"unit": match[1], "amount": match[2]}
+
+    def model_post_init(self, _: object) -> None:
+        """Refuses a part of a step."""
+        if self.unit == "steps" and not self.amount.is_integer():
+            raise ValueError(f"steps are whole, given {self.amount}")
+
+    @model_serializer
+    def _write(self) -> str:
+        return str(self)
+
+    def __str__(self) -> str:
+        # exactly: two lengths never have one text, and the text can be read back
+        return f"{self.unit}={int(self.amount) if self.amount.is_integer() else self.amount}"
+
+    @property
+    def seconds(self) -> float | None:
+        """How long by the clock; None where something else is counted."""
+        return self.amount if self.unit == "seconds" else None
+
+
+class Schedule(Options):
+    """How the ratio moves while pretraining, in a few equal stages."""
+
+    ratio: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="ratio of the last stage; none: --ratio from start to end",
+    )
+    # few: before a run begins, the cost of an image is counted in each (pretraining/cost.py)
+    stages: int = Field(
+        default=4, ge=2, le=8, description="number of stages from --ratio to schedule.ratio"
+    )
+
+    def model_post_init(self, _: object) -> None:
+        """Refuses stages that lead nowhere."""
+        if self.ratio is None and self.stages != type(self).model_fields["stages"].default:
+            raise ValueError("schedule.stages needs schedule.ratio, the ratio of the last stage")
+
+
+class Optimiser(Options):
+    """How weights are updated: AdamW with warm-up and a half cosine, per step."""
+
+    weight_decay: float = Field(default=0.05, ge=0, description="AdamW's decay (MAE: 0.05)")
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's first beta (MAE: 0.9)")
+    beta2: float = Field(default=0.95, ge=0, lt=1, description="AdamW's second beta (MAE: 0.95)")
+    warmup: float = Field(
+        default=0.05,
+        ge=0,
+        lt=1,
+        description="share of the steps with a rising rate (MAE: 40 of 800 epochs)",
+    )
+    min_lr: float = Field(
+        default=0.0, ge=0, description="rate at the end, before scaling by the batch"
+    )
+    clip: float | None = Field(
+        default=None, gt=0, description="largest gradient norm; none: not clipped"
+    )
+    accumulate: PositiveInt = Field(default=1, description="parts that a batch is computed in")
+
+
+class Machine(Options):
+    """How the work is done on this machine; only the precision can change numbers."""
+
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto",
+        description="fp32, or bf16 mixed precision; auto: bf16 where the hardware has it, "
+        "on a CPU from width 192 up",
+    )
+    checkpoint_seconds: PositiveFloat = Field(
+        default=10.0,
+        description="least seconds between checkpoints (more where writing one is slow)",
+    )
+    memory_gb: float = Field(
+        default=MEMORY_LIMIT_GB, ge=0, description="largest split decoded into memory, in GiB"
+    )
+    trackers: tuple[Tracker, ...] = Field(
+        default=(), description="where numbers go beside log.jsonl"
+    )
+
+
+class Recipe(Options):
+    """The recipe that settings come from, and the settings that differ from it."""
+
+    name: str = Field(description="the recipe's name")
+    hash: str = Field(description="hash of the settings in its file")
+    overrides: dict[str, tuple[Any, Any]] = Field(
+        default={}, description="each setting that differs: what the recipe says, what was given"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_name(cls, value: Any) -> Any:
+        """A name alone is no source of settings, whatever it looks like."""
+        if isinstance(value, str):
+            raise ValueError("write RunConfig(**maebench.recipe(NAME)), or --recipe NAME")
+        return value
