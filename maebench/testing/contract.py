@@ -199,15 +199,19 @@ class Contract:
         options = [o for o in type(base).model_fields if o != base.spec or o in self.variants]
         if not options:
             raise NotChecked("it has no options")
-        before: dict[Any, dict[str, Any]] = {}
+        known: dict[Any, tuple[dict[str, Any], Iterator[tuple[str, Any]]]] = {}
+
+        def outcome_of(made: Any, setting: str) -> Any:
+            found, rest = known.setdefault(made, ({}, iter(outcomes(made))))
+            while setting not in found and (following := next(rest, None)):
+                found[following[0]] = following[1]
+            return found.get(setting)
 
         def moves(made: Any, option: str) -> Iterator[bool]:
             # beside the same choices but for this option: it may be read under one of them alone
             start = changed(made, **{option: getattr(base, option)})
-            if start not in before:
-                before[start] = dict(outcomes(start))
             for setting, outcome in outcomes(made):
-                yield not same(outcome, before[start].get(setting))
+                yield not same(outcome, outcome_of(start, setting))
 
         for option in options:
             now, tried = getattr(base, option), _near(base, option, self.variations(option))
