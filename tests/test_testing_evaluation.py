@@ -641,7 +641,11 @@ BUGS = {
     "directions of the test classes": (Projected, APART, "the labels of other images change"),
     "training on test shown as one number": (PlainOnTest, GUESSING, "do test labels reach"),
     "a guess that is not declared": (NoGuess, GUESSING, "Metric(guess=...)"),
-    "an option that is never read": (Unread, OPTIONS, "'rate' changes no number on 6 models: 0.5 gives"),
+    "an option that is never read": (
+        Unread,
+        OPTIONS,
+        "'rate' changes no number on 6 models: 0.5 gives",
+    ),
     "an option that only goes into where": (Echoed, OPTIONS, "'rate' changes no number"),
 }
 
