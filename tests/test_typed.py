@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -78,3 +79,14 @@ def test_no_public_name_is_any_and_what_authors_write_is_typed(tmp_path):
     assert [name for name, kind in found.items() if kind.rpartition("-> ")[2] in ("Any", "")] == []
     short = {text: re.sub(r"[\w.]+\.(\w+)", r"\1", found[text]) for text in USES}
     assert {text: kind.removeprefix("builtins.") for text, kind in short.items()} == USES
+
+
+@pytest.mark.parametrize("folder", ["maebench", "plugins", "docs/examples", "tests/packages"])
+def test_a_default_stands_by_its_keyword_as_type_checkers_want_it(folder):
+    found = [
+        f"{path}:{node.lineno}"
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Field" and node.args
+    ]
+    assert found == []
