@@ -92,7 +92,7 @@ def compare(results: Path, spec: str, word: str = "") -> None:
             (row, mine), (other, theirs) = fast, slow
             found = paired_difference(*mine, *theirs)
             print(
-                f"  {what}: {told(row)} in {row['seconds']:.1f} s, {told(other)} in "
+                f"  {what}: {score(row)} in {row['seconds']:.1f} s, {score(other)} in "
                 f"{other['seconds']:.1f} s ({other['seconds'] / row['seconds']:.1f} x); difference "
                 f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
             )
@@ -118,14 +118,14 @@ def knn_cost(model: Any) -> None:
         sklearn = KNeighborsClassifier(k, algorithm="brute", metric="cosine").fit(train, labels)
         found[k] = sklearn.predict(test.numpy())
     theirs = time.monotonic() - started
-    told = ", ".join(
+    top1 = ", ".join(
         f"k={k} {100 * (votes[k][:, 0] == right).double().mean():.1f}/"
         f"{100 * float((found[k] == right.numpy()).mean()):.1f}"
         for k in KS
     )
     print(
         f"  knn, all k in one search: {ours:.2f} s, one per k {theirs:.2f} s "
-        f"({theirs / ours:.1f} x); top1 ours/scikit-learn's: {told}"
+        f"({theirs / ours:.1f} x); top1 ours/scikit-learn's: {top1}"
     )
 
 
@@ -151,7 +151,7 @@ def headline(model: Any, evaluation: Evaluation, names: Any) -> tuple[dict[str, 
     return row, records.values(path, row)
 
 
-def told(row: dict[str, Any]) -> str:
+def score(row: dict[str, Any]) -> str:
     """The protocol and its score in percent with the interval."""
     low, value, high = (100 * row[key] for key in ("low", "value", "high"))
     return f"{row['protocol']} {value:.1f} [{low:.1f}, {high:.1f}]"

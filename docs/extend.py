@@ -1,4 +1,4 @@
-"""Writes docs/extend/KIND.md: a page per extension point, from the code and what is said here."""
+"""Writes docs/extend/KIND.md: a page per extension point, from the code and from SAYS."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ image alone, so that a mask is the same in any batch, on any device and after a 
 
 A strategy that learns from the model names what it asks in `needs`: `view.attention()`,
 `view.patch_loss()` or `view.features()`, each of this very crop. Who answers is
-`answered_by`: a slow copy of what is trained, which pretraining keeps and checkpoints, or the
-model as it is. Two lines of the class say so,
+`answered_by`: an EMA teacher, a moving average of what is trained, which pretraining keeps and
+checkpoints, or the model as it is. Two lines of the class say so,
 `needs: ClassVar[frozenset[str]] = frozenset({"patch_loss"})` and, where it is not the teacher,
 `answered_by: ClassVar[str] = "encoder"`. One that hides larger squares overrides `unit`; one that
 cannot do some grid or count refuses it in `check` by a ConfigError; one that never hides, or never
@@ -55,11 +55,12 @@ which settings suit it. `maebench.from_arrays` and `maebench.from_files` make an
 arrays and of files, with the fingerprint that changes when the content does.
 """,
     "evaluation": """
-An evaluation is a generator of results. A value is one number per test image wherever the metric
-is a mean: the core makes means, intervals and paired tests of them, an author writes no
-statistics. Choose on train (`model.holdout()`), report on test, yield the whole grid and mark the
-headline by `where={"chosen": True}`. What a model cannot do raises NotApplicable before the first
-result and becomes a row that says so.
+An evaluation is a generator of results. Its metrics say unit, range and direction;
+`Metric.accuracy()` is the usual one, a share of right answers. A value is one number per test image
+wherever the metric is a mean: the core makes means, intervals and paired tests of them, an author
+writes no statistics. Choose on train (`model.holdout()`; `choose(scores)` is the best entry of a
+grid), report on test, yield the whole grid and mark the headline by `where={"chosen": True}`. What
+a model cannot do raises NotApplicable before the first result and becomes a row that says so.
 """,
     "tracker": """
 A tracker gets the numbers of each step beside log.jsonl. `open` starts one run and gives an object
@@ -92,7 +93,8 @@ def page(hook: str) -> str:
     """One page: what it is for, a whole example, what else there is, what is checked."""
     base = HOOKS[hook]
     kind = base.kind
-    example = resources.files("maebench").joinpath("templates", f"{kind}.py").read_text("utf-8")
+    templates = resources.files("maebench.testing.templates")
+    example = templates.joinpath(f"{kind}.py").read_text("utf-8")
     contract = contract_for(base)
     parts = [
         f"# Write {'an' if kind[0] in 'aeiou' else 'a'} {kind}",
@@ -106,11 +108,11 @@ def page(hook: str) -> str:
         f"```sh\n{_used(kind)}\n```",
         *_another(kind),
         f"## {base.__name__}",
-        _told(base),
+        _documented(base),
         *_methods(base),
     ]
     for cls in BESIDE.get(kind, ()):
-        parts += [f"## {cls.__name__}", _told(cls), *_methods(cls)]
+        parts += [f"## {cls.__name__}", _documented(cls), *_methods(cls)]
     parts += [
         "## What is checked",
         "Three lines are a test of all of it; `maebench plugins check` does the same without one.",
@@ -136,7 +138,7 @@ def _used(kind: str) -> str:
     return found + COMMANDS[kind].replace("NAME", "mine") + "\nmaebench plugins check mine"
 
 
-def _told(cls: type) -> str:
+def _documented(cls: type) -> str:
     """A docstring whose arguments are a list."""
     lines: list[str] = []
     inside = False
@@ -156,15 +158,15 @@ def _methods(cls: type) -> list[str]:
     """The public members that a class documents itself, in their order."""
     found = []
     for name, member in vars(cls).items():
-        told = inspect.getdoc(member.fget if isinstance(member, property) else member)
-        if name.startswith("_") or name in ("model_post_init", "model_config") or not told:
+        text = inspect.getdoc(member.fget if isinstance(member, property) else member)
+        if name.startswith("_") or name in ("model_post_init", "model_config") or not text:
             continue
         if isinstance(member, property):
-            found.append(f"- `{name}`: {told.splitlines()[0]}")
+            found.append(f"- `{name}`: {text.splitlines()[0]}")
         elif inspect.isfunction(member):
             call = str(inspect.signature(member)).replace("(self, ", "(").replace("(self)", "()")
             call = call.replace("'", "")  # annotations are texts
-            found.append(f"- `{name}{call}`: {told.splitlines()[0]}")
+            found.append(f"- `{name}{call}`: {text.splitlines()[0]}")
     return ["\n".join(found)] if found else []
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import click
 
-from maebench import hookspecs
+from maebench import Digits, hookspecs
 from maebench.cli import COMMANDS, cli
-from maebench.cli.settings import PRESET
 from maebench.cli.show import as_typed
 from maebench.config.run import Augment, Budget, Machine, Optimiser, RunConfig, Schedule
 from maebench.plugins import HOOKS, KINDS, installed
 
 PARTS = {"schedule": Schedule, "augment": Augment, "optimiser": Optimiser, "machine": Machine}
+PRESET = Digits().preset().keys()  # what every data set says
 PAGE = Path(__file__).with_name("reference.md")
 
 

@@ -11,11 +11,12 @@ PAGE = Path(__file__).with_name("recipes.md")
 SAYS = """
 A recipe is a file of settings that were published, or measured by us, with the source of every
 value beside it: `paper`, `code`, or `ours` with the reason. It is written as `--config` takes it,
-and lies in [maebench/recipes](../maebench/recipes).
+ships with maebench, and lies in [maebench/config/recipes](../maebench/config/recipes).
 
 ```sh
 maebench list recipes
 maebench run --recipe mae-digits
+maebench run --recipe mae-cifar10 --data-dir DIR --ratio 0.6 --override
 maebench pretrain --recipe mae-vit-base-imagenet-800 --data-dir DIR
 ```
 
@@ -69,4 +70,4 @@ def page() -> str:
 
 
 def _link(name: str) -> str:
-    return f"[{name}](../maebench/recipes/{name}.yaml)"
+    return f"[{name}](../maebench/config/recipes/{name}.yaml)"

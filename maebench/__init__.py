@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from maebench.evaluation import Model as Model
     from maebench.evaluation import NotApplicable as NotApplicable
     from maebench.evaluation import Result as Result
+    from maebench.evaluation import Summary as Summary
     from maebench.evaluation import choose as choose
     from maebench.hookspecs import hookimpl as hookimpl
     from maebench.masking.blocks import Block as Block
@@ -104,6 +105,7 @@ if TYPE_CHECKING:
     from maebench.objectives.sparse import Sparse as Sparse
     from maebench.objectives.supervised import Supervised as Supervised
     from maebench.objectives.variational import Variational as Variational
+    from maebench.outputs import Cell as Cell
     from maebench.outputs import Report as Report
     from maebench.outputs import Tracker as Tracker
     from maebench.pretraining.optimiser import half_cosine as half_cosine
@@ -122,6 +124,7 @@ _PUBLIC = {
     "BlueNoise": "maebench.masking.noise",
     "Border": "maebench.masking.grids",
     "Budget": "maebench.config.parts",
+    "Cell": "maebench.outputs",
     "Centred": "maebench.masking.grids",
     "check_parameter_names": "maebench.encoders.encoder",
     "Choice": "maebench.evaluation",
@@ -193,6 +196,7 @@ _PUBLIC = {
     "SimMIM": "maebench.objectives.simmim",
     "Sparse": "maebench.objectives.sparse",
     "STL10": "maebench.data.torchvision_sets",
+    "Summary": "maebench.evaluation",
     "Supervised": "maebench.objectives.supervised",
     "SVHN": "maebench.data.torchvision_sets",
     "Swin": "maebench.encoders.swin",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 from torch import Tensor, nn
 
@@ -16,6 +16,9 @@ from maebench.errors import MaebenchError
 from maebench.masking.mask import Mask
 from maebench.objectives.objective import ImageGrid, Reconstruction
 from maebench.rng import Draws
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 T = TypeVar("T")
 
@@ -74,6 +77,24 @@ class Result:
     value: Tensor | float | None
     where: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an evaluation shows of several models below the table.
+
+    Args:
+        name: of the picture's file, letters, digits, dots and dashes.
+        table: what is printed, texts and numbers; a table wider than the terminal is printed in
+            parts, each with the index.
+        notes: lines below the table.
+        figure: a matplotlib figure, written to pictures/NAME.png in the results; None for none.
+    """
+
+    name: str
+    table: pd.DataFrame
+    notes: Sequence[str] = ()
+    figure: Any = None
 
 
 @dataclass(frozen=True)
@@ -216,7 +237,8 @@ class Evaluation(Component):
 
     `metrics` names them, one of them the main score; `splits` says which splits it may touch;
     `test` is the split whose examples the values belong to; `changes_encoder` is True where its
-    copy of the encoder is trained.
+    copy of the encoder is trained. An evaluation that has more to show of several models than a
+    column of the table gives it in `summary`.
     """
 
     kind: ClassVar[str] = "evaluation"
@@ -232,6 +254,17 @@ class Evaluation(Component):
             NotApplicable: before the first result, where the model cannot do this.
         """
         raise NotImplementedError(f"{type(self).__name__} has no run(model)")
+
+    def summary(self, rows: pd.DataFrame) -> Iterator[Summary]:
+        """Yields what `maebench eval` shows of its models below the table; nothing by default.
+
+        Args:
+            rows: this evaluation's of all its models, as `load_records` gives them.
+
+        Raises:
+            MaebenchError: the models cannot be shown beside each other.
+        """
+        yield from ()
 
     @property
     def protocol_name(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -11,7 +12,6 @@ from maebench.component import Component
 
 if TYPE_CHECKING:
     import pandas as pd
-
 
 FORMATS = ("markdown", "csv", "latex", "parquet", "html")  # of tables; no report has their names
 
@@ -32,7 +32,7 @@ class Tracker(Component):
     kind: ClassVar[str] = "tracker"
 
     def open(self, folder: Path, config: Mapping[str, Any]) -> OpenTracker:
-        """Starts tracking one run, whose folder and settings are given."""
+        """Starts tracking one run, by its folder and its settings."""
         raise NotImplementedError(f"{type(self).__name__} has no open(folder, config)")
 
 
@@ -71,11 +71,68 @@ class Tracking:
                 self._working.remove(at_work)
 
 
+@dataclass(frozen=True)
+class Cell:
+    """A number of the table and how sure it is; `str(cell)` is how it is printed.
+
+    Args:
+        value: as it was measured; a share where `unit` is "%". None where there is none.
+        low: the lower end of its 95 % interval over test examples, or None.
+        high: the upper end, or None.
+        unit: such as "%" or "dB".
+        status: "ok", or why there is no value: "not applicable" or "failed".
+        num_runs: over how many runs the value is a mean; None for a number of one model.
+        deviation: the standard deviation over these runs; None where there is one run.
+        over: "seeds" where the runs differ in their seed alone, else "runs".
+        half_width: the mean half width of the runs' intervals over test examples, or None.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    status: str = "ok"
+    num_runs: int | None = None
+    deviation: float | None = None
+    over: str = "seeds"
+    half_width: float | None = None
+
+    def __str__(self) -> str:
+        """Such as `81.9 [80.1, 83.6]`, `81.9 ±0.8 seeds (n=3) ±1.7 images` or `failed`."""
+        if self.value is None:
+            return self.status
+        text = in_unit(self.value, self.unit)
+        if self.low is not None and self.high is not None:
+            text += f" [{in_unit(self.low, self.unit)}, {in_unit(self.high, self.unit)}]"
+        if self.deviation is not None:
+            text += f" ±{in_unit(self.deviation, self.unit)} {self.over}"
+        if self.num_runs is not None:
+            text += f" (n={self.num_runs})"
+        if self.half_width is not None:
+            text += f" ±{in_unit(self.half_width, self.unit)} images"
+        return text
+
+
+def in_unit(number: float, unit: str, sign: str = "") -> str:
+    """A number as it is printed: a share in per cent with one digit, others with three.
+
+    Args:
+        number: to print.
+        unit: of the number.
+        sign: "+" to print the sign of a positive number too.
+    """
+    return f"{number * 100:{sign}.1f}" if unit == "%" else f"{number:{sign}.3f}"
+
+
 class Report(Component):
     """Renders the table of results as text."""
 
     kind: ClassVar[str] = "report"
 
     def render(self, table: pd.DataFrame) -> str:
-        """The text to print or to write to a file."""
+        """The text to print or to write to a file.
+
+        What an evaluation measured is a `Cell`, which has its numbers and is printed by `str`;
+        other columns hold texts and numbers, and what is not there is an empty text.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no render(table)")

@@ -270,15 +270,3 @@ def _without_clashes(found: Sequence[Plugin]) -> Names:
 
 def _returner(classes: Sequence[type[Component]]) -> Any:
     return lambda: list(classes)
-
-
-def kind_of(word: str, *others: str) -> str:
-    """The kind that a word such as "maskings" or "masking" means; `others` are there beside.
-
-    Raises:
-        ConfigError: none.
-    """
-    kind = word.removesuffix("s")
-    if kind not in KINDS:
-        raise ConfigError(unknown("kind", word, [*(k + "s" for k in KINDS), *others]))
-    return kind

@@ -103,7 +103,9 @@ def record(folder: Path) -> dict[str, Any]:
     model = next(folder.glob("results/runs/digits-vit-nano-mae-random-0.75-s0-*")).name
     for name in EVALUATIONS:
         results.say(f"eval {name}", "eval", name, model, "untrained:" + model, "--device", "cpu")
-    results.say("eval across", "eval", "reconstruction", model, "--across", "--device", "cpu")
+    results.say(
+        "eval across", "eval", "reconstruction", model, "-o", "across=true", "--device", "cpu"
+    )
     for name, *options in MAE_PROTOCOLS:
         flags = [word for option in options for word in ("-o", option)]
         results.say(f"eval {name} {options}", "eval", name, model, *flags, "--device", "cpu")

@@ -50,4 +50,4 @@ def test_defaults_are_shown_where_there_are_any():
         written = f"--{name.replace('_', '-')} {flag.metavar}".strip()
         assert f"{written} {flag.help}" in text
         if flag.default is not None:
-            assert re.search(rf"{re.escape(flag.help)} \[default: {flag.default}\]", text)
+            assert re.search(rf"{re.escape(flag.help)} \[default: {flag.default}[];]", text)

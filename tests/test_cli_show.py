@@ -1,4 +1,4 @@
-"""`maebench list`: objectives are told whole, all else in a sentence."""
+"""`maebench list`: objectives are explained whole, all else in a sentence."""
 
 from __future__ import annotations
 

@@ -303,13 +303,12 @@ def test_a_recipe_is_no_setting_among_others(config, given):
 
 
 def test_override_without_a_recipe_is_an_error():
-    message = refused(read, {"options": (), "config": None, "recipe": None, "override": True})
+    message = refused(read, override=True)
     assert message.startswith("--override") and "--recipe NAME" in message
 
 
 def test_what_is_overridden_is_printed(capsys):
-    given = {"options": ("knn.k=3",), "config": None, "recipe": "mae-digits", "ratio": "0.5"}
-    read({**given, "override": True})
+    read(("knn.k=3",), recipe="mae-digits", override=True, ratio="0.5", lr=None)
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err.splitlines() == [
         "override: ratio: recipe 0.75, given 0.5",

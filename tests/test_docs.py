@@ -5,26 +5,42 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
+import click
 import pytest
+from test_cli import call, refused
 
-from maebench.cli import COMMANDS
+from maebench.cli import COMMANDS, cli
 from maebench.config.run import RunConfig
-from maebench.plugins import HOOKS
+from maebench.plugins import HOOKS, KINDS, installed
 from maebench.testing import examine
 from maebench.testing.packages import contract_for
 
 ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+REFERENCE = (DOCS / "reference.md").read_text(encoding="utf-8")
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("results/reference/*.md")]
+}
 
 
 def generator(name="generate"):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def blocks(text, language):
+    """The text in each of a page's fences of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+# --- pages that the code makes
 
 
 def test_the_reference_is_what_the_code_says_now():
@@ -36,21 +52,12 @@ def test_the_page_of_recipes_is_what_their_headers_say_now():
     assert module.page() == module.PAGE.read_text("utf-8"), "run python docs/generate.py"
 
 
-EXAMPLES = {"spiral_arms": ("masking", 30), "cluster_vote": ("evaluation", 40)}
+def test_the_page_of_recipes_shows_the_line_that_a_difference_is_refused_with():
+    line = refused("run", "--recipe", "mae-digits", "--ratio", "0.5")
+    assert line in PAGES["docs/recipes.md"]
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_is_short_and_keeps_to_its_contract(name, monkeypatch):
-    kind, most = EXAMPLES[name]
-    path = ROOT / "docs" / "examples" / f"{name}.py"
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    assert len(lines) <= most
-    monkeypatch.syspath_prepend(path.parent)
-    (component,) = getattr(importlib.import_module(name), f"register_{kind}s")()
-    assert [f for f in examine(contract_for(component)) if f.status == "fail"] == []
-
-
-EXTEND = sorted((ROOT / "docs" / "extend").glob("*.md"))
+EXTEND = sorted((DOCS / "extend").glob("*.md"))
 
 
 @pytest.mark.parametrize("page", EXTEND, ids=lambda page: page.stem)
@@ -61,15 +68,10 @@ def test_a_page_of_an_extension_point_is_what_the_code_says_now(page):
 
 
 @pytest.mark.parametrize("page", EXTEND, ids=lambda page: page.stem)
-def test_the_example_of_a_page_keeps_to_its_contract(page, tmp_path, monkeypatch):
-    code = re.search(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)[1]
-    (tmp_path / f"example_{page.stem}.py").write_text(code, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    module = importlib.import_module(f"example_{page.stem}")
-    (component,) = getattr(module, f"register_{page.stem}s")()
-    findings = list(examine(contract_for(component)))
-    assert [f for f in findings if f.status == "fail"] == []
-    assert sum(f.status == "pass" for f in findings) > len(findings) / 2
+def test_the_first_example_of_a_page_is_the_template_whose_contract_is_tested(page):
+    template = ROOT / "maebench" / "testing" / "templates" / f"{page.stem}.py"
+    shown, *_ = blocks(page.read_text(encoding="utf-8"), "python")
+    assert shown.strip() == template.read_text(encoding="utf-8").strip()
 
 
 @pytest.mark.parametrize("hook", HOOKS)
@@ -84,29 +86,197 @@ def test_every_flag_of_run_is_in_the_reference(name):
     assert f"--{name.replace('_', '-')} " in help_text
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_is_in_the_readme(command):
-    assert f"maebench {command}" in README
+# --- plugins that are shown
 
 
-def test_the_readme_shows_the_third_party_package_whole():
+def keeps_to_its_contract(module, kind):
+    (component,) = getattr(module, f"register_{kind}s")()
+    return [f for f in examine(contract_for(component)) if f.status == "fail"] == []
+
+
+EXAMPLES = {"spiral_arms": ("masking", 30), "cluster_vote": ("evaluation", 40)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_keeps_to_its_contract(name, monkeypatch):
+    monkeypatch.syspath_prepend(DOCS / "examples")
+    assert keeps_to_its_contract(importlib.import_module(name), EXAMPLES[name][0])
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_short(name):
+    text = (DOCS / "examples" / f"{name}.py").read_text(encoding="utf-8")
+    assert len([line for line in text.splitlines() if line.strip()]) <= EXAMPLES[name][1]
+
+
+def plugin_of_the_readme():
+    (text,) = [block for block in blocks(README, "python") if "@hookimpl" in block]
+    return text
+
+
+def test_the_plugin_of_the_readme_is_fifteen_lines():
+    lines = [line for line in plugin_of_the_readme().splitlines() if line.strip()]
+    assert len(lines) == 15
+    assert "A plugin in 15 lines" in README
+
+
+@pytest.mark.slow
+def test_the_plugin_of_the_readme_keeps_to_its_contract(tmp_path, monkeypatch):
+    (tmp_path / "maebench_diagonals.py").write_text(plugin_of_the_readme(), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert keeps_to_its_contract(importlib.import_module("maebench_diagonals"), "masking")
+
+
+def test_the_page_of_plugins_shows_the_third_party_package_whole():
     folder = ROOT / "plugins" / "maebench-checkerboard"
     for name in ("maebench_checkerboard.py", "pyproject.toml"):
-        assert (folder / name).read_text(encoding="utf-8").strip() in README, name
+        assert (folder / name).read_text(encoding="utf-8").strip() in PAGES["docs/plugins.md"], name
 
 
-def test_every_link_in_the_readme_leads_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        if not target.startswith("http"):
-            assert (ROOT / target).exists(), target
+# --- what pages say
 
 
-def test_every_benchmark_that_a_comment_names_exists():
+def test_the_readme_is_about_a_thousand_words():
+    assert len(README.split()) <= 1100
+
+
+def test_every_page_is_in_the_index():
+    index = PAGES["docs/README.md"]
+    pages = [path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")]
+    assert [page for page in pages if page != "README.md" and f"]({page})" not in index] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_in_the_index(command):
+    assert f"\nmaebench {command}" in PAGES["docs/README.md"]
+
+
+def anchors(text):
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_of_a_page_leads_somewhere(name):
+    text = re.sub(r"^```.*?^```", "", PAGES[name], flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("http"):
+            continue
+        path, _, anchor = target.partition("#")
+        found = ((ROOT / name).parent / path).resolve() if path else ROOT / name
+        assert found.exists(), target
+        if anchor:
+            assert anchor in anchors(found.read_text(encoding="utf-8")), target
+
+
+def typed_commands():
+    """Each line of a page that begins with maebench, without its comment."""
+    for name, text in PAGES.items():
+        for block in blocks(text, "sh"):
+            for line in block.splitlines():
+                words = line.split(" #")[0].split()
+                if words[:1] == ["maebench"]:
+                    yield pytest.param(words[1:], id=f"{name}: {' '.join(words)}")
+
+
+@pytest.mark.parametrize("words", list(typed_commands()))
+def test_every_command_on_a_page_has_the_flags_that_it_shows(words):
+    context = click.Context(cli, **cli.context_settings)
+    command = cli.get_command(context, words[0])
+    assert command is not None
+    if isinstance(command, click.Group) and words[1:2] and words[1] in command.commands:
+        command = command.commands[words[1]]
+    known = {flag for param in command.params for flag in param.opts} | {"--help"}
+    assert {word for word in words if word.startswith("-")} <= known
+
+
+TABLES = {
+    "masking": "docs/maskings.md",
+    "objective": "docs/objectives.md",
+    "evaluation": "docs/protocols.md",
+}
+
+
+def built_in(kind):
+    names = installed(entry_points=generator().ours())
+    return [
+        f"{name}:{cls.spec.upper()}" if cls.spec else name
+        for name, cls in names.table[kind].items()
+    ]
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_every_one_that_ships_is_a_row_of_its_page(kind):
+    rows = re.findall(r"^\| `([^`]+)` \|", PAGES[TABLES[kind]], re.MULTILINE)
+    assert {name for name in built_in(kind) if name not in rows} == set()
+
+
+def test_the_readme_counts_the_maskings():
+    words = {16: "sixteen", 17: "seventeen", 18: "eighteen", 19: "nineteen"}
+    assert f"There are {words[len(built_in('masking'))]} strategies" in README
+
+
+def test_every_data_set_is_on_its_page():
+    page = PAGES["docs/data.md"]
+    assert [name for name in built_in("dataset") if f"`{name}`" not in page] == []
+
+
+def test_every_kind_of_plugin_has_a_page():
+    assert {page.stem for page in EXTEND} == set(KINDS)
+
+
+def test_every_benchmark_that_a_comment_or_a_page_names_exists():
     sources = [*ROOT.glob("maebench/**/*.py"), *ROOT.glob("plugins/**/*.py")]
-    named = {
-        name
-        for source in sources
-        for name in re.findall(r"benchmarks/\w+\.py", source.read_text(encoding="utf-8"))
-    }
+    texts = [*(source.read_text(encoding="utf-8") for source in sources), *PAGES.values()]
+    named = {name for text in texts for name in re.findall(r"benchmarks/\w+\.py", text)}
     assert named
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+# --- the page on architecture
+
+ARCHITECTURE = PAGES["docs/architecture.md"]
+
+
+def test_the_rooms_of_the_page_are_those_that_there_are():
+    rooms = re.findall(r"^\| `(\w+)` \|", ARCHITECTURE, re.MULTILINE)
+    found = {path.name.removesuffix(".py") for path in (ROOT / "maebench").iterdir()}
+    assert sorted(rooms) == sorted(found - {"__init__", "__main__", "__pycache__", "py.typed"})
+    importlib.import_module("test_layers")
+    assert rooms == [room for room in sys.modules["test_layers"].ORDER if room != "__main__"]
+
+
+def files_on_the_way(monkeypatch, arguments, module, function):
+    """The files that are on the stack when a command comes to a function, the command's first."""
+    ways = []
+    original = getattr(importlib.import_module(module), function)
+
+    def seen(*positional, **named):
+        way, frame = [original.__code__.co_filename], sys._getframe(1)
+        while frame is not None:
+            way.append(frame.f_code.co_filename)
+            frame = frame.f_back
+        ways.append(way[::-1])
+        return original(*positional, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules[module], function, seen)
+        assert call(*arguments).code == 0
+    core, plugins = str(ROOT / "maebench"), str(ROOT / "plugins")
+    ours = [path for path in ways[-1] if path.startswith((core, plugins))]
+    return [Path(path) for path in dict.fromkeys(ours) if not path.endswith("cli/__init__.py")]
+
+
+def test_the_ways_through_the_code_go_by_the_files_that_the_page_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("MAEBENCH_RESULTS", str(tmp_path))
+    pretrain = ("pretrain", "--ratio", "0.75", "--budget", "steps=1", "--limit", "100")
+    for beginning, arguments, module, function in (
+        ("From `maebench pretrain --ratio 0.75`", pretrain, "maebench.masking.mask", "hide"),
+        ("From `maebench eval knn`", ("eval", "knn"), "maebench_evals.knn", "vote"),
+    ):
+        (paragraph,) = [p for p in ARCHITECTURE.split("\n\n") if p.startswith(beginning)]
+        way = paragraph.split(" The ratio travels")[0]
+        named = [(DOCS / target).resolve() for target in re.findall(r"\]\(([^)]+)\)", way)]
+        assert files_on_the_way(monkeypatch, arguments, module, function) == named

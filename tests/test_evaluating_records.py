@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tiny
 
-from maebench import Block, files, load_records
-from maebench.analysis.records import FROM_CONFIG
+from maebench import files
 from maebench.errors import RunError
-from maebench.evaluating import records, suite
-from maebench.evaluating.records import COLUMNS, value_name
+from maebench.evaluating import records
+from maebench.evaluating.records import value_name
 
 ROW = {"model": "m", "run": None, "metric": "top1", "where": {"k": 5, "chosen": True}, "value": 0.5}
 
@@ -33,20 +31,12 @@ def test_values_of_a_grid_are_kept_apart_whatever_is_chosen():
     assert value_name({**ROW, "where": turned}) == value_name({**ROW, "where": places[0]})
 
 
-def test_without_results_the_table_is_empty_and_has_all_columns(tmp_path):
-    for folder in (tmp_path, tmp_path / "missing"):
-        table = load_records(folder)
-        assert table.empty
-        assert list(table.columns) == [*COLUMNS, *FROM_CONFIG, "file"]
-
-
 def test_what_is_half_written_is_ignored(tmp_path):
     folder = tmp_path / "models" / "m" / "records"
     path = records.write(folder, "knn", [ROW], {"ids": np.arange(3)})
     (folder / f"{files.BESIDE}1-other.json").write_text('{"rows": [{')
     (folder / "values-only.npz").write_bytes(b"the rows come last")
     assert records.paths(tmp_path) == [path]
-    assert len(load_records(tmp_path)) == 1
 
 
 def test_values_are_there_before_the_rows_that_promise_them(tmp_path, monkeypatch):
@@ -62,43 +52,3 @@ def test_values_are_there_before_the_rows_that_promise_them(tmp_path, monkeypatc
 def test_a_name_cannot_leave_its_folder(tmp_path):
     with pytest.raises(RunError, match="cannot be a file name"):
         records.write(tmp_path, "../knn", [ROW], {"ids": np.arange(3)})
-
-
-def test_rows_of_a_run_carry_its_settings(tmp_path):
-    changes = {"masking": Block(aspect=0.5), "ratio": 0.7, "seed": 3}
-    plan = tiny.plan(tmp_path, **changes)
-    evaluation = plan.config.evals[2]
-    assert evaluation.name == "knn"
-    for spec in ("", "untrained:", "pixels:"):
-        path = suite.evaluate(tiny.load(tmp_path, spec), evaluation)
-    table = load_records(tmp_path)
-    assert list(table.columns) == [*COLUMNS, *FROM_CONFIG, "file"]
-    counts = table["model_kind"].value_counts()
-    assert set(counts.index) == {"run", "untrained", "pixels"}
-    assert counts.nunique() == 1
-    assert counts.iloc[0] >= 2 * 5  # of each k at least top1 and what it was chosen by
-    mine = table[table["model_kind"] != "pixels"].iloc[0]
-    expected = {
-        "run": plan.run.name,
-        "ratio": 0.7,
-        "realised_ratio": 11 / 16,
-        "budget": "steps=3",
-        "batch": 16,
-        "run_seed": 3,
-        "limit": 60,
-        "image_size": "8x8",
-        "objective": "mae(target=normalised-pixels)",
-        "dataset": "digits",
-        "split": "test",
-        "skipped": 0,
-        "status": "ok",
-        "package": "maebench",
-        "examples": len(plan.config.splits().load("test")),
-    }
-    assert {key: mine[key] for key in expected} == expected
-    assert "block(" in mine["masking"]
-    assert "aspect=0.5" in mine["masking"]
-    assert all(isinstance(where, dict) for where in table["where"])
-    pixels = table[table["file"] == str(path)]
-    assert pixels["run"].isna().all()
-    assert pixels["masking"].isna().all()

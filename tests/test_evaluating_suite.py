@@ -9,7 +9,7 @@ import tiny
 import torch
 from tiny import METRICS, evaluation, yields
 
-from maebench import Metric, NotApplicable, Result, RunConfig, run
+from maebench import Metric, NotApplicable, Result, RunConfig
 from maebench.errors import DataError, MaebenchError
 from maebench.evaluating import records
 from maebench.evaluating.features import features
@@ -236,19 +236,3 @@ def test_images_that_the_model_was_not_built_for_are_refused(model):
     others = RunConfig(image_size=16, device="cpu").splits()
     with pytest.raises(DataError, match="digits: .* was built for images of 1x8x8 .* got 1x16x16"):
         evaluate(model, GOOD, splits=others)
-
-
-# ---- the whole
-
-
-def test_run_pretrains_evaluates_and_gives_its_rows_alone(tmp_path):
-    evals = (GOOD, evaluation(explode))
-    table = run(tiny.config(evals=evals), tmp_path)
-    assert sorted(zip(table["model_kind"], table["evaluation"], table["status"], strict=True)) == [
-        (kind, *rest)
-        for kind in ("pixels", "run", "untrained")
-        for rest in (("fake", "failed"), ("good", "ok"))
-    ]
-    again = run(tiny.config(evals=evals[:1]), tmp_path)
-    assert set(again["evaluation"]) == {"good"}
-    assert set(again["created"]) < set(table["created"])

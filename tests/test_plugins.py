@@ -15,7 +15,7 @@ import pytest
 from maebench.component import check_class
 from maebench.config.run import RunConfig
 from maebench.errors import ConfigError
-from maebench.plugins import HOOKS, KINDS, SELECT, installed, kind_of, plugin_manager
+from maebench.plugins import HOOKS, SELECT, installed, plugin_manager
 
 HEADER = """
     from typing import ClassVar
@@ -288,20 +288,6 @@ def test_a_manager_is_fresh_each_time_and_holds_only_what_it_was_given(pristine)
     mine.register(fakes.Fakes(), "fakes")
     assert choices(installed(mine))["masking"] == pristine["masking"] | {"worst", "attended"}
     assert choices(installed(other)) == pristine == choices(installed())
-
-
-# --- words
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_kind_is_known_in_singular_and_plural(kind):
-    assert kind_of(kind) == kind_of(kind + "s") == kind
-
-
-def test_an_unknown_kind_is_answered_with_all():
-    with pytest.raises(ConfigError, match="Did you mean 'maskings'") as caught:
-        kind_of("mask")
-    assert all(f"{kind}s" in str(caught.value) for kind in KINDS)
 
 
 # --- from end to end

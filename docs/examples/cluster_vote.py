@@ -14,10 +14,8 @@ class ClusterVote(Evaluation):
     """Gives a test image the commonest class among the training images of its k-means cluster."""
 
     name: ClassVar[str] = "cluster-vote"
-    metrics: ClassVar[dict[str, Metric]] = {
-        "top1": Metric("share of test images given their class", "%", True, 0, 1, True, True),
-    }
-    per_class: int = Field(2, ge=1, le=20, description="number of clusters per class")
+    metrics: ClassVar[dict[str, Metric]] = {"top1": Metric.accuracy()}
+    per_class: int = Field(default=2, ge=1, le=20, description="number of clusters per class")
 
     def run(self, model: Model) -> Iterator[Result]:
         """Yields one number per test image; labels only name the clusters."""
@@ -29,8 +27,8 @@ class ClusterVote(Evaluation):
         found = KMeans(clusters, n_init=4, random_state=seed).fit(train)
         votes = torch.zeros(clusters, classes)
         votes.index_put_((torch.from_numpy(found.labels_).long(), labels), torch.ones(1), True)
-        given = votes.argmax(1)[torch.from_numpy(found.predict(test)).long()]
-        yield Result("top1", (given == model.labels("test")).double())
+        predicted = votes.argmax(1)[torch.from_numpy(found.predict(test)).long()]
+        yield Result("top1", (predicted == model.labels("test")).double())
 
 
 @hookimpl

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from maebench import Masking, View, hookimpl
 
@@ -13,10 +14,12 @@ class SpiralArms(Masking):
     """Hides the arms of an Archimedean spiral; its centre, phase and hand are drawn per image."""
 
     name: ClassVar[str] = "spiral-arms"
-    arms: int = Field(2, ge=1, le=8, description="number of arms")
-    pitch: float = Field(4.0, gt=0, description="patches from one turn of an arm to its next")
+    arms: int = Field(default=2, ge=1, le=8, description="number of arms")
+    pitch: float = Field(
+        default=4.0, gt=0, description="patches from one turn of an arm to its next"
+    )
 
-    def scores(self, view: View):
+    def scores(self, view: View) -> Tensor:
         """Height on a wave that winds around the centre, float32 (B, L)."""
         (h, w), draws = view.grid, view.draws
         centre, phase, hand = draws.uniform(2), draws.uniform(1), draws.integers(2, 1) * 2 - 1

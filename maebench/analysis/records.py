@@ -51,7 +51,7 @@ def _settings(run: runs.Run) -> Row:
     whole = config | {"objective": run.content["identity"].get("objective", config["objective"])}
     chosen = {p: written(whole[p]) for p in ("encoder", "objective", "masking") if p in whole}
     spent = run.folder / runs.SPENT
-    recipe = config.get("recipe")  # runs of before there were recipes have none
+    recipe = config.get("recipe")  # a run of an earlier version may have none
     return {
         **chosen,
         "ratio": config.get("ratio"),  # an objective that hides nothing has none

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def run(config: RunConfig, results: str | Path | None = None) -> pd.DataFrame:
-    """Pretrains and evaluates as `maebench run` does, and gives the rows as a DataFrame.
+    """Pretrains and evaluates as `maebench run` does; returns the rows as a DataFrame.
 
     Raises:
         MaebenchError: a setting, the data or the folder is wrong; evaluations that fail are rows.

@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from maebench.cli.flags import results_option
+from maebench.cli.flags import device_option, key_map_option, option, results_option
+from maebench.cli.values import COUNT, FOLDER, POSITIVE, ImageSize, KeyValue
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from maebench.data.dataset import Splits
+    from maebench.evaluation import Evaluation
+    from maebench.models.model import LoadedModel
+    from maebench.plugins import Names
 
 
 @click.command("eval")
 @click.argument("name")
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.option("-o", "options", metavar="KEY=VALUE", multiple=True, help="an option; repeatable")
-@click.option("--dataset", metavar="NAME", help="test on other images  [default: the model's own]")
-@click.option("--data-dir", metavar="DIR", help="folder that holds the data set's files")
-@click.option("--download", is_flag=True, help="fetch missing images, and weights of a hub")
-@click.option("--image-size", metavar="N|H,W", help="pixels of a side  [default: the model's]")
-@click.option("--limit", metavar="N", help="number of training images  [default: the model's]")
-@click.option("--seed", metavar="N", default="0", help="seed of the evaluation  [default: 0]")
-@click.option("--device", metavar="NAME", default="auto", help="cpu, cuda, cuda:N  [default: auto]")
-@click.option(
-    "--key-map", metavar="FILE.yaml", help="regular expressions for the names of file: weights"
+@option(
+    *("-o", "options"),
+    type=KeyValue(),
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="an option; repeatable",
 )
-@click.option("--across", is_flag=True, help="score under the common masks too: -o across=true")
-@click.option("--again", is_flag=True, help="run it even if its result is there")
+@option("--dataset", metavar="NAME", help="test on other images", shown="the model's own")
+@option("--data-dir", type=FOLDER, metavar="DIR", help="folder that holds the data set's files")
+@option("--download", is_flag=True, help="fetch missing images, and weights of a hub")
+@option(
+    "--image-size", type=ImageSize(), metavar="N|H,W", help="pixels of a side", shown="the model's"
+)
+@option(
+    "--limit", type=POSITIVE, metavar="N", help="number of training images", shown="the model's"
+)
+@option(
+    "--seed", type=COUNT, metavar="N", default=0, help="seed of the evaluation", show_default=True
+)
+@device_option
+@key_map_option
+@option("--again", is_flag=True, help="run it even if its result is there")
 @results_option
 def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
     """Run one evaluation on models.
@@ -41,21 +59,16 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
       maebench eval linear-probe
       maebench eval knn RUN untrained: pixels: -o k=1,5,20
       maebench eval knn file:mae_pretrain_vit_base.pth --dataset cifar10 --data-dir DIR
-      maebench eval reconstruction RUN RUN --across
+      maebench eval reconstruction RUN RUN -o across=true
     """  # noqa: D301 - click wants the character \b itself
-    from maebench.errors import ConfigError
-    from maebench.plugins import installed
-
-    names = installed()
-    evaluation = chosen_evaluation(name, settings["options"], settings["across"], names)
-    if not settings["seed"].isdecimal():
-        raise ConfigError(f"--seed: a whole number from 0 is wanted, given {settings['seed']!r}")
-
     from maebench.cli.progress import shown
     from maebench.evaluating import suite
     from maebench.models.load import load_model
+    from maebench.plugins import installed
     from maebench.pretraining import runs
 
+    names = installed()
+    evaluation = chosen_evaluation(name, settings["options"], names)
     results = runs.results_folder(settings["results"])
     data = data_settings(settings)
     loaded = [
@@ -76,35 +89,42 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
         if model.verdict is not None:
             click.echo(f"  weights: {model.verdict}", err=True)
         splits = other_splits(model, data, names)
-        seed = int(settings["seed"])
-        paths.append(
-            suite.evaluate(model, evaluation, seed, splits, names, shown, settings["again"])
-        )
-    show(paths, loaded, results)
+        seed, again = settings["seed"], settings["again"]
+        paths.append(suite.evaluate(model, evaluation, seed, splits, names, shown, again))
+    rows = rows_of(paths)
+    show(rows, paths)
+    show_summaries(evaluation, rows, results)
+    if (rows["status"] == "failed").any():
+        raise click.exceptions.Exit(1)
 
 
-def show(paths: list[Path], loaded: list[Any], results: Path) -> None:
+def rows_of(paths: list[Path]) -> pd.DataFrame:
+    """The rows of these files, with the settings of their runs."""
+    import pandas as pd
+
+    from maebench.analysis.records import load_records
+
+    # a run named by its folder keeps its records there, under whichever results folder
+    rows = pd.concat([load_records(folder) for folder in dict.fromkeys(map(home, paths))])
+    return rows[rows["file"].isin([str(path) for path in paths])].reset_index(drop=True)
+
+
+def show(rows: pd.DataFrame, paths: list[Path]) -> None:
     """Prints what was measured, and what could not be.
 
     Raises:
         MaebenchError: nothing was measured.
     """
-    import pandas as pd
-
-    from maebench.analysis.records import load_records
     from maebench.errors import MaebenchError
-    from maebench.report import across, terminal
+    from maebench.report import terminal
     from maebench.report.table import by_model, mixed
 
-    # a run given by its folder keeps its records there, under whichever results folder
-    rows = pd.concat([load_records(folder) for folder in dict.fromkeys(map(home, paths))])
-    rows = rows[rows["file"].isin([str(path) for path in paths])].reset_index(drop=True)
     bad = rows[rows["status"] != "ok"].drop_duplicates(["model", "evaluation", "metric"])
     reasons = [
         f"{row['evaluation']} of {row['model']}: {row['status']}: {row['reason']}"
         for row in bad[bad["main"].astype(bool)].to_dict("records")
     ]
-    if len(reasons) == len(loaded):  # nothing was measured
+    if len(reasons) == len(paths):  # nothing was measured
         raise MaebenchError("; ".join(reasons))
     terminal.print_table(by_model(rows))
     for line in [*reasons, *terminal.edges(rows), *(f"note: {note}" for note in mixed(rows))]:
@@ -112,15 +132,22 @@ def show(paths: list[Path], loaded: list[Any], results: Path) -> None:
     click.echo(terminal.protocols(rows))
     for path in paths:
         click.echo(f"record    {path}")
-    if across.has_cells(rows):
-        picture = results / "pictures" / "across.png"
-        across.heat_map(rows, picture)
-        for band in across.bands(across.matrix(rows), terminal.console().width):
+
+
+def show_summaries(evaluation: Evaluation, rows: pd.DataFrame, results: Path) -> None:
+    """Prints what an evaluation shows of its models beside the table, and writes its figures."""
+    from maebench import files
+    from maebench.report import plots, terminal
+
+    for summary in evaluation.summary(rows):
+        for band in terminal.bands(summary.table, terminal.console().width):
             terminal.print_table(band)
-        click.echo(f"R2 under common masks; {across.OWN} what a run was trained with")
-        click.echo(f"picture   {picture}")
-    if (rows["status"] == "failed").any():
-        raise click.exceptions.Exit(1)
+        for note in summary.notes:
+            click.echo(note)
+        if summary.figure is not None:
+            picture = results / "pictures" / f"{files.safe_name(summary.name)}.png"
+            plots.write_figure(summary.figure, picture)
+            click.echo(f"picture   {picture}")
 
 
 def home(path: Path) -> Path:
@@ -130,42 +157,28 @@ def home(path: Path) -> Path:
 
 def data_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """What flags say of the images to test on."""
-    given = ("dataset", "data_dir", "image_size", "limit", "download")
-    return {key: settings[key] for key in given if settings[key]}
+    flags = ("dataset", "data_dir", "image_size", "limit", "download")
+    return {key: settings[key] for key in flags if settings[key]}
 
 
-def chosen_evaluation(name: str, options: tuple[str, ...], across: bool, names: Any) -> Any:
-    """The evaluation by its name, with what -o and --across set.
+def chosen_evaluation(name: str, options: tuple[tuple[str, str], ...], names: Names) -> Evaluation:
+    """The evaluation by its name, with what -o sets.
 
     Raises:
         ConfigError: an unknown evaluation or option, or a value that is not allowed.
     """
     from maebench.component import parse
     from maebench.config.run import merge
-    from maebench.errors import ConfigError
     from maebench.evaluation import Evaluation
 
     chosen: dict[str, Any] = {"name": name}
-    for text in options:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"-o {text!r}: write key=value, such as k=1,5,20")
-        chosen = merge(chosen, {key.strip().removeprefix(f"{name}."): value})
-    evaluation = parse(Evaluation, chosen, names.context(), "eval")
-    if not across:
-        return evaluation
-    table = names.table["evaluation"]
-    if "across" not in type(evaluation).model_fields:
-        having = sorted(n for n, cls in table.items() if "across" in cls.model_fields)
-        raise ConfigError(
-            f"--across: evaluation {name!r} has no option 'across'; there is: {', '.join(having)}"
-        )
-    if "across" in chosen and not evaluation.across:
-        raise ConfigError(f"--across: -o across={chosen['across']} says the opposite; leave one")
-    return parse(Evaluation, {**chosen, "across": True}, names.context(), "eval")
+    for key, value in options:
+        chosen = merge(chosen, {key.removeprefix(f"{name}."): value})
+    evaluation: Evaluation = parse(Evaluation, chosen, names.context(), "eval")
+    return evaluation
 
 
-def other_splits(model: Any, data: dict[str, Any], names: Any) -> Any:
+def other_splits(model: LoadedModel, data: dict[str, Any], names: Names) -> Splits | None:
     """The images to test on where flags ask for others than the model's own; None for its own."""
     if not data or model.verdict is not None:  # one from elsewhere was loaded for these images
         return None

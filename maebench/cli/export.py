@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from maebench.cli.flags import results_option
+from maebench.cli.flags import option, results_option
+from maebench.cli.values import OUT, OneOf
 
 # What an export to hf is made of: a folder that holds anything else is somebody's own.
 FOLDER = {"config.json", "preprocessor_config.json", "model.safetensors"}
@@ -15,13 +16,25 @@ ENDINGS = {"official": ".pth", "timm": ".safetensors", "hf": ""}
 
 @click.command("export")
 @click.argument("model", metavar="[RUN]", default="")
-@click.option("--to", metavar="official|timm|hf", required=True, help="whose files to write")
-@click.option(
-    "--out", metavar="PATH", help="file, or folder for hf  [default: RUN-TO in this folder]"
+@option(
+    "--to",
+    type=OneOf("format", list(ENDINGS)),
+    metavar="official|timm|hf",
+    required=True,
+    help="whose files to write",
 )
-@click.option("--force", is_flag=True, help="replace what is there")
+@option(
+    "--out",
+    type=OUT,
+    metavar="PATH",
+    help="file, or folder for hf",
+    shown="RUN-TO in this folder",
+)
+@option("--force", is_flag=True, help="replace what is there")
 @results_option
-def export_command(model: str, to: str, out: str | None, force: bool, results: str | None) -> None:
+def export_command(
+    model: str, to: str, out: Path | None, force: bool, results: Path | None
+) -> None:
     """Write a run's weights in the files of others.
 
     They load as they are in the official MAE code, in timm or in Hugging Face's transformers. RUN
@@ -33,17 +46,14 @@ def export_command(model: str, to: str, out: str | None, force: bool, results: s
       maebench export --to official
       maebench export RUN --to hf --out my-vit-mae
     """  # noqa: D301 - click wants the character \b itself
-    from maebench.errors import ConfigError, unknown
-    from maebench.models.export import TARGETS, export
+    from maebench.errors import ConfigError
+    from maebench.models.export import export
     from maebench.models.load import load_model
 
-    if to not in TARGETS:
-        raise ConfigError(unknown("format", to, TARGETS, "--to"))
     loaded = load_model(model, results, "cpu")
     if loaded.run is None:
         raise ConfigError(f"{loaded.name} is no run: only what maebench trained is exported")
-    default = f"{loaded.name.replace(':', '-')}-{to}{ENDINGS[to]}"
-    path = Path(out) if out else Path(default)
+    path = out or Path(f"{loaded.name.replace(':', '-')}-{to}{ENDINGS[to]}")
     check_out(path, to, force)
     feed = loaded.preprocess
     lines = export(loaded.module, loaded.name, to, path, feed.mean, feed.std)

@@ -6,31 +6,43 @@ from pathlib import Path
 
 import click
 
-from maebench.cli.flags import results_option
+from maebench.cli.flags import device_option, key_map_option, option, results_option
+from maebench.cli.values import COUNT, OUT, OneOf
 
 
 @click.command("features")
 @click.argument("model", default="")
-@click.option("--out", metavar="FILE.npz", required=True, help="file to write")
-@click.option("--split", metavar="NAME", default="test", help="train or test  [default: test]")
-@click.option("--pool", metavar="NAME", default="mean", help="mean or cls  [default: mean]")
-@click.option("--layer", metavar="N", help="block to take features after  [default: the last norm]")
-@click.option("--device", metavar="NAME", default="auto", help="cpu, cuda, cuda:N  [default: auto]")
-@click.option(
-    "--key-map", metavar="FILE.yaml", help="regular expressions for the names of file: weights"
+@option("--out", type=OUT, metavar="FILE.npz", required=True, help="file to write")
+@option(
+    "--split",
+    type=OneOf("split", ["train", "test"]),
+    metavar="NAME",
+    default="test",
+    help="train or test",
+    show_default=True,
 )
-@click.option("--download", is_flag=True, help="fetch weights of a hub")
+@option("--pool", metavar="NAME", default="mean", help="mean or cls", show_default=True)
+@option(
+    "--layer",
+    type=COUNT,
+    metavar="N",
+    help="block to take features after",
+    shown="the last norm",
+)
+@device_option
+@key_map_option
+@option("--download", is_flag=True, help="fetch weights of a hub")
 @results_option
 def features_command(
     model: str,
-    out: str,
+    out: Path,
     split: str,
     pool: str,
-    layer: str | None,
+    layer: int | None,
     device: str,
     key_map: str | None,
     download: bool,
-    results: str | None,
+    results: Path | None,
 ) -> None:
     """Write a model's features to a file.
 
@@ -41,19 +53,14 @@ def features_command(
 
     from maebench import files
     from maebench.cli.progress import shown
-    from maebench.errors import ConfigError, unknown
     from maebench.evaluating.features import features
     from maebench.models.load import load_model
 
-    if split not in ("train", "test"):
-        raise ConfigError(unknown("split", split, ["train", "test"], "--split"))
-    if layer is not None and not layer.isdecimal():
-        raise ConfigError(f"--layer: a block number is wanted, given {layer!r}")
     loaded = load_model(model, results, device, key_map=key_map, download=download)
     if loaded.verdict is not None:
         click.echo(f"weights: {loaded.verdict}", err=True)
     images = loaded.splits.load(split)
-    found = features(loaded, images, int(layer) if layer else None, pool, shown)
+    found = features(loaded, images, layer, pool, shown)
     arrays = {"features": found.numpy(), "ids": images.info.ids.numpy()}
     if images.info.labels is not None:
         arrays["labels"] = images.info.labels.numpy()
@@ -63,5 +70,5 @@ def features_command(
         with beside.open("wb") as file:  # numpy would add .npz to a name
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
-    files.write(Path(out), fill)
+    files.write(out, fill)
     click.echo(f"{out}: features {found.shape[0]}x{found.shape[1]} of {loaded.name}, {split}")

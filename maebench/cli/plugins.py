@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from maebench.cli.flags import option
+from maebench.cli.values import OUT, Kind
 from maebench.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
@@ -95,7 +97,7 @@ def check_command(package: str, verbose: bool) -> None:
 
 
 def chosen(names: Names, package: str) -> list[Plugin]:
-    """The plugins of a package; all but maebench's own where no name is given.
+    """The plugins of a package; all but maebench's own where none is named.
 
     Raises:
         ConfigError: there is no such package.
@@ -119,7 +121,7 @@ def _normal(package: str) -> str:
 
 
 def check(cls: type[Component], verbose: bool) -> bool:
-    """Prints what the contract of a component finds, and gives whether nothing failed."""
+    """Prints what the contract of a component finds; True where nothing failed."""
     from maebench.cli.progress import shown
     from maebench.testing.contract import examine
     from maebench.testing.packages import contract_for
@@ -137,8 +139,8 @@ def check(cls: type[Component], verbose: bool) -> bool:
 
 
 def lines(findings: list[Finding], verbose: bool) -> list[str]:
-    """A line for each finding that is worth one; what one reason prevents is told together."""
-    told = []
+    """A line for each finding that is worth one; what one reason prevents stands in one."""
+    found = []
     for status, word in (("fail", "FAILED"), ("not checked", "not checked")):
         by_reason: dict[str, list[str]] = {}
         for finding in findings:
@@ -147,21 +149,29 @@ def lines(findings: list[Finding], verbose: bool) -> list[str]:
         for reason, checks in by_reason.items():
             alone = len(checks) == 1 or verbose
             what = checks if alone else [f"{len(checks)} checks"]
-            told += [f"{word:<11}  {one}: {reason}" for one in what]
+            found += [f"{word:<11}  {one}: {reason}" for one in what]
     passed = [f"passed       {f.check}" for f in findings if f.status == "pass"]
-    return [*told, *(passed if verbose else [])]
+    return [*found, *(passed if verbose else [])]
 
 
 @plugins_command.command("new")
 @click.argument("name")
-@click.option(
+@option(
     "--kind",
+    type=Kind(),
     metavar="KIND",
     required=True,
     help="masking, encoder, objective, dataset, evaluation, tracker or report",
 )
-@click.option("--folder", metavar="DIR", default=".", help="where to write it  [default: .]")
-def new_command(name: str, kind: str, folder: str) -> None:
+@option(
+    "--folder",
+    type=OUT,
+    metavar="DIR",
+    default=".",
+    help="where to write it",
+    show_default=True,
+)
+def new_command(name: str, kind: str, folder: Path) -> None:
     """Write a whole package with one small component that works.
 
     It goes into DIR/maebench-NAME: a module to change, its test, and what pip needs.
@@ -173,8 +183,7 @@ def new_command(name: str, kind: str, folder: str) -> None:
     from maebench.plugins import installed
     from maebench.testing.packages import COMMANDS, module_name, write_package
 
-    kind = kind.removesuffix("s")
-    root = write_package(Path(folder), name, kind, installed().table)
+    root = write_package(folder, name, kind, installed().table)
     click.echo(f"{root}: one {kind} that works, to be changed in {module_name(name)}.py")
     click.echo(f"  install  pip install -e {root}")
     click.echo(f"  check    maebench plugins check {name}")

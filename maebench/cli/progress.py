@@ -61,7 +61,7 @@ def decoding(done: int, total: int) -> None:
 
 
 class bar:  # noqa: N801 - used as a function
-    """A progress bar as a context; what it gives is called with the steps done and its fields."""
+    """A progress bar as a context, called with the number of steps done and its fields."""
 
     def __init__(self, what: str, total: int, extra: str = "") -> None:
         self.what, self.total, self.extra = what, total, extra

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -59,11 +58,11 @@ def _pretrain(settings: dict[str, Any]) -> Any:
     from maebench.pretraining.plan import prepare
     from maebench.report import plots
 
-    results = settings["results"]
-    config = read(settings)
+    results = settings.pop("results")
+    config = read(**settings)
     for line in config.dataset.notes():
         click.echo(line, err=True)
-    plan = prepare(config, runs.results_folder(Path(results) if results else None), decoding)
+    plan = prepare(config, runs.results_folder(results), decoding)
     if not plan.finished:
         length = f"{plan.steps:,} steps" if plan.steps else CLOCK.format(config.budget.amount)
         click.echo(f"{plan.run.name}: {length} on {plan.device}", err=True)

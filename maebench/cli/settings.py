@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,31 @@ from maebench.config.sources import from_sources
 from maebench.errors import ConfigError
 
 
-def read(settings: dict[str, Any]) -> RunConfig:
+def read(
+    options: Iterable[str] = (),
+    config: Path | None = None,
+    recipe: str | None = None,
+    override: bool = False,
+    **flags: Any,
+) -> RunConfig:
     """The config of flags, -o, --config and --recipe; prints what differs from the recipe.
+
+    Args:
+        options: texts of -o.
+        config: the file of --config.
+        recipe: the name of --recipe.
+        override: whether settings may differ from the recipe's.
+        flags: settings by the names of RunConfig's fields; None for a flag that is not set.
 
     Raises:
         ConfigError: a bad setting, or one that differs from the recipe without --override.
     """
-    options, file = settings.pop("options"), settings.pop("config")
-    recipe, override = settings.pop("recipe"), settings.pop("override")
-    settings.pop("results", None)
-    flags = {key: value for key, value in settings.items() if value is not None}
-    path = Path(file) if file else None
+    flags = {key: value for key, value in flags.items() if value is not None}
     if recipe is None:
         if override:
-            raise ConfigError("--override: it belongs to --recipe NAME, and none is given")
-        return from_sources(flags, options, path)
-    config = from_recipe(recipe, flags, options, path, override=override)
-    for line in differing(config.recipe.overrides if config.recipe else {}):
+            raise ConfigError("--override: it belongs to --recipe NAME, which is missing")
+        return from_sources(flags, options, config)
+    found = from_recipe(recipe, flags, options, config, override=override)
+    for line in differing(found.recipe.overrides if found.recipe else {}):
         click.echo(f"override: {line}", err=True)
-    return config
+    return found

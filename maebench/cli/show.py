@@ -4,54 +4,55 @@ from __future__ import annotations
 
 import inspect
 import textwrap
+from typing import TYPE_CHECKING
 
 import click
 
+from maebench.cli.values import KINDS, RECIPES, Kind
 from maebench.component import Component
 
-RECIPES = "recipes"  # no plugins: files of maebench's own
-EXPLAINED = ("objective",)  # kinds whose parts are told whole where they are asked for alone
+if TYPE_CHECKING:
+    from maebench.plugins import Names
+
+EXPLAINED = ("objective",)  # kinds whose parts are explained whole where they are listed alone
 
 
 @click.command("list")
-@click.argument("kind", default="")
-def list_command(kind: str) -> None:
+@click.argument("kind", type=Kind(RECIPES, plural=True), metavar="[KIND]", required=False)
+def list_command(kind: str | None) -> None:
     """List what can be chosen, with every option.
 
     KIND is maskings, encoders, objectives, datasets, evaluations, trackers, reports or recipes;
-    all of them where it is left out. Objectives alone are told with formula and source.
+    all of them where it is left out. Objectives alone are listed with formula and source.
     """
-    from maebench.plugins import KINDS, installed, kind_of
+    if kind != RECIPES:
+        from maebench.plugins import installed
 
-    if kind in ("recipe", RECIPES):
-        return show_recipes()
-    kinds = [kind_of(kind, RECIPES)] if kind else list(KINDS)
-    names = installed()
-    for chosen in kinds:
-        click.echo(f"{chosen}s")
-        for name, cls in names.table[chosen].items():
-            origin = names.origin(cls)
-            package = "" if origin.package == "maebench" else f"  (from {origin.package})"
-            colon = f":{cls.spec.upper()}" if cls.spec else ""
-            click.echo(f"  {name}{colon}{package}\n{explanation(cls, bool(kind))}")
-            for key, field in cls.model_fields.items():
-                if key != cls.spec:
-                    option = f"-o {_part(chosen, name)}.{key}={as_typed(field.default)}"
-                    click.echo(f"      {option}  {field.description}")
-        for (kind_, name), packages in names.conflicts.items():
-            if kind_ == chosen:
-                click.echo(f"  {name}  unusable: claimed by {' and '.join(packages)}")
-        if not names.table[chosen]:
-            click.echo("  none installed")
-    if not kind:
+        names = installed()
+        for chosen in [kind] if kind else KINDS:
+            show_kind(chosen, names, whole=kind in EXPLAINED)
+    if kind in (None, RECIPES):
         show_recipes()
 
 
-def explanation(cls: type[Component], whole: bool) -> str:
-    """A component's help below its name: the first sentence, or all where `whole` is asked for."""
-    told = cls.kind in EXPLAINED and whole
-    text = inspect.cleandoc(cls.__doc__ or "") if told else cls.help()
-    return textwrap.indent(text, " " * 6)
+def show_kind(kind: str, names: Names, whole: bool) -> None:
+    """Every component of a kind with its options; `whole` for all of its docstring."""
+    click.echo(f"{kind}s")
+    for name, cls in names.table[kind].items():
+        origin = names.origin(cls)
+        package = "" if origin.package == "maebench" else f"  (from {origin.package})"
+        colon = f":{cls.spec.upper()}" if cls.spec else ""
+        text = inspect.cleandoc(cls.__doc__ or "") if whole else cls.help()
+        click.echo(f"  {name}{colon}{package}\n{textwrap.indent(text, ' ' * 6)}")
+        for key, field in cls.model_fields.items():
+            if key != cls.spec:
+                option = f"-o {_part(kind, name)}.{key}={as_typed(field.default)}"
+                click.echo(f"      {option}  {field.description}")
+    for (disputed, name), packages in names.conflicts.items():
+        if disputed == kind:
+            click.echo(f"  {name}  unusable: claimed by {' and '.join(packages)}")
+    if not names.table[kind]:
+        click.echo("  none installed")
 
 
 def show_recipes() -> None:

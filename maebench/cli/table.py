@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from maebench.cli.flags import results_option
+from maebench.cli.flags import option, results_option
+from maebench.cli.values import OUT, Several, TableFormat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,104 +17,81 @@ if TYPE_CHECKING:
 
 
 @click.command("table")
-@click.option(
-    "--format",
-    "form",
+@option(
+    *("--format", "form"),
+    type=TableFormat(),
     metavar="NAME",
-    help="markdown, csv, latex, parquet, html or a plugin's  [default: for reading]",
+    help="markdown, csv, latex, parquet, html or a plugin's",
+    shown="for reading",
 )
-@click.option("--by", metavar="COLUMNS", help="group runs by settings, such as masking,ratio")
-@click.option("--metric", metavar="NAME", help="another than the main metric, such as knn/top1")
-@click.option("--cost", is_flag=True, help="steps, tokens, FLOPs and seconds of pretraining beside")
-@click.option("--tidy", is_flag=True, help="one row per metric with every column")
-@click.option("--out", metavar="FILE", help="write to a file (parquet needs one)")
+@option(
+    "--by", type=Several(), metavar="COLUMNS", help="group runs by settings, such as masking,ratio"
+)
+@option("--metric", metavar="NAME", help="another than the main metric, such as knn/top1")
+@option("--cost", is_flag=True, help="steps, tokens, FLOPs and seconds of pretraining beside")
+@option("--tidy", is_flag=True, help="one row per metric with every column")
+@option("--out", type=OUT, metavar="FILE", help="write to a file (parquet needs one)")
 @results_option
 def table_command(
-    form: str | None,
-    by: str | None,
+    form: str | Report | None,
+    by: tuple[str, ...] | None,
     metric: str | None,
     cost: bool,
     tidy: bool,
-    out: str | None,
-    results: str | None,
+    out: Path | None,
+    results: Path | None,
 ) -> None:
     """Print results as one table.
 
     A row is a model, a column an evaluation's main metric with its 95 % interval. With --by a row
-    is a setting: the mean over its runs, the spread over seeds and over test images.
+    is a setting: the mean over its runs, their deviation, and the interval over test images.
     """
     from maebench.analysis.records import load_records
     from maebench.errors import ConfigError
     from maebench.pretraining import runs
-    from maebench.report.table import (
-        by_model,
-        by_settings,
-        left_out,
-        mixed,
-        several_settings,
-        with_cost,
-    )
+    from maebench.report.table import mixed
+    from maebench.report.terminal import print_table, protocols
 
-    chosen = None if form is None else chosen_format(form)
     if form == "parquet" and out is None:
         raise ConfigError("--format parquet writes a file: add --out FILE")
     folder = runs.results_folder(results)
     rows = load_records(folder)
     if rows.empty:
         raise ConfigError(f"no results in {folder}: start with `maebench run`, or name --results")
-    notes = mixed(rows)
-    if tidy:
-        table = rows
-    elif by:
-        keys = [key.strip() for key in by.split(",")]
-        table = by_settings(rows, keys, metric)
-        notes += [*left_out(rows, metric), *several_settings(rows, keys)]
-    else:
-        table = by_model(rows, metric)
-    if cost and not tidy:  # a tidy table has every column
-        table = with_cost(table, rows)
-    for note in notes:
+    table, notes = (rows, []) if tidy else arranged(rows, by, metric, cost)
+    for note in [*mixed(rows), *notes]:
         click.echo(f"note: {note}", err=True)
-    if chosen is not None or out is not None:
-        write(table, chosen or "markdown", out)
+    if form is not None or out is not None:
+        write(table, form or "markdown", out)
     else:
-        from maebench.report.terminal import print_table, protocols
-
         print_table(table)
         click.echo(protocols(rows))
 
 
-def chosen_format(form: str) -> str | Report:
-    """A built-in format's name, or the report of a plugin, for which alone plugins are loaded.
+def arranged(
+    rows: pd.DataFrame, by: tuple[str, ...] | None, metric: str | None, cost: bool
+) -> tuple[pd.DataFrame, list[str]]:
+    """The table by models or by settings, and notes on what it leaves out or mixes."""
+    from maebench.report.table import by_model, by_settings, left_out, several_settings, with_cost
 
-    Raises:
-        ConfigError: no such format.
-    """
-    from maebench.errors import ConfigError, unknown
-    from maebench.outputs import FORMATS, Report
-
-    if form in FORMATS:
-        return form
-    from maebench.component import parse
-    from maebench.plugins import installed
-
-    names = installed()
-    if form not in names.table["report"]:
-        raise ConfigError(unknown("format", form, [*FORMATS, *names.table["report"]], "--format"))
-    report: Report = parse(Report, form, names.context(), "--format")
-    return report
+    if by:
+        table = by_settings(rows, by, metric)
+        notes = [*left_out(rows, metric), *several_settings(rows, by)]
+    else:
+        table, notes = by_model(rows, metric), []
+    return (with_cost(table, rows) if cost else table), notes
 
 
-def write(table: pd.DataFrame, form: str | Report, out: str | None) -> None:
+def write(table: pd.DataFrame, form: str | Report, out: Path | None) -> None:
     """Writes the table in a format, into a file or to standard output."""
     from maebench import files
     from maebench.report.table import parquet, render
 
     if form == "parquet" and out is not None:
-        files.write(Path(out), lambda beside: parquet(table, beside))
+        files.write(out, lambda beside: parquet(table, beside))
         return
     text = render(table, form).rstrip("\n")
     if out is not None:
-        files.write_text(Path(out), text + "\n")
+        files.write_text(out, text + "\n")
     else:
         click.echo(text)

@@ -23,8 +23,8 @@ class Budget(Options):
     what is interrupted does not go on bit for bit.
     """
 
-    unit: Unit = Field("epochs", description="what is counted")
-    amount: PositiveFloat = Field(100, description="how many")
+    unit: Unit = Field(default="epochs", description="what is counted")
+    amount: PositiveFloat = Field(default=100, description="how many")
 
     @model_validator(mode="before")
     @classmethod
@@ -60,11 +60,14 @@ class Schedule(Options):
     """How the ratio moves while pretraining, in a few equal stages."""
 
     ratio: float | None = Field(
-        None, gt=0, lt=1, description="ratio of the last stage; none: --ratio from start to end"
+        default=None,
+        gt=0,
+        lt=1,
+        description="ratio of the last stage; none: --ratio from start to end",
     )
     # few: before a run begins, the cost of an image is counted in each (pretraining/cost.py)
     stages: int = Field(
-        4, ge=2, le=8, description="number of stages from --ratio to schedule.ratio"
+        default=4, ge=2, le=8, description="number of stages from --ratio to schedule.ratio"
     )
 
     def model_post_init(self, _: object) -> None:
@@ -76,35 +79,42 @@ class Schedule(Options):
 class Optimiser(Options):
     """How weights are updated: AdamW with warm-up and a half cosine, per step."""
 
-    weight_decay: float = Field(0.05, ge=0, description="AdamW's decay (MAE: 0.05)")
-    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first beta (MAE: 0.9)")
-    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second beta (MAE: 0.95)")
+    weight_decay: float = Field(default=0.05, ge=0, description="AdamW's decay (MAE: 0.05)")
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's first beta (MAE: 0.9)")
+    beta2: float = Field(default=0.95, ge=0, lt=1, description="AdamW's second beta (MAE: 0.95)")
     warmup: float = Field(
-        0.05,
+        default=0.05,
         ge=0,
         lt=1,
         description="share of the steps with a rising rate (MAE: 40 of 800 epochs)",
     )
-    min_lr: float = Field(0.0, ge=0, description="rate at the end, before scaling by the batch")
-    clip: float | None = Field(None, gt=0, description="largest gradient norm; none: not clipped")
-    accumulate: PositiveInt = Field(1, description="parts that a batch is computed in")
+    min_lr: float = Field(
+        default=0.0, ge=0, description="rate at the end, before scaling by the batch"
+    )
+    clip: float | None = Field(
+        default=None, gt=0, description="largest gradient norm; none: not clipped"
+    )
+    accumulate: PositiveInt = Field(default=1, description="parts that a batch is computed in")
 
 
 class Machine(Options):
     """How the work is done on this machine; only the precision can change numbers."""
 
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto",
+        default="auto",
         description="fp32, or bf16 mixed precision; auto: bf16 where the hardware has it, "
         "on a CPU from width 192 up",
     )
     checkpoint_seconds: PositiveFloat = Field(
-        10.0, description="least seconds between checkpoints (more where writing one is slow)"
+        default=10.0,
+        description="least seconds between checkpoints (more where writing one is slow)",
     )
     memory_gb: float = Field(
-        MEMORY_LIMIT_GB, ge=0, description="largest split decoded into memory, in GiB"
+        default=MEMORY_LIMIT_GB, ge=0, description="largest split decoded into memory, in GiB"
     )
-    trackers: tuple[Tracker, ...] = Field((), description="where numbers go beside log.jsonl")
+    trackers: tuple[Tracker, ...] = Field(
+        default=(), description="where numbers go beside log.jsonl"
+    )
 
 
 class Recipe(Options):
@@ -113,7 +123,7 @@ class Recipe(Options):
     name: str = Field(description="the recipe's name")
     hash: str = Field(description="hash of the settings in its file")
     overrides: dict[str, tuple[Any, Any]] = Field(
-        {}, description="each setting that differs: what the recipe says, what was given"
+        default={}, description="each setting that differs: what the recipe says, what was given"
     )
 
     @model_validator(mode="before")

@@ -34,37 +34,44 @@ DEFAULT_EVALUATIONS = ("linear-probe", "finetune", "knn", "reconstruction")
 class RunConfig(Options):
     """All settings of a run; what is left out comes from the data set's preset."""
 
-    dataset: Dataset = Field("digits", description="images to learn from")  # type: ignore[assignment]
-    data_dir: Path | None = Field(None, description="folder that holds the data set's files")
-    download: bool = Field(False, description="fetch missing files of the data set")
+    dataset: Dataset = Field(default="digits", description="images to learn from")  # type: ignore[assignment]
+    data_dir: Path | None = Field(
+        default=None, description="folder that holds the data set's files"
+    )
+    download: bool = Field(default=False, description="fetch missing files of the data set")
     on_bad_image: Literal["fail", "skip"] = Field(
-        "fail", description="what to do with an image that cannot be read"
+        default="fail", description="what to do with an image that cannot be read"
     )
     image_size: tuple[PositiveInt, PositiveInt] = Field(
-        (8, 8), description="pixels of a side, or rows,columns"
+        default=(8, 8), description="pixels of a side, or rows,columns"
     )
-    encoder: Encoder = Field("vit-nano", description="what is pretrained")  # type: ignore[assignment]
-    objective: Objective = Field("mae", description="what pretraining minimises")  # type: ignore[assignment]
-    masking: Masking = Field("random", description="which patches are hidden")  # type: ignore[assignment]
-    ratio: float = Field(0.75, gt=0, lt=1, description="share of patches that are hidden")
+    encoder: Encoder = Field(default="vit-nano", description="what is pretrained")  # type: ignore[assignment]
+    objective: Objective = Field(default="mae", description="what pretraining minimises")  # type: ignore[assignment]
+    masking: Masking = Field(default="random", description="which patches are hidden")  # type: ignore[assignment]
+    ratio: float = Field(default=0.75, gt=0, lt=1, description="share of patches that are hidden")
     budget: Budget = Field(  # type: ignore[assignment]
-        "epochs=100", description="length: epochs=N, steps=N, tokens=N, flops=N or seconds=N"
+        default="epochs=100",
+        description="length: epochs=N, steps=N, tokens=N, flops=N or seconds=N",
     )
-    batch: PositiveInt = Field(64, description="images per update")
-    lr: PositiveFloat = Field(1e-3, description="learning rate per 256 images of a batch")
-    seed: NonNegativeInt = Field(0, description="seed of everything random")
-    device: str = Field("auto", description="cpu, cuda or cuda:N; auto takes a GPU if there is one")
-    limit: PositiveInt | None = Field(None, description="number of training images, class-balanced")
+    batch: PositiveInt = Field(default=64, description="images per update")
+    lr: PositiveFloat = Field(default=1e-3, description="learning rate per 256 images of a batch")
+    seed: NonNegativeInt = Field(default=0, description="seed of everything random")
+    device: str = Field(
+        default="auto", description="cpu, cuda or cuda:N; auto takes a GPU if there is one"
+    )
+    limit: PositiveInt | None = Field(
+        default=None, description="number of training images, class-balanced"
+    )
     evals: tuple[Evaluation, ...] = Field(
-        DEFAULT_EVALUATIONS,  # type: ignore[arg-type]
+        default=DEFAULT_EVALUATIONS,  # type: ignore[arg-type]
         description="evaluations to run, separated by commas",
     )
-    schedule: Schedule = Field(Schedule(), description="how the ratio moves")
-    augment: Augment = Field(Augment(), description="crops and flips")
-    optimiser: Optimiser = Field(Optimiser(), description="how weights are updated")
-    machine: Machine = Field(Machine(), description="how the work is done")
+    schedule: Schedule = Field(default=Schedule(), description="how the ratio moves")
+    augment: Augment = Field(default=Augment(), description="crops and flips")
+    optimiser: Optimiser = Field(default=Optimiser(), description="how weights are updated")
+    machine: Machine = Field(default=Machine(), description="how the work is done")
     recipe: Recipe | None = Field(
-        None, description="which recipe the settings come from; --recipe writes it"
+        default=None, description="which recipe the settings come from; --recipe writes it"
     )
 
     FLAGS: ClassVar[tuple[str, ...]] = (

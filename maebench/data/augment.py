@@ -26,15 +26,17 @@ class Augment(Options):
     clamps: ClassVar[bool] = False  # whether a box is cut to the image where it does not fit
 
     scale: tuple[float, float] = Field(
-        (0.2, 1.0), description="smallest and largest share of the area that a crop keeps"
+        default=(0.2, 1.0), description="smallest and largest share of the area that a crop keeps"
     )
     aspect: tuple[float, float] = Field(
-        (3 / 4, 4 / 3), description="smallest and largest width over height of a crop"
+        default=(3 / 4, 4 / 3), description="smallest and largest width over height of a crop"
     )
     shift: int = Field(
-        0, ge=0, description="pixels that the picture moves at most, its edge repeated"
+        default=0, ge=0, description="pixels that the picture moves at most, its edge repeated"
     )
-    flip: bool = Field(True, description="whether half of the images are mirrored left to right")
+    flip: bool = Field(
+        default=True, description="whether half of the images are mirrored left to right"
+    )
 
     def model_post_init(self, _: Any) -> None:
         """Refuses ranges that are empty or out of bounds."""

@@ -284,7 +284,8 @@ class Imagenette(FileSet):
 
     name: ClassVar[str] = "imagenette"
     size: Literal["160px", "320px", "full"] = Field(
-        "160px", description="which of the published files, by the shorter side of their images"
+        default="160px",
+        description="which of the published files, by the shorter side of their images",
     )
 
     def part(self, request: Request) -> Part:

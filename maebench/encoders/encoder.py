@@ -5,7 +5,7 @@ B images, C channels, L = h * w patches, N patch tokens, P prefix tokens, D widt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -69,6 +69,9 @@ class EncoderModule(Protocol):
     ) -> Tokens:
         """Tokens of the seen patches; `mask=None` sees everything and is the evaluation path."""
 
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """What is trained, as every `nn.Module` has it."""
+
     def layer_ids(self) -> dict[str, int]:
         """Each parameter's layer: 0 is the embedding, i + 1 is block i, depth + 1 is the rest."""
 
@@ -89,8 +92,8 @@ class Encoder(Component):
     kind: ClassVar[str] = "encoder"
     oblong: ClassVar[bool] = True
 
-    def build(self, image_size: tuple[int, int], channels: int) -> nn.Module:
-        """A fresh module (see EncoderModule) for images of (rows, columns) pixels.
+    def build(self, image_size: tuple[int, int], channels: int) -> EncoderModule:
+        """A fresh module for images of (rows, columns) pixels.
 
         It is called inside `rng.isolated`, so layers may initialise themselves.
 

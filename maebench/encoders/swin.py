@@ -14,7 +14,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from maebench.encoders.blocks import drop_paths
-from maebench.encoders.encoder import Encoder, Tokens, check_images
+from maebench.encoders.encoder import Encoder, EncoderModule, Tokens, check_images
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
 
@@ -29,26 +29,26 @@ class Swin(Encoder):
     example: ClassVar[dict[str, Any]] = {"width": 16, "depths": (2, 2), "heads": (2, 2)}
 
     width: PositiveInt = Field(
-        96,
+        default=96,
         description="width of a token in the first stage, twice that in each that follows",
     )
     depths: tuple[PositiveInt, ...] = Field(
-        (2, 2, 6, 2),
+        default=(2, 2, 6, 2),
         min_length=1,
         description="number of blocks in each stage",
         examples=[(1, 2)],
     )
     heads: tuple[PositiveInt, ...] = Field(
-        (3, 6, 12, 24),
+        default=(3, 6, 12, 24),
         min_length=1,
         description="number of attention heads in each stage",
         examples=[(4, 4)],
     )
     window: PositiveInt = Field(
-        7, description="side of a window in tokens, cut to the map where that is smaller"
+        default=7, description="side of a window in tokens, cut to the map where that is smaller"
     )
     patch: PositiveInt | tuple[PositiveInt, PositiveInt] | None = Field(
-        None,
+        default=None,
         description="pixels of a patch: a side, or rows,columns; default 2 for images up to "
         "32 px, 4 above (arXiv 2103.14030)",
     )
@@ -82,7 +82,7 @@ class Swin(Encoder):
         )
         return f"give fewer stages, or images of {rows}x{columns}"
 
-    def build(self, image_size: tuple[int, int], channels: int) -> nn.Module:
+    def build(self, image_size: tuple[int, int], channels: int) -> EncoderModule:
         """The torch module, freshly initialised as timm's."""
         if len(self.depths) != len(self.heads):
             raise ConfigError(
@@ -105,20 +105,23 @@ class SwinNano(Swin):
 
     name: ClassVar[str] = "swin-nano"
     width: PositiveInt = Field(
-        32,
+        default=32,
         description="width of a token in the first stage, twice that in each that follows",
     )
     depths: tuple[PositiveInt, ...] = Field(
-        (2, 2), min_length=1, description="number of blocks in each stage", examples=[(1, 2)]
+        default=(2, 2),
+        min_length=1,
+        description="number of blocks in each stage",
+        examples=[(1, 2)],
     )
     heads: tuple[PositiveInt, ...] = Field(
-        (2, 4),
+        default=(2, 4),
         min_length=1,
         description="number of attention heads in each stage",
         examples=[(4, 4)],
     )
     window: PositiveInt = Field(
-        4, description="side of a window in tokens, cut to the map where that is smaller"
+        default=4, description="side of a window in tokens, cut to the map where that is smaller"
     )
 
 

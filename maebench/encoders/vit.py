@@ -23,7 +23,7 @@ from maebench.encoders.blocks import (
     norm_layer,
     sincos_positions,
 )
-from maebench.encoders.encoder import Encoder, Tokens, check_images
+from maebench.encoders.encoder import Encoder, EncoderModule, Tokens, check_images
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
 from maebench.masking.patches import raw_patches, take
@@ -44,16 +44,22 @@ class ViT(Encoder):
 
     example: ClassVar[dict[str, Any]] = {"width": 16, "depth": 2, "heads": 2}
 
-    width: PositiveInt = Field(768, description="width of a token, a multiple of 4 and of heads")
-    depth: PositiveInt = Field(12, description="number of transformer blocks")
-    heads: PositiveInt = Field(12, description="number of attention heads")
-    mlp_ratio: float = Field(4.0, gt=0, description="hidden width of the MLP over the width")
+    width: PositiveInt = Field(
+        default=768, description="width of a token, a multiple of 4 and of heads"
+    )
+    depth: PositiveInt = Field(default=12, description="number of transformer blocks")
+    heads: PositiveInt = Field(default=12, description="number of attention heads")
+    mlp_ratio: float = Field(
+        default=4.0, gt=0, description="hidden width of the MLP over the width"
+    )
     patch: PositiveInt | tuple[PositiveInt, PositiveInt] | None = Field(
-        None,
+        default=None,
         description="pixels of a patch: a side, or rows,columns; default by image size "
         "(2 up to 8 px, 4 to 32, 8 to 96, 16 above)",
     )
-    registers: int = Field(0, ge=0, description="number of register tokens beside the class token")
+    registers: int = Field(
+        default=0, ge=0, description="number of register tokens beside the class token"
+    )
 
     def patch_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of a patch in pixels.
@@ -72,7 +78,7 @@ class ViT(Encoder):
             )
         return ph, pw
 
-    def build(self, image_size: tuple[int, int], channels: int) -> nn.Module:
+    def build(self, image_size: tuple[int, int], channels: int) -> EncoderModule:
         """The torch module, freshly initialised as in the paper."""
         if self.width % self.heads or self.width % 4:
             raise ConfigError(
@@ -88,34 +94,42 @@ class ViTNano(ViT):
     """A vision transformer of width 64 with 3 blocks: minutes on a laptop."""
 
     name: ClassVar[str] = "vit-nano"
-    width: PositiveInt = Field(64, description="width of a token, a multiple of 4 and of heads")
-    depth: PositiveInt = Field(3, description="number of transformer blocks")
-    heads: PositiveInt = Field(4, description="number of attention heads")
+    width: PositiveInt = Field(
+        default=64, description="width of a token, a multiple of 4 and of heads"
+    )
+    depth: PositiveInt = Field(default=3, description="number of transformer blocks")
+    heads: PositiveInt = Field(default=4, description="number of attention heads")
 
 
 class ViTMicro(ViT):
     """A vision transformer of width 128 with 4 blocks."""
 
     name: ClassVar[str] = "vit-micro"
-    width: PositiveInt = Field(128, description="width of a token, a multiple of 4 and of heads")
-    depth: PositiveInt = Field(4, description="number of transformer blocks")
-    heads: PositiveInt = Field(4, description="number of attention heads")
+    width: PositiveInt = Field(
+        default=128, description="width of a token, a multiple of 4 and of heads"
+    )
+    depth: PositiveInt = Field(default=4, description="number of transformer blocks")
+    heads: PositiveInt = Field(default=4, description="number of attention heads")
 
 
 class ViTTiny(ViT):
     """ViT-Ti of the DeiT paper: width 192 with 12 blocks (arXiv 2012.12877, table 1)."""
 
     name: ClassVar[str] = "vit-tiny"
-    width: PositiveInt = Field(192, description="width of a token, a multiple of 4 and of heads")
-    heads: PositiveInt = Field(3, description="number of attention heads")
+    width: PositiveInt = Field(
+        default=192, description="width of a token, a multiple of 4 and of heads"
+    )
+    heads: PositiveInt = Field(default=3, description="number of attention heads")
 
 
 class ViTSmall(ViT):
     """ViT-S of the DeiT paper: width 384 with 12 blocks (arXiv 2012.12877, table 1)."""
 
     name: ClassVar[str] = "vit-small"
-    width: PositiveInt = Field(384, description="width of a token, a multiple of 4 and of heads")
-    heads: PositiveInt = Field(6, description="number of attention heads")
+    width: PositiveInt = Field(
+        default=384, description="width of a token, a multiple of 4 and of heads"
+    )
+    heads: PositiveInt = Field(default=6, description="number of attention heads")
 
 
 class ViTBase(ViT):
@@ -128,18 +142,22 @@ class ViTLarge(ViT):
     """ViT-L: width 1024 with 24 blocks (arXiv 2010.11929, table 1)."""
 
     name: ClassVar[str] = "vit-large"
-    width: PositiveInt = Field(1024, description="width of a token, a multiple of 4 and of heads")
-    depth: PositiveInt = Field(24, description="number of transformer blocks")
-    heads: PositiveInt = Field(16, description="number of attention heads")
+    width: PositiveInt = Field(
+        default=1024, description="width of a token, a multiple of 4 and of heads"
+    )
+    depth: PositiveInt = Field(default=24, description="number of transformer blocks")
+    heads: PositiveInt = Field(default=16, description="number of attention heads")
 
 
 class ViTHuge(ViT):
     """ViT-H: width 1280 with 32 blocks (arXiv 2010.11929, table 1)."""
 
     name: ClassVar[str] = "vit-huge"
-    width: PositiveInt = Field(1280, description="width of a token, a multiple of 4 and of heads")
-    depth: PositiveInt = Field(32, description="number of transformer blocks")
-    heads: PositiveInt = Field(16, description="number of attention heads")
+    width: PositiveInt = Field(
+        default=1280, description="width of a token, a multiple of 4 and of heads"
+    )
+    depth: PositiveInt = Field(default=32, description="number of transformer blocks")
+    heads: PositiveInt = Field(default=16, description="number of attention heads")
 
 
 class VisionTransformer(nn.Module):

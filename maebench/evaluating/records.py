@@ -5,42 +5,20 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maebench import files
 
-if TYPE_CHECKING:
-    pass
-
 FORMAT = 1
 COLUMNS = (
-    *(
-        "model",
-        "model_kind",
-        "run",
-        "weights",
-        "dataset",
-        "dataset_fingerprint",
-        "split",
-        "examples",
-    ),
-    *(
-        "skipped",
-        "evaluation",
-        "evaluation_version",
-        "protocol",
-        "options",
-        "metric",
-        "where",
-        "value",
-        "low",
-        "high",
-    ),
-    *("unit", "higher_is_better", "main", "status", "reason", "seed", "seconds", "device"),
-    *("precision", "source", "package", "package_version", "maebench_version", "created"),
+    *("model", "model_kind", "run", "weights", "dataset", "dataset_fingerprint", "split"),
+    *("examples", "skipped", "evaluation", "evaluation_version", "protocol", "options"),
+    *("metric", "where", "value", "low", "high", "unit", "higher_is_better", "main"),
+    *("status", "reason", "seed", "seconds", "device", "precision", "source", "package"),
+    *("package_version", "maebench_version", "created"),
 )
 Row = dict[str, Any]
 

@@ -25,13 +25,13 @@ class Block(Masking):
 
     name: ClassVar[str] = "block"
     smallest: float = Field(
-        16 / 196,
+        default=16 / 196,
         gt=0,
         le=1,
         description="smallest rectangle as a share of all patches (BEiT: 16 of 196)",
     )
     aspect: float = Field(
-        0.3,
+        default=0.3,
         gt=0,
         le=1,
         description="flattest rectangle: height over width from this to its inverse",
@@ -83,7 +83,7 @@ class InverseBlock(Masking):
     name: ClassVar[str] = "inverse-block"
     version: ClassVar[int] = 2
     aspect: float = Field(
-        0.5,
+        default=0.5,
         gt=0,
         le=1,
         description="flattest rectangle: height over width from this to its inverse",
@@ -131,19 +131,19 @@ class MultiBlock(Masking):
 
     name: ClassVar[str] = "multi-block"
     version: ClassVar[int] = 2
-    targets: PositiveInt = Field(4, le=16, description="number of target rectangles")
+    targets: PositiveInt = Field(default=4, le=16, description="number of target rectangles")
     scale: Range = Field(
-        (0.15, 0.2),
+        default=(0.15, 0.2),
         description="smallest and largest target, as a share of all patches",
         examples=[(0.05, 0.1), (0.3, 0.4)],
     )
     aspect: Range = Field(
-        (0.75, 1.5),
+        default=(0.75, 1.5),
         description="smallest and largest height over width of a target",
         examples=[(0.3, 0.4), (2.0, 3.0)],
     )
     context: Range = Field(
-        (0.85, 1.0),
+        default=(0.85, 1.0),
         description="smallest and largest context, as a share of all patches",
         examples=[(0.3, 0.4), (0.5, 0.6)],
     )

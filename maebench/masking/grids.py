@@ -36,7 +36,9 @@ class Grid(Masking):
     """
 
     name: ClassVar[str] = "grid"
-    k: int = Field(2, ge=2, le=8, description="side of a cell in patches; natural ratios: n / k^2")
+    k: int = Field(
+        default=2, ge=2, le=8, description="side of a cell in patches; natural ratios: n / k^2"
+    )
 
     def scores(self, view: View) -> Tensor:
         """The rank of a patch's place in its cell, ties broken at random, float32 (B, L)."""
@@ -60,7 +62,7 @@ class Uniform(Masking):
 
     name: ClassVar[str] = "uniform"
     version: ClassVar[int] = 2
-    k: int = Field(2, ge=2, le=8, description="side of a cell in patches")
+    k: int = Field(default=2, ge=2, le=8, description="side of a cell in patches")
 
     def scores(self, view: View) -> Tensor:
         """A patch's rank in its cell over the cell's size, ties broken at random, (B, L)."""
@@ -98,8 +100,10 @@ class Units(Masking):
     """
 
     name: ClassVar[str] = "units"
-    size: PositiveInt = Field(2, description="side of a square")
-    of: Literal["patches", "pixels"] = Field("patches", description="what the side is counted in")
+    size: PositiveInt = Field(default=2, description="side of a square")
+    of: Literal["patches", "pixels"] = Field(
+        default="patches", description="what the side is counted in"
+    )
 
     def unit(self, patch: tuple[int, int]) -> tuple[int, int]:
         """How many patches lie in a square.
@@ -131,8 +135,12 @@ class Centred(Masking):
 
     name: ClassVar[str] = "centred"
     covers: ClassVar[bool] = False
-    shape: Literal["square", "disc"] = Field("square", description="outline of what is cut out")
-    jitter: float = Field(0.0, ge=0, description="standard deviation of its centre, in patches")
+    shape: Literal["square", "disc"] = Field(
+        default="square", description="outline of what is cut out"
+    )
+    jitter: float = Field(
+        default=0.0, ge=0, description="standard deviation of its centre, in patches"
+    )
 
     def scores(self, view: View) -> Tensor:
         """Minus the distance to the centre, ties broken at random, float32 (B, L)."""

@@ -16,13 +16,17 @@ class Guided(Masking):
     """What the learned strategies share: a share of the hidden patches follows a guide."""
 
     of: Literal["teacher", "encoder"] = Field(
-        "teacher", description="who is asked: an EMA teacher of the model, or the model as it is"
+        default="teacher",
+        description="who is asked: an EMA teacher of the model, or the model as it is",
     )
     start: float = Field(
-        1.0, ge=0, le=1, description="share of the hidden patches that is guided at the start"
+        default=1.0,
+        ge=0,
+        le=1,
+        description="share of the hidden patches that is guided at the start",
     )
     end: float = Field(
-        1.0, ge=0, le=1, description="share of the hidden patches that is guided at the end"
+        default=1.0, ge=0, le=1, description="share of the hidden patches that is guided at the end"
     )
 
     @property
@@ -53,10 +57,10 @@ class Attention(Guided):
     name: ClassVar[str] = "attention"
     needs: ClassVar[frozenset[str]] = frozenset({"attention"})
     hide: Literal["high", "hint", "low"] = Field(
-        "high", description="most attended, most attended but some, or least attended"
+        default="high", description="most attended, most attended but some, or least attended"
     )
     reveal: float = Field(
-        0.1,
+        default=0.1,
         gt=0,
         lt=1,
         description="of hint: share of the hidden count that is shown again, drawn by attention "
@@ -93,10 +97,13 @@ class Hard(Guided):
     name: ClassVar[str] = "hard"
     needs: ClassVar[frozenset[str]] = frozenset({"patch_loss"})
     start: float = Field(
-        0.0, ge=0, le=1, description="share of the hidden patches that is guided at the start"
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the hidden patches that is guided at the start",
     )
     end: float = Field(
-        0.5, ge=0, le=1, description="share of the hidden patches that is guided at the end"
+        default=0.5, ge=0, le=1, description="share of the hidden patches that is guided at the end"
     )
 
     def guide(self, view: View) -> Tensor:

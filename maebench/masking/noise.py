@@ -30,7 +30,9 @@ class ColourNoise(Masking):
     # At .75 the names are wrong: green noise spreads and purple clusters (lag-1 autocorrelation at
     # 14x14: -.03 and .30; at .9 .04 and -.05). Far below, a sampled Gaussian is the identity, which
     # leaves nothing of blue and green.
-    scale: float = Field(1.0, ge=0.9, le=8, description="multiplies the widths of the filter")
+    scale: float = Field(
+        default=1.0, ge=0.9, le=8, description="multiplies the widths of the filter"
+    )
 
     def scores(self, view: View) -> Tensor:
         """Filtered Gaussian noise, float32 (B, L)."""

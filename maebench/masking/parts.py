@@ -32,9 +32,11 @@ class ByPart(Masking):
     the progress. Source: Li et al. 2022, arXiv 2206.10207.
     """
 
-    start: float = Field(0.0, ge=0, le=1, description="share of whole parts at the start")
-    end: float = Field(1.0, ge=0, le=1, description="share of whole parts at the end")
-    power: float = Field(2.0, gt=0, description="the share grows with this power of the progress")
+    start: float = Field(default=0.0, ge=0, le=1, description="share of whole parts at the start")
+    end: float = Field(default=1.0, ge=0, le=1, description="share of whole parts at the end")
+    power: float = Field(
+        default=2.0, gt=0, description="the share grows with this power of the progress"
+    )
 
     def labels(self, view: View) -> Tensor:
         """The part that each patch belongs to, int64 (B, L) from 0 to 255."""
@@ -72,9 +74,11 @@ class Parts(ByPart):
     name: ClassVar[str] = "parts"
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
     of: Literal["teacher", "encoder"] = Field(
-        "encoder", description="whose features: the model's as it is, or an EMA teacher's"
+        default="encoder", description="whose features: the model's as it is, or an EMA teacher's"
     )
-    clusters: int = Field(7, ge=2, le=LABELS, description="number of parts of an image (SemMAE: 7)")
+    clusters: int = Field(
+        default=7, ge=2, le=LABELS, description="number of parts of an image (SemMAE: 7)"
+    )
 
     @property
     def answered_by(self) -> Literal["teacher", "encoder"]:

@@ -33,23 +33,32 @@ PixelTarget = Literal["pixels", "normalised-pixels"]
 class SpecOptions(Options):
     """What weights do not say of themselves, or what is to be other than they say."""
 
-    heads: PositiveInt | None = Field(None, description="attention heads of the encoder")
-    decoder_heads: PositiveInt | None = Field(None, description="attention heads of the decoder")
-    target: PixelTarget | None = Field(None, description="what the decoder predicts")
-    eps: PositiveFloat | None = Field(None, description="epsilon of the norms")
-    key_map: Path | None = Field(None, description="YAML file of regular expressions for names")
-    weights: Path | None = Field(None, description="file of weights for the architecture")
-    revision: str | None = Field(None, description="branch, tag or commit on the hub")
-    image_size: tuple[PositiveInt, ...] | None = Field(
-        None, description="pixels of a side of what the encoder takes, or rows,columns"
+    heads: PositiveInt | None = Field(default=None, description="attention heads of the encoder")
+    decoder_heads: PositiveInt | None = Field(
+        default=None, description="attention heads of the decoder"
     )
-    mean: tuple[float, ...] | None = Field(None, description="mean per channel, of pixels in 0..1")
-    std: tuple[PositiveFloat, ...] | None = Field(None, description="deviation per channel")
+    target: PixelTarget | None = Field(default=None, description="what the decoder predicts")
+    eps: PositiveFloat | None = Field(default=None, description="epsilon of the norms")
+    key_map: Path | None = Field(
+        default=None, description="YAML file of regular expressions for names"
+    )
+    weights: Path | None = Field(default=None, description="file of weights for the architecture")
+    revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
+    image_size: tuple[PositiveInt, ...] | None = Field(
+        default=None, description="pixels of a side of what the encoder takes, or rows,columns"
+    )
+    mean: tuple[float, ...] | None = Field(
+        default=None, description="mean per channel, of pixels in 0..1"
+    )
+    std: tuple[PositiveFloat, ...] | None = Field(default=None, description="deviation per channel")
     interpolation: Literal["bicubic", "bilinear", "nearest"] | None = Field(
-        None, description="how images are resized"
+        default=None, description="how images are resized"
     )
     crop: float | None = Field(
-        None, ge=0.1, le=1, description="share of the resized side that the centre crop keeps"
+        default=None,
+        ge=0.1,
+        le=1,
+        description="share of the resized side that the centre crop keeps",
     )
 
     @property

@@ -69,7 +69,7 @@ class Autoencoder(Decoding):
     name: ClassVar[str] = "autoencoder"
     hides: ClassVar[bool] = False
     bottleneck: PositiveInt | None = Field(
-        None,
+        default=None,
         description="dimension of the code of a token; default a quarter of that of a patch",
         examples=[3],
     )

@@ -35,19 +35,19 @@ class Contractive(Decoding):
     name: ClassVar[str] = "contractive"
     hides: ClassVar[bool] = False
     bottleneck: PositiveInt | None = Field(
-        None,
+        default=None,
         description="dimension of the code of a token; default that of a patch: the penalty "
         "takes the place of a narrow code",
         examples=[12],
     )
     weight: float = Field(
-        0.1,
+        default=0.1,
         gt=0,
         description="weight of the squared norm beside the summed squared error of an image "
         "(0.1 as in the Theano tutorials' cA after Rifai et al. 2011)",
     )
     probes: PositiveInt = Field(
-        1, description="random directions per image and step, each one more backward pass"
+        default=1, description="random directions per image and step, each one more backward pass"
     )
 
     def build(self, encoder: Any, inputs: Inputs) -> nn.Module:

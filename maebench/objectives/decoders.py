@@ -56,17 +56,17 @@ class Decoding(Objective):
     """An objective with a decoder of transformer blocks."""
 
     decoder_depth: PositiveInt | None = Field(
-        None,
+        default=None,
         description="decoder blocks; default 8 from width 768 up, else 2 (1 up to depth 4)",
         examples=[2],
     )
     decoder_width: PositiveInt | None = Field(
-        None,
+        default=None,
         description="decoder width; default 512 from width 768 up, else half the encoder's",
         examples=[16],
     )
     decoder_heads: PositiveInt | None = Field(
-        None,
+        default=None,
         description="decoder heads; default 16 from width 768 up, else one per 32 of width",
         examples=[2],
     )

@@ -38,17 +38,18 @@ class Denoising(Decoding):
     name: ClassVar[str] = "denoising"
     hides: ClassVar[bool] = False
     corruption: Literal["gaussian", "masking", "salt-and-pepper"] = Field(
-        "gaussian", description="kind of noise; all channels of a pixel go together but in gaussian"
+        default="gaussian",
+        description="kind of noise; all channels of a pixel go together but in gaussian",
     )
     amount: float | None = Field(
-        None,
+        default=None,
         gt=0,
         description="deviation of gaussian noise in normalised units, default 0.5, or else share "
         "of pixels below 1, default 0.25 (Vincent et al. 2010)",
         examples=[0.4],
     )
     bottleneck: PositiveInt | None = Field(
-        None, description="dimension of a linear code of each token; default no such code"
+        default=None, description="dimension of a linear code of each token; default no such code"
     )
 
     def model_post_init(self, _: Any) -> None:

@@ -66,44 +66,44 @@ class MAE(Decoding):
 
     name: ClassVar[str] = "mae"
     target: Literal["pixels", "normalised-pixels", "hog", "low-pass", "features"] = Field(
-        "normalised-pixels",
+        default="normalised-pixels",
         description="what is predicted of a patch: pixels, pixels normalised in it, histograms of "
         "gradients, pixels without high frequencies, or an EMA teacher's tokens [arXiv 2111.06377, "
         "2112.09133, 2303.02416, 2202.03555]",
     )
     hog_cell: PositiveInt | None = Field(
-        None,
+        default=None,
         description="of hog: side of a histogram's cell in pixels; default half the patch, or the "
         "patch where that would be under 2 [MaskFeat: 8 of 16]",
         examples=[4],
     )
     low_pass: float = Field(
-        0.36,
+        default=0.36,
         gt=0,
         le=1,
         description="of low-pass: radius that is kept as a share of the highest frequency [PixMIM: "
         "40 of 112]",
     )
     teacher_layers: PositiveInt | None = Field(
-        None,
+        default=None,
         description="of features: number of last blocks whose tokens are averaged; default 6, or "
         "as many as there are [data2vec]",
         examples=[1],
     )
     teacher_decay: float = Field(
-        0.999,
+        default=0.999,
         ge=0,
         lt=1,
         description="of features: decay of the EMA teacher per update, less in the first "
         "thousands, (1 + n) / (10 + n) after n [data2vec: 0.9998 in longer runs]",
     )
     decoder: Literal["transformer", "cross-attention"] = Field(
-        "transformer",
+        default="transformer",
         description="how patches are decoded: all together, or each alone from the encoder's "
         "tokens [arXiv 2111.06377, 2401.14391]",
     )
     share: float | None = Field(
-        None,
+        default=None,
         gt=0,
         le=1,
         description="of cross-attention: share of the hidden patches that is predicted, others "
@@ -111,11 +111,12 @@ class MAE(Decoding):
         examples=[0.5],
     )
     loss: Literal["mse", "l1", "smooth-l1"] = Field(
-        "mse",
+        default="mse",
         description="error of a number: squared, absolute, or squared below 1 and absolute above",
     )
     on: Literal["hidden", "all"] = Field(
-        "hidden", description="patches whose predictions are compared [hidden: arXiv 2111.06377]"
+        default="hidden",
+        description="patches whose predictions are compared [hidden: arXiv 2111.06377]",
     )
 
     @property

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from maebench.component import Component
+from maebench.encoders.encoder import EncoderModule
 from maebench.masking.mask import Mask
 from maebench.rng import Draws
 
@@ -128,7 +129,7 @@ class Objective(Component):
         """Which patches' targets the loss compares; overridden where an option decides."""
         return "hidden" if self.hides else "all"
 
-    def build(self, encoder: nn.Module, inputs: Inputs) -> nn.Module:
+    def build(self, encoder: EncoderModule, inputs: Inputs) -> nn.Module:
         """A fresh module around `encoder`; called inside `rng.isolated`.
 
         Raises:
@@ -136,6 +137,6 @@ class Objective(Component):
         """
         raise NotImplementedError(f"{type(self).__name__} has no build(encoder, inputs)")
 
-    def notes(self, encoder: nn.Module, inputs: Inputs) -> tuple[str, ...]:
+    def notes(self, encoder: EncoderModule, inputs: Inputs) -> tuple[str, ...]:
         """What a user should know before a run with this encoder begins; each is a warning."""
         return ()

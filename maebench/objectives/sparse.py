@@ -43,33 +43,36 @@ class Sparse(Decoding):
     name: ClassVar[str] = "sparse"
     hides: ClassVar[bool] = False
     penalty: Literal["kl", "l1", "top-k"] = Field(
-        "top-k",
+        default="top-k",
         description="what keeps units off: a divergence from rho, a sum, or a count; the code goes "
         "through a sigmoid for kl, else a relu",
     )
     code: Literal["bottleneck", "tokens"] = Field(
-        "bottleneck",
+        default="bottleneck",
         description="what is sparse: a wide linear code of each token, or the encoder's tokens "
         "themselves; evaluations read the tokens before the sigmoid or relu",
     )
     bottleneck: PositiveInt | None = Field(
-        None,
+        default=None,
         description="units of the code of a token; default four times the dimension of a patch; "
         "read with code=bottleneck",
         examples=[24],
     )
     rho: float = Field(
-        0.05, gt=0, lt=1, description="wanted mean activation of a unit, read by kl (Ng 2011)"
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="wanted mean activation of a unit, read by kl (Ng 2011)",
     )
     weight: float | None = Field(
-        None,
+        default=None,
         gt=0,
         description="weight of the penalty beside half the squared error of a patch, read by kl "
         "(default 3, Ng 2011) and l1 (default 0.1)",
         examples=[1.0],
     )
     k: PositiveInt | None = Field(
-        None,
+        default=None,
         description="units that stay on in a token, read by top-k; default a quarter of the "
         "dimension of a patch, as wide as the code of autoencoder",
         examples=[2],

@@ -32,7 +32,7 @@ class Supervised(Objective):
     needs_labels: ClassVar[bool] = True
     no_decoder: ClassVar[str] = "it learns classes, not pixels"
     smoothing: float = Field(
-        0.1,
+        default=0.1,
         ge=0,
         lt=1,
         description="share of the target that goes to all classes alike "

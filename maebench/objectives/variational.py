@@ -38,22 +38,23 @@ class Variational(Decoding):
     name: ClassVar[str] = "variational"
     hides: ClassVar[bool] = False
     latent: PositiveInt = Field(
-        64, description="dimension of an image's latent; 64 to 256 are usual for small images"
+        default=64,
+        description="dimension of an image's latent; 64 to 256 are usual for small images",
     )
     beta: PositiveFloat = Field(
-        1.0,
+        default=1.0,
         description="weight of the KL; 1 is the ELBO [arXiv 1312.6114], beta-VAE uses 4 and more "
         "[Higgins et al. 2017]",
     )
     warm_up: float = Field(
-        0.1,
+        default=0.1,
         ge=0,
         le=1,
         description="share of the run over which the KL's weight rises from 0 "
         "[Bowman et al. 2016, arXiv 1511.06349]",
     )
     free_bits: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         description="nats of each latent dimension that cost the same as none, image by image "
         "[arXiv 1606.04934, there in the mean of a batch]",

@@ -39,7 +39,7 @@ def mask_statistics(
     config: RunConfig | None = None,
     model: Any = None,
     progress: float = 1.0,
-    bench: MaskSampler | None = None,
+    sampler: MaskSampler | None = None,
     shown: Callable[[Iterable[Any], int, str], Iterable[Any]] = lambda steps, total, what: steps,
 ) -> pd.DataFrame:
     """Statistics of masking strategies on real images, one row per strategy and ratio.
@@ -51,7 +51,7 @@ def mask_statistics(
         model: what learned strategies ask: a module that an objective built; the config's own at
             step 0 by default.
         progress: how far pretraining is, for what changes with it.
-        bench: images and model in place of config and model, where several tables share them.
+        sampler: images and model in place of config and model, where several tables share them.
         shown: goes through the work and shows it.
 
     Returns:
@@ -64,13 +64,13 @@ def mask_statistics(
     import pandas as pd
 
     ratios = check_arguments(maskings, ratios, progress)
-    bench = bench or MaskSampler(config or RunConfig(), model)
-    work = [(m, r) for m in bench.maskings(maskings) for r in ratios]
+    sampler = sampler or MaskSampler(config or RunConfig(), model)
+    work = [(m, r) for m in sampler.maskings(maskings) for r in ratios]
     rows = []
     for chosen, ratio in shown(work, len(work), "masks"):
         row: dict[str, Any] = {"masking": _name(chosen), "ratio": ratio}
         try:
-            row |= describe(bench.sample(chosen, ratio, progress)) | {"reason": ""}
+            row |= describe(sampler.sample(chosen, ratio, progress)) | {"reason": ""}
         except ConfigError as error:
             row["reason"] = str(error)
         rows.append(row)
@@ -151,7 +151,7 @@ def _name(chosen: Masking | str) -> str:
 
 
 def gallery(
-    bench: MaskSampler,
+    sampler: MaskSampler,
     maskings: Sequence[Masking | str],
     ratios: Sequence[float],
     path: Path,
@@ -167,7 +167,7 @@ def gallery(
     """
     from matplotlib.figure import Figure
 
-    check_image(bench, image)
+    check_image(sampler, image)
     columns = min(PER_BAND, len(maskings))
     bands = -(-len(maskings) // columns)
     size = (SIDE * (columns + 0.2), SIDE * 1.12 * bands * len(ratios))
@@ -182,31 +182,33 @@ def gallery(
             label = f"{_name(chosen)}\n{ratio:g}" if row == 0 else f"{ratio:g}"
             axis.set_title(label, fontsize=7, pad=2)
             try:
-                picture, text = _masked(bench, chosen, ratio, image, progress), ""
+                picture, text = _masked(sampler, chosen, ratio, image, progress), ""
             except ConfigError as error:
-                picture, text = torch.ones(*bench.config.size, 3), textwrap.fill(str(error), 26)
+                picture, text = torch.ones(*sampler.config.size, 3), textwrap.fill(str(error), 26)
             axis.imshow(picture.numpy(), vmin=0, vmax=1, interpolation="nearest")
             middle = [(side - 1) / 2 for side in picture.shape[:2]]
             axis.text(middle[1], middle[0], text, fontsize=5, ha="center", va="center")
     files.write(path, lambda beside: figure.savefig(beside, format="png", dpi=150))
 
 
-def check_image(bench: MaskSampler, image: int) -> None:
+def check_image(sampler: MaskSampler, image: int) -> None:
     """Refuses the number of an image that is not there.
 
     Raises:
         ConfigError: says which are.
     """
-    if not 0 <= image < len(bench.images):
-        raise ConfigError(f"--image {image}: train has images 0 to {len(bench.images) - 1}")
+    if not 0 <= image < len(sampler.images):
+        raise ConfigError(f"--image {image}: train has images 0 to {len(sampler.images) - 1}")
 
 
 def _masked(
-    bench: MaskSampler, chosen: Masking | str, ratio: float, image: int, progress: float
+    sampler: MaskSampler, chosen: Masking | str, ratio: float, image: int, progress: float
 ) -> Tensor:
     """The image with its hidden patches in a gray that no image has, (H, W, 3) in 0..1."""
     index = torch.tensor([image])
-    found = bench.sample(chosen, ratio, progress, epochs=1, index=index, changes={"augment": WHOLE})
+    found = sampler.sample(
+        chosen, ratio, progress, epochs=1, index=index, changes={"augment": WHOLE}
+    )
     pixels = found.images[0] / 255
     shown = pixels.expand(3, -1, -1) if len(pixels) == 1 else pixels[:3]
     (h, w), (_, H, W) = found.grid, shown.shape

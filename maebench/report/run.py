@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
+from maebench.outputs import in_unit
 from maebench.pretraining.plan import Plan
-from maebench.report.table import LABELS, column, differences, headlines, mixed, number
+from maebench.report.table import LABELS, cell_of, column, differences, headlines, mixed
 from maebench.report.terminal import console, edges, print_table, protocols
 
 PIXELS = (
@@ -18,7 +19,8 @@ PIXELS = (
 def print_run(rows: pd.DataFrame, plan: Plan) -> None:
     """Prints what `maebench run` ends with: table, differences, how to read it, what is next."""
     config = plan.config
-    models = list(dict.fromkeys(rows["model"]))
+    names = dict(zip(rows["model_kind"], rows["model"], strict=True))
+    models = [names[kind] for kind in LABELS if kind in names]
     main = headlines(rows)
     parts = [config.dataset.changed(), config.encoder.changed(), config.objective.changed()]
     if config.objective.hides:
@@ -29,7 +31,7 @@ def print_run(rows: pd.DataFrame, plan: Plan) -> None:
     lines = [
         {
             "model": LABELS[mine[0]["model_kind"]],
-            **{column(row, False): number(row) for row in mine},
+            **{column(row, False): cell_of(row) for row in mine},
         }
         for mine in (main[main["model"] == model].to_dict("records") for model in models)
         if mine
@@ -37,7 +39,7 @@ def print_run(rows: pd.DataFrame, plan: Plan) -> None:
     if lines:
         print_table(pd.DataFrame(lines).fillna(""))
         say("Values are means over test images with 95 % bootstrap intervals.")
-        say_differences(rows, models[0], models[1])
+        say_differences(rows, names["run"], names["untrained"])
         if ((main["model_kind"] == "pixels") & (main["status"] == "ok")).any():
             say(PIXELS)
     say_gaps(rows)
@@ -55,13 +57,10 @@ def print_run(rows: pd.DataFrame, plan: Plan) -> None:
 def say_differences(rows: pd.DataFrame, model: str, other: str) -> None:
     """Prints the paired difference of each main metric, pretrained minus untrained."""
     for name, interval, unit in differences(rows, model, other):
-        scale, digits = (100, 1) if unit == "%" else (1, 3)
-        value, low, high = (v * scale for v in (interval.value, interval.low, interval.high))
-        verdict = "" if low > 0 or high < 0 else ": no difference shown"
-        say(
-            f"  pretrained - untrained, {name}: {value:+.{digits}f} "
-            f"[{low:+.{digits}f}, {high:+.{digits}f}] paired{verdict}"
-        )
+        ends = interval.value, interval.low, interval.high
+        value, low, high = (in_unit(number, unit, "+") for number in ends)
+        verdict = "" if interval.low > 0 or interval.high < 0 else ": no difference shown"
+        say(f"  pretrained - untrained, {name}: {value} [{low}, {high}] paired{verdict}")
 
 
 def say_gaps(rows: pd.DataFrame) -> None:

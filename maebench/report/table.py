@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,10 @@ from maebench.analysis.stats import paired_difference
 from maebench.errors import ConfigError, MaebenchError, unknown
 from maebench.evaluating import records
 from maebench.evaluating.intervals import Interval
-from maebench.outputs import FORMATS, Report
+from maebench.outputs import FORMATS, Cell, Report
 
 # How a kind of model is called in the table that `maebench run` prints.
 LABELS = {"run": "pretrained", "untrained": "untrained", "pixels": "raw pixels"}
-# what `number` and `_spread` write: -0.101 [-0.106, -0.096] or 81.9 ±0.8 seeds (n=3) ±1.7 images
-NUMBER = re.compile(
-    r"-?[\d.]+( \[-?[\d.]+, -?[\d.]+\]|( ±[\d.]+ (seeds|runs))? \(n=\d+\)( ±[\d.]+ images)?)?"
-)
 
 
 def headlines(rows: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
@@ -47,15 +42,12 @@ def headlines(rows: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
     return chosen[picked | ~grids.astype(bool)]
 
 
-def number(row: Mapping[Any, Any]) -> str:
-    """A value with its interval in its unit, such as `81.9 [80.1, 83.6]`."""
+def cell_of(row: Mapping[Any, Any]) -> Cell:
+    """The number of a row with its interval, or why there is none."""
     if row["status"] != "ok":
-        return str(row["status"])
-    scale, digits = (100, 1) if row["unit"] == "%" else (1, 3)
-    text = f"{row['value'] * scale:.{digits}f}"
-    if pd.isna(row["low"]):
-        return text
-    return f"{text} [{row['low'] * scale:.{digits}f}, {row['high'] * scale:.{digits}f}]"
+        return Cell(None, unit=row["unit"], status=str(row["status"]))
+    low, high = (None if pd.isna(row[end]) else float(row[end]) for end in ("low", "high"))
+    return Cell(float(row["value"]), low, high, row["unit"])
 
 
 def column(row: Mapping[Any, Any], all_metrics: bool) -> str:
@@ -68,11 +60,10 @@ def column(row: Mapping[Any, Any], all_metrics: bool) -> str:
 def by_model(rows: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
     """One row per model and data set, one column per evaluation, the newest number of each."""
     shown = headlines(rows, metric).sort_values("created", kind="stable")
-    cells: dict[tuple[str, str], dict[str, str]] = {}
+    cells: dict[tuple[str, str], dict[str, Cell]] = {}
     for row in shown.to_dict("records"):
-        cells.setdefault((row["model"], row["dataset"]), {})[column(row, metric is not None)] = (
-            number(row)
-        )
+        line = cells.setdefault((row["model"], row["dataset"]), {})
+        line[column(row, metric is not None)] = cell_of(row)
     table = pd.DataFrame([{"model": m, "dataset": d, **c} for (m, d), c in cells.items()])
     return table.fillna("")
 
@@ -81,7 +72,7 @@ def with_cost(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """The table with what the pretraining of each row has cost, the mean where it is several runs.
 
     Steps, tokens that the encoder saw, FLOPs of encoder and decoder, and seconds; empty for what
-    is no run, and for runs of before costs were recorded.
+    is no run, and for runs of versions that recorded no costs.
     """
     runs = rows[rows["model_kind"] == "run"].drop_duplicates("run")
     keys = [name for name in table.columns if name in runs.columns]
@@ -97,7 +88,7 @@ def with_cost(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_settings(rows: pd.DataFrame, keys: Sequence[str], metric: str | None = None) -> pd.DataFrame:
-    """One row per setting: mean over runs, its spread over seeds, and over test images.
+    """One row per setting: the mean over runs, their deviation, and how sure each of them is.
 
     A cell reads `81.9 ±0.8 seeds (n=3) ±1.7 images`: the standard deviation over runs and the mean
     half width of their 95 % intervals. Where runs differ in more than their seed it says runs, and
@@ -122,7 +113,7 @@ def by_settings(rows: pd.DataFrame, keys: Sequence[str], metric: str | None = No
         named = group.apply(lambda r: column(r, metric is not None), axis=1)
         for name, cell in group.groupby(named):
             newest = cell.sort_values("created").drop_duplicates("model", keep="last")
-            line[str(name)] = _spread(newest)
+            line[str(name)] = _mean(newest)
         table.append(line)
     return pd.DataFrame(table).fillna("")
 
@@ -134,9 +125,9 @@ def several_settings(rows: pd.DataFrame, keys: Sequence[str]) -> list[str]:
     for values, group in rows[rows["model_kind"] == "run"].groupby(keys, dropna=False):
         if group["settings"].nunique() > 1:
             # neither what follows from others nor where settings come from is a difference
-            told = set(FROM_CONFIG) - {"run_seed", "settings", "realised_ratio"}
-            told -= {"recipe", "overrides", *COST}
-            what = sorted(c for c in told if group[c].nunique(dropna=False) > 1)
+            names = set(FROM_CONFIG) - {"run_seed", "settings", "realised_ratio"}
+            names -= {"recipe", "overrides", *COST}
+            what = sorted(c for c in names if group[c].nunique(dropna=False) > 1)
             what = what or ["settings that are no column: see their config.json"]
             name = ", ".join("none" if v != v else str(v) for v in values)  # NaN is not itself
             notes.append(f"{name}: its runs differ in {', '.join(what)}")
@@ -153,15 +144,18 @@ def left_out(rows: pd.DataFrame, metric: str | None = None) -> list[str]:
     ]
 
 
-def _spread(cell: pd.DataFrame) -> str:
-    scale, digits = (100, 1) if cell["unit"].iloc[0] == "%" else (1, 3)
-    text = f"{cell['value'].mean() * scale:.{digits}f}"
-    if len(cell) > 1:
-        what = "seeds" if cell["settings"].nunique() <= 1 else "runs"
-        text += f" ±{cell['value'].std() * scale:.{digits}f} {what}"
-    text += f" (n={len(cell)})"
-    half = (cell["high"] - cell["low"]).mean() / 2
-    return text if pd.isna(half) else f"{text} ±{half * scale:.{digits}f} images"
+def _mean(runs: pd.DataFrame) -> Cell:
+    """The mean over runs, of one row each."""
+    several = len(runs) > 1
+    half = (runs["high"] - runs["low"]).mean() / 2
+    return Cell(
+        float(runs["value"].mean()),
+        unit=runs["unit"].iloc[0],
+        num_runs=len(runs),
+        deviation=float(runs["value"].std()) if several else None,
+        over="seeds" if runs["settings"].nunique() <= 1 else "runs",
+        half_width=None if pd.isna(half) else float(half),
+    )
 
 
 def differences(rows: pd.DataFrame, model: str, other: str) -> list[tuple[str, Interval, str]]:
@@ -207,17 +201,27 @@ def render(table: pd.DataFrame, form: str | Report) -> str:
     """
     if isinstance(form, Report):
         return str(form.render(table))
-    if form != "csv":
-        table = table.astype(object).where(table.notna(), "")  # what is not there is no number
+    if form == "csv":
+        return printed(table.map(_no_formula)).to_csv(index=False)
+    table = printed(table)
+    table = table.astype(object).where(table.notna(), "")  # what is not there is no number
     if form == "markdown":
         return table.to_markdown(index=False)
-    if form == "csv":
-        return table.map(_no_formula).to_csv(index=False)
     if form == "latex":
         return table.to_latex(index=False, escape=True)
     if form == "html":
         return table.to_html(index=False, escape=True)
     raise ConfigError(unknown("format", form, FORMATS, "--format"))
+
+
+def printed(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the printed form of each cell; other columns stay as they are."""
+    texts = {
+        name: [str(cell) if isinstance(cell, Cell) else cell for cell in table[name]]
+        for name in table.columns
+        if table[name].map(lambda cell: isinstance(cell, Cell)).any()
+    }
+    return table.assign(**texts)
 
 
 def parquet(table: pd.DataFrame, path: Path) -> None:
@@ -232,11 +236,10 @@ def parquet(table: pd.DataFrame, path: Path) -> None:
         raise MaebenchError("parquet needs pyarrow: pip install 'maebench[parquet]'") from error
     # a column of dicts is no type Parquet knows: they go as text
     texts = {c: table[c].map(str) for c in table.columns if c == "where"}
-    table.assign(**texts).to_parquet(path)
+    printed(table).assign(**texts).to_parquet(path)
 
 
 def _no_formula(cell: Any) -> Any:
-    """Text that a spreadsheet would run as a formula gets a quote before it; our numbers do not."""
-    if not isinstance(cell, str) or NUMBER.fullmatch(cell):
-        return cell
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@")) else cell
+    """Text that a spreadsheet would run as a formula gets a quote before it; no number does."""
+    formula = isinstance(cell, str) and cell.startswith(("=", "+", "-", "@"))
+    return f"'{cell}" if formula else cell

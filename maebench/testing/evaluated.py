@@ -59,13 +59,20 @@ class Synthetic(Dataset):
     """Noise with a pattern per class in it: flat, rows, columns or a board, in every patch."""
 
     name: ClassVar[str] = "synthetic"
-    signal: float = Field(3.0, ge=0, description="height of the pattern in deviations of the noise")
-    classes: int = Field(4, ge=2, le=4, description="number of classes, equally many images each")
-    train: int = Field(TRAIN, ge=1, description="number of training images")
-    truth: Literal["true", "flipped", "half", "none"] = Field(
-        "true", description="test labels; flipped: all of two classes, half: the first half's alone"
+    signal: float = Field(
+        default=3.0, ge=0, description="height of the pattern in deviations of the noise"
     )
-    others: bool = Field(False, description="other noise in the second half of the test images")
+    classes: int = Field(
+        default=4, ge=2, le=4, description="number of classes, equally many images each"
+    )
+    train: int = Field(default=TRAIN, ge=1, description="number of training images")
+    truth: Literal["true", "flipped", "half", "none"] = Field(
+        default="true",
+        description="test labels; flipped: all of two classes, half: the first half's alone",
+    )
+    others: bool = Field(
+        default=False, description="other noise in the second half of the test images"
+    )
 
     def load(self, request: Request) -> Images:
         """One split, always the same."""

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from typing import ClassVar
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from maebench import Evaluation, Masking, Metric, Model, Result, View, hookimpl
 
@@ -12,12 +14,12 @@ class Checkerboard(Masking):
     """Hides the fields of one colour first, which colour is drawn per image."""
 
     name: ClassVar[str] = "checkerboard"
-    noise: float = Field(1.0, ge=0, description="randomness; above 1 fields of both colours mix")
+    noise: float = Field(
+        default=1.0, ge=0, description="randomness; above 1 fields of both colours mix"
+    )
 
-    def scores(self, view: View):
+    def scores(self, view: View) -> Tensor:
         """1 for one colour and 0 for the other, plus noise, float32 (B, L)."""
-        import torch
-
         rows, columns = (torch.arange(n, device=view.device) for n in view.grid)
         colour = (rows[:, None] + columns[None, :]).flatten() % 2
         first = view.draws.integers(2, 1)
@@ -31,7 +33,7 @@ class EffectiveRank(Evaluation):
     name: ClassVar[str] = "effective-rank"
     splits: ClassVar[tuple[str, ...]] = ("test",)
     metrics: ClassVar[dict[str, Metric]] = {
-        "rank": Metric("effective rank of the features", low=1, per_example=False, main=True),
+        "rank": Metric(help="effective rank of the features", low=1, per_example=False, main=True),
     }
 
     def run(self, model: Model) -> Iterator[Result]:

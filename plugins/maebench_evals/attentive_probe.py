@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -61,7 +61,7 @@ class AttentiveProbe(Evaluation):
     }
 
     # few updates of few probes: what the contract tries it with
-    example: ClassVar[dict[str, Any]] = {"steps": 15, "batch": 32, "weight_decay": (1e-3,)}
+    example: ClassVar[dict[str, object]] = {"steps": 15, "batch": 32, "weight_decay": (1e-3,)}
 
     protocol: Literal["fast", "capi"] = Field(
         default="fast",

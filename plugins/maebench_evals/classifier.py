@@ -40,8 +40,9 @@ def make_classifier(encoder: nn.Module, num_classes: int, drop_path: float) -> C
     Raises:
         MaebenchError: the blocks do not drop at the rates that are asked for.
     """
-    if drop_path and hasattr(encoder, "set_drop_path"):
-        encoder.set_drop_path(drop_path)
+    set_drop_path = getattr(encoder, "set_drop_path", None)
+    if drop_path and set_drop_path:
+        set_drop_path(drop_path)
     check_drop_path(encoder, drop_path)
     return Classifier(cast(EncoderModule, encoder), num_classes)
 

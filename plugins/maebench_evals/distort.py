@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from PIL import Image
@@ -77,14 +76,14 @@ def rand_augment(images: Tensor, spec: str, mean: tuple[float, ...]) -> Tensor:
     return torch.stack(changed).to(images.device).float()
 
 
-def black_for_no_bits(posterize: Callable[..., Any]) -> Callable[..., Any]:
+def black_for_no_bits(posterize: Callable[..., Image.Image]) -> Callable[..., Image.Image]:
     """Posterize that makes an image black where it is to keep no bit, which Pillow refuses.
 
     No bit kept is no light: the recipe asks for it at its highest magnitudes, and leaving such
     images whole would be another recipe.
     """
 
-    def with_none(image: Any, bits: int, **rest: Any) -> Any:
+    def with_none(image: Image.Image, bits: int, **rest: object) -> Image.Image:
         return posterize(image, bits, **rest) if bits else Image.new(image.mode, image.size)
 
     return with_none

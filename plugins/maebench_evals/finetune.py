@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from itertools import islice
-from typing import Any, ClassVar, Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -67,7 +67,7 @@ class Finetune(Evaluation):
             per_example=False,
         ),
     }
-    example: ClassVar[dict[str, Any]] = {"epochs": 2}
+    example: ClassVar[dict[str, object]] = {"epochs": 2}
 
     protocol: Literal["fast", "mae"] = Field(
         default="fast",
@@ -138,7 +138,7 @@ class Finetune(Evaluation):
         examples=[1e-3],
     )
 
-    def model_post_init(self, _: Any) -> None:
+    def model_post_init(self, _: object) -> None:
         """Refuses a RandAugment that timm would not read."""
         if self.randaugment not in (None, OFF) and not re.fullmatch(RANDAUGMENT, self.randaugment):
             raise ValueError(
@@ -158,7 +158,7 @@ class Finetune(Evaluation):
             raise MaebenchError(f"finetune: the loss is {losses[-1]}; try a smaller -o lr")
         predicted = predict(classifier.eval(), model)
         last = losses[-max(1, len(losses) // 10) :]
-        where: dict[str, int | bool] = {}
+        where: dict[str, object] = {}
         if self.protocol == "mae":  # the official settings that the data set may have changed
             where = {"epochs": recipe.epochs, "batch": batch, "chosen": True}
         yield Result("train_loss", sum(last) / len(last), where)

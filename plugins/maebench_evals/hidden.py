@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,8 +63,8 @@ def pasted(patches_BLT: Tensor, images_BCHW: Tensor, mask: Mask) -> Tensor:
     return torch.where(hidden_pixels(mask, patch), predicted, images_BCHW)
 
 
-def nothing() -> Tensor:
-    """What a sum of float64 begins with."""
+def zero() -> Tensor:
+    """The float64 number that a sum begins with."""
     return torch.zeros((), dtype=torch.float64)
 
 
@@ -73,8 +72,8 @@ def nothing() -> Tensor:
 class TargetVariance:
     """Sums over the hidden targets of a split, for how far these lie from their mean."""
 
-    total: Tensor = field(default_factory=nothing)  # (T,)
-    square: Tensor = field(default_factory=nothing)  # (T,)
+    total: Tensor = field(default_factory=zero)  # (T,)
+    square: Tensor = field(default_factory=zero)  # (T,)
     patches: int = 0
     images: int = 0
 
@@ -138,7 +137,7 @@ class Similarity:
         self.ssim.append(found.double().clamp(-1, 1).cpu())
 
     def results(
-        self, where: Mapping[str, Any], metrics: Sequence[str], missing: str = NO_PIXELS
+        self, where: Mapping[str, object], metrics: Sequence[str], missing: str = NO_PIXELS
     ) -> Iterator[Result]:
         """PSNR and SSIM under these names, or as many of them as there are names."""
         small = f"the image is smaller than SSIM's window of {WINDOW} pixels"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -39,7 +39,7 @@ class KNN(Evaluation):
     }
 
     # the contract tries the protocol in which every option counts
-    example: ClassVar[dict[str, Any]] = {"protocol": "dino"}
+    example: ClassVar[dict[str, object]] = {"protocol": "dino"}
 
     protocol: Literal["majority", "dino"] = Field(
         default="majority",
@@ -86,7 +86,7 @@ class KNN(Evaluation):
         votes = votes_for(train, labels, test, ks, temperature)
         classes = len(model.class_names())
         for i, k in enumerate(ks):
-            where: dict[str, Any] = {"k": k, "pool": pool, **choice.where(i)}
+            where: dict[str, object] = {"k": k, "pool": pool, **choice.where(i)}
             hit = votes[k] == right[:, None]
             yield Result("validation_top1", validation[i], where)
             yield Result("top1", hit[:, 0].double(), where)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt
@@ -22,10 +22,7 @@ from maebench import (
     half_cosine,
 )
 from maebench_evals.frozen import Penalties, standardised
-from maebench_evals.linear_probe import LR, fitted_heads
-
-BATCH = 2048  # images per update, as in linear-probe
-EPOCHS = 20  # passes over train where that is more than `steps`, as in linear-probe
+from maebench_evals.linear_probe import BATCH, EPOCHS, LR, fitted_heads
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Layers(Evaluation):
     }
 
     # few steps: what the contract tries it with
-    example: ClassVar[dict[str, Any]] = {"steps": 20, "l2": (1e-3, 1e-1)}
+    example: ClassVar[dict[str, object]] = {"steps": 20, "l2": (1e-3, 1e-1)}
 
     pool: Literal["mean", "cls"] | None = Field(
         default=None,
@@ -92,7 +89,7 @@ class Layers(Evaluation):
         choice = Choice(index, found[index].edge)
         draw_picture(model, found, found[index])
         for i, place in enumerate(found):
-            where: dict[str, Any] = {"layer": place.layer, "pool": place.pool, "l2": place.l2}
+            where: dict[str, object] = {"layer": place.layer, "pool": place.pool, "l2": place.l2}
             where |= choice.where(i)
             yield Result("validation_top1", place.validation, where)
             yield Result("top1", place.hits, where)

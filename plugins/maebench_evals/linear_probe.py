@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt
@@ -26,7 +26,8 @@ from maebench_evals.frozen import Layer, Penalties, pool_for, standardised
 # Shape suffixes: N images, D features, C classes, G heads of the grid.
 LR = 0.05  # Adam's first rate; the problem is convex, and the test's oracle is its optimum
 NOTHING = 1e-6  # of the largest variance: a direction without more carries rounding errors alone
-EPOCHS, STEPS, BATCH = 20, 1000, 2048  # of the fast protocol
+# of the fast protocol; the first and the last are those of `layers` and `low-shot` too
+EPOCHS, STEPS, BATCH = 20, 1000, 2048
 L2 = tuple(10.0**e for e in (-9, -8, -7, -6, -5, -4.5, -4, -3.5, -3, -2.5, -2, -1.5, -1, 0, 1))
 
 
@@ -56,7 +57,7 @@ class LinearProbe(Evaluation):
     }
 
     # few images and steps: what the contract tries it with
-    example: ClassVar[dict[str, Any]] = {"steps": 20, "epochs": 10, "batch": 64}
+    example: ClassVar[dict[str, object]] = {"steps": 20, "epochs": 10, "batch": 64}
 
     protocol: Literal["fast", "mae"] = Field(
         default="fast",
@@ -86,7 +87,7 @@ class LinearProbe(Evaluation):
         description="whether to train on new crops and flips in each epoch, with mae; none: yes",
     )
 
-    def model_post_init(self, _: Any) -> None:
+    def model_post_init(self, _: object) -> None:
         """Refuses options that the protocol does not read."""
         if self.protocol == "mae" and self.l2 != L2:
             raise ValueError("l2 is read by protocol=fast alone: mae has no penalty")
@@ -111,7 +112,7 @@ class LinearProbe(Evaluation):
         choice = choose(validation)
         predicted = self._predict(model, train, labels, test, num_classes, "refit")
         for i, penalty in enumerate(l2):
-            where = {"l2": penalty, "pool": pool, **choice.where(i)}
+            where: dict[str, object] = {"l2": penalty, "pool": pool, **choice.where(i)}
             yield Result("validation_top1", validation[i], where)
             yield Result("top1", (predicted[i] == right).double(), where)
 
@@ -140,9 +141,13 @@ class LinearProbe(Evaluation):
             batches = official.cached_batches(train, labels.to(model.device), batch, steps, draws)
         shown = model.progress(batches, steps, f"linear-probe of {model.kind}")
         loss = official.train(head, shown, steps, batch)
-        where = {"batch": batch, "steps": steps, "lr": official.BASE_LR * batch / official.LR_BATCH}
-        # near log(classes) the head is hardly trained: a matter of epochs, not of features
-        where |= {"train_loss": round(loss, 4), "pool": pool, "crops": crops, "chosen": True}
+        where: dict[str, object] = {
+            **{"batch": batch, "steps": steps},
+            "lr": official.BASE_LR * batch / official.LR_BATCH,
+            # near log(classes) the head is hardly trained: a matter of epochs, not of features
+            "train_loss": round(loss, 4),
+            **{"pool": pool, "crops": crops, "chosen": True},
+        }
         yield Result("validation_top1", None, where, "one rate: nothing is chosen on train")
         yield Result("top1", (official.predict(head, test) == right).double(), where)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ class Logistic(Evaluation):
     }
 
     # a few iterations: what the contract tries it with
-    example: ClassVar[dict[str, Any]] = {"max_iter": 20, "C": (1e-3, 1e-1)}
+    example: ClassVar[dict[str, object]] = {"max_iter": 20, "C": (1e-3, 1e-1)}
 
     protocol: Literal["fast", "dinov2"] = Field(
         default="fast", description="dinov2: features as they are, its own grid and tolerance"
@@ -90,7 +90,7 @@ class Logistic(Evaluation):
         predicted, more = self._predict(train, labels, test, [grid[i] for i in again])
         done += more
         for i, C in enumerate(grid):
-            where: dict[str, Any] = {"C": C, "pool": pool, **choice.where(i)}
+            where: dict[str, object] = {"C": C, "pool": pool, **choice.where(i)}
             yield Result("validation_top1", validation[i], where)
             if i in again:
                 yield Result("top1", (predicted[again.index(i)] == right).double(), where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import AfterValidator, Field, PositiveInt, field_validator
@@ -54,7 +54,7 @@ class LowShot(Evaluation):
     }
 
     # few draws and steps: what the contract tries it with
-    example: ClassVar[dict[str, Any]] = {"shots": ("1", "10%"), "draws": 2, "steps": 20}
+    example: ClassVar[dict[str, object]] = {"shots": ("1", "10%"), "draws": 2, "steps": 20}
 
     shots: Annotated[tuple[str, ...], AfterValidator(not_empty)] = Field(
         default=("1", "5", "10", "1%", "10%"),
@@ -76,7 +76,7 @@ class LowShot(Evaluation):
 
     @field_validator("shots", mode="before")
     @classmethod
-    def _whole_numbers_too(cls, value: Any) -> Any:
+    def _whole_numbers_too(cls, value: object) -> object:
         """In YAML and in Python 5 means the same as "5"."""
         if not isinstance(value, list | tuple):
             return value
@@ -107,7 +107,7 @@ class LowShot(Evaluation):
         test = model.features("test", self.layer, pool).to(model.device)
         y, fit = labels.to(model.device), self._fit(model)
         for text in model.progress(self.shots, len(self.shots), f"low-shot of {model.kind}"):
-            where: dict[str, Any] = {"shots": text, "pool": pool}
+            where: dict[str, object] = {"shots": text, "pool": pool}
             if text not in fitting:
                 why = f"shots={text}: the rarest class of train has {counts.min()} images"
                 yield Result("top1", None, where, why)

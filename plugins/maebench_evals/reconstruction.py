@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from pydantic import Field
@@ -19,8 +19,10 @@ from maebench import (
     Random,
     Reconstruction,
     Result,
+    Summary,
     unpatchify,
 )
+from maebench_evals import across_models
 from maebench_evals.across import AcrossMasks
 from maebench_evals.hidden import (
     HIDDEN_ALONE,
@@ -30,14 +32,17 @@ from maebench_evals.hidden import (
     distance_to_seen,
     first,
     hidden_of,
-    nothing,
     pasted,
     patch_of,
     sum_at,
     whole_psnr,
+    zero,
 )
 from maebench_evals.inpainting import BASELINES, patch_means
 from maebench_evals.reconstruction_pictures import distance_curves, examples, own_pictures
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BATCH = 256
 SHOWN = 8  # images in the picture
@@ -55,7 +60,7 @@ class ReconstructionQuality(Evaluation):
     statistic of a hidden patch; `how` says how the pixels were made. psnr_oracle uses the true
     mean and deviation of each hidden patch: two leaked numbers a patch, so it is no score. Its row
     `true patch means` is what these numbers give without any prediction. psnr_whole is no guess at
-    what is hidden: the model is given the whole image, and all pixels count.
+    what is hidden: the model sees the whole image, and all pixels count.
 
     Baselines need no model: the mean colour of the seen pixels, a copy of the nearest seen patch,
     and harmonic inpainting (Laplace's equation between the seen pixels).
@@ -67,7 +72,7 @@ class ReconstructionQuality(Evaluation):
     name: ClassVar[str] = "reconstruction"
     version: ClassVar[int] = 2
     splits: ClassVar[tuple[str, ...]] = ("test",)
-    example: ClassVar[dict[str, Any]] = {"across": True}  # so that every metric is there
+    example: ClassVar[dict[str, object]] = {"across": True}  # so that every metric is there
     metrics: ClassVar[dict[str, Metric]] = {
         "r2": Metric(help="share of the hidden targets' variance explained", high=1, main=True),
         "psnr": Metric(help="peak signal to noise ratio of hidden pixels", unit="dB", high=100),
@@ -126,10 +131,14 @@ class ReconstructionQuality(Evaluation):
         yield from found.r2()
         yield from found.in_pixels()
         yield from found.with_true_statistics()
-        yield found.given_all()
+        yield found.of_whole_images()
         yield from errors
         if across is not None:
             yield from across.results()
+
+    def summary(self, rows: pd.DataFrame) -> Iterator[Summary]:
+        """Yields the matrix of models and common masks, where they were scored under them."""
+        yield from across_models.summary(rows)
 
 
 @dataclass
@@ -143,7 +152,7 @@ class Guess:
     """
 
     errors: list[Tensor] = field(default_factory=list)
-    by_distance: Tensor = field(default_factory=nothing)
+    by_distance: Tensor = field(default_factory=zero)
     pixels: Similarity = field(default_factory=Similarity)
 
 
@@ -158,7 +167,7 @@ class Pass:
     flat: Similarity = field(default_factory=Similarity)
     whole: list[Tensor] = field(default_factory=list)
     variance: TargetVariance = field(default_factory=TargetVariance)
-    patches: Tensor = field(default_factory=nothing)  # hidden ones at each distance, float64 (D,)
+    patches: Tensor = field(default_factory=zero)  # hidden ones at each distance, float64 (D,)
     space: str = ""  # what is predicted
     how: str = ""  # the pixels were made, or why there are none
 
@@ -204,7 +213,7 @@ class Pass:
         yield from self.oracle.results({}, ("psnr_oracle",), missing)
         yield from self.flat.results(where_of(FLAT), ("psnr_oracle",))
 
-    def given_all(self) -> Result:
+    def of_whole_images(self) -> Result:
         """Peak signal to noise ratio of all pixels, where nothing was hidden."""
         if not self.whole:
             return Result("psnr_whole", None, {}, HIDDEN_ALONE)
@@ -221,7 +230,7 @@ class Pass:
                     yield Result("error", error / per_patch, where)
 
 
-def where_of(baseline: str) -> dict[str, Any]:
+def where_of(baseline: str) -> dict[str, object]:
     """What tells a baseline's rows from the model's."""
     return {"baseline": baseline} if baseline else {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ class Retrieval(Evaluation):
                 hit_N = (classes == label).numpy() & (similar_N > -torch.inf)
                 precision.append(average_precision(similar_N, hit_N))
         hits_QK = torch.cat(near)
-        where: dict[str, Any] = {"pool": pool, "chosen": True}  # nothing to choose: the only row
+        where: dict[str, object] = {"pool": pool, "chosen": True}  # nothing to choose: the only row
         yield Result("map", torch.tensor(precision, dtype=torch.float64), where)
         for k in FIRST:
             value: Tensor | None = hits_QK[:, :k].any(1).double()

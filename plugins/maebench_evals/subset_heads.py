@@ -10,12 +10,10 @@ from torch import Tensor
 
 from maebench import Draws, choose, half_cosine
 from maebench_evals.frozen import CONSTANT
-from maebench_evals.linear_probe import LR
+from maebench_evals.linear_probe import BATCH, EPOCHS, LR
 
 # Shape suffixes: R subsets, N images of each, D features, H heads of each subset (F folds times G
 # penalties, or one), C classes.
-BATCH = 2048  # images of a subset per update, as in linear-probe
-EPOCHS = 20  # passes over a subset, where that is more than `steps`: as in linear-probe
 LOGITS = 2**24  # of one update: 64 MB; subsets beyond it are trained one after the other
 
 

@@ -1,15 +1,11 @@
 """Images to learn from: discs, squares and crosses that are drawn and not stored."""
 
-from __future__ import annotations
+from typing import ClassVar
 
-from typing import TYPE_CHECKING, Any, ClassVar
-
+import torch
 from pydantic import Field, PositiveInt
 
-from maebench import Dataset, Draws, Request, hookimpl
-
-if TYPE_CHECKING:
-    from maebench import Images
+from maebench import Dataset, Draws, Images, Request, from_arrays, hookimpl
 
 SHAPES = ("disc", "square", "cross")
 SIDE = 16  # pixels
@@ -19,15 +15,15 @@ class Shapes(Dataset):
     """Discs, squares and crosses at places and in sizes drawn at random, on noise."""
 
     name: ClassVar[str] = "shapes"
-    images: PositiveInt = Field(1200, ge=30, description="images of train; test has a quarter")
-    noise: float = Field(0.2, ge=0, le=1, description="share of the brightness that is noise")
+    images: PositiveInt = Field(
+        default=1200, ge=30, description="images of train; test has a quarter"
+    )
+    noise: float = Field(
+        default=0.2, ge=0, le=1, description="share of the brightness that is noise"
+    )
 
     def load(self, request: Request) -> Images:
         """One split; files would be looked for in request.data_dir, DataError if missing."""
-        import torch
-
-        from maebench import from_arrays
-
         count = self.images if request.split == "train" else self.images // 4
         ids = torch.arange(count)
         draws = Draws(0, f"shapes {request.split}", ids)  # the same images whenever it is asked
@@ -49,7 +45,7 @@ class Shapes(Dataset):
         # It resizes to --image-size, and makes the ids and the fingerprint of the content.
         return from_arrays(pixels, labels.numpy(), SHAPES, request.image_size)
 
-    def preset(self) -> dict[str, Any]:
+    def preset(self) -> dict[str, object]:
         """What suits these images where no flag says otherwise."""
         return {
             "image_size": (SIDE, SIDE),

@@ -1,15 +1,12 @@
 """Which patches are hidden: whole stripes of them."""
 
-from __future__ import annotations
+from typing import ClassVar, Literal
 
-from typing import TYPE_CHECKING, ClassVar, Literal
-
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from maebench import Masking, View, hookimpl
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Stripes(Masking):
@@ -19,13 +16,13 @@ class Stripes(Masking):
     name: ClassVar[str] = "stripes"  # what one types: --masking stripes
 
     # A field is an option: -o masking.width=2. Every option needs a default and a description.
-    width: int = Field(1, ge=1, le=8, description="rows or columns of patches in a stripe")
-    along: Literal["rows", "columns"] = Field("rows", description="what a stripe is made of")
+    width: int = Field(default=1, ge=1, le=8, description="rows or columns of patches in a stripe")
+    along: Literal["rows", "columns"] = Field(
+        default="rows", description="what a stripe is made of"
+    )
 
     def scores(self, view: View) -> Tensor:
         """One score per patch, float32 (B, L); the highest are hidden, maebench does the count."""
-        import torch  # here and not above, so that `maebench --help` stays quick
-
         h, w = view.grid
         rows = torch.arange(h, device=view.device)[:, None].expand(h, w)
         columns = torch.arange(w, device=view.device)[None, :].expand(h, w)

@@ -1,22 +1,20 @@
 """How results are printed: as a table for Emacs' org-mode."""
 
-from __future__ import annotations
+from typing import ClassVar, Literal
 
-from typing import TYPE_CHECKING, ClassVar, Literal
-
+import pandas as pd
 from pydantic import Field
 
 from maebench import Report, hookimpl
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 class OrgTable(Report):
     """A table for org-mode, with a rule below its head."""
 
     name: ClassVar[str] = "org-table"
-    heading: Literal["none", "results"] = Field("none", description="heading above the table")
+    heading: Literal["none", "results"] = Field(
+        default="none", description="heading above the table"
+    )
 
     def render(self, table: pd.DataFrame) -> str:
         """The text of a table, whatever its columns: --by and --tidy change them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,10 +19,10 @@ class Spreadsheet(Tracker):
 
     name: ClassVar[str] = "spreadsheet"
     delimiter: Literal["comma", "semicolon", "tab"] = Field(
-        "comma", description="what stands between numbers"
+        default="comma", description="what stands between numbers"
     )
 
-    def open(self, folder: Path, config: Mapping[str, Any]) -> OpenTable:
+    def open(self, folder: Path, config: Mapping[str, object]) -> OpenTable:
         """Begins to track a run; a run that goes on opens the same folder again."""
         return OpenTable(folder / f"{self.name}.csv", DELIMITERS[self.delimiter])
 

@@ -1,8 +1,21 @@
 """Jigsaw puzzles: the encoder gets an image whose patches have changed places."""
 
+from __future__ import annotations
+
 from typing import ClassVar
 
-from maebench import ConfigError, Objective, hookimpl, patchify, unpatchify
+from torch import Tensor, nn
+
+from maebench import (
+    Batch,
+    ConfigError,
+    EncoderModule,
+    Inputs,
+    Objective,
+    hookimpl,
+    patchify,
+    unpatchify,
+)
 
 
 class Jigsaw(Objective):
@@ -18,32 +31,34 @@ class Jigsaw(Objective):
     hides: ClassVar[bool] = False
     no_decoder: ClassVar[str] = "it learns where patches belong, not pixels"
 
-    def build(self, encoder, inputs):
-        """A linear layer on each token, one number for every place."""
-        from torch import nn
-
-        length, grid = encoder.grid[0] * encoder.grid[1], tuple(encoder.grid)
-        if tuple(encoder.out_grid) != grid:
+    def build(self, encoder: EncoderModule, inputs: Inputs) -> Puzzle:
+        """A linear layer on each token, one output for every place."""
+        if encoder.out_grid != encoder.grid:
             raise ConfigError("objective 'jigsaw' needs an encoder that gives a token per patch")
+        return Puzzle(encoder)
 
-        class Module(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.encoder, self.head = encoder, nn.Linear(encoder.width, length)
 
-            def forward(self, batch):
-                order = batch.draws.uniform(length).argsort(1)  # where each patch comes from
-                patches = patchify(batch.images, encoder.patch)
-                shuffled = patches.gather(1, order[:, :, None].expand_as(patches))
-                tokens = self.encoder(unpatchify(shuffled, grid, encoder.patch)).patches
-                places, own = self.head(tokens).float().flatten(0, 1), order.flatten()
-                right = (places.argmax(1) == own).float().mean()
-                return {"loss": nn.functional.cross_entropy(places, own), "accuracy": right}
+class Puzzle(nn.Module):
+    """The torch module: shuffles patches, encodes the image, asks each token for its place."""
 
-        return Module()
+    def __init__(self, encoder: EncoderModule) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.width, encoder.grid[0] * encoder.grid[1])
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss, and the share of patches whose place was found."""
+        grid, patch = self.encoder.grid, self.encoder.patch
+        order = batch.draws.uniform(grid[0] * grid[1]).argsort(1)  # where each patch comes from
+        patches = patchify(batch.images, patch)
+        shuffled = patches.gather(1, order[:, :, None].expand_as(patches))
+        tokens = self.encoder(unpatchify(shuffled, grid, patch)).patches
+        places, own = self.head(tokens).float().flatten(0, 1), order.flatten()
+        right = (places.argmax(1) == own).float().mean()
+        return {"loss": nn.functional.cross_entropy(places, own), "accuracy": right}
 
 
 @hookimpl
-def register_objectives():
+def register_objectives() -> list[type[Objective]]:
     """What this package brings."""
     return [Jigsaw]

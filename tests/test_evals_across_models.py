@@ -6,10 +6,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from maebench import Block, MaebenchError, Random
+from maebench import Block, MaebenchError, Random, Summary
 from maebench.analysis.records import FROM_CONFIG, written
 from maebench.evaluating import records
-from maebench.report import across
+from maebench.masking import BUILT_IN
+from maebench.report import plots
+from maebench_evals import across_models as across
+from maebench_evals.reconstruction import ReconstructionQuality
 
 COLUMNS = [*records.COLUMNS, *FROM_CONFIG, "file"]
 
@@ -41,9 +44,12 @@ def two():
     )
 
 
+def matrix(rows):
+    return across.matrix(across.cells(rows)).reset_index()
+
+
 def test_models_are_rows_masks_are_columns_and_what_a_run_was_trained_with_is_marked():
-    assert across.has_cells(two())
-    assert across.matrix(two()).to_dict("records") == [
+    assert matrix(two()).to_dict("records") == [
         {
             "model": "a",
             "trained with": "random 0.75",
@@ -55,7 +61,7 @@ def test_models_are_rows_masks_are_columns_and_what_a_run_was_trained_with_is_ma
 
 
 def test_a_mask_that_one_grid_does_not_allow_is_empty_and_no_other_mask():
-    found = across.matrix(frame(row("a", "random", 0.9, None, ""), row("b", "random", 0.9, 0.5)))
+    found = matrix(frame(row("a", "random", 0.9, None, ""), row("b", "random", 0.9, 0.5)))
     assert found["random 0.9"].tolist() == [across.EMPTY, "0.500"]
 
 
@@ -72,7 +78,7 @@ def test_a_mask_that_one_grid_does_not_allow_is_empty_and_no_other_mask():
 )
 def test_only_the_same_masking_options_ratio_and_schedule_are_its_own(changes, text):
     # the common masks have default options: with others a run was trained with something else
-    found = across.matrix(frame(row("a", "random", 0.75, 0.5, **changes)))
+    found = matrix(frame(row("a", "random", 0.75, 0.5, **changes)))
     assert text in found["trained with"][0]
     assert found["random 0.75"][0] == "0.500" + "*" * (text == "random 0.75")
 
@@ -84,7 +90,7 @@ def test_other_masks_or_images_in_one_column_are_refused_in_one_line():
     ):
         rows = frame(row("a", "random", 0.75, 0.5), row("b", "random", 0.75, 0.5, **change))
         with pytest.raises(MaebenchError, match=what) as found:
-            across.matrix(rows)
+            matrix(rows)
         assert "\n" not in str(found.value)
 
 
@@ -94,26 +100,25 @@ def test_of_one_model_the_newest_value_is_shown():
         row("a", "random", 0.75, 0.1),
         row("b", "random", 0.75, 0.2, "cc"),
     )
-    found = across.matrix(rows).set_index("model")["random 0.75"]
+    found = matrix(rows).set_index("model")["random 0.75"]
     assert found.to_dict() == {"a": "0.500*", "b": "0.200*"}
 
 
-@pytest.mark.parametrize(("width", "bands"), [(200, 1), (60, 2), (10, 2)])
-def test_a_narrow_terminal_has_the_matrix_in_parts_and_all_of_it(width, bands):
-    rows = [row("a", "inverse-block", at / 10, at / 10, str(at)) for at in range(1, 7)]
-    table = across.matrix(frame(*rows))
-    found = list(across.bands(table, width))
-    assert len(found) == bands
-    assert {tuple(band.columns[:2]) for band in found} == {("model", "trained with")}
-    assert [c for band in found for c in band.columns[2:]] == [
-        f"inverse-\nblock\n{at / 10}" for at in range(1, 7)
-    ]
-    cells = [cell for band in found for cell in band.iloc[0, 2:]]
-    assert cells == [f"{at / 10:.3f}" for at in range(1, 7)]
+def test_the_evaluation_shows_the_matrix_of_its_models_and_nothing_without_common_masks():
+    (shown,) = ReconstructionQuality().summary(two())
+    assert isinstance(shown, Summary) and shown.name == "across"
+    assert shown.table.equals(across.matrix(across.cells(two())))
+    assert shown.notes == ("R2 under common masks; * what a run was trained with",)
+    assert (
+        list(ReconstructionQuality().summary(frame(row("a", "random", 0.75, 0.5, metric="r2"))))
+        == []
+    )
 
 
-def test_records_without_common_masks_have_none():
-    assert not across.has_cells(frame(row("a", "random", 0.75, 0.5, metric="r2")))
+def test_a_masking_with_default_options_is_said_by_its_name():
+    assert {*across.NAMED} == {cls for cls in BUILT_IN if cls.spec is None}
+    for cls in across.NAMED:
+        assert across.with_options(cls()) == written(cls().model_dump(mode="json"))
 
 
 def test_the_picture_is_a_png_that_can_be_read(tmp_path):
@@ -121,13 +126,14 @@ def test_the_picture_is_a_png_that_can_be_read(tmp_path):
         *two().to_dict("records"),
         row("untrained", "random", 0.75, -4.0, model_kind="untrained"),
     ]
-    across.heat_map(frame(*rows), tmp_path / "pictures" / "across.png")
-    with Image.open(tmp_path / "pictures" / "across.png") as picture:
+    plots.write_figure(across.heat_map(across.cells(frame(*rows))), tmp_path / "across.png")
+    with Image.open(tmp_path / "across.png") as picture:
         picture.load()
         assert picture.width > 300
         assert len(picture.convert("RGB").getcolors(10**6)) > 100
 
 
 def test_a_picture_of_nothing_possible_is_empty_and_no_error(tmp_path):
-    across.heat_map(frame(row("a", "random", 0.9, None, "")), tmp_path / "across.png")
+    figure = across.heat_map(across.cells(frame(row("a", "random", 0.9, None, ""))))
+    plots.write_figure(figure, tmp_path / "across.png")
     assert (tmp_path / "across.png").exists()

@@ -1,4 +1,4 @@
-"""Tables, differences and pictures of results."""
+"""Tables of results, what they note, and their formats."""
 
 from __future__ import annotations
 
@@ -9,19 +9,12 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 import pytest
-import tiny
-import torch
-from PIL import Image
-from tiny import evaluation
 
-from maebench import ConfigError, MaebenchError, Report, Result, hookimpl
-from maebench.analysis.records import FROM_CONFIG, load_records
-from maebench.analysis.run import models_of
+from maebench import Cell, ConfigError, MaebenchError, Report
+from maebench.analysis.records import FROM_CONFIG
 from maebench.analysis.stats import paired_difference
-from maebench.cli.table import chosen_format
-from maebench.evaluating import records, suite
-from maebench.report import plots, table
-from maebench.report.run import print_run
+from maebench.evaluating import records
+from maebench.report import table
 
 COLUMNS = [*records.COLUMNS, *FROM_CONFIG, "file"]
 ROW = {
@@ -49,23 +42,26 @@ ROW = {
 }
 
 
+def texts(table):
+    """The rows as they are printed."""
+    return table.map(lambda cell: str(cell) if isinstance(cell, Cell) else cell).to_dict("records")
+
+
 def frame(*changes):
     return pd.DataFrame([{**ROW, **change} for change in changes], columns=COLUMNS)
 
 
 @pytest.mark.parametrize(
-    ("change", "text"),
+    ("change", "cell"),
     [
-        ({}, "81.9 [80.1, 83.6]"),
-        ({"low": None, "high": None}, "81.9"),
-        ({"unit": "dB", "value": 12.3456, "low": 12, "high": 13}, "12.346 [12.000, 13.000]"),
-        ({"unit": "", "value": -0.05, "low": np.nan, "high": np.nan}, "-0.050"),
-        ({"status": "failed", "value": None}, "failed"),
-        ({"status": "not applicable", "value": None}, "not applicable"),
+        ({}, Cell(0.819, 0.801, 0.836, "%")),
+        ({"low": None, "high": None}, Cell(0.819, unit="%")),
+        ({"unit": "", "value": -0.05, "low": np.nan, "high": np.nan}, Cell(-0.05)),
+        ({"status": "failed", "value": None}, Cell(None, unit="%", status="failed")),
     ],
 )
-def test_a_number_is_shown_in_its_unit_with_its_interval_or_says_why_it_is_missing(change, text):
-    assert table.number({**ROW, **change}) == text
+def test_the_numbers_of_a_row_stay_numbers(change, cell):
+    assert table.cell_of({**ROW, **change}) == cell
 
 
 def test_the_table_has_a_row_per_model_and_data_set_and_the_newest_number_of_each_evaluation():
@@ -80,7 +76,7 @@ def test_the_table_has_a_row_per_model_and_data_set_and_the_newest_number_of_eac
     found = found.sort_values(["model", "dataset"])[
         ["model", "dataset", *sorted(found.columns[2:])]
     ]
-    assert found.to_dict("records") == [
+    assert texts(found) == [
         {
             "model": "a",
             "dataset": "digits",
@@ -118,13 +114,13 @@ def test_another_metric_shows_what_was_chosen_or_all_where_nothing_was():
         "knn k=1 validation (%)",
     ]
     assert found.loc["a", "knn k=1 validation (%)"] == ""
-    assert found.loc["b", "knn k=1 validation (%)"] == "81.9 [80.1, 83.6]"
+    assert str(found.loc["b", "knn k=1 validation (%)"]) == "81.9 [80.1, 83.6]"
     assert len(table.headlines(rows, "validation")) == 4
     with pytest.raises(ConfigError, match=r"unknown metric 'top'\. .*There is: knn/validation"):
         table.headlines(rows, "top")
 
 
-def test_settings_show_the_mean_over_runs_its_spread_and_that_of_images():
+def test_settings_show_the_mean_over_runs_its_deviation_and_how_sure_each_run_is():
     rows = frame(
         *[
             {"model": f"r{i}", "value": v, "low": v - 0.02, "high": v + 0.03}
@@ -135,7 +131,7 @@ def test_settings_show_the_mean_over_runs_its_spread_and_that_of_images():
         {"model": "untrained:a", "model_kind": "untrained", "value": 0.1},
     )
     found = table.by_settings(rows, ["masking"])
-    assert found.to_dict("records") == [
+    assert texts(found) == [
         {"masking": "block", "dataset": "digits", "knn top1 (%)": "81.9 (n=1) ±1.8 images"},
         {
             "masking": "random",
@@ -145,6 +141,11 @@ def test_settings_show_the_mean_over_runs_its_spread_and_that_of_images():
     ]
     by_kind = table.by_settings(rows, ["masking", "model_kind"])
     assert len(by_kind) == 3
+    mean = found["knn top1 (%)"][1]
+    assert (mean.num_runs, mean.over) == (2, "seeds")
+    assert [mean.value, mean.deviation, mean.half_width] == pytest.approx(
+        [0.75, 0.0707, 0.025], abs=1e-4
+    )
     for key in ("maskin", "where"):
         with pytest.raises(ConfigError, match=f"--by: unknown column '{key}'"):
             table.by_settings(rows, [key])
@@ -188,6 +189,23 @@ def test_errors_in_different_spaces_are_noted_and_not_paired():
     assert table.differences(frame(mae, hog), "a", "b") == []
 
 
+def test_runs_on_different_data_are_never_averaged():
+    rows = frame({}, {"model": "b", "dataset": "mnist", "value": 0.5})
+    found = table.by_settings(rows, ["masking"])
+    assert sorted(found["dataset"]) == ["digits", "mnist"]
+    assert all("(n=1)" in str(cell) for cell in found["knn top1 (%)"])
+
+
+def test_a_run_that_was_evaluated_with_two_seeds_counts_once():
+    found = table.by_settings(frame({}, {"seed": 1, "created": "2026-01-02"}), ["masking"])
+    assert found["knn top1 (%)"][0].num_runs == 1
+
+
+def test_what_a_mean_over_runs_leaves_out_is_noted():
+    rows = frame({}, {"model": "b", "status": "failed", "value": None})
+    assert table.left_out(rows) == ["knn: 1 runs have no value (failed)"]
+
+
 # ---- formats
 
 
@@ -199,7 +217,7 @@ def test_every_format_holds_every_cell():
     assert table.render(shown, "markdown").startswith("| model")
     assert r"b\_2" in table.render(shown, "latex")
     again = pd.read_csv(io.StringIO(table.render(shown, "csv")))
-    assert again.to_dict("list") == shown.to_dict("list")
+    assert again.to_dict("records") == texts(shown)
 
 
 def test_text_from_a_result_cannot_become_a_formula_or_markup():
@@ -217,27 +235,14 @@ class Org(Report):
     name: ClassVar[str] = "org"
 
     def render(self, table):
-        return f"|{len(table)}|"
+        return f"|{table.iloc[0, -1]}|"
 
 
-class Reports:
-    @hookimpl
-    def register_reports(self):
-        return [Org]
-
-
-def test_a_plugins_report_is_a_format_and_an_unknown_one_is_refused(monkeypatch):
-    from fakes import names
-
+def test_a_report_of_a_plugin_renders_the_table_and_an_unknown_format_is_refused():
     shown = table.by_model(frame({}))
-    assert table.render(shown, Org()) == "|1|"
-    monkeypatch.setattr("maebench.plugins.installed", lambda: names(Reports()))
-    assert isinstance(chosen_format("org"), Org) and chosen_format("csv") == "csv"
-    for choose in (chosen_format, lambda form: table.render(shown, form)):
-        with pytest.raises(ConfigError, match=r"unknown format 'orgg' in --format"):
-            choose("orgg")
-    with pytest.raises(ConfigError, match="Did you mean 'org'"):
-        chosen_format("orgg")
+    assert table.render(shown, Org()) == "|81.9 [80.1, 83.6]|"
+    with pytest.raises(ConfigError, match=r"unknown format 'orgg' in --format"):
+        table.render(shown, "orgg")
 
 
 def test_a_parquet_file_holds_the_tidy_rows(tmp_path):
@@ -254,76 +259,3 @@ def test_parquet_without_pyarrow_names_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MaebenchError, match=r"pip install 'maebench\[parquet\]'"):
         table.parquet(frame({}), tmp_path / "rows.parquet")
-
-
-# ---- what a run ends with
-
-
-def test_a_run_ends_with_its_table_its_differences_and_its_gaps(tmp_path, capsys):
-    def some(model):
-        if model.kind == "pixels":
-            raise MaebenchError("no eyes")
-        share = {"run": 0.75, "untrained": 0.25}[model.kind]
-        yield Result(
-            "score",
-            (torch.arange(360) < 360 * share).double(),
-            {"k": 1, "chosen": True, "edge": True},
-        )
-
-    def same(model):
-        yield Result("score", (torch.arange(360) % 2).double())
-
-    plan = tiny.plan(tmp_path)
-    family = models_of(plan, tiny.names())
-    fakes = [evaluation(some, "some"), evaluation(same, "same")]
-    files = [str(suite.evaluate(model, fake)) for model in family for fake in fakes]
-    rows = load_records(tmp_path)
-    assert set(rows["file"]) == set(files)
-    print_run(rows, plan)
-    text = capsys.readouterr().out
-    lines = text.splitlines()
-    assert "random 0.75, seed 0" in lines[0]
-    cells = {line.split("│")[1].strip(): line for line in lines if line.startswith("│")}
-    assert "75.0 [" in cells["pretrained"]
-    assert "25.0 [" in cells["untrained"]
-    assert "failed" in cells["raw pixels"]
-    assert "pretrained - untrained, some score (%): +50.0 [+4" in text
-    assert (
-        "pretrained - untrained, same score (%): +0.0 [+0.0, +0.0] paired: no difference shown"
-        in text
-    )
-    assert "some of raw pixels: failed: no eyes" in text
-    assert text.count("lies on the edge of the grid") == 2
-    assert str(plan.run.folder) in text.replace("\n", "")
-
-
-def test_the_loss_curve_is_a_picture_that_can_be_read(tmp_path):
-    plan = tiny.plan(tmp_path)
-    plots.loss_curve(plan.run, tmp_path / "loss.png")
-    with Image.open(tmp_path / "loss.png") as picture:
-        picture.load()
-        assert (picture.format, picture.width > 400) == ("PNG", True)
-        assert len(picture.convert("L").getcolors()) > 10
-
-
-def test_a_run_of_one_step_has_a_loss_curve_too(tmp_path):
-    plan = tiny.plan(tmp_path, budget="steps=1")
-    plots.loss_curve(plan.run, tmp_path / "loss.png")
-    assert (tmp_path / "loss.png").stat().st_size > 1000
-
-
-def test_runs_on_different_data_are_never_averaged():
-    rows = frame({}, {"model": "b", "dataset": "mnist", "value": 0.5})
-    found = table.by_settings(rows, ["masking"])
-    assert sorted(found["dataset"]) == ["digits", "mnist"]
-    assert all("(n=1)" in cell for cell in found["knn top1 (%)"])
-
-
-def test_a_run_that_was_evaluated_with_two_seeds_counts_once():
-    found = table.by_settings(frame({}, {"seed": 1, "created": "2026-01-02"}), ["masking"])
-    assert "(n=1)" in found["knn top1 (%)"][0]
-
-
-def test_what_a_mean_over_runs_leaves_out_is_told():
-    rows = frame({}, {"model": "b", "status": "failed", "value": None})
-    assert table.left_out(rows) == ["knn: 1 runs have no value (failed)"]

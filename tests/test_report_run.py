@@ -1,0 +1,51 @@
+"""What `maebench run` ends with."""
+
+from __future__ import annotations
+
+import tiny
+import torch
+from tiny import evaluation
+
+from maebench import MaebenchError, Result
+from maebench.analysis.records import load_records
+from maebench.analysis.run import models_of
+from maebench.evaluating import suite
+from maebench.report.run import print_run
+
+
+def test_a_run_ends_with_its_table_its_differences_and_its_gaps(tmp_path, capsys):
+    def some(model):
+        if model.kind == "pixels":
+            raise MaebenchError("no eyes")
+        share = {"run": 0.75, "untrained": 0.25}[model.kind]
+        yield Result(
+            "score",
+            (torch.arange(360) < 360 * share).double(),
+            {"k": 1, "chosen": True, "edge": True},
+        )
+
+    def same(model):
+        yield Result("score", (torch.arange(360) % 2).double())
+
+    plan = tiny.plan(tmp_path)
+    family = models_of(plan, tiny.names())
+    fakes = [evaluation(some, "some"), evaluation(same, "same")]
+    files = [str(suite.evaluate(model, fake)) for model in family for fake in fakes]
+    rows = load_records(tmp_path)
+    assert set(rows["file"]) == set(files)
+    print_run(rows, plan)
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert "random 0.75, seed 0" in lines[0]
+    cells = {line.split("│")[1].strip(): line for line in lines if line.startswith("│")}
+    assert "75.0 [" in cells["pretrained"]
+    assert "25.0 [" in cells["untrained"]
+    assert "failed" in cells["raw pixels"]
+    assert "pretrained - untrained, some score (%): +50.0 [+4" in text
+    assert (
+        "pretrained - untrained, same score (%): +0.0 [+0.0, +0.0] paired: no difference shown"
+        in text
+    )
+    assert "some of raw pixels: failed: no eyes" in text
+    assert text.count("lies on the edge of the grid") == 2
+    assert str(plan.run.folder) in text.replace("\n", "")
