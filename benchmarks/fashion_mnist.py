@@ -103,15 +103,15 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def cell(group: pd.DataFrame) -> str:
     """Mean over seeds, deviation over seeds, half the mean interval over images."""
-    told = group[group["status"] == "ok"]
-    if told.empty:
+    good = group[group["status"] == "ok"]
+    if good.empty:
         return ", ".join(sorted(set(group["status"]))) or "not run"
-    scale = 100 if told["unit"].iloc[0] == "%" else 1
+    scale = 100 if good["unit"].iloc[0] == "%" else 1
     digits = 1 if scale == 100 else 3
-    half = (told["high"] - told["low"]).mean() / 2
-    text = f"{scale * told['value'].mean():.{digits}f}"
-    if len(told) > 1:
-        text += f" ±{scale * told['value'].std():.{digits}f}"
+    half = (good["high"] - good["low"]).mean() / 2
+    text = f"{scale * good['value'].mean():.{digits}f}"
+    if len(good) > 1:
+        text += f" ±{scale * good['value'].std():.{digits}f}"
     return text + f" (±{scale * half:.{digits}f})"
 
 

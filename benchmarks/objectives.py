@@ -134,8 +134,8 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
         line = {"minus mae": who}
         for name in COLUMNS:
             of = rows[(rows["evaluation"] == name) & (rows["status"] == "ok")]
-            told = [paired(of, who, seed) for seed in sorted(set(of["of_seed"]))]
-            found = [one for one in told if one is not None]
+            pairs = [paired(of, who, seed) for seed in sorted(set(of["of_seed"]))]
+            found = [one for one in pairs if one is not None]
             line[name] = ", ".join(
                 f"{100 * v:+.1f} [{100 * a:+.1f}, {100 * b:+.1f}]" for v, a, b in found
             )
@@ -157,13 +157,13 @@ def paired(rows: pd.DataFrame, who: str, seed: int) -> tuple[float, float, float
 
 def cell(group: pd.DataFrame) -> str:
     """Mean over seeds, deviation over seeds, half the mean interval over images."""
-    told = group[group["status"] == "ok"]
-    if told.empty:
+    good = group[group["status"] == "ok"]
+    if good.empty:
         return ", ".join(sorted(set(group["status"]))) or "not run"
-    half = (told["high"] - told["low"]).mean() / 2
-    text = f"{100 * told['value'].mean():.1f}"
-    if len(told) > 1:
-        text += f" ±{100 * told['value'].std():.1f}"
+    half = (good["high"] - good["low"]).mean() / 2
+    text = f"{100 * good['value'].mean():.1f}"
+    if len(good) > 1:
+        text += f" ±{100 * good['value'].std():.1f}"
     return text + f" (±{100 * half:.1f})"
 
 

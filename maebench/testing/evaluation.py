@@ -102,7 +102,7 @@ class EvaluationContract(Contract):
         for data in (FEW, FEWEST):
             for kind in ("pixels", "encoder"):
                 outcome = self._on(data, kind)
-                # an option that does not fit so few, such as k=50, is told like any user's mistake
+                # an option that does not fit so few, such as k=50, is answered like any user's mistake
                 told = isinstance(outcome.error, MaebenchError) and outcome.early
                 if not told or isinstance(outcome.error, PluginError):
                     self._expect_reason(Case(data, kind), outcome)
