@@ -215,7 +215,9 @@ class Contract:
         known: dict[Any, tuple[dict[str, Any], Iterator[tuple[str, Any]]]] = {}
 
         def outcome_of(made: Any, setting: str) -> Any:
-            found, rest = known.setdefault(made, ({}, iter(outcomes(made))))
+            if made not in known:
+                known[made] = ({}, iter(outcomes(made)))
+            found, rest = known[made]
             while setting not in found and (following := next(rest, None)):
                 found[following[0]] = following[1]
             return found.get(setting)

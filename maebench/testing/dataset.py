@@ -180,7 +180,7 @@ class DatasetContract(Contract):
             for state in range(2):  # another global state must not be another split
                 with isolated(state, "load"):
                     found.append(self.load(split))
-            _expect_same(*found, f"{split}, loaded twice")
+            _expect_same(f"{split}, loaded twice", *found)
 
     def test_the_fingerprint_changes_with_the_content(self) -> None:
         """It alone separates runs and cached features of one content from those of another."""
@@ -218,7 +218,7 @@ class DatasetContract(Contract):
             kept = all(same(getattr(images.info, k), getattr(other.info, k)) for k in KEPT)
             expect(kept, f"{split} has other ids or labels in another size")
             own = self.load(split, image_size=images.info.size)
-            _expect_same(images, own, f"{split}, and when asked for in its own size,")
+            _expect_same(f"{split}, and when asked for in its own size,", images, own)
 
     # ---- beside the images
 
@@ -358,7 +358,7 @@ def _expect_one_each(what: str, split: str, values: Tensor, images: Images) -> N
     )
 
 
-def _expect_same(one: Images, other: Images, what: str) -> None:
+def _expect_same(what: str, one: Images, other: Images) -> None:
     mine, theirs = contents(one), contents(other)
     for name, value in mine.items():
         expect(same(value, theirs[name]), f"{what} has other {name}")

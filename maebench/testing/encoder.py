@@ -225,9 +225,9 @@ class EncoderContract(HidingChecks):
         fresh = self.build(seed=1)
         fresh.load_state_dict(module.state_dict())
         for what, each in (("without a mask", None), ("masked", mask)):
-            both = (outputs(m.eval(), images, each) for m in (module, fresh))
+            both = [outputs(m.eval(), images, each) for m in (module, fresh)]
             name = f"{what}, loaded into a build of another seed (are all buffers persistent?)"
-            expect_close(*both, name)
+            expect_close(name, *both)
 
     # ---- modes
 

@@ -176,8 +176,8 @@ class HidingChecks(Contract):
         for size in self.sizes:
             module, images = self.ready(size), images_of(size)
             nothing = torch.zeros(BATCH, module.grid[0] * module.grid[1])
-            both = (outputs(module, images, m) for m in (None, hide(nothing, 0, module.grid)))
-            expect_close(*both, "mask=None beside a mask that hides nothing")
+            both = [outputs(module, images, m) for m in (None, hide(nothing, 0, module.grid))]
+            expect_close("mask=None beside a mask that hides nothing", *both)
 
     # ---- one image beside others
 
@@ -190,10 +190,10 @@ class HidingChecks(Contract):
             order = [0, *range(2, BATCH), 1]  # the companions get the masks of their neighbours
             found = outputs(module, other, mask and _in_order(mask, order))
             name = f"{what}, an image with other images beside it"
-            expect_close(rows(whole, slice(1)), rows(found, slice(1)), name)
+            expect_close(name, rows(whole, slice(1)), rows(found, slice(1)))
             back = list(range(BATCH))[::-1]
             found = outputs(module, images[back], mask and _in_order(mask, back))
-            expect_close(whole, rows(found, back), f"{what}, a batch in reverse order")
+            expect_close(f"{what}, a batch in reverse order", whole, rows(found, back))
 
     def test_a_single_image_is_a_batch_too(self) -> None:
         """The last batch of a pass may hold one image, and a squeeze then loses an axis."""
@@ -201,7 +201,7 @@ class HidingChecks(Contract):
             alone, name = mask and mask.split(1)[0], f"one image alone, {what}"
             check_tokens(ask(module, images[:1], alone), module, alone, name, 1)
             first = rows(outputs(module, images, mask), slice(1))
-            expect_close(first, outputs(module, images[:1], alone), name)
+            expect_close(name, first, outputs(module, images[:1], alone))
 
     def test_it_leaves_images_and_mask_as_they_are(self) -> None:
         """The target is made of the same images afterwards: blanked in place, it would be 0."""

@@ -241,13 +241,13 @@ class MaskingContract(Contract):
 def _outcomes(masking: Masking) -> Iterator[tuple[str, Tensor]]:
     """The scores in every setting that the strategy takes."""
     usual: dict[str, Any] = {"grid": (8, 6), "ratio": 0.5, "patch": PATCH, "progress": 0.5}
-    others = [
+    others: list[dict[str, Any]] = [
         *({"grid": (14, 14)}, {"grid": (4, 4)}, {"ratio": 0.75}, {"patch": (2, 2)}),
         *({"patch": (1, 1)}, {"progress": 0.0}, {"progress": 1.0}),
     ]
-    for other in ({}, *others):
+    for other in [{}, *others]:
         try:
-            view = view_of(masking, **{**usual, **other}, ids=torch.arange(4))
+            view = view_of(masking, **(usual | other), ids=torch.arange(4))
             yield str(other), masking.scores(view)
         except ConfigError:
             continue  # refused: that is no score
@@ -337,7 +337,7 @@ def _length(masking: Masking, grid: Grid, ratio: float = 0.5) -> int:
     return rows * columns
 
 
-def _one_image(image: int, epochs: int) -> dict[str, Tensor]:
+def _one_image(image: int, epochs: int) -> dict[str, Any]:
     """Ids and epochs of one image in many epochs."""
     return {"ids": torch.full((epochs,), image), "epoch": torch.arange(epochs)}
 
@@ -346,4 +346,5 @@ def _close(one: Tensor, other: Tensor) -> bool:
     """Whether scores are in one order, whatever their size: compared in deviations of a row."""
     rows = [x.double() - x.double().mean(1, keepdim=True) for x in (one, other)]
     tiny = torch.finfo(torch.float64).tiny
-    return torch.allclose(*(x / x.std(1, keepdim=True).clamp(min=tiny) for x in rows), atol=1e-3)
+    first, second = (x / x.std(1, keepdim=True).clamp(min=tiny) for x in rows)
+    return torch.allclose(first, second, atol=1e-3)

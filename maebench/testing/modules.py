@@ -48,7 +48,7 @@ def gap(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> tuple[float, 
     return max(found)
 
 
-def expect_close(one: Mapping[str, Tensor], other: Mapping[str, Tensor], what: str) -> None:
+def expect_close(what: str, one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
     """Fails the check where outputs differ by more than rounding."""
     far, where = gap(one, other)
     expect(far <= TOLERANCE, f"{what}: {where} differs by up to {far:.2g} of its largest number")
