@@ -13,7 +13,7 @@ from maebench.component import Component
 from maebench.data.augment import Augment, Crops
 from maebench.data.images import Images
 from maebench.errors import MaebenchError
-from maebench.masking.mask import Mask
+from maebench.masking.mask import Mask, Masking
 from maebench.objectives.objective import ImageGrid, Reconstruction
 from maebench.rng import Draws
 
@@ -200,7 +200,7 @@ class Model(Protocol):
         They are made from a few normalised images; empty where the objective has none.
         """
 
-    def masks(self, ids: Tensor, masking: Component | None = None, ratio: float = 0.75) -> Mask:
+    def masks(self, ids: Tensor, masking: Masking | None = None, ratio: float = 0.75) -> Mask:
         """The common held-out masks: fixed by image id, the same for every model."""
 
     def draws(self, purpose: str, ids: Tensor | None = None, epoch: int = 0) -> Draws:

@@ -24,7 +24,7 @@ from maebench.encoders import (
     ViTTiny,
     default_patch,
 )
-from maebench.encoders import vit as vit_module
+from maebench.encoders import blocks as blocks_module
 from maebench.encoders.blocks import DropPath, sincos_positions
 from maebench.encoders.vit import raw_patches
 from maebench.masking import hide
@@ -221,7 +221,7 @@ def test_fused_and_explicit_attention_agree_and_are_chosen_by_length(monkeypatch
     module, images = vit(), images_of((16, 16), 3)
     made = {}
     for up_to in (0, 17, 16):
-        monkeypatch.setattr(vit_module, "EXPLICIT_UP_TO", up_to)
+        monkeypatch.setattr(blocks_module, "EXPLICIT_UP_TO", up_to)
         made[up_to] = all_of(module(images))
         assert {b.attn.fused_attn for b in module.blocks} == {up_to < 17}  # 16 patches and a token
     torch.testing.assert_close(made[17], made[0], atol=1e-5, rtol=1e-5)

@@ -170,7 +170,7 @@ def test_a_third_is_the_papers_quarter_of_all_patches_at_three_quarters():
 def test_of_every_image_as_many_different_hidden_patches_are_predicted(hidden, share, seed):
     module, batch = build_once(), batch_of(seed=seed, hidden=hidden)
     module.options = module.options.model_copy(update={"share": share})
-    at = module._scored(batch, batch.mask)
+    at = module.scored(batch, batch.mask)
     assert at.shape == (B, count_predicted(hidden, share))
     for places, hides in zip(at.tolist(), batch.mask.hidden, strict=True):
         assert places == sorted(set(places))
@@ -185,7 +185,7 @@ def test_each_hidden_patch_has_its_turn_and_images_differ():
     module = build(share=0.25)
     batch, counts, alike = batch_of(count=100), torch.zeros(100, 16), 0
     for epoch in range(40):
-        at = module._scored(
+        at = module.scored(
             dataclasses.replace(batch, draws=Draws(0, "objective", batch.ids, epoch)), batch.mask
         )
         counts.scatter_add_(1, at, torch.ones(100, 3))
@@ -199,16 +199,16 @@ def test_each_hidden_patch_has_its_turn_and_images_differ():
 
 def test_each_image_keeps_its_patches_however_a_batch_is_split():
     module = build()
-    whole = module._scored(batch_of(), batch_of().mask)
+    whole = module.scored(batch_of(), batch_of().mask)
     for size in (1, 2, 3):
-        parts = [module._scored(part, part.mask) for part in batch_of().split(size)]
+        parts = [module.scored(part, part.mask) for part in batch_of().split(size)]
         assert torch.equal(torch.cat(parts), whole)
 
 
 @torch.no_grad()
 def test_the_loss_is_the_error_of_the_patches_that_were_drawn():
     module, batch = build(share=0.5).eval(), batch_of()
-    at = module._scored(batch, batch.mask)
+    at = module.scored(batch, batch.mask)
     made = module.reconstruct(batch.images, batch.mask)
     by_hand = [
         (made.prediction[b, place] - made.target[b, place]).square().mean()

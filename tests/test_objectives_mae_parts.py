@@ -120,7 +120,7 @@ def test_what_could_be_chosen_before_is_what_it_was_to_the_last_bit(options):
 def test_the_loss_is_the_error_of_the_scored_patches_under_every_part(parts, encoder):
     options = PARTS[parts]
     module, batch = build(encoder, **options), batch_of()
-    scored = module._scored(batch, batch.mask)
+    scored = module.scored(batch, batch.mask)
     if scored is None:
         scored = torch.arange(16).expand(B, -1)
     made = module.reconstruct(batch.images, batch.mask)

@@ -23,6 +23,7 @@ from maebench.config.run import Machine
 from maebench.encoders import ViTNano
 from maebench.errors import RunError
 from maebench.masking import Attention, Hard, Parts
+from maebench.objectives.decoders import TransformerDecoder
 from maebench.objectives.mae import MaskedAutoencoder
 from maebench.pretraining import checkpoints
 from maebench.pretraining import loop as story
@@ -299,23 +300,23 @@ def test_bf16_computes_in_bf16_and_has_a_loss_in_float32(tmp_path, monkeypatch):
     dtypes = set()
     whole = prepare(config(machine={"precision": "fp32"}), tmp_path)
     plan = prepare(config(machine={"precision": "bf16"}), tmp_path)
-    decode, forward = MaskedAutoencoder._decode, MaskedAutoencoder.forward
+    decode, forward = TransformerDecoder.forward, MaskedAutoencoder.forward
 
     def noted(method, get):
         def call(self, *args):
             out = method(self, *args)
-            dtypes.add((method.__name__, get(out).dtype))
+            dtypes.add((type(self).__name__, get(out).dtype))
             return out
 
         return call
 
-    monkeypatch.setattr(MaskedAutoencoder, "_decode", noted(decode, lambda out: out))
+    monkeypatch.setattr(TransformerDecoder, "forward", noted(decode, lambda out: out))
     monkeypatch.setattr(MaskedAutoencoder, "forward", noted(forward, lambda out: out["loss"]))
     full = [s.loss for s in pretrain(whole)]
-    assert dtypes == {("_decode", torch.float32), ("forward", torch.float32)}
+    assert dtypes == {("TransformerDecoder", torch.float32), ("MaskedAutoencoder", torch.float32)}
     dtypes.clear()
     half = [s.loss for s in pretrain(plan)]
-    assert dtypes == {("_decode", torch.bfloat16), ("forward", torch.float32)}
+    assert dtypes == {("TransformerDecoder", torch.bfloat16), ("MaskedAutoencoder", torch.float32)}
     assert half == pytest.approx(full, rel=0.05)
     assert half != full
     tensors, _ = checkpoints.load_newest(plan.run.folder / "checkpoint")

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from maebench import files
-from maebench.component import Component
 from maebench.data.augment import Augment, Crops
 from maebench.data.dataset import Splits
 from maebench.data.images import Images
@@ -20,7 +19,7 @@ from maebench.errors import PluginError
 from maebench.evaluating.features import BATCH, features
 from maebench.evaluation import Evaluation, NotApplicable
 from maebench.masking.grids import Random
-from maebench.masking.mask import Mask, draw
+from maebench.masking.mask import Mask, Masking, draw
 from maebench.models.model import LoadedModel, pool_of
 from maebench.objectives.objective import ImageGrid, Reconstruction
 from maebench.pretraining.batches import batches
@@ -129,7 +128,7 @@ class EvaluatedModel:
         """The objective's own pictures by name, made from a few normalised images."""
         return self.loaded.pictures(images, draws)
 
-    def masks(self, ids: Tensor, masking: Component | None = None, ratio: float = 0.75) -> Mask:
+    def masks(self, ids: Tensor, masking: Masking | None = None, ratio: float = 0.75) -> Mask:
         """The common held-out masks, fixed by image id and the same for every model."""
         self.loaded.decoder()
         grid, patch = self.loaded.encoder.grid, self.loaded.encoder.patch
