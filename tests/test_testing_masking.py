@@ -18,8 +18,6 @@ from maebench.testing import examine
 from maebench.testing.contract import Broken, NotChecked
 from maebench.testing.masking import MaskingContract
 
-pytestmark = pytest.mark.slow  # every planted error is built and asked anew
-
 
 def contract(tested, **more):
     """A plugin author's test class."""
@@ -36,6 +34,7 @@ def maps(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", MaskingContract.checks())
 @pytest.mark.parametrize("cls", BUILT_IN, ids=lambda cls: cls.name)
 def test_what_ships_keeps_to_its_contract(cls, check, maps):
@@ -69,6 +68,7 @@ class Never(Masking):
         return view.draws.uniform(view.length) - row
 
 
+@pytest.mark.slow
 def test_a_strategy_that_declares_what_it_leaves_out_passes():
     found = {f.check: f for f in examine(contract(Never))}
     assert {f.status for f in found.values()} == {"pass", "not checked"}
@@ -391,6 +391,7 @@ def test_a_planted_bug_is_named(bug):
     assert re.search(reason, found.reason), found.reason
 
 
+@pytest.mark.slow
 def test_the_healthy_original_has_no_failure():
     left = {f.check: f.reason for f in examine(contract(Bug)) if f.status != "pass"}
     assert left == {"every option changes the scores": "it has no options"}

@@ -73,6 +73,6 @@ def test_it_is_pretrained_evaluated_and_recorded_under_its_package(maebench):
     runs = [json.loads(path.read_text()) for path in maebench.results.glob("runs/*/records/*.json")]
     rows = {row["evaluation"]: row for found in runs for row in found["rows"] if row["main"]}
     assert rows["knn"]["status"] == "ok"
-    told = "objective 'jigsaw' does not reconstruct: it learns where patches belong, not pixels"
+    reason = "objective 'jigsaw' does not reconstruct: it learns where patches belong, not pixels"
     row = rows["reconstruction"]
-    assert (row["status"], row["reason"]) == ("not applicable", told)
+    assert (row["status"], row["reason"]) == ("not applicable", reason)

@@ -33,6 +33,7 @@ from maebench.plugins import Names
 from maebench.pretraining import checkpoints
 from maebench.pretraining.plan import build
 from maebench.rng import Draws, isolated, permutation
+from maebench.testing.contract import described
 
 SPLITS = ("train", "test")  # what every data set has
 SIDE = 16  # pixels: four patches a side, and more than the 11 of SSIM's window
@@ -199,10 +200,11 @@ class Observed(EvaluatedModel):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one evaluation of one case.
+    """What came of one evaluation of one case, and how the case is called.
 
     Args:
         evaluation: what was run.
+        case: what it was run on.
         results: as the suite records them; none where `broken`.
         error: what it was ended by.
         early: whether that was before the first result.
@@ -210,12 +212,12 @@ class Outcome:
         labels_of: splits whose labels were asked for.
         undeclared: splits that were asked for and not declared.
         changed: what of the model, the data and the process is no longer as it was.
-        handed: copies of the encoder that were handed out.
-        trained: how many of them are no longer as they were.
+        copies: for each copy of the encoder that was handed out, whether it was trained.
         strays: files that were written elsewhere than they may.
     """
 
     evaluation: Evaluation
+    case: Case
     results: Sequence[Result]
     error: BaseException | None
     early: bool
@@ -223,9 +225,23 @@ class Outcome:
     labels_of: set[str]
     undeclared: set[str]
     changed: Sequence[str]
-    handed: int
-    trained: int
+    copies: Sequence[bool]
     strays: Sequence[str]
+
+    def __str__(self) -> str:
+        return str(self.case)
+
+    @property
+    def done(self) -> bool:
+        """Whether it came to its end with results as declared."""
+        return self.error is None and not self.broken
+
+    @property
+    def why(self) -> str:
+        """Why it has no results."""
+        if self.error is None:
+            return f"on {self}: {self.broken or 'there is no headline'}"
+        return f"on {self}: {described(self.error, self.evaluation)}"
 
     @property
     def rows(self) -> list[tuple[str, str, Any]]:
@@ -271,6 +287,7 @@ def run(evaluation: Evaluation, case: Case) -> Outcome:
         files = [path for path in Path(home).rglob("*") if path.is_file()]
         return Outcome(
             evaluation=evaluation,
+            case=case,
             results=kept,
             error=error,
             early=not found,
@@ -278,8 +295,7 @@ def run(evaluation: Evaluation, case: Case) -> Outcome:
             labels_of=observed.labels_of,
             undeclared=observed.undeclared,
             changed=changed,
-            handed=len(observed.copies),
-            trained=sum(checkpoints.weights_hash(m.state_dict()) != h for h, m in observed.copies),
+            copies=[checkpoints.weights_hash(m.state_dict()) != h for h, m in observed.copies],
             strays=[p.name for p in files if not any(p.is_relative_to(folder) for folder in own)],
         )
 

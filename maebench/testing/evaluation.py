@@ -1,4 +1,4 @@
-"""Does an evaluation measure what it says: on features that tell the class, and on noise?
+"""Whether an evaluation measures what it says: on features that show the class, and on noise.
 
 Everything is made here, in memory and in temporary folders: images with a pattern per class, an
 untrained encoder and raw pixels. The evaluation gets them as it gets any model, and what it asks
@@ -19,7 +19,7 @@ from maebench.evaluating.suite import _check_complete, _is_headline
 from maebench.evaluation import Evaluation, Metric, NotApplicable, Result
 from maebench.files import SAFE_NAME
 from maebench.rng import isolated
-from maebench.testing.contract import Broken, Contract, NotChecked, described, expect
+from maebench.testing.contract import Broken, Contract, NotChecked, expect
 from maebench.testing.evaluated import (
     FEW,
     FEWEST,
@@ -38,11 +38,9 @@ from maebench.testing.evaluated import (
     run,
 )
 
+BOTH = ("pixels", "encoder")  # kinds of models that every evaluation is tried on
 SURE = 3.29  # 99.9 % of a normal distribution lie within so many deviations
 NEAR = 0.02  # of a metric's range: as near as perfect features must come to its end
-
-
-# ---- the contract
 
 
 class EvaluationContract(Contract):
@@ -75,154 +73,133 @@ class EvaluationContract(Contract):
 
     def test_it_reaches_only_the_splits_it_declares(self) -> None:
         """The suite refuses a split that is not in `splits`, and the evaluation fails."""
-        for case, outcome in self._cases():
-            expect(
-                not outcome.undeclared,
-                f"on {case} it asks for {' and '.join(outcome.undeclared)} and declares "
-                f"splits={tuple(self.made().splits)}: add what it needs to splits",
-            )
+        splits = tuple(self.made().splits)
+        hint = f" and declares splits={splits}: add what it needs to splits"
+        self._expect_none("undeclared", "it asks for", hint)
 
     # ---- what it yields
 
     def test_it_gives_results_or_says_why_not(self) -> None:
         """What a model cannot do is a row with a reason, not a crash and not half of a result."""
-        cases = [*self._cases(), (Case(PLAIN, "no decoder"), self._on(PLAIN, "no decoder"))]
-        for case, outcome in cases:
-            self._expect_reason(case, outcome)
-        done = any(outcome.error is None for _, outcome in cases)
-        expect(done, f"no model can do it: {why(*cases[0])}; {why(*cases[1])}")
+        outcomes = [*self._outcomes(), self._on(PLAIN, "no decoder")]
+        for outcome in outcomes:
+            _expect_reason(outcome)
+        done = any(outcome.error is None for outcome in outcomes)
+        expect(done, f"no model can do it: {outcomes[0].why}; {outcomes[1].why}")
 
     def test_images_without_labels_give_results_or_a_reason(self) -> None:
         """A data set need not have labels; model.labels() then raises NotApplicable for you."""
-        for kind in ("pixels", "encoder"):
-            self._expect_reason(Case(UNLABELLED, kind), self._on(UNLABELLED, kind))
+        for kind in BOTH:
+            _expect_reason(self._on(UNLABELLED, kind))
 
     def test_few_training_images_give_results_or_a_reason(self) -> None:
         """A class may have two images, or one: too few to choose on, or for an option."""
-        for data in (FEW, FEWEST):
-            for kind in ("pixels", "encoder"):
-                outcome = self._on(data, kind)
-                # an option that does not fit so few, such as k=50, is answered like any user's mistake
-                told = isinstance(outcome.error, MaebenchError) and outcome.early
-                if not told or isinstance(outcome.error, PluginError):
-                    self._expect_reason(Case(data, kind), outcome)
-
-    def _expect_reason(self, case: Case, outcome: Outcome) -> None:
-        """Nothing ended it but NotApplicable, and that before the first result."""
-        applicable = not isinstance(outcome.error, NotApplicable)
-        hint = "what a model cannot do raises NotApplicable(why)"
-        expect(not (applicable and outcome.error), f"{why(case, outcome)}; {hint}")
-        hint = "it has already yielded results: find out before the first"
-        expect(applicable or outcome.early, f"{why(case, outcome)}; {hint}")
+        for outcome in (self._on(data, kind) for data in (FEW, FEWEST) for kind in BOTH):
+            # an option that does not fit so few, such as k=50, is refused like any user's mistake
+            refused = isinstance(outcome.error, MaebenchError) and outcome.early
+            if not refused or isinstance(outcome.error, PluginError):
+                _expect_reason(outcome)
 
     def test_its_results_are_as_declared(self) -> None:
         """Declared metrics in their range, one number per test image, `where` of plain values."""
-        for case, outcome in self._cases():
-            expect(not outcome.broken, f"on {case}: {outcome.broken}")
-        given = {r.metric for _, outcome in self._done() for r in outcome.results}
-        left = sorted(self.made().metrics.keys() - given)
+        for outcome in self._outcomes():
+            expect(not outcome.broken, f"on {outcome}: {outcome.broken}")
+        yielded = {result.metric for outcome in self._done() for result in outcome.results}
+        left = sorted(self.made().metrics.keys() - yielded)
         expect(not left, f"{left} declared and never yielded; what cannot be had is None")
 
     def test_its_main_metric_has_one_headline(self) -> None:
         """Tables show one row per model: the one with chosen=True, or with an empty `where`."""
-        for case, outcome in self._done():
+        for outcome in self._done():
             try:
                 _check_complete(self.made(), outcome.results)
             except PluginError as error:
-                raise Broken(f"on {case}: {error}") from error
+                raise Broken(f"on {outcome}: {error}") from error
 
     # ---- what it leaves alone
 
     def test_the_same_seed_gives_the_same_numbers(self) -> None:
         """Random numbers come from model.draws(), or from the global state that the suite sets."""
-        for case, outcome in self._done():
-            if case.data == HARD:
+        for outcome in self._done():
+            if outcome.case.data == HARD:
                 with isolated(1, "another state outside"):
-                    again = run(self.made(), case)
-                apart = difference(outcome, again)
+                    apart = difference(outcome, run(self.made(), outcome.case))
                 expect(
                     not apart,
-                    f"on {case} two runs of one seed differ: {apart}; take random numbers from "
+                    f"on {outcome} two runs of one seed differ: {apart}; take random numbers from "
                     "model.draws(purpose), keep nothing from run to run",
                 )
 
     def test_it_leaves_everything_as_it_was(self) -> None:
         """Weights, images, labels and torch's settings are those of the next evaluation too."""
-        for case, outcome in self._cases():
-            expect(
-                not outcome.changed,
-                f"on {case} it changes {' and '.join(outcome.changed)}: work on a copy "
-                "(model.encoder() is one, tensor.clone() makes one) and put settings back",
-            )
+        hint = "work on a copy, as model.encoder() and tensor.clone() make, and put settings back"
+        self._expect_none("changed", "it changes", f": {hint}")
 
     def test_it_trains_the_encoder_only_where_it_says_so(self) -> None:
         """`changes_encoder` tells a reader whether a score is that of frozen features."""
         says = getattr(self.made(), "changes_encoder", None)
-        handed = [(case, outcome) for case, outcome in self._done() if outcome.handed]
-        if not handed or says is None:
-            reason = "never asks for model.encoder()" if not handed else "declares no"
-            raise NotChecked(f"it {reason}" + (" changes_encoder: ClassVar[bool]" * bool(handed)))
-        for case, outcome in handed:
+        handed = [outcome for outcome in self._done() if outcome.copies]
+        if not handed:
+            raise NotChecked("it never asks for model.encoder()")
+        if says is None:
+            raise NotChecked("it declares no changes_encoder: ClassVar[bool]")
+        for outcome in handed:
             expect(
-                says or not outcome.trained,
-                f"on {case} {outcome.trained} of {outcome.handed} copies of the encoder are "
-                "trained, and changes_encoder is False",
+                says or not any(outcome.copies),
+                f"on {outcome} {sum(outcome.copies)} of {len(outcome.copies)} copies of the "
+                "encoder are trained, and changes_encoder is False",
             )
-        trained = any(outcome.trained for _, outcome in handed)
+        trained = any(any(outcome.copies) for outcome in handed)
         expect(trained or not says, "changes_encoder is True, and every copy is left as it was")
 
     def test_its_files_lie_among_the_artifacts(self) -> None:
         """What is written elsewhere is found by nobody and overwritten by the next model."""
-        for case, outcome in self._cases():
-            expect(
-                not outcome.strays,
-                f"on {case} it writes {', '.join(outcome.strays)} outside model.artifacts: use "
-                "model.picture(name, figure) or a path below model.artifacts",
-            )
+        hint = "use model.picture(name, figure) or a path below model.artifacts"
+        self._expect_none("strays", "it writes", f" outside model.artifacts: {hint}")
+
+    def _expect_none(self, what: str, says: str, hint: str) -> None:
+        for outcome in self._outcomes():
+            found = " and ".join(getattr(outcome, what))
+            expect(not found, f"on {outcome} {says} {found}{hint}")
 
     # ---- whether it measures what it says
 
     def test_features_that_show_the_class_score_best(self) -> None:
         """Labels one place off, or a sign the wrong way round, show where all should be right."""
         name, metric = self._main()
-        case, (outcome,) = self._scored(PLAIN)
-        score = self._score(outcome)
-        hint = "are labels and features in one order, and low, high and the direction right?"
-        if case.kind == "encoder":  # how far training comes depends on its length
-            guess = self._guess(PLAIN)
-            wanted = f"guessing has {guess:.3f}, give or take {margin(guess):.3f}"
-            ahead = score - guess if metric.higher_is_better else guess - score
-            expect(ahead > margin(guess), f"on {case} {name} is {score:.3f}, and {wanted}: {hint}")
-            return
-        best = metric.high if metric.higher_is_better else metric.low
-        values = torch.as_tensor(self._headline(outcome).value)  # type: ignore[union-attr]
-        if best is not None and set(values.flatten().tolist()) <= {0, 1}:  # right or wrong
-            near = abs(score - best) <= NEAR
-            expect(near, f"on {case} {name} is {score:.3f}, and the best is {best:g}: {hint}")
-            return
-        # a graded number need not reach its end, but has to be nearer to it than on noise
-        noise = self._score(self._on(NOISY, case.kind))
-        ahead = score - noise if metric.higher_is_better else noise - score
-        expect(ahead > 0, f"on {case} {name} is {score:.3f}, on noise {noise:.3f}: {hint}")
+        (outcome,) = self._scored(PLAIN)
+        score, best = self._score(outcome), metric.high if metric.higher_is_better else metric.low
+        value = torch.as_tensor(self._headline(outcome).value)  # type: ignore[union-attr]
+        if outcome.case.kind == "encoder":  # how far training comes depends on its length
+            other, least, whose = self._guess(PLAIN), margin(self._guess(PLAIN)), "guessing has"
+        elif best is not None and set(value.flatten().tolist()) <= {0, 1}:  # right or wrong
+            other, least, whose = best, -NEAR, "the best is"
+        else:  # a graded number need not reach its end, but has to be nearer to it than on noise
+            other, least, whose = self._score(self._on(NOISY, "pixels")), 0.0, "noise has"
+        ahead = score - other if metric.higher_is_better else other - score
+        expect(
+            ahead > least,
+            f"on {outcome} {name} is {score:.3f}, and {whose} {other:.3f}, give or take "
+            f"{abs(least):.3f}: are labels and features in one order, and low, high and the "
+            "direction right?",
+        )
 
     def test_features_of_noise_score_as_guessing(self) -> None:
         """Test labels that reach training, or a metric that flatters, show where none can know."""
         guess = self._guess(NOISY)
-        case, (outcome,) = self._scored(NOISY)
+        (outcome,) = self._scored(NOISY)
         score = self._score(outcome)
         expect(
             abs(score - guess) <= margin(guess),
-            f"on {case} {self._main()[0]} is {score:.3f}, and guessing has {guess:.3f}, give or "
+            f"on {outcome} {self._main()[0]} is {score:.3f}, and guessing has {guess:.3f}, give or "
             f"take {margin(guess):.3f} (99.9 % of guesses at {TEST} images): do test labels reach "
             "training, or is Metric(guess=...) missing?",
         )
 
     def test_test_labels_do_not_reach_the_predictions(self) -> None:
         """With other test labels right becomes wrong, and nothing else may change."""
-        name, metric = self._main()
-        if not metric.per_example:
-            raise NotChecked(f"{name!r} is not one number per test image")
-        case, (true, flipped) = self._scored(TWO["true"], TWO["flipped"])
+        name, metric = self._main(per_example=True)
+        true, flipped = self._scored(TWO["true"], TWO["flipped"])
         if "train" not in true.labels_of:
             raise NotChecked(
                 "it never asks for model.labels() of train: what compares test images with each "
@@ -231,16 +208,15 @@ class EvaluationContract(Contract):
         values, others = self._values(true), self._values(flipped)
         expect(
             values.keys() == others.keys(),
-            f"on {case} the test labels move a choice: {' '.join(values.keys() - others.keys())} "
+            f"on {true} the test labels move a choice: {' '.join(values.keys() - others.keys())} "
             f"becomes {' '.join(others.keys() - values.keys())}; choose on train: model.holdout()",
         )
         every = (*values.values(), *others.values())
-        # where another guess is declared more than one class may be right, as in top-5
-        right = metric.guess is None and all(set(value.tolist()) <= {0, 1} for value in every)
         # numbers must not move with the labels of other images
-        halves = self._values(self._on(TWO["half"], case.kind))
+        halves = self._values(self._on(TWO["half"], true.case.kind))
         tried = [("other images change", halves, slice(TEST // 2, None))]
-        if right:
+        # where another guess is declared more than one class may be right, as in top-5
+        if metric.guess is None and all(set(value.tolist()) <= {0, 1} for value in every):
             turned = {where: 1 - value for where, value in others.items()}
             tried += [("test are flipped, beyond right becoming wrong", turned, slice(None))]
         for what, found, kept in tried:
@@ -248,52 +224,45 @@ class EvaluationContract(Contract):
                 wrong = int((found[where] != value)[kept].sum()) if where in found else TEST
                 expect(
                     not wrong,
-                    f"on {case} {name} {where} moves for {wrong} images when the labels of {what}: "
+                    f"on {true} {name} {where} moves for {wrong} images when the labels of {what}: "
                     "test labels reach training",
                 )
 
     def test_an_image_is_judged_without_the_other_test_images(self) -> None:
         """Statistics of the whole test split are not there when one image has to be judged."""
-        name, metric = self._main()
-        if not metric.per_example:
-            raise NotChecked(f"{name!r} is not one number per test image")
+        name, _ = self._main(per_example=True)
         if "train" not in self.made().splits:
             raise NotChecked("it declares test alone: what it measures may lie between its images")
-        for kind in ("pixels", "encoder"):
-            outcomes = [self._on(data, kind) for data in (HARD, OTHERS)]
-            if any(outcome.error or outcome.broken for outcome in outcomes):
-                continue
-            values, found = (self._values(outcome) for outcome in outcomes)
-            for where in values.keys() & found.keys():
-                one, other = (v[where][: TEST // 2] for v in (values, found))
-                wrong = int((~torch.isclose(one, other, rtol=1e-4, atol=1e-6)).sum())
-                expect(
-                    not wrong,
-                    f"on {Case(HARD, kind)} {name} {where} moves for {wrong} of {TEST // 2} images "
-                    "when the other test images change: fit scalers, projections and thresholds "
-                    "on train",
-                )
-            return
-        raise NotChecked("there are no results to look at")
+        pairs = [[self._on(data, kind) for data in (HARD, OTHERS)] for kind in BOTH]
+        one, other = next((p for p in pairs if p[0].done and p[1].done), (None, None))
+        if one is None or other is None:
+            raise NotChecked("there are no results to look at")
+        values, found = self._values(one), self._values(other)
+        for where in values.keys() & found.keys():
+            before, after = (each[where][: TEST // 2] for each in (values, found))
+            wrong = int((~torch.isclose(before, after, rtol=1e-4, atol=1e-6)).sum())
+            expect(
+                not wrong,
+                f"on {one} {name} {where} moves for {wrong} of {TEST // 2} images when the other "
+                "test images change: fit scalers, projections and thresholds on train",
+            )
 
     def test_every_option_changes_a_number(self) -> None:
         """An option that is never read makes one experiment of two rows of a table."""
         # first where nothing is at its best or worst
-        done = sorted(self._done(), key=lambda found: found[0].data != HARD)
+        cases = sorted((o.case for o in self._done()), key=lambda case: case.data != HARD)
         options = type(self.made()).model_fields
 
         def outcomes(evaluation: Evaluation) -> Iterator[tuple[str, list[Any]]]:
-            for case, _ in done:
-                found = self._on(case.data, case.kind, evaluation)
-                if not found.error and not found.broken:
-                    # an option that goes into `where` alone is only said, and changes nothing
-                    where = [
-                        {k: v for k, v in r.where.items() if k not in options}
-                        for r in found.results
-                    ]
-                    yield str(case), [where, [(metric, value) for metric, _, value in found.rows]]
+            for found in (self._on(case.data, case.kind, evaluation) for case in cases):
+                # an option that goes into `where` alone is only repeated, and changes nothing
+                where = [
+                    {k: v for k, v in r.where.items() if k not in options} for r in found.results
+                ]
+                if found.done:
+                    yield str(found), [where, [(name, value) for name, _, value in found.rows]]
 
-        self.check_options(outcomes, f"no number on {len(done)} models")
+        self.check_options(outcomes, f"no number on {len(cases)} models")
 
     # ---- what the checks look at
 
@@ -302,32 +271,32 @@ class EvaluationContract(Contract):
         case, made = Case(data, kind), evaluation or self.made()
         return self.kept((made, case), lambda: run(made, case))
 
-    def _cases(self) -> Iterator[tuple[Case, Outcome]]:
-        """The cases of every check that needs no particular one."""
-        for data in (PLAIN, HARD, NOISY):
-            for kind in ("pixels", "encoder"):
-                yield Case(data, kind), self._on(data, kind)
+    def _outcomes(self) -> list[Outcome]:
+        """Those of every check that needs no particular one."""
+        return [self._on(data, kind) for data in (PLAIN, HARD, NOISY) for kind in BOTH]
 
-    def _done(self) -> list[tuple[Case, Outcome]]:
+    def _done(self) -> list[Outcome]:
         """Those that came to their end with results as declared.
 
         Raises:
             NotChecked: there is none.
         """
-        found = [(c, o) for c, o in self._cases() if not o.error and not o.broken]
-        if not found:
-            raise NotChecked(f"there are no results to look at: {why(*next(self._cases()))}")
-        return found
+        outcomes = self._outcomes()
+        if not any(outcome.done for outcome in outcomes):
+            raise NotChecked(f"there are no results to look at: {outcomes[0].why}")
+        return [outcome for outcome in outcomes if outcome.done]
 
-    def _main(self) -> tuple[str, Metric]:
+    def _main(self, per_example: bool = False) -> tuple[str, Metric]:
         """The main metric and its name.
 
         Raises:
-            NotChecked: there is not one.
+            NotChecked: there is not one, or it is another kind of number than is wanted.
         """
         mains = [(name, metric) for name, metric in self.made().metrics.items() if metric.main]
         if len(mains) != 1:
             raise NotChecked(f"{len(mains)} metrics have main=True")
+        if per_example and not mains[0][1].per_example:
+            raise NotChecked(f"{mains[0][0]!r} is not one number per test image")
         return mains[0]
 
     def _grid(self, outcome: Outcome) -> list[Result]:
@@ -343,24 +312,24 @@ class EvaluationContract(Contract):
         found = [r for r in self._grid(outcome) if _is_headline(r.where)]
         return found[0] if len(found) == 1 and found[0].value is not None else None
 
-    def _scored(self, *data: Synthetic) -> tuple[Case, list[Outcome]]:
+    def _score(self, outcome: Outcome) -> float:
+        headline = self._headline(outcome)
+        assert headline is not None  # _scored gives no other outcome
+        return float(torch.as_tensor(headline.value).mean())
+
+    def _scored(self, *data: Synthetic) -> list[Outcome]:
         """Outcomes that have a main score: of pixels, or of an encoder where these cannot do it.
 
         Raises:
             NotChecked: neither has one, or the labels of test are not asked for.
         """
-        for kind in ("pixels", "encoder"):
-            case, outcomes = Case(data[0], kind), [self._on(one, kind) for one in data]
+        for kind in BOTH:
+            outcomes = [self._on(each, kind) for each in data]
             if all(o.error is None and self._headline(o) for o in outcomes):
                 if self.made().test not in outcomes[0].labels_of:
                     raise NotChecked("it never asks for model.labels() of test")
-                return case, outcomes
-        raise NotChecked(f"there is no main score to look at: {why(case, outcomes[0])}")
-
-    def _score(self, outcome: Outcome) -> float:
-        headline = self._headline(outcome)
-        assert headline is not None  # _scored gives no other outcome
-        return float(torch.as_tensor(headline.value).mean())
+                return outcomes
+        raise NotChecked(f"there is no main score to look at: {outcomes[0].why}")
 
     def _guess(self, data: Synthetic) -> float:
         """What blind guessing has of the main metric.
@@ -377,6 +346,15 @@ class EvaluationContract(Contract):
                 "no Metric(guess=...)"
             )
         return 1 / data.classes if metric.guess is None else metric.guess
+
+
+def _expect_reason(outcome: Outcome) -> None:
+    """Nothing ended it but NotApplicable, and that before the first result."""
+    applicable = not isinstance(outcome.error, NotApplicable)
+    hint = "what a model cannot do raises NotApplicable(why)"
+    expect(not (applicable and outcome.error), f"{outcome.why}; {hint}")
+    hint = "it has already yielded results: find out before the first"
+    expect(applicable or outcome.early, f"{outcome.why}; {hint}")
 
 
 def wrong_with(metric: Metric) -> str:
@@ -401,23 +379,13 @@ def margin(guess: float) -> float:
     return SURE * math.sqrt(guess * (1 - guess) / TEST)
 
 
-def why(case: Case, outcome: Outcome) -> str:
-    """Why a case has no results."""
-    if outcome.error is None:
-        return f"on {case}: {outcome.broken or 'there is no headline'}"
-    return f"on {case}: {described(outcome.error, outcome.evaluation)}"
-
-
 def difference(one: Outcome, other: Outcome) -> str:
     """The first difference of two outcomes in words, nothing where there is none."""
     if len(one.rows) != len(other.rows):
         return f"{len(one.rows)} results and {other.error or other.broken or len(other.rows)}"
-    for first, second in zip(one.rows, other.rows, strict=True):
-        if first != second:
-            return f"{_brief(*first)} and {_brief(*second)}"
+    for rows in zip(one.rows, other.rows, strict=True):
+        if rows[0] != rows[1]:
+            means = (sum(v) / len(v) if isinstance(v, list) else v for _, _, v in rows)
+            words = [f"{r[0]} {r[1]} is {mean}" for r, mean in zip(rows, means, strict=True)]
+            return " and ".join(words)
     return ""
-
-
-def _brief(metric: str, where: str, value: Any) -> str:
-    mean = f"{sum(value) / len(value):.6g} on average" if isinstance(value, list) else value
-    return f"{metric} {where} is {mean}"
