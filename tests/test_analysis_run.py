@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import tiny
 import torch
@@ -68,3 +71,22 @@ def test_a_setting_that_does_not_fit_stops_a_run_before_it_begins(tmp_path):
     with pytest.raises(ConfigError):
         run(tiny.config(masking="units", ratio=0.99), tmp_path)
     assert not list(tmp_path.glob("runs/*"))
+
+
+@pytest.mark.slow  # four evaluations in a process of their own
+def test_the_default_run_never_imports_timm_or_torchvision(tmp_path):
+    code = """
+import sys
+import maebench
+config = maebench.RunConfig(budget="steps=2", limit=100, device="cpu")
+config = config.model_copy(update={"evals": tuple(
+    e.model_copy(update={"epochs": 1}) if e.name == "finetune" else e for e in config.evals
+)})
+rows = maebench.run(config, sys.argv[1])
+assert set(rows["status"]) <= {"ok", "not applicable"}, rows[["evaluation", "reason"]]
+print(*sorted({"timm", "torchvision", "transformers"} & sys.modules.keys()))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip() == ""

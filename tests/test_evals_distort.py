@@ -11,7 +11,7 @@ import torch
 from maebench import MaebenchError
 from maebench.evaluating.model import EvaluatedModel
 from maebench.rng import isolated
-from maebench_evals.distort import make_inputs, make_mix, mean_of, rand_augment
+from maebench_evals.distort import make_inputs, make_mix, mean_of, rand_augment, soft_targets
 from maebench_evals.finetune import Finetune
 from maebench_evals.finetune_recipe import RANDAUGMENT
 
@@ -106,3 +106,13 @@ def test_mixing_is_off_where_both_are_zero():
         mixed, targets = make_mix(0.0, 0.0, 0.1, 10)(images.clone(), labels)
     assert torch.equal(mixed, images)
     assert torch.equal(targets.argmax(1), labels)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("num_classes", [2, 10, 37])
+def test_soft_targets_are_those_of_timm_to_the_last_bit(smoothing, num_classes):
+    from timm.data.mixup import mixup_target
+
+    labels = torch.arange(64) % num_classes
+    theirs = mixup_target(labels, num_classes, 1.0, smoothing)
+    assert torch.equal(soft_targets(labels, num_classes, smoothing), theirs)

@@ -18,20 +18,25 @@ TRANSLATE = 0.45  # of the shorter side at most, as timm.data.create_transform h
 
 def make_inputs(recipe: Recipe, model: Model, num_classes: int, smoothing: float) -> Distortion:
     """Crops (B, C, H, W) in 0..255 and labels (B,) to what the encoder takes and soft targets."""
-    from timm.data.random_erasing import RandomErasing
-
     augment = None if recipe.randaugment == OFF else recipe.randaugment
-    erase = RandomErasing(recipe.erase, mode="pixel", device=model.device)
+    erase = make_erasing(recipe.erase, model.device) if recipe.erase else None
     mix = make_mix(recipe.mixup, recipe.cutmix, smoothing, num_classes)
 
     def inputs(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if augment:
             images = rand_augment(images, augment, mean_of(model, images.shape[1]))
         images = model.normalise(images)
-        images = erase(images) if recipe.erase else images
+        images = images if erase is None else erase(images)
         return mix(images, labels.to(model.device))
 
     return inputs
+
+
+def make_erasing(share: float, device: str) -> Callable[[Tensor], Tensor]:
+    """Timm's erasing of a rectangle by noise, in a share of the images."""
+    from timm.data.random_erasing import RandomErasing
+
+    return RandomErasing(share, mode="pixel", device=device)
 
 
 def mean_of(model: Model, channels: int) -> tuple[float, ...]:
@@ -91,8 +96,19 @@ def black_for_no_bits(posterize: Callable[..., Image.Image]) -> Callable[..., Im
 
 def make_mix(mixup: float, cutmix: float, smoothing: float, num_classes: int) -> Distortion:
     """Images and labels to mixed images and soft targets."""
-    from timm.data.mixup import Mixup, mixup_target
+    if not (mixup or cutmix):
+        return lambda images, labels: (images, soft_targets(labels, num_classes, smoothing))
+    from timm.data.mixup import Mixup
 
-    if mixup or cutmix:
-        return Mixup(mixup, cutmix, label_smoothing=smoothing, num_classes=num_classes)
-    return lambda images, labels: (images, mixup_target(labels, num_classes, 1.0, smoothing))
+    return Mixup(mixup, cutmix, label_smoothing=smoothing, num_classes=num_classes)
+
+
+def soft_targets(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:
+    """Labels (B,) with a share of each given to all classes alike, float32 (B, classes).
+
+    As timm's mixup makes them where nothing is mixed, whose import takes seconds.
+    """
+    low = smoothing / num_classes
+    high = 1.0 - smoothing + low
+    targets = torch.full((len(labels), num_classes), low, device=labels.device)
+    return targets.scatter_(1, labels.long()[:, None], high)
