@@ -264,9 +264,15 @@ def files_on_the_way(monkeypatch, arguments, module, function):
     with monkeypatch.context() as patched:
         patched.setattr(sys.modules[module], function, seen)
         assert call(*arguments).code == 0
-    core, plugins = str(ROOT / "maebench"), str(ROOT / "plugins")
-    ours = [path for path in ways[-1] if path.startswith((core, plugins))]
-    return [Path(path) for path in dict.fromkeys(ours) if not path.endswith("cli/__init__.py")]
+    # where each package is installed, and where it stands in the repository
+    homes = {"maebench": ROOT / "maebench", "maebench_evals": ROOT / "plugins" / "maebench_evals"}
+    found = []
+    for path in map(Path, dict.fromkeys(ways[-1])):
+        for name, home in homes.items():
+            installed = Path(importlib.import_module(name).__file__).parent
+            if path.is_relative_to(installed):
+                found.append(home / path.relative_to(installed))
+    return [path for path in found if path != ROOT / "maebench" / "cli" / "__init__.py"]
 
 
 def test_the_ways_through_the_code_go_by_the_files_that_the_page_names(tmp_path, monkeypatch):
