@@ -377,6 +377,7 @@ def test_a_run_ends_with_its_table_and_says_what_is_next(results):
     assert "next      maebench table" in out
 
 
+@pytest.mark.slow
 def test_a_table_in_a_format_of_our_own_imports_no_torch(results, tmp_path):
     folder, _, _ = results
     own = [[], ["--tidy"], ["--by", "masking", "--cost"]]
@@ -542,6 +543,7 @@ def test_models_of_a_run_are_evaluated_again_only_when_asked(results):
     assert [os.stat(path).st_mtime_ns for path in records] != before  # noqa: PTH116
 
 
+@pytest.mark.slow
 def test_models_are_compared_under_common_masks(results):
     from PIL import Image
 

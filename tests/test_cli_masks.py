@@ -28,6 +28,7 @@ def table_of(folder):
     return pd.read_csv(file, keep_default_na=False)
 
 
+@pytest.mark.slow
 def test_every_installed_strategy_is_shown_at_every_ratio(capsys, tmp_path):
     code, out, err = masks(capsys, tmp_path, "--ratio", "0.5,0.75", "--limit", "60")
     assert (code, err.strip()) == (0, "")

@@ -50,9 +50,8 @@ def test_there_is_a_template_a_contract_and_a_command_for_every_kind():
     assert set(KINDS) == templates == set(CONTRACTS) == set(COMMANDS)
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=[pytest.mark.slow] * (k == "masking")) for k in KINDS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_template_keeps_to_its_contract(kind):
     cls = component(import_module(f"maebench.testing.templates.{kind}"), kind)
     findings = list(examine(contract_for(cls)))

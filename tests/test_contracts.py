@@ -23,6 +23,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", SETTINGS)
 def test_a_stranger_goes_the_whole_way(what, tmp_path):
     found = names()

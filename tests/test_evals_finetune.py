@@ -103,6 +103,7 @@ def test_a_batch_of_parts_is_one_update(model, monkeypatch):
 # ---- the whole
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_the_run_keeps_its_weights(model):
     before = {k: v.clone() for k, v in model.module.state_dict().items()}
     quick = {"lr": 0.1, "batch": 20, "drop_path": 0.0, "smoothing": 0.0}

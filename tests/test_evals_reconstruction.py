@@ -31,7 +31,10 @@ from maebench_evals.reconstruction import FLAT, ReconstructionQuality
 TARGETS = ("pixels", "normalised-pixels")
 
 
-@pytest.fixture(scope="module", params=TARGETS)
+@pytest.fixture(
+    scope="module",
+    params=[TARGETS[0], *(pytest.param(t, marks=pytest.mark.slow) for t in TARGETS[1:])],
+)
 def model(request, tmp_path_factory):
     """Digits of 16x16 pixels, large enough for SSIM."""
     results = tmp_path_factory.mktemp("results")

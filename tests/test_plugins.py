@@ -299,6 +299,7 @@ def maebench(site, *arguments):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_the_command_line_lists_good_and_bad_plugins(tmp_path):
     package(tmp_path, "good-plugin", GOOD.replace("Checks", "Stripes"))
     package(tmp_path, "bad-plugin", "import no_such_module", version="0.1")

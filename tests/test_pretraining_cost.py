@@ -206,6 +206,7 @@ def test_a_run_by_the_clock_ends_in_time_and_knows_how_many_steps_it_made(tmp_pa
     assert max(rates) <= 1e-2 * 8 / 256 and rates[-1] < max(rates)  # the half cosine was gone
 
 
+@pytest.mark.slow
 def test_a_run_by_the_clock_goes_on_with_the_time_that_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain, "CHECKPOINT_SHARE", 0)
     often = {"machine": {"checkpoint_seconds": 1e-9}}

@@ -337,25 +337,32 @@ def test_the_global_random_state_is_left_alone(tmp_path):
 # ---- going on
 
 
+CHANGES = {
+    "random": {},
+    "teacher's loss": {"masking": fakes.Worst(), "optimiser": {"accumulate": 2, "clip": 0.1}},
+    "teacher's attention": {"masking": fakes.Attended()},
+    "the model's own attention": {"masking": Attention(of="encoder", hide="hint")},
+    "hard": {"masking": Hard(start=0.5)},
+    "parts": {"masking": Parts(start=0.5)},
+    "parts by a teacher that ends coarser": {
+        "masking": Parts(of="teacher"),
+        "encoder": fakes.Dense(),
+    },
+    "a schedule of the ratio": {"ratio": 0.25, "schedule": {"ratio": 0.75, "stages": 3}},
+    "global randomness": {"objective": Noisy()},
+    "dense": {"encoder": fakes.Dense(), "limit": 10, "batch": 16},
+    "an EMA teacher and a share of patches": {
+        "objective": MAE(target="features", decoder="cross-attention")
+    },
+}
+QUICK = ("random", "hard", "dense")  # the fast suite's; each takes seconds
+
+
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
-        {"masking": fakes.Worst(), "optimiser": {"accumulate": 2, "clip": 0.1}},
-        {"masking": fakes.Attended()},
-        {"masking": Attention(of="encoder", hide="hint")},
-        {"masking": Hard(start=0.5)},
-        {"masking": Parts(start=0.5)},
-        {"masking": Parts(of="teacher"), "encoder": fakes.Dense()},
-        {"ratio": 0.25, "schedule": {"ratio": 0.75, "stages": 3}},
-        {"objective": Noisy()},
-        {"encoder": fakes.Dense(), "limit": 10, "batch": 16},
-        {"objective": MAE(target="features", decoder="cross-attention")},
-    ],
-    ids=[
-        *("random", "teacher's loss", "teacher's attention", "the model's own attention", "hard"),
-        *("parts", "parts by a teacher that ends coarser", "a schedule of the ratio"),
-        *("global randomness", "dense", "an EMA teacher and a share of patches"),
+        pytest.param(change, id=name, marks=[pytest.mark.slow] * (name not in QUICK))
+        for name, change in CHANGES.items()
     ],
 )
 def test_a_run_that_stopped_anywhere_ends_the_same_to_the_last_bit(changes, tmp_path, every_step):
@@ -517,6 +524,7 @@ def test_a_tracker_is_closed_also_where_the_run_fails_or_is_stopped(tmp_path, to
     assert told.count("close") == 2
 
 
+@pytest.mark.slow
 def test_a_teacher_is_kept_and_checkpointed_only_where_it_is_asked(tmp_path):
     for masking, there in ((Hard(), True), (Hard(of="encoder"), False), (Random(), False)):
         plan = prepare(config(masking=masking), tmp_path)

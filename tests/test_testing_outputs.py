@@ -385,6 +385,7 @@ TRACKERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("bug", TRACKERS)
 def test_a_tracker_with_a_bug_is_found_and_explained(bug):

@@ -54,6 +54,7 @@ def test_an_objective_is_at_most_fifty_lines_in_one_module():
     assert len([line for line in lines if line.strip()]) <= 50
 
 
+@pytest.mark.slow
 def test_it_is_listed_with_its_package_and_its_explanation(maebench):
     shown = maebench("list", "objectives")
     assert re.search(r"^  jigsaw  \(from maebench-jigsaw\)\n      Sees all patches", shown, re.M)
@@ -62,11 +63,13 @@ def test_it_is_listed_with_its_package_and_its_explanation(maebench):
     assert maebench("plugins").rstrip().endswith("objective jigsaw")
 
 
+@pytest.mark.slow
 def test_it_keeps_to_the_contract(maebench):
     shown = maebench("plugins", "check", "maebench-jigsaw")
     assert re.match(r"objective jigsaw: [1-9]\d passed, 0 failed, \d+ not checked\n", shown)
 
 
+@pytest.mark.slow
 def test_it_is_pretrained_evaluated_and_recorded_under_its_package(maebench):
     shown = maebench(*RUN, "--evals", "knn,reconstruction")
     assert "knn top1 (%)" in shown
