@@ -64,6 +64,7 @@ def test_options_reach_the_strategies_that_have_them(capsys, tmp_path):
     assert "8x8" in out
 
 
+@pytest.mark.slow
 def test_learned_strategies_ask_the_model_that_is_named(capsys, tmp_path):
     plan = tiny.plan(tmp_path, masking=Hard())
     arguments = ["--masking", "attention", "--ratio", "0.5", "--model", plan.run.name]

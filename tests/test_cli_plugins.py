@@ -268,6 +268,7 @@ def test_a_plugin_that_does_not_load_is_reported_and_is_code_1(third_party):
     assert "No module named 'no_such_module'" in ran.out
 
 
+@pytest.mark.slow
 def test_all_third_party_packages_are_checked_where_none_is_named(third_party):
     ran = call("plugins", "check")
     assert ran.code == 1

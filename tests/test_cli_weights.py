@@ -39,6 +39,7 @@ def exported(results, tmp_path, capsys):
     return path
 
 
+@pytest.mark.slow
 def test_one_table_of_a_run_its_floor_pixels_and_two_foreign_models(results, exported, capsys):
     models = ("", "untrained:", "pixels:", f"file:{exported}", "timm:resnet10t,image-size=32")
     code, out, err = call(capsys, results, "eval", "knn", *models, *EVAL)

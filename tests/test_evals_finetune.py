@@ -138,6 +138,7 @@ def test_a_loss_that_is_not_finite_fails_with_what_to_try(model):
     assert "finetune: the loss is nan; try a smaller -o lr" in row["reason"]
 
 
+@pytest.mark.slow
 def test_the_official_protocol_learns():
     short = Finetune(protocol="mae", epochs=10, batch=20, lr=0.1)
     outcome = run(short, Case(PLAIN, "encoder"))

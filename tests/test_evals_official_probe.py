@@ -224,6 +224,7 @@ def test_raw_pixels_are_cropped_too(model):
     assert (row["status"], row["where"]["pool"], row["where"]["crops"]) == ("ok", "flat", True)
 
 
+@pytest.mark.slow
 def test_features_that_hold_the_label_reach_100_percent_though_train_is_small():
     labels = torch.arange(10_500) % 10
     noise = torch.randn(10_500, 10, generator=torch.Generator().manual_seed(0))

@@ -151,6 +151,7 @@ def test_the_losses_of_halves_average_to_that_of_the_whole():
     torch.testing.assert_close(sum(halves) / 2, module(batch_of(batch.images))["loss"])
 
 
+@pytest.mark.slow
 def test_a_larger_weight_makes_the_code_move_less():
     norms = []
     for weight in (1e-6, 10.0):

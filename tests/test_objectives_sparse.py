@@ -180,6 +180,7 @@ def test_units_begin_at_the_activation_that_is_wanted_of_them(rho):
     torch.testing.assert_close(code, torch.full_like(code, rho))
 
 
+@pytest.mark.slow
 def test_the_penalty_switches_units_off():
     shares = []
     for rho in (0.5, 0.02):

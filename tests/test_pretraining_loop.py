@@ -355,7 +355,7 @@ CHANGES = {
         "objective": MAE(target="features", decoder="cross-attention")
     },
 }
-QUICK = ("random", "hard", "dense")  # the fast suite's; each takes seconds
+QUICK = ("random", "hard")  # the fast suite's; each takes seconds
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,7 @@ def test_files_that_are_never_the_same_are_not_compared():
         assert (found.status, "differ from one time" in found.reason) == ("not checked", True)
 
 
+@pytest.mark.slow
 def test_the_checks_leave_the_process_as_it_was():
     before = (Path.cwd(), dict(os.environ), random.getstate())
     list(examine(type("C", (TrackerContract,), {"component": Wanders})))
