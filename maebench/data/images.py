@@ -125,17 +125,9 @@ def from_files(
     skipped: list[str] = []
     pixels = torch.empty((len(paths) if in_memory else 0, channels, *size), dtype=torch.uint8)
     if in_memory or on_bad_image == "skip":
-        good = []
-        for i, image in enumerate(by_threads(paths, info)):
-            if isinstance(image, DataError):
-                if on_bad_image == "fail":
-                    raise image
-                skipped.append(paths[i].relative_to(root).as_posix())
-            else:
-                if in_memory:
-                    pixels[len(good)] = image
-                good.append(i)
-            progress(i + 1, len(paths))
+        good = _decode(paths, info, on_bad_image, pixels if in_memory else None, progress)
+        bad = set(range(len(paths))).difference(good)
+        skipped = [paths[i].relative_to(root).as_posix() for i in sorted(bad)]
     if not good:
         raise DataError(f"no image in {root} can be read ({len(skipped)} files were tried)")
     info = replace(info.at(torch.tensor(good)), skipped=tuple(skipped))
@@ -147,6 +139,26 @@ def from_files(
     listing = [f"{name} {_bytes(path)}" for name, path in zip(names, kept, strict=True)]
     mark = digest(*identity(info), _joined(listing))
     return OnDisk(kept, replace(info, fingerprint=mark), num_workers())
+
+
+def _decode(
+    paths: Sequence[Path],
+    info: SplitInfo,
+    on_bad_image: OnBadImage,
+    pixels: Tensor | None,
+    progress: Callable[[int, int], None],
+) -> list[int]:
+    """Decodes files, into `pixels` one after the other where it is given; which can be read."""
+    good: list[int] = []
+    for i, image in enumerate(by_threads(paths, info)):
+        if not isinstance(image, DataError):
+            if pixels is not None:
+                pixels[len(good)] = image
+            good.append(i)
+        elif on_bad_image == "fail":
+            raise image
+        progress(i + 1, len(paths))
+    return good
 
 
 def _bytes(path: Path) -> int:
