@@ -265,7 +265,7 @@ class EncoderContract(HidingChecks):
             expect_tensor(found, "attention (B, L)", (BATCH, length), None)
             least, most = float(found.min()), float(found.sum(1).max())
             expect(least >= 0, f"attention is down to {least:.2g}, must not be negative")
-            expect(most <= 1 + TOLERANCE, f"attention sums to {most:.4g} over the patches; at most 1")
+            expect(most <= 1 + TOLERANCE, f"attention sums to {most:.4g}, at most 1 is a share")
             expect(not torch.equal(found, other), "attention does not depend on the image")
 
     def test_drop_path_drops_in_training_alone(self) -> None:
