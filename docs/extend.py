@@ -58,7 +58,7 @@ arrays and of files, with the fingerprint that changes when the content does.
 An evaluation is a generator of results. Its metrics say unit, range and direction;
 `Metric.accuracy()` is the usual one, a share of right answers. A value is one number per test image
 wherever the metric is a mean: the core makes means, intervals and paired tests of them, an author
-writes no statistics. Choose on train (`model.holdout()`; `choose(scores)` is the best entry of a
+writes no statistics. Choose on train (`model.folds()`; `choose(scores)` is the best entry of a
 grid), report on test, yield the whole grid and mark the headline by `where={"chosen": True}`. What
 a model cannot do raises NotApplicable before the first result and becomes a row that says so.
 """,

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from maebench.evaluating.suite import evaluate as evaluate
     from maebench.evaluation import Choice as Choice
     from maebench.evaluation import Evaluation as Evaluation
+    from maebench.evaluation import Folds as Folds
     from maebench.evaluation import Metric as Metric
     from maebench.evaluation import Model as Model
     from maebench.evaluation import NotApplicable as NotApplicable
@@ -148,6 +149,7 @@ _PUBLIC = {
     "Evaluation": "maebench.evaluation",
     "FashionMNIST": "maebench.data.torchvision_sets",
     "Folder": "maebench.data.folder",
+    "Folds": "maebench.evaluation",
     "Food101": "maebench.data.torchvision_sets",
     "from_arrays": "maebench.data.images",
     "from_files": "maebench.data.images",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from maebench.component import Component
@@ -15,12 +17,18 @@ from maebench.data.images import Images
 from maebench.errors import MaebenchError
 from maebench.masking.mask import Mask, Masking
 from maebench.objectives.objective import ImageGrid, Reconstruction
-from maebench.rng import Draws
+from maebench.rng import Draws, key, permutation
 
 if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
+# What is chosen on train: results/reference/choices.md has the rules that were tried.
+FOLDS = 5
+FEW = 2000  # images of train, up to which its folds are drawn twice
+MANY = 20_000  # up to which there are folds; a tenth of more is enough to choose on
+HOLDOUT = 0.1
+ROUNDING = 1e-9  # two means of the same outcomes in another order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +44,9 @@ class Metric:
         per_example: whether a result holds one number per test example.
         main: whether this is the evaluation's main score; exactly one is.
         guess: what blind guessing scores, where that is not one over the number of classes.
+        held_out: whether the examples are the images held out of train, `model.folds().index`, so
+            that choices are made by it; which choice a value belongs to says its `where`, the same
+            as that of the main metric.
     """
 
     help: str
@@ -46,6 +57,7 @@ class Metric:
     per_example: bool = True
     main: bool = False
     guess: float | None = None
+    held_out: bool = False
 
     @classmethod
     def accuracy(
@@ -54,9 +66,21 @@ class Metric:
         *,
         main: bool = True,
         per_example: bool = True,
+        held_out: bool = False,
     ) -> Self:
-        """A share of right answers in per cent: one 0 or 1 for each test image."""
-        return cls(help=help, unit="%", low=0, high=1, main=main, per_example=per_example)
+        """A share of right answers in per cent: one 0 or 1 for each test image.
+
+        Of images held out of train it is one share each, over the rounds that held it out.
+        """
+        return cls(
+            help=help,
+            unit="%",
+            low=0,
+            high=1,
+            main=main and not held_out,
+            per_example=per_example,
+            held_out=held_out,
+        )
 
 
 @dataclass(frozen=True)
@@ -98,6 +122,118 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class Folds:
+    """Rounds of fitting on one part of train and choosing on the rest of it.
+
+    Args:
+        held: which images each round holds out, bool (R, N); the others are fitted on.
+    """
+
+    held: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        labels: Tensor,
+        seed: int,
+        purpose: str = "folds",
+        groups: Tensor | None = None,
+    ) -> Self:
+        """Rounds that fit the number of images: repeated folds of few, one split of many.
+
+        Classes are spread evenly over the folds, and images of one group stay together. The only
+        image of a class is never held out.
+
+        Args:
+            labels: int64 (N,).
+            seed: which images fall into which fold.
+            purpose: what they are for; purposes never share folds.
+            groups: int64 (N,), images that belong together, or None.
+
+        Raises:
+            NotApplicable: there is nothing to hold out.
+        """
+        repeats, folds = rounds_for(len(labels))
+        largest = int(labels.bincount().max()) if len(labels) else 0
+        if largest < 2 or (groups is not None and len(groups.unique()) < 2):
+            raise NotApplicable("train has one image per class: there is nothing to choose on")
+        rounds = []
+        for repeat in range(repeats):
+            if groups is None:
+                fold_N = _folds(labels, min(folds, largest), seed, purpose, repeat)
+            else:
+                fold_N = _group_folds(labels, groups, folds, seed, f"{purpose} {repeat}")
+            held = 1 if folds > FOLDS else min(folds, largest)
+            rounds += [fold_N == f for f in range(held)]
+        return cls(torch.stack([held for held in rounds if held.any()]))
+
+    @property
+    def index(self) -> Tensor:
+        """Positions of the images that are held out at least once, ascending, int64 (M,)."""
+        return self.held.any(0).nonzero()[:, 0]
+
+    def rounds(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Positions in train to fit on and to choose on, round by round."""
+        for held in self.held:
+            yield (~held).nonzero()[:, 0], held.nonzero()[:, 0]
+
+    def outcomes(self, score: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """What each choice is worth on the images held out, float64 (G, M), for `choose`.
+
+        Args:
+            score: called with the positions to fit on and those held out; gives a number per
+                choice and held-out image, (G, held), such as whether it was given its class.
+        """
+        sums: Tensor | None = None
+        for fit, held in self.rounds():
+            found = score(fit, held).double()
+            if sums is None:
+                sums = found.new_zeros(len(found), self.held.shape[1])
+            sums[:, held] += found
+        assert sums is not None, "there is always a round"
+        return self._means(sums)
+
+    def pooled(self, scores: Tensor) -> Tensor:
+        """The same of scores that were found for all rounds and images at once, (R, G, N)."""
+        return self._means((scores.double() * self.held[:, None]).sum(0))
+
+    def _means(self, sums_GN: Tensor) -> Tensor:
+        return (sums_GN / self.held.sum(0).clamp(min=1))[:, self.index]
+
+
+def rounds_for(num_images: int) -> tuple[int, int]:
+    """How often train is divided, and into how many folds; above FOLDS one of them is held out."""
+    if num_images <= FEW:
+        return 2, FOLDS
+    return (1, FOLDS) if num_images <= MANY else (1, round(1 / HOLDOUT))
+
+
+def _folds(labels: Tensor, folds: int, seed: int, purpose: str, repeat: int) -> Tensor:
+    """The fold of each image, int64 (N,): classes dealt out one after the other in random order."""
+    order = permutation(len(labels), seed, purpose, repeat)
+    dealt = order[labels[order].argsort(stable=True)]
+    fold = torch.empty_like(labels)
+    fold[dealt] = torch.arange(len(labels)) % folds
+    alone = labels.bincount()[labels] == 1
+    return fold.masked_fill(alone, -1)
+
+
+def _group_folds(labels: Tensor, groups: Tensor, folds: int, seed: int, purpose: str) -> Tensor:
+    """The fold of each image where images of a group stay together (scikit-learn)."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    folds = min(folds, len(groups.unique()))
+    divide = StratifiedGroupKFold(folds, shuffle=True, random_state=key(seed, purpose) % 2**32)
+    fold = torch.empty_like(labels)
+    with warnings.catch_warnings():
+        # a class in fewer groups than folds is missing in some: nothing to be done
+        warnings.simplefilter("ignore", UserWarning)
+        for f, (_, held) in enumerate(divide.split(labels, labels, groups)):
+            fold[torch.from_numpy(held)] = f
+    return fold
+
+
+@dataclass(frozen=True)
 class Choice:
     """Which entry of a grid was chosen on train.
 
@@ -116,15 +252,18 @@ class Choice:
         return {"chosen": True, "edge": True} if self.edge else {"chosen": True}
 
 
-def choose(scores: Sequence[float], edges: Sequence[bool] | None = None) -> Choice:
+def choose(scores: Sequence[float] | Tensor, edges: Sequence[bool] | None = None) -> Choice:
     """The best entry of a grid by its score on train, of equally good ones the middle one.
 
     Args:
-        scores: one per entry, higher is better, in the order of the grid.
+        scores: one per entry, or the outcomes of `Folds` (G, M), whose means count; higher is
+            better, in the order of the grid.
         edges: which entries lie on the edge of a grid of several axes, so that of equally good
             ones another is taken; by default the first and the last of more than one are edges.
     """
-    best = [i for i, score in enumerate(scores) if score == max(scores)]
+    if isinstance(scores, Tensor):
+        scores = (scores if scores.ndim == 1 else scores.mean(1)).tolist()
+    best = [i for i, score in enumerate(scores) if score >= max(scores) - ROUNDING]
     if edges is not None:
         best = [i for i in best if not edges[i]] or best
     index = best[len(best) // 2]
@@ -206,8 +345,17 @@ class Model(Protocol):
     def draws(self, purpose: str, ids: Tensor | None = None, epoch: int = 0) -> Draws:
         """Random numbers for the evaluation's seed."""
 
+    def folds(self) -> Folds:
+        """Rounds of fitting on one part of train and choosing on the rest, drawn by the seed.
+
+        Whatever an evaluation chooses on train it chooses by them: `choose(folds.outcomes(...))`.
+        """
+
     def holdout(self, share: float = 0.1) -> tuple[Tensor, Tensor]:
-        """Positions in train to fit on and to choose on: class-balanced, disjoint, seeded."""
+        """Positions in train to fit on and to watch: class-balanced, disjoint, seeded.
+
+        One split, for what is too dear to fit in every round of `folds`.
+        """
 
     def tokens(self, split: str, index: Tensor, layer: int | None = None) -> Tensor:
         """Frozen patch tokens of the images at these positions, float32 (B, N, D), on the CPU.

@@ -10,13 +10,12 @@ import torch
 from fakes import names
 from torch import Tensor
 
-from maebench import Draws, Evaluation, Metric, Result, RunConfig
+from maebench import Draws, Evaluation, Folds, Metric, Result, RunConfig
 from maebench.encoders import ViTNano
 from maebench.models.load import load_model
 from maebench.models.model import LoadedModel
 from maebench.pretraining.loop import pretrain
 from maebench.pretraining.plan import Plan, prepare
-from maebench.rng import permutation
 
 SETTINGS: dict[str, Any] = {
     "encoder": ViTNano(width=16, depth=2, heads=2),
@@ -103,9 +102,8 @@ class Stub:
     def class_names(self) -> tuple[str, ...]:
         return tuple(map(str, range(int(self._labels["train"].max()) + 1)))
 
-    def holdout(self, share: float = 0.1) -> tuple[Tensor, Tensor]:
-        order = permutation(len(self._labels["train"]), 0, "holdout")
-        return order[len(order) // 5 :].sort().values, order[: len(order) // 5].sort().values
+    def folds(self) -> Folds:
+        return Folds.of(self._labels["train"], 0)
 
     def draws(self, purpose: str) -> Draws:
         return Draws(0, purpose, torch.zeros(1, dtype=torch.int64))

@@ -20,6 +20,8 @@ class SplitInfo:
         size: rows and columns every image is brought to.
         channels: 1 or 3 (or what the source has).
         skipped: names of images that could not be read and were left out.
+        groups: int64 (N,), equal for images that belong together, such as those of one patient;
+            None where each stands for itself. They change no image and no fingerprint.
     """
 
     ids: Tensor
@@ -29,13 +31,15 @@ class SplitInfo:
     size: tuple[int, int]
     channels: int
     skipped: tuple[str, ...] = ()
+    groups: Tensor | None = None
 
     def at(self, index: Tensor) -> SplitInfo:
         """The same for a part of the split; the fingerprint covers which part."""
         ids = self.ids[index]
         labels = None if self.labels is None else self.labels[index]
+        groups = None if self.groups is None else self.groups[index]
         mark = digest(self.fingerprint.encode(), ids.numpy().tobytes())
-        return replace(self, ids=ids, labels=labels, fingerprint=mark)
+        return replace(self, ids=ids, labels=labels, fingerprint=mark, groups=groups)
 
 
 def digest(*parts: bytes | memoryview) -> str:

@@ -17,7 +17,7 @@ from maebench.data.dataset import Splits
 from maebench.data.images import Images
 from maebench.errors import PluginError
 from maebench.evaluating.features import BATCH, features
-from maebench.evaluation import Evaluation, NotApplicable
+from maebench.evaluation import Evaluation, Folds, NotApplicable
 from maebench.masking.grids import Random
 from maebench.masking.mask import Mask, Masking, draw
 from maebench.models.model import LoadedModel, pool_of
@@ -140,6 +140,11 @@ class EvaluatedModel:
         """Random numbers of this evaluation's seed."""
         ids = torch.zeros(1, dtype=torch.int64) if ids is None else ids
         return Draws(self.seed, f"{self.evaluation.name}/{purpose}", ids, epoch)
+
+    def folds(self) -> Folds:
+        """Rounds of fitting on one part of train and choosing on the rest."""
+        info = self.images("train").info
+        return Folds.of(self.labels("train"), self.seed, groups=info.groups)
 
     def holdout(self, share: float = 0.1) -> tuple[Tensor, Tensor]:
         """Positions in train to fit on and to choose on, class-balanced."""

@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from maebench import files
 
 FORMAT = 1
+HELD_OUT = "held out of train"  # the split of values by which choices are made
 COLUMNS = (
-    *("model", "model_kind", "run", "weights", "dataset", "dataset_fingerprint", "split"),
-    *("examples", "skipped", "evaluation", "evaluation_version", "protocol", "options"),
-    *("metric", "where", "value", "low", "high", "unit", "higher_is_better", "main"),
-    *("status", "reason", "seed", "seconds", "device", "precision", "source", "package"),
-    *("package_version", "maebench_version", "created"),
+    *("model", "model_kind", "run", "weights", "weights_hash", "dataset", "dataset_fingerprint"),
+    *("train_examples", "train_fingerprint", "split", "examples", "num_groups", "skipped"),
+    *("evaluation", "evaluation_version", "protocol", "options", "metric", "where"),
+    *("value", "low", "high", "interval", "choice_low", "choice_high", "choices"),
+    *("choices_alike", "unit", "higher_is_better", "main", "status", "reason", "seed", "seconds"),
+    *("device", "precision", "source", "package", "package_version", "maebench_version"),
+    *("created",),
 )
 Row = dict[str, Any]
 
@@ -44,7 +47,14 @@ def values(
     """Image ids and per-example values of a row; None where its metric has none."""
     with np.load(path.with_suffix(".npz"), allow_pickle=False) as packed:
         name = value_name(row)
-        return (packed["ids"], packed[name]) if name in packed else None
+        ids = "held_out_ids" if row["split"] == HELD_OUT else "ids"
+        return (packed[ids], packed[name]) if name in packed else None
+
+
+def groups(path: Path) -> NDArray[np.int64] | None:
+    """The group of each test image, in the order of the ids; None where each stands for itself."""
+    with np.load(path.with_suffix(".npz"), allow_pickle=False) as packed:
+        return packed["groups"] if "groups" in packed else None
 
 
 def value_name(row: Mapping[Any, Any]) -> str:

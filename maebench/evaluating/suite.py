@@ -6,13 +6,14 @@ import copy
 import json
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 import maebench
@@ -20,7 +21,7 @@ from maebench import files
 from maebench.data.dataset import Splits
 from maebench.errors import ConfigError, DataError, MaebenchError, PluginError
 from maebench.evaluating import records
-from maebench.evaluating.intervals import mean_interval
+from maebench.evaluating.intervals import indistinguishable, mean_interval
 from maebench.evaluating.model import EvaluatedModel, Progress, no_progress
 from maebench.evaluation import Evaluation, Metric, NotApplicable, Result
 from maebench.models.model import LoadedModel
@@ -49,9 +50,13 @@ def record_path(model: LoadedModel, evaluation: Evaluation, splits: Splits, seed
     spec = {
         "options": evaluation.model_dump(mode="json"),
         "weights": model.weights,
+        "module": _weights(model),  # the decoder too
         "data": {s: splits.load(s).info.fingerprint for s in evaluation.splits},
         "test": test.info.fingerprint,
     }
+    groups = {s: splits.load(s).info.groups for s in dict.fromkeys((*evaluation.splits, "test"))}
+    if any(g is not None for g in groups.values()):  # they change intervals and folds
+        spec["groups"] = {s: None if g is None else g.tolist() for s, g in groups.items()}
     name = f"{evaluation.name}-v{evaluation.version}-{files.short_hash(spec)}-s{seed}"
     return model.folder / "records" / f"{name}.json"
 
@@ -80,18 +85,49 @@ def evaluate(
     if path.exists() and not again and all(row["status"] != "failed" for row in records.read(path)):
         return path
     started = time.monotonic()
-    results, status, reason = _run(EvaluatedModel(model, evaluation, splits, seed, progress), path)
+    seen = EvaluatedModel(model, evaluation, splits, seed, progress)
+    results, status, reason = _run(seen, path)
     shared = _shared(model, evaluation, splits, seed, names)
     shared |= {"seconds": time.monotonic() - started, "status": status, "reason": reason}
-    rows = [shared | _row(evaluation, result) for result in results]
+    rows = [shared | _row(seen, result) for result in results]
     values = {
         records.value_name(row): result.value.double().cpu().numpy()
         for row, result in zip(rows, results, strict=True)
         if isinstance(result.value, Tensor)
     }
-    ids = splits.load(evaluation.test).info.ids.numpy()
+    mark_ranges(rows, values)
+    info = splits.load(evaluation.test).info
+    values["ids"] = info.ids.numpy()
+    if info.groups is not None:
+        values["groups"] = info.groups.numpy()
+    if any(row["split"] == records.HELD_OUT for row in rows):
+        values["held_out_ids"] = splits.load("train").info.ids[seen.folds().index].numpy()
     rows = rows or [shared | _empty(evaluation)]
-    return records.write(path.parent, path.stem, rows, {"ids": ids, **values})
+    return records.write(path.parent, path.stem, rows, values)
+
+
+def mark_ranges(rows: Sequence[records.Row], values: Mapping[str, NDArray[Any]]) -> None:
+    """Adds to what was chosen the range over the choices that validation cannot tell from it.
+
+    The choices are told apart by `indistinguishable` on the images held out of train. Where
+    nothing was chosen, or outcomes of single images were not kept, the rows stay as they are.
+    """
+
+    def place(row: records.Row) -> str:
+        return json.dumps({k: v for k, v in row["where"].items() if k not in ("chosen", "edge")})
+
+    held = {place(row): row for row in rows if row["split"] == records.HELD_OUT}
+    for row in rows:
+        if not row["main"] or place(row) not in held:
+            continue
+        outcomes = np.stack([values[records.value_name(r)] for r in held.values()])
+        best = list(held).index(place(row))
+        alike = indistinguishable(outcomes, best)
+        there = {place(r): r["value"] for r in rows if r["metric"] == row["metric"]}
+        found = [there[p] for p, same in zip(held, alike, strict=True) if same and p in there]
+        row |= {"choices": len(held), "choices_alike": int(alike.sum())}
+        if len(found) == alike.sum():  # where test was read for the chosen one alone: no range
+            row |= {"choice_low": min(found), "choice_high": max(found)}
 
 
 def _run(model: EvaluatedModel, path: Path) -> tuple[list[Result], str, str]:
@@ -142,10 +178,11 @@ def checked(evaluation: Evaluation, result: Result, model: EvaluatedModel) -> Re
             raise PluginError(f"{evaluation.name}/{result.metric} is None without a reason")
         return result
     value = torch.as_tensor(result.value, dtype=torch.float64)
-    examples = len(model.splits.load(evaluation.test))
+    examples = len(_ids(model, metric))
     if metric.per_example and value.shape != (examples,):
+        whose = "images held out of train" if metric.held_out else "test examples"
         raise PluginError(
-            f"{evaluation.name}/{result.metric}: one number for each of {examples} test examples "
+            f"{evaluation.name}/{result.metric}: one number for each of {examples} {whose} "
             f"is declared, got shape {tuple(value.shape)}"
         )
     if not metric.per_example and value.ndim:
@@ -182,6 +219,13 @@ def _is_headline(where: Any) -> bool:
     return bool(where.get("chosen")) or not where
 
 
+def _ids(model: EvaluatedModel, metric: Metric) -> Tensor:
+    """The ids of the images that a metric's values belong to."""
+    if metric.held_out:
+        return model.splits.load("train").info.ids[model.folds().index]
+    return model.splits.load(model.evaluation.test).info.ids
+
+
 def _weights(model: LoadedModel) -> str:
     return "" if model.module is None else checkpoints.weights_hash(model.module.state_dict())
 
@@ -198,8 +242,10 @@ def _shared(
         "model_kind": model.kind,
         "run": model.run.name if model.run else None,
         "weights": str(model.verdict) if model.verdict else None,
+        "weights_hash": _weights(model) or model.weights,
         "dataset": splits.dataset.changed(),
         "dataset_fingerprint": test.info.fingerprint,
+        **_train(evaluation, splits),
         "split": evaluation.test,
         "examples": len(test),
         "skipped": skipped,
@@ -218,23 +264,25 @@ def _shared(
     }
 
 
-def _row(evaluation: Evaluation, result: Result) -> records.Row:
-    metric = evaluation.metrics[result.metric]
+def _train(evaluation: Evaluation, splits: Splits) -> records.Row:
+    """What of train an evaluation sees."""
+    if "train" not in evaluation.splits:
+        return {"train_examples": None, "train_fingerprint": None}
+    train = splits.load("train")
+    return {"train_examples": len(train), "train_fingerprint": train.info.fingerprint}
+
+
+def _row(model: EvaluatedModel, result: Result) -> records.Row:
+    metric = model.evaluation.metrics[result.metric]
     row: records.Row = {
-        "metric": result.metric,
+        **_metric(result.metric, metric),
         "where": dict(result.where),
-        "unit": metric.unit,
-        "higher_is_better": metric.higher_is_better,
         "main": metric.main and _is_headline(result.where),
-        "value": None,
-        "low": None,
-        "high": None,
     }
+    if metric.held_out:
+        row |= {"split": records.HELD_OUT, "examples": len(_ids(model, metric))}
     if isinstance(result.value, Tensor):
-        interval = mean_interval(result.value.double().cpu().numpy())
-        ends = (interval.low, interval.high)
-        row |= {"value": interval.value}
-        row |= dict(zip(("low", "high"), (None if np.isnan(e) else e for e in ends), strict=True))
+        row |= _mean(model, metric, result.value.double().cpu().numpy())
     elif result.value is not None:
         row["value"] = float(result.value)
     else:
@@ -242,18 +290,32 @@ def _row(evaluation: Evaluation, result: Result) -> records.Row:
     return row
 
 
+def _mean(model: EvaluatedModel, metric: Metric, values: NDArray[Any]) -> records.Row:
+    """The mean over examples with its interval."""
+    split = "train" if metric.held_out else model.evaluation.test
+    groups = model.splits.load(split).info.groups
+    if groups is not None and metric.held_out:
+        groups = groups[model.folds().index]
+    found = mean_interval(values, None if groups is None else groups.numpy())
+    low, high = (None if np.isnan(end) else end for end in (found.low, found.high))
+    row: records.Row = {"value": found.value, "low": low, "high": high, "interval": found.method}
+    return row | {"num_groups": None if groups is None else len(groups.unique())}
+
+
+def _metric(name: str, metric: Metric) -> records.Row:
+    """What a row without a value says of its metric."""
+    return {
+        "metric": name,
+        "unit": metric.unit,
+        "higher_is_better": metric.higher_is_better,
+        **dict.fromkeys(("value", "low", "high", "interval", "num_groups")),
+        **dict.fromkeys(("choice_low", "choice_high", "choices", "choices_alike")),
+    }
+
+
 def _empty(evaluation: Evaluation) -> records.Row:
     mains = [(name, metric) for name, metric in evaluation.metrics.items() if metric.main]
     name, metric = (
         mains[0] if mains else ("", Metric(help=""))
     )  # none: a broken plugin, which the reason says
-    return {
-        "metric": name,
-        "where": {},
-        "unit": metric.unit,
-        "higher_is_better": metric.higher_is_better,
-        "main": True,
-        "value": None,
-        "low": None,
-        "high": None,
-    }
+    return {**_metric(name, metric), "where": {}, "main": True}

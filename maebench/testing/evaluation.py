@@ -209,7 +209,7 @@ class EvaluationContract(Contract):
         expect(
             values.keys() == others.keys(),
             f"on {true} the test labels move a choice: {' '.join(values.keys() - others.keys())} "
-            f"becomes {' '.join(others.keys() - values.keys())}; choose on train: model.holdout()",
+            f"becomes {' '.join(others.keys() - values.keys())}; choose on train: model.folds()",
         )
         every = (*values.values(), *others.values())
         # numbers must not move with the labels of other images

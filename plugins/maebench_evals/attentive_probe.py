@@ -13,7 +13,7 @@ from torch import Tensor
 from maebench import Evaluation, Metric, Model, Result, choose, half_cosine
 
 # Shape suffixes: B images, N tokens, D channels, H heads, K = D / H channels of a head, C classes,
-# G probes of the grid.
+# G probes of the grid in each of R rounds.
 HEAD = 64  # channels of a head: CAPI
 STD = 0.02  # of the truncated normal that all weights start from: CAPI
 BETAS = (0.9, 0.95)  # AdamW: CAPI
@@ -45,18 +45,19 @@ class AttentiveProbe(Evaluation):
 
     Key and value are linear maps of the tokens, with a head per 64 channels; where 64 does not
     divide the width, as many heads as divide it and are nearest. Cross entropy, AdamW, linear
-    warm-up over a tenth of the updates and half a cosine to 0. Rate and decay are chosen on a tenth
+    warm-up over a tenth of the updates and half a cosine to 0. Rate and decay are chosen on folds
     of train, the probes are trained again on all of it, test is read once. `protocol=capi` is the
     paper's: 10 rates x 3 decays, 12,500 updates of 128; its crops and flips are left out, since
-    tokens are read once, and it trains the winner on nine tenths of train. `fast` has fewer of all.
+    tokens are read once, and it chooses on one tenth and trains the winner on the other nine. `fast` has fewer of all.
     Source: Darcet et al. 2025, arXiv 2502.08769, and facebookresearch/capi, eval_classification.py.
     """
 
     name: ClassVar[str] = "attentive-probe"
+    version: ClassVar[int] = 2  # 2: chosen on folds of train instead of a tenth
     metrics: ClassVar[dict[str, Metric]] = {
         "top1": Metric.accuracy(),
         "validation_top1": Metric.accuracy(
-            "the same on the part of train that is chosen on", main=False, per_example=False
+            "the same on the images held out of train, by which is chosen", held_out=True
         ),
     }
 
@@ -97,51 +98,57 @@ class AttentiveProbe(Evaluation):
     def run(self, model: Model) -> Iterator[Result]:
         """Yields the whole grid, the probe chosen on train marked."""
         labels, right = model.labels("train"), model.labels("test")
-        fit, held = model.holdout()
+        folds = model.folds()
         grid = self.grid()
         pairs = [(lr, decay) for lr in grid.lr for decay in grid.weight_decay]
 
-        probes = self._train(model, labels, fit, "choose")
-        held_out = self._predict(model, probes, "train", held)
-        validation = (held_out == labels[held]).double().mean(1).tolist()
+        probes = self._train(model, labels, "choose", ~folds.held)
+        guessed_RGN = self._predict(model, probes, "train", len(labels))
+        validation = folds.pooled(guessed_RGN == labels)
         choice = choose(validation, [on_edge(grid, *pair) for pair in pairs])
-        probes = self._train(model, labels, torch.arange(len(labels)), "refit")
-        predicted = self._predict(model, probes, "test", torch.arange(len(right)))
+        probes = self._train(model, labels, "refit")
+        predicted_GN = self._predict(model, probes, "test", len(right))[0]
         for i, (lr, decay) in enumerate(pairs):
             where = {"lr": lr, "wd": decay, **choice.where(i)}
             yield Result("validation_top1", validation[i], where)
-            yield Result("top1", (predicted[i] == right).double(), where)
+            yield Result("top1", (predicted_GN[i] == right).double(), where)
 
-    def _train(self, model: Model, labels: Tensor, index: Tensor, purpose: str) -> Probes:
-        """One probe per rate and decay, trained on the images at these positions of train."""
+    def _train(
+        self, model: Model, labels: Tensor, purpose: str, used_RN: Tensor | None = None
+    ) -> Probes:
+        """One probe per round, rate and decay, each on the images of train that its round uses."""
         grid, draws = self.grid(), model.draws(f"order {purpose}")
         shown = model.progress(range(grid.steps), grid.steps, f"attentive-probe of {model.kind}")
-        batch = min(self.batch, len(index))
+        num_images = len(labels)
+        used_RN = torch.ones(1, num_images, dtype=torch.bool) if used_RN is None else used_RN
+        batch = min(self.batch, num_images)
 
-        def batches() -> Iterator[tuple[Tensor, Tensor]]:
-            order = index
+        def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+            order = torch.arange(num_images)
             for step in shown:
-                if (step * batch) % len(index) < batch:  # a new epoch, a new order
-                    order = index[draws.uniform(len(index))[0].argsort().cpu()]
-                at = order[torch.arange(step * batch, (step + 1) * batch) % len(index)]
+                if (step * batch) % num_images < batch:  # a new epoch, a new order
+                    order = draws.uniform(num_images)[0].argsort().cpu()
+                at = order[torch.arange(step * batch, (step + 1) * batch) % num_images]
                 x_BND = model.tokens("train", at, self.layer).to(model.device)
-                yield x_BND, labels[at].to(model.device)
+                yield x_BND, labels[at].to(model.device), used_RN[:, at].to(model.device)
 
-        rates = torch.tensor([lr for lr in grid.lr for _ in grid.weight_decay])
-        decays = torch.tensor([decay for _ in grid.lr for decay in grid.weight_decay])
-        width = model.tokens("train", index[:1], self.layer).shape[2]
+        rounds = len(used_RN)
+        rates = torch.tensor([lr for lr in grid.lr for _ in grid.weight_decay]).repeat(rounds)
+        decays = torch.tensor(grid.weight_decay * len(grid.lr)).repeat(rounds)
+        width = model.tokens("train", torch.arange(1), self.layer).shape[2]
         probes = initial(len(rates), width, len(model.class_names())).to(model.device)
         train(probes, batches(), rates * self.batch / LR_BATCH, decays, grid.steps)
         return probes
 
-    def _predict(self, model: Model, probes: Probes, split: str, index: Tensor) -> Tensor:
-        """The class that each probe predicts for each image, int64 (G, images)."""
+    def _predict(self, model: Model, probes: Probes, split: str, num_images: int) -> Tensor:
+        """The class that each probe predicts for each image, int64 (R, G, images)."""
+        grid = self.grid()
         with torch.no_grad():
             parts = [
                 probes.logits(model.tokens(split, at, self.layer).to(model.device)).argmax(2).cpu()
-                for at in index.split(self.batch)
+                for at in torch.arange(num_images).split(self.batch)
             ]
-        return torch.cat(parts, 1)
+        return torch.cat(parts, 1).view(-1, len(grid.lr) * len(grid.weight_decay), num_images)
 
 
 class Probes(NamedTuple):
@@ -216,27 +223,33 @@ def initial(num_probes: int, width: int, num_classes: int) -> Probes:
 
 def train(
     probes: Probes,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Tensor, Tensor, Tensor]],
     rates_G: Tensor,
     decays_G: Tensor,
     steps: int,
 ) -> None:
-    """AdamW with a rate and a decay per probe, on tokens (B, N, D) and labels (B,)."""
+    """AdamW with a rate and a decay per probe.
+
+    A batch is tokens (B, N, D), labels (B,) and which of the images each round uses, bool (R, B);
+    probes of a round follow each other.
+    """
     # torch's Adam has one rate for a tensor. It steps from 0 with rate 1, so that what it gives is
     # the direction; the rate and AdamW's decay of each probe come in when that is added.
     directions = [torch.zeros_like(part) for part in probes]
     adam = torch.optim.Adam(directions, lr=1.0, betas=BETAS)
     shapes = [(-1, *[1] * (part.ndim - 1)) for part in probes]
     device = probes.bias.device
-    for step, (x_BND, y_B) in enumerate(batches):
+    for step, (x_BND, y_B, used_RB) in enumerate(batches):
         for part in probes:
             part.requires_grad_(True)
         logits_GBC = probes.logits(x_BND)
         losses = torch.nn.functional.cross_entropy(
-            logits_GBC.flatten(0, 1), y_B.repeat(len(logits_GBC)), reduction="sum"
+            logits_GBC.flatten(0, 1), y_B.repeat(len(logits_GBC)), reduction="none"
         )
+        share_RB = used_RB / used_RB.sum(1, keepdim=True).clamp(min=1)
+        share_GB = share_RB.repeat_interleave(len(logits_GBC) // len(share_RB), 0)
         # the sum over probes: none sees another's gradient
-        gradients = torch.autograd.grad(losses / len(y_B), list(probes))
+        gradients = torch.autograd.grad((losses * share_GB.flatten()).sum(), list(probes))
         rate_G = rates_G.to(device) * rate(step, steps)
         decay_G = 1 - rate_G * decays_G.to(device)
         whole_G = torch.ones_like(decay_G)  # capi decays no bias

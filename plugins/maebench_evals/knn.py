@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
-from maebench import Choice, Evaluation, MaebenchError, Metric, Model, NotApplicable, Result
+from maebench import Evaluation, MaebenchError, Metric, Model, NotApplicable, Result, choose
 from maebench_evals.frozen import Layer, pool_for
 
 QUERIES = 1024  # searched at a time, so that memory is bounded
@@ -29,12 +29,14 @@ class KNN(Evaluation):
     """
 
     name: ClassVar[str] = "knn"
-    version: ClassVar[int] = 2  # rows name the pooling that was used
+    # 2: rows name the pooling that was used
+    # 3: k is chosen on folds of train instead of a tenth
+    version: ClassVar[int] = 3
     metrics: ClassVar[dict[str, Metric]] = {
         "top1": Metric.accuracy(),
         "top5": Metric.accuracy("share whose class is among the five strongest", main=False),
         "validation_top1": Metric.accuracy(
-            "top-1 on the part of train that k is chosen on", main=False, per_example=False
+            "top-1 on the images held out of train, by which k is chosen", held_out=True
         ),
     }
 
@@ -73,16 +75,19 @@ class KNN(Evaluation):
         labels, right = model.labels("train"), model.labels("test")
         dino = self.protocol == "dino"
         pool = pool_for(model, self.pool, "cls" if dino else "mean")
-        fit, held = model.holdout()
-        ks, dropped = self._usable(len(fit), model.name)
+        folds = model.folds()
+        voters = int((~folds.held).sum(1).min())
+        ks, dropped = self._usable(voters, model.name)
         train = normalised(model.features("train", self.layer, pool))
         test = normalised(model.features("test", self.layer, pool))
         temperature = (self.temperature or TEMPERATURE) if dino else None
 
-        votes = votes_for(train[fit], labels[fit], train[held], ks, temperature)
-        validation = [(votes[k][:, 0] == labels[held]).double().mean().item() for k in ks]
-        best = validation.index(max(validation))  # of equals the smallest k
-        choice = Choice(best, on_edge(ks, validation, best))
+        def right_of(fit: Tensor, held: Tensor) -> Tensor:
+            votes = votes_for(train[fit], labels[fit], train[held], ks, temperature)
+            return torch.stack([votes[k][:, 0] == labels[held] for k in ks])
+
+        validation = folds.outcomes(right_of)
+        choice = choose(validation, edges(ks, validation.mean(1).tolist()))
         votes = votes_for(train, labels, test, ks, temperature)
         classes = len(model.class_names())
         for i, k in enumerate(ks):
@@ -96,7 +101,7 @@ class KNN(Evaluation):
             why = f"of {classes} classes five guesses can hardly miss one"
             yield Result("top5", None, {"pool": pool}, why)
         for k in dropped:
-            why = f"k={k}: only {len(fit)} training images can vote"
+            why = f"k={k}: only {voters} training images can vote"
             yield Result("top1", None, {"k": k, "pool": pool}, why)
 
     def _usable(self, images: int, name: str) -> tuple[list[int], list[int]]:
@@ -116,15 +121,15 @@ class KNN(Evaluation):
         return [k for k in ks if k <= images], [k for k in ks if k > images]
 
 
-def on_edge(ks: list[int], validation: list[float], chosen: int) -> bool:
-    """Whether another k beyond the grid might be better.
+def edges(ks: list[int], validation: list[float]) -> list[bool]:
+    """Beyond which k another might be better that was not tried.
 
     Not below one neighbour, and not below a smallest k that is no better than the next.
     """
     if len(ks) == 1:
-        return False
-    low = chosen == 0 and ks[0] > 1 and validation[0] > validation[1]
-    return low or chosen == len(ks) - 1
+        return [False]
+    low = ks[0] > 1 and validation[0] > validation[1]
+    return [low, *[False] * (len(ks) - 2), True]
 
 
 def normalised(features: Tensor) -> Tensor:

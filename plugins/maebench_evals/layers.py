@@ -14,6 +14,7 @@ from torch import Tensor
 from maebench import (
     Choice,
     Evaluation,
+    Folds,
     Metric,
     Model,
     NotApplicable,
@@ -22,7 +23,7 @@ from maebench import (
     half_cosine,
 )
 from maebench_evals.frozen import Penalties, standardised
-from maebench_evals.linear_probe import BATCH, EPOCHS, LR, fitted_heads
+from maebench_evals.linear_probe import BATCH, EPOCHS, LR, fitted_heads, predicted
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Place:
     pool: str
     l2: float
     edge: bool
-    validation: float
+    validation: Tensor
     hits: Tensor
 
 
@@ -41,17 +42,17 @@ class Layers(Evaluation):
     """Top-1 of a linear probe after every block and pooling, the best of them chosen on train.
 
     One pass over the images gives all layers; "last" is the end, after the encoder's own norm.
-    Layer, pooling and l2 are chosen on a tenth of train, each layer's probe is trained again on all
-    of it with its l2. Of equally good layers the last one counts. The picture shows accuracy over
-    depth. An encoder of masked images is often best some blocks before its end (SimMIM probes
+    Layer, pooling and l2 are chosen on folds of train, each layer's probe is trained again on all
+    of it with its l2. The picture shows accuracy over depth. An encoder of masked images is often best some blocks before its end (SimMIM probes
     block 8 of 12, arXiv 2111.09886).
     """
 
     name: ClassVar[str] = "layers"
+    version: ClassVar[int] = 2  # 2: chosen on folds of train instead of a tenth
     metrics: ClassVar[dict[str, Metric]] = {
         "top1": Metric.accuracy(),
         "validation_top1": Metric.accuracy(
-            "the same on the part of train that is chosen on", main=False, per_example=False
+            "the same on the images held out of train, by which is chosen", held_out=True
         ),
     }
 
@@ -79,15 +80,13 @@ class Layers(Evaluation):
         layers: list[int | None] = [*range(1, model.depth() + 1), None]
         places = [(layer, pool) for pool in pools for layer in layers]
         labels = model.labels("train")
-        fit, held = model.holdout()
+        folds = model.folds()
         shown = model.progress(places, len(places), f"layers of {model.kind}")
-        found = [self._probe(model, labels, fit, held, *place) for place in shown]
-        best = max(place.validation for place in found)
-        # of equals the deepest, and of its poolings the one that the model prefers
-        equals = [i for i, place in enumerate(found) if place.validation == best]
-        index = max(equals, key=lambda i: layers.index(places[i][0]))
-        choice = Choice(index, found[index].edge)
-        draw_picture(model, found, found[index])
+        found = [self._probe(model, labels, folds, *place) for place in shown]
+        # first and last layer are no edges of a grid: there are no others
+        best = choose([place.validation.mean().item() for place in found], [False] * len(found))
+        choice = Choice(best.index, found[best.index].edge)
+        draw_picture(model, found, found[choice.index])
         for i, place in enumerate(found):
             where: dict[str, object] = {"layer": place.layer, "pool": place.pool, "l2": place.l2}
             where |= choice.where(i)
@@ -95,39 +94,36 @@ class Layers(Evaluation):
             yield Result("top1", place.hits, where)
 
     def _probe(
-        self,
-        model: Model,
-        labels: Tensor,
-        fit: Tensor,
-        held: Tensor,
-        layer: int | None,
-        pool: str,
+        self, model: Model, labels: Tensor, folds: Folds, layer: int | None, pool: str
     ) -> Place:
         """Chooses l2 for one layer and pooling and trains its probe again on all of train."""
         train, test = model.features("train", layer, pool), model.features("test", layer, pool)
         train, test = standardised(train, test)
         l2 = sorted(set(self.l2))
-        held_out = self._predict(model, train[fit], labels[fit], train[held], l2)
-        validation = (held_out == labels[held]).double().mean(1).tolist()
+        guessed_HN = self._predict(model, train, labels, train, l2, ~folds.held)
+        guessed_RGN = guessed_HN.view(-1, len(l2), len(train))
+        validation = folds.pooled(guessed_RGN == labels)
         choice = choose(validation)
         chosen = l2[choice.index]
-        predicted = self._predict(model, train, labels, test, [chosen])
-        hits = (predicted[0] == model.labels("test")).double()
+        guessed = self._predict(model, train, labels, test, [chosen])[0]
+        hits = (guessed == model.labels("test")).double()
         return Place(layer or "last", pool, chosen, choice.edge, validation[choice.index], hits)
 
     def _predict(
-        self, model: Model, x_ND: Tensor, y_N: Tensor, test: Tensor, l2: list[float]
+        self,
+        model: Model,
+        x_ND: Tensor,
+        y_N: Tensor,
+        test: Tensor,
+        l2: list[float],
+        used_RN: Tensor | None = None,
     ) -> Tensor:
-        """The class that the head of each penalty predicts for each test image, (G, test)."""
+        """The class that the head of each round and penalty predicts, (H, test)."""
         steps = max(self.steps, math.ceil(EPOCHS * len(x_ND) / BATCH))
         rates = ((step, LR * half_cosine(step, steps)) for step in range(steps))
         x_ND, y_N, test = (t.to(model.device) for t in (x_ND, y_N, test))
         classes, draws = len(model.class_names()), model.draws("order")
-        weight_GDC, bias_GC = fitted_heads(x_ND, y_N, l2, classes, BATCH, rates, draws)
-        parts = [
-            (part @ weight_GDC + bias_GC[:, None]).argmax(2).cpu() for part in test.split(BATCH)
-        ]
-        return torch.cat(parts, 1)
+        return predicted(fitted_heads(x_ND, y_N, l2, classes, BATCH, rates, draws, used_RN), test)
 
 
 def draw_picture(model: Model, found: list[Place], chosen: Place) -> None:
@@ -144,11 +140,11 @@ def draw_picture(model: Model, found: list[Place], chosen: Place) -> None:
         axes.plot(names, test, "o-", color=colour, label=f"{pool}, test")
         axes.plot(
             names,
-            [100 * place.validation for place in mine],
+            [100 * place.validation.mean().item() for place in mine],
             "--",
             color=colour,
             alpha=0.5,
-            label=f"{pool}, part of train to choose on",
+            label=f"{pool}, held out of train",
         )
     axes.plot(
         [str(chosen.layer)],

@@ -30,14 +30,15 @@ class Logistic(Evaluation):
     L-BFGS on the sum of cross entropies + |W|^2 / (2 C): C is 1 / (l2 * N) of linear-probe's l2 on
     N images. fast: standardised features, ten C from small to large, each from the last one's
     weights. dinov2: the class token as it is, 45 C from 1e-6 to 1e5, each from zero. C is chosen
-    on a tenth of train and fitted again on all of it; in dinov2 that of the choice alone, as there.
+    on folds of train and fitted again on all of it; in dinov2 that of the choice alone, as there.
     """
 
     name: ClassVar[str] = "logistic"
+    version: ClassVar[int] = 2  # 2: C is chosen on folds of train instead of a tenth
     metrics: ClassVar[dict[str, Metric]] = {
         "top1": Metric.accuracy(),
         "validation_top1": Metric.accuracy(
-            "the same on the part of train that C is chosen on", main=False, per_example=False
+            "the same on the images held out of train, by which C is chosen", held_out=True
         ),
         "converged": Metric(
             help="share of the fits that reached their optimum",
@@ -73,7 +74,7 @@ class Logistic(Evaluation):
         labels, right = model.labels("train"), model.labels("test")
         if len(labels.unique()) < 2:
             raise NotApplicable("train has one class: there is nothing to tell apart")
-        fit, held = model.holdout()
+        folds = model.folds()
         fast = self.protocol == "fast"
         pool = pool_for(model, self.pool, "mean" if fast else "cls")
         train = model.features("train", self.layer, pool)
@@ -82,9 +83,15 @@ class Logistic(Evaluation):
             train, test = standardised(train, test)
         grid = self._grid()
 
-        shown = model.progress(grid, len(grid), f"logistic of {model.kind}")
-        held_out, done = self._predict(train[fit], labels[fit], train[held], shown)
-        validation = (held_out == labels[held]).double().mean(1).tolist()
+        done: list[bool] = []
+
+        def right_of(fit: Tensor, held: Tensor) -> Tensor:
+            shown = model.progress(grid, len(grid), f"logistic of {model.kind}")
+            held_out, converged = self._predict(train[fit], labels[fit], train[held], shown)
+            done.extend(converged)
+            return held_out == labels[held]
+
+        validation = folds.outcomes(right_of)
         choice = choose(validation)
         again = range(len(grid)) if fast else [choice.index]
         predicted, more = self._predict(train, labels, test, [grid[i] for i in again])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
@@ -10,13 +11,12 @@ import torch
 from pydantic import AfterValidator, Field, PositiveInt, field_validator
 from torch import Tensor
 
-from maebench import Evaluation, MaebenchError, Metric, Model, NotApplicable, Result
+from maebench import Evaluation, Folds, MaebenchError, Metric, Model, NotApplicable, Result
 from maebench_evals.frozen import Layer, Penalties, not_empty, pool_for
 from maebench_evals.subset_heads import Fitting, Subsets, together
 
 # Shape suffixes: R draws, N images of a subset.
 SHOTS = re.compile(r"[1-9]\d*|\d+(\.\d+)?%")
-FOLDS = 5  # of each subset, or as many as its rarest class has images
 # One image per class leaves none to choose on. On digits, of encoders and of pixels, any l2 from
 # 0.01 to 1 gives the same accuracy within one point.
 ONE_SHOT_L2 = 0.1
@@ -27,11 +27,12 @@ class LowShot(Evaluation):
 
     An entry of shots is a number of images per class, or a share of each class (at least one
     image). The smaller subsets of a draw lie in its larger ones. Multinomial logistic regression on
-    features standardised by the subset; l2 is chosen by five folds of the subset alone, or as many
-    as its rarest class has images; with one image it is 0.1. The headline is the last entry.
+    features standardised by the subset; l2 is chosen on folds of the subset alone; with one image
+    per class it is 0.1. The headline is the last entry.
     """
 
     name: ClassVar[str] = "low-shot"
+    version: ClassVar[int] = 2  # 2: folds are drawn twice
     metrics: ClassVar[dict[str, Metric]] = {
         "top1": Metric.accuracy("share of the draws that gave an image its class"),
         "spread": Metric(
@@ -112,8 +113,8 @@ class LowShot(Evaluation):
                 why = f"shots={text}: the rarest class of train has {counts.min()} images"
                 yield Result("top1", None, where, why)
                 continue
-            index_RN, fold_RN = self._subsets(model, labels, text)
-            predicted, l2 = self._predict(train, y, test, index_RN, fold_RN, fit)
+            index_RN, held_RFN = self._subsets(model, labels, text)
+            predicted, l2 = self._predict(train, y, test, index_RN, held_RFN, fit)
             hits = (predicted == right).double()
             if text == fitting[-1]:
                 where |= {"chosen": True}
@@ -140,19 +141,21 @@ class LowShot(Evaluation):
     def _fit(self, model: Model) -> Fitting:
         return Fitting(len(model.class_names()), self.steps, model.draws("order"))
 
-    def _subsets(self, model: Model, labels: Tensor, text: str) -> tuple[Tensor, Tensor]:
-        """Positions in train of each draw's images, int64 (R, N), and the fold of each.
+    def _subsets(self, model: Model, labels: Tensor, text: str) -> tuple[Tensor, Tensor | None]:
+        """Positions in train of each draw's images, int64 (R, N), and its folds, bool (R, F, N).
 
-        A draw puts each class into one order, of which an entry takes the beginning.
+        A draw puts each class into one order, of which an entry takes the beginning. With one image
+        per class there are no folds.
         """
-        draws = []
+        draws, folds = [], []
         for number in range(self.draws):
             order = model.draws(f"draw {number}").uniform(len(labels))[0].argsort()
-            draws.append([taken(order[labels[order] == c], text) for c in labels.unique()])
-        folds = min(FOLDS, *(len(part) for part in draws[0]))
-        fold_N = torch.cat([torch.arange(len(part)) % folds for part in draws[0]])
-        index_RN = torch.stack([torch.cat(parts) for parts in draws])
-        return index_RN, fold_N.expand_as(index_RN)
+            index = torch.cat([taken(order[labels[order] == c], text) for c in labels.unique()])
+            draws.append(index)
+            seed = int(model.draws(f"folds {number}").integers(2**31)[0])
+            with contextlib.suppress(NotApplicable):
+                folds.append(Folds.of(labels[index], seed).held)
+        return torch.stack(draws), torch.stack(folds) if folds else None
 
     def _predict(
         self,
@@ -160,20 +163,20 @@ class LowShot(Evaluation):
         labels: Tensor,
         test: Tensor,
         index_RN: Tensor,
-        fold_RN: Tensor,
+        held_RFN: Tensor | None,
         fit: Fitting,
     ) -> tuple[Tensor, list[float]]:
         """The class that each draw predicts for each test image, (R, test), and its penalty."""
         l2 = sorted(set(self.l2))
-        folds = int(fold_RN.max()) + 1
+        folds = 1 if held_RFN is None else held_RFN.shape[1]
         step = together(index_RN.shape[1], folds * len(l2), fit.num_classes)
         predicted: list[Tensor] = []
         chosen: list[float] = []
-        for index, fold in zip(index_RN.split(step), fold_RN.split(step), strict=True):
-            data = Subsets.of(train, labels, index.to(train.device))
-            found = [ONE_SHOT_L2] * len(index)
-            if folds > 1:
-                found = fit.choose(data, fold.to(train.device), l2)
+        for at in torch.arange(len(index_RN)).split(step):
+            data = Subsets.of(train, labels, index_RN[at].to(train.device))
+            found = [ONE_SHOT_L2] * len(at)
+            if held_RFN is not None:
+                found = fit.choose(data, held_RFN[at].to(train.device), l2)
             predicted.append(fit.predict(data, found, test).cpu())
             chosen += found
         return torch.cat(predicted), chosen

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from maebench import Draws, choose, half_cosine
+from maebench import Draws, Folds, choose, half_cosine
 from maebench_evals.frozen import CONSTANT
 from maebench_evals.linear_probe import BATCH, EPOCHS, LR
 
@@ -75,14 +75,19 @@ class Fitting:
             adam.step()
         return weight, bias
 
-    def choose(self, data: Subsets, fold_RN: Tensor, l2: list[float]) -> list[float]:
-        """For each subset the penalty that is best on its folds, of equals the middle one."""
-        R, N = data.y_RN.shape
-        folds, G = int(fold_RN.max()) + 1, len(l2)
-        # every fold with every penalty: head f * G + g
-        held_RFN = torch.stack([fold_RN == f for f in range(folds)], 1)
+    def choose(self, data: Subsets, held_RFN: Tensor, l2: list[float]) -> list[float]:
+        """For each subset the penalty that is best on its folds, of equals the middle one.
+
+        Args:
+            data: the subsets.
+            held_RFN: which images each round holds out, for each subset.
+            l2: penalties to try.
+        """
+        R, F, N = held_RFN.shape
+        G = len(l2)
+        # every round with every penalty: head f * G + g
         used_RHN = (~held_RFN).repeat_interleave(G, 1).to(data.x_RND.dtype)
-        penalty_RH = data.x_RND.new_tensor(l2).repeat(R, folds)
+        penalty_RH = data.x_RND.new_tensor(l2).repeat(R, F)
         weight, bias = self.heads(data, used_RHN, penalty_RH)
         right_RHN = torch.cat(
             [
@@ -91,8 +96,11 @@ class Fitting:
             ],
             2,
         )
-        right_RFGN = right_RHN.view(R, folds, G, N) & held_RFN[:, :, None]
-        return [l2[choose(right).index] for right in right_RFGN.double().sum((1, 3)).tolist()]
+        outcomes = (
+            Folds(held).pooled(right.view(F, G, N))
+            for held, right in zip(held_RFN, right_RHN, strict=True)
+        )
+        return [l2[choose(each).index] for each in outcomes]
 
     def predict(self, data: Subsets, l2_R: list[float], test_ND: Tensor) -> Tensor:
         """The class that a head trained on each whole subset predicts, (R, test)."""
