@@ -14,7 +14,7 @@ from scipy.stats import kendalltau, ttest_rel
 
 from maebench.analysis.arms import agreement, disagreements, groups_of, pairwise_p
 
-FEW = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=40, deadline=None)
 
 
 @st.composite

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from scipy.stats import permutation_test, ttest_1samp, ttest_rel
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_paired
 
+from maebench.analysis.arms import groups_of, pairwise_p
 from maebench.analysis.seeds import (
     beats,
     components,
@@ -25,8 +28,10 @@ from maebench.analysis.seeds import (
     seeds_needed,
     sign_flip_seeds,
 )
+from maebench.analysis.stats import mcnemar, tango
+from maebench.evaluating.intervals import wilson
 
-FEW = settings(max_examples=40, deadline=None)
+FEW = settings(max_examples=25, deadline=None)
 DIFFERENCES = st.lists(st.integers(-360, 360), min_size=2, max_size=10).map(
     lambda counts: np.array(counts) / 360
 )
@@ -211,7 +216,7 @@ def test_the_seeds_needed_are_the_least_that_suffice(target, family):
 
 
 def test_known_numbers_of_seeds():
-    # Cohen 1988, table 2.4.1 for pairs: d = 0.5 needs 34, d = 0.8 needs 15
+    # as G*Power says of paired t tests
     assert [seeds_needed(1, d) for d in (0.5, 0.8)] == [34, 15]
     assert seeds_needed(1, 1000) == 2
 
@@ -330,3 +335,56 @@ def test_owens_spread_is_that_of_a_loop_and_takes_groups():
 def test_owens_spread_is_not_for_fewer_than_eight_seeds():
     with pytest.raises(ValueError, match="needs 8, not 7"):
         owen_spread(np.ones((7, 10)))
+
+
+# --- the example of docs/statistics.md
+
+PAGE = (Path(__file__).parent.parent / "docs" / "statistics.md").read_text(encoding="utf-8")
+EXAMPLE = PAGE.split("## An example")[1].split("## Methods")[0]
+
+
+def rows_of_the_example():
+    found = re.findall(r"^\| (\w+ 0\.\d+) \|((?: \d+\.\d \|){5})$", EXAMPLE, re.MULTILINE)
+    return {way: np.array([float(x) for x in cells.split("|")[:-1]]) for way, cells in found}
+
+
+def test_the_table_of_the_example_is_what_its_scores_give():
+    scores = rows_of_the_example()
+    baseline = scores.pop("random 0.5")
+    found = {way: over_seeds(values - baseline) for way, values in scores.items()}
+    assert len(found) == 3
+    for (way, seen), adjusted in zip(
+        found.items(), holm([f.p for f in found.values()]), strict=True
+    ):
+        cells = [
+            *(way, f"{seen.value:+.2f} [{seen.low:+.2f}, {seen.high:+.2f}]"),
+            *(f"{p:.4f}" for p in (seen.p, adjusted, seen.p_flip)),
+            f"{detectable(seen.deviation, 5, 3):.2f}",
+            str(seeds_needed(seen.deviation, 0.5, 3)),
+            f"{100 * beats(scores[way] - baseline):.0f} %",
+            f"{pairing_gain(scores[way], baseline):.1f}",
+        ]
+        assert f"| {' | '.join(cells)} |" in EXAMPLE
+
+
+def test_the_sentences_of_the_example_are_true():
+    scores = rows_of_the_example()
+    difference = scores["block 0.5"] - scores["random 0.5"]
+    assert f"p = {equivalent(difference, 0.5)[0]:.3f}" in EXAMPLE
+    assert f"a family of three needs {sign_flip_seeds(3)} seeds" in EXAMPLE
+    ways, told = list(scores), pairwise_p(np.stack(list(scores.values())))
+    groups = [" and ".join(ways[i] for i in group) for group in groups_of(told)]
+    assert "; ".join(groups) in " ".join(EXAMPLE.split())
+    means = {way: values.mean() for way, values in scores.items()}
+    assert means["block 0.5"] > means["random 0.5"] > means["block 0.75"]
+    assert f"{means['block 0.5'] - means['block 0.75']:.1f} points apart" in EXAMPLE
+
+
+def test_the_numbers_of_the_page_are_true():
+    text = " ".join(PAGE.split())
+    for counts in ((15, 5), (14, 5)):
+        found = tango(*counts, 360)
+        assert f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]" in text
+        assert f"p = {mcnemar(*counts):.3f}".replace("0.", ".") in text
+    assert f"20 right of 20 is [{100 * wilson(20, 20).low:.1f}, 100.0]" in text
+    assert f"{sign_flip_seeds(1)} seeds for one test, {sign_flip_seeds(3)} for three" in text

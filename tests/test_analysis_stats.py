@@ -24,7 +24,7 @@ from maebench.analysis.stats import (
 )
 from maebench.evaluating.intervals import Interval, mean_interval
 
-FEW = settings(max_examples=40, deadline=None)
+FEW = settings(max_examples=25, deadline=None)
 # only the first model right, only the second, all examples
 PAIRS = st.integers(1, 500).flatmap(
     lambda n: st.tuples(st.integers(0, n), st.integers(0, n), st.just(n)).filter(

@@ -145,7 +145,7 @@ def power_of(
     """How probably a paired t test over so many seeds finds a true difference.
 
     It has to reach level / family, the strictest step of Holm's. The square of t is noncentral F
-    (Cohen 1988, section 2.2), which scipy knows to the last digits; its noncentral t is NaN far
+    (Cohen 1988), which scipy knows to the last digits; its noncentral t is NaN far
     out, where the solver of statsmodels gives wrong answers without a word.
 
     Args:

@@ -218,7 +218,7 @@ def choice_interval(
 
     In each resample train images are drawn again, the same for both models, each model chooses
     again, and the chosen rows are compared on test images drawn again: the interval holds what
-    the choice adds (Efron 2014, arXiv 1304.0562, on intervals after a selection).
+    the choice adds (Efron 2014, Estimation and Accuracy after Model Selection).
 
     Args:
         validation: outcome of each choice and validated train image of the first model, (G, M).
