@@ -45,8 +45,10 @@ def mean_interval(
         groups: which examples belong together, such as the images of one patient, (N,).
     """
     values = np.asarray(values, dtype=np.float64)
-    if groups is None and is_right_or_wrong(values):
-        return wilson(int(values.sum()), len(values))
+    if groups is None:
+        if is_right_or_wrong(values):
+            return wilson(int(values.sum()), len(values))
+        return bootstrap_interval(values)
     found = bootstrap_interval(values, groups)
     if found.low == found.high and found.value in (0, 1) and is_right_or_wrong(values):
         num_groups = len(np.unique(groups))
