@@ -11,6 +11,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from maebench.analysis.compare import compare as compare
+    from maebench.analysis.comparison import Comparison as Comparison
     from maebench.analysis.records import load_records as load_records
     from maebench.analysis.run import run as run
     from maebench.component import Component as Component
@@ -133,6 +135,8 @@ _PUBLIC = {
     "CIFAR10": "maebench.data.torchvision_sets",
     "CIFAR100": "maebench.data.torchvision_sets",
     "ClampedAugment": "maebench.data.augment",
+    "compare": "maebench.analysis.compare",
+    "Comparison": "maebench.analysis.comparison",
     "Component": "maebench.component",
     "ConfigError": "maebench.errors",
     "Contractive": "maebench.objectives.contractive",

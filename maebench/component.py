@@ -227,11 +227,16 @@ def _from_text(field: FieldInfo | None, value: Any) -> Any:
     members = _members(field.annotation)
     if type(None) in members and value.lower() == "none":
         return None
-    wants_tuple = any((typing.get_origin(m) or m) is tuple for m in members)
+    wants_tuple = takes_several(field)
     # "16" for `int | tuple` is an int: only a comma makes it a tuple there
     if wants_tuple and ("," in value or len([m for m in members if m is not type(None)]) == 1):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
+
+
+def takes_several(field: FieldInfo) -> bool:
+    """Whether a value of this option is, or may be, several values in a tuple."""
+    return any((typing.get_origin(m) or m) is tuple for m in _members(field.annotation))
 
 
 def parse(cls: type[Component], value: Any, context: Mapping[str, Any], where: str) -> Any:

@@ -24,6 +24,7 @@ ORDER = [
 ]
 # Seconds each, and of use to few: imported where they are used.
 HEAVY = {"timm", "torchvision", "sklearn", "scipy", "faiss", "matplotlib", "transformers"}
+HEAVY |= {"statsmodels", "networkx"}
 MOST_ENTRIES = 24  # at the top level: what a reader holds in his head
 SEEDERS = {
     *("torch.manual_seed", "torch.random.manual_seed", "torch.seed", "torch.cuda.manual_seed"),

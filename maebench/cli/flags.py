@@ -156,3 +156,99 @@ def run_options(command: F) -> F:
     for add in reversed(added):
         command = add(command)
     return command
+
+
+class Single(click.ParamType):
+    """A flag of a run that all arms of a comparison share.
+
+    Args:
+        flag: its name.
+        item: the type of its value.
+    """
+
+    def __init__(self, flag: str, item: click.ParamType) -> None:
+        self.flag, self.item, self.name = flag, item, item.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The value; a list is answered by where a list may stand."""
+        lists = not isinstance(self.item, Several | ImageSize) and "," in str(value)
+        if lists and self.flag not in ("dataset", "data_dir"):
+            option = self.flag
+            self.fail(
+                f"{value!r}: takes no list. Arms differ in --masking, --ratio, --encoder, "
+                f"--objective or -o, such as -o {option}={value}",
+                param,
+                ctx,
+            )
+        return self.item.convert(value, param, ctx)
+
+
+def compare_options(command: F) -> F:
+    """Adds the flags of a comparison: those of a run, four of which take lists, and its own."""
+    several = ("masking", "ratio", "encoder", "objective")
+    added: list[Callable[[F], F]] = []
+    for name, chosen in FLAGS.items():
+        written = "--" + name.replace("_", "-")
+        if name == "seed":
+            continue
+        if not chosen.metavar:
+            added.append(flag(name))
+            continue
+        metavar = f"{chosen.metavar},..." if name in several else chosen.metavar
+        what = f"{chosen.help}; a list makes an arm of each" if name in several else chosen.help
+        kind = click.STRING if name in several else Single(name, chosen.type)
+        added.append(
+            option(*(written, name), type=kind, metavar=metavar, help=what, shown=chosen.default)
+        )
+    added += [
+        option("--seeds", metavar="N|A-B", help="seeds of each arm: how many, or which", shown="3"),
+        option(
+            "--baseline",
+            metavar="ARM",
+            help="what the other arms are tested against",
+            shown="the first arm",
+        ),
+        option(
+            "--target",
+            type=Number(min=0, min_open=True),
+            metavar="X",
+            help="how many seeds a difference of X points needs",
+        ),
+        option(
+            "--margin",
+            type=Number(min=0, min_open=True),
+            metavar="X",
+            help="test whether arms are equivalent within X points",
+        ),
+        option(
+            "--probe-seeds",
+            type=POSITIVE,
+            metavar="K",
+            help="seeds of each evaluation of a run",
+            shown="1",
+        ),
+        option(
+            "--name",
+            metavar="NAME",
+            help="of the folder in results/comparisons",
+            shown="by what is compared",
+        ),
+        option("--dry-run", is_flag=True, help="print the plan and stop"),
+        option("--fail-fast", is_flag=True, help="stop at the first cell that fails"),
+        results_option,
+        option(
+            "--config",
+            type=FILE,
+            metavar="FILE",
+            help="settings from a YAML file, those of a comparison too",
+        ),
+        option(
+            *("-o", "options"),
+            metavar="PART.KEY=VALUE",
+            multiple=True,
+            help="any other setting, a list too; workers=N and threads=N; repeatable",
+        ),
+    ]
+    for add in reversed(added):
+        command = add(command)
+    return command

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -19,6 +20,7 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
+    from maebench.analysis.comparison import Comparison
     from maebench.pretraining.loop import Step
     from maebench.pretraining.plan import Plan
 
@@ -102,3 +104,48 @@ class bar:  # noqa: N801 - used as a function
     def __exit__(self, *_: object) -> None:
         if self.console.is_terminal:
             self.progress.stop()
+
+
+@contextlib.contextmanager
+def grid(comparison: Comparison) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Shows the cells of a comparison while they run: a bar on a terminal, lines elsewhere."""
+    cells = {cell.name: cell for cell in comparison.cells}
+    left = [name for name, cell in cells.items() if cell.state != "done"]
+    console = Console(stderr=True, highlight=False, markup=False)
+    began = time.monotonic()
+    ended: list[str] = []
+    now: dict[str, str] = {}
+
+    def title(name: str) -> str:
+        cell = cells[name]
+        arm = {"untrained": "untrained", "pixels": "raw pixels"}.get(cell.kind, cell.arm)
+        return f"{arm} seed {cell.seed}"
+
+    def say(event: dict[str, Any]) -> None:
+        name, what = event["task"], event["what"]
+        if what == "step":
+            now[name] = f"{title(name)} {100 * event['share']:.0f} %"
+        elif what == "evaluation":
+            now[name] = f"{title(name)} {event['evaluation']}"
+        elif what == "started":
+            now[name] = title(name)
+        else:
+            ended.append(now.pop(name, ""))
+            reason = f": {event['reason']}" if what == "failed" else ""
+            spent = time.monotonic() - began
+            rest = spent / len(ended) * (len(left) - len(ended))
+            console.print(
+                f"{len(ended)}/{len(left)} {title(name)} {what}{reason}, {rest:.0f} s left",
+                soft_wrap=True,
+            )
+        if bar is not None:
+            bar.update(task, completed=len(ended), description=", ".join(now.values()))
+
+    if not left or not console.is_terminal:
+        bar = None
+        yield say
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("", total=len(left))
+        yield say

@@ -32,12 +32,34 @@ def from_sources(
         ConfigError: what does not exist or is out of range, in one line.
     """
     names = names or installed()
-    parts = dict(names.table["evaluation"])
+    return config_of(stated(flags, options, file, names), names, recipe)
+
+
+def stated(
+    flags: Mapping[str, Any], options: Iterable[str], file: Path | None, names: Names
+) -> dict[str, Any]:
+    """What flags, -o and a YAML file say together, as nested settings that are not read yet.
+
+    Raises:
+        ConfigError: no such part, no YAML, or a recipe among the settings.
+    """
     # first what one command line says: -o masking.aspect=0.5 means its --masking, not the file's
-    typed = merge(read_options(options, parts), flags)
-    stated = merge(read_yaml(file) if file else {}, typed)
-    if stated.pop("recipe", None) is not None:
+    typed = merge(read_options(options, names.table["evaluation"]), flags)
+    found = merge(read_yaml(file) if file else {}, typed)
+    if found.pop("recipe", None) is not None:
         raise ConfigError("recipe: choose one by --recipe NAME, it is no setting beside others")
+    return found
+
+
+def config_of(
+    stated: Mapping[str, Any], names: Names, recipe: Mapping[str, Any] = MappingProxyType({})
+) -> RunConfig:
+    """The config of nested settings, over those of a recipe.
+
+    Raises:
+        ConfigError: what does not exist or is out of range, in one line.
+    """
+    parts = dict(names.table["evaluation"])
     merged = merge(recipe, stated)
     default = {"objective": RunConfig.model_fields["objective"].default}
     asked = merge(default, merged)["objective"]

@@ -18,6 +18,7 @@ from maebench.config.run import RunConfig
 from maebench.data.augment import Crops
 from maebench.data.images import Images
 from maebench.data.preprocess import Normaliser
+from maebench.data.split_info import digest
 from maebench.masking.mask import Mask
 from maebench.masking.statistics import IMAGES, Sample
 from maebench.objectives.objective import Batch
@@ -76,6 +77,12 @@ def make_batch(
         labels=None if labels is None else labels[crop.index].to(pixels.device),
         progress=progress,
     )
+
+
+def batch_hash(crop: Crops) -> str:
+    """Stands for a batch's images, their order and their crops, to the last bit."""
+    parts = (crop.ids, crop.epoch, crop.images)
+    return digest(*(part.cpu().contiguous().numpy().tobytes() for part in parts))
 
 
 def make_mask(

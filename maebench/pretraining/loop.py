@@ -21,8 +21,8 @@ from maebench.errors import RunError
 from maebench.masking.statistics import describe
 from maebench.objectives.objective import Batch
 from maebench.outputs import Tracking
-from maebench.pretraining import checkpoints, cost
-from maebench.pretraining.batches import batches, make_batch, sample
+from maebench.pretraining import checkpoints, cost, runs
+from maebench.pretraining.batches import batch_hash, batches, make_batch, sample
 from maebench.pretraining.optimiser import learning_rate
 from maebench.pretraining.plan import Plan, prepare
 from maebench.pretraining.state import State, begin
@@ -74,6 +74,8 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
         state = begin(plan)
         done, spent = state.restore(plan.checkpoints)
         cut_log(plan.log, done)
+        if not done:
+            runs.note_hashes(run, **state.hashes())
         trackers = Tracking(config.machine.trackers, run.folder, run.content)
         at_end.enter_context(trackers)
 
@@ -115,6 +117,9 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
             spent = spent.after(len(batch.ids), now - resumed, each)
             share = length.share(number, spent.seconds)
             ends = share == 1
+            if number == 1 or ends:
+                which = "first_batch" if number == 1 else "last_batch"
+                runs.note_hashes(run, **{which: batch_hash(crop)})
             files.append_line(plan.log, {"step": number, **logged} | {"step": number, "lr": lr})
             trackers.log(number, {**logged, "lr": lr})
             if ends or now - saved > pause:

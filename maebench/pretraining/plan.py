@@ -86,15 +86,27 @@ def prepare(
     config: RunConfig,
     results: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    splits: Splits | None = None,
+    *,
+    write: bool = True,
 ) -> Plan:
     """Loads the data, checks that all fits, and opens the run's folder.
+
+    Args:
+        config: what to run.
+        results: where runs lie.
+        progress: called with (done, total) while images are decoded.
+        splits: the config's images, where they are loaded already.
+        write: whether the run's folder is made; else it is only looked at.
 
     Raises:
         MaebenchError: anything that would stop the run later, before it has begun.
     """
     device = find_device(config.device)
-    folder = files.make_folder(runs.results_folder(results))
-    splits = config.splits()
+    folder = runs.results_folder(results)
+    if write:
+        files.make_folder(folder)
+    splits = splits or config.splits()
     images = splits.load("train", progress)
     info = images.info
     if config.objective.needs_labels and info.labels is None:
@@ -118,7 +130,9 @@ def prepare(
     costs = count(module, inputs, num_hidden or [None])
     facts = facts_of(config, images, encoder, num_hidden, costs)
     facts |= {"precision": precision, "device": device}
-    run = runs.open_run(folder, config, identity, facts, environment())
+    run = runs.new_run(folder, config, identity, facts)
+    if write:
+        runs.write_run(run, environment())
     return Plan(config, run, splits, device)
 
 

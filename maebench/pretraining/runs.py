@@ -16,7 +16,8 @@ if TYPE_CHECKING:  # `maebench table` reads runs, and imports no torch
     from maebench.config.run import RunConfig
 
 ENVIRONMENT = "MAEBENCH_RESULTS"
-SPENT = "spent.json"  # what a finished run has cost
+SPENT = "spent.json"
+HASHES = "hashes.json"  # what a finished run has cost
 FORMAT = 1  # of config.json; a newer one is refused
 
 
@@ -76,20 +77,10 @@ def existing(results: Path, config: RunConfig, identity: dict[str, Any]) -> Run 
     return run
 
 
-def open_run(
-    results: Path,
-    config: RunConfig,
-    identity: dict[str, Any],
-    facts: dict[str, Any],
-    environment: dict[str, Any],
+def new_run(
+    results: Path, config: RunConfig, identity: dict[str, Any], facts: dict[str, Any]
 ) -> Run:
-    """The run of this identity: the one that is there, or a new folder.
-
-    Raises:
-        RunError: the folder cannot be written, or holds another run.
-    """
-    if run := existing(results, config, identity):
-        return run
+    """A run of this identity that is not written yet."""
     folder = results / "runs" / run_name(config, identity)
     content = {
         "format": FORMAT,
@@ -99,9 +90,28 @@ def open_run(
         "identity": identity,
         "facts": facts,
     }
-    files.write_json(folder / "environment.json", environment)
-    files.write_json(folder / "config.json", content)
-    return read_run(folder)
+    return Run(folder, content)
+
+
+def write_run(run: Run, environment: dict[str, Any]) -> None:
+    """Makes the folder of a new run.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    files.write_json(run.folder / "environment.json", environment)
+    files.write_json(run.folder / "config.json", run.content)
+
+
+def note_hashes(run: Run, **hashes: str) -> None:
+    """Adds to what is kept of a run's weights and batches, so that arms can be checked."""
+    files.write_json(run.folder / HASHES, read_hashes(run) | hashes)
+
+
+def read_hashes(run: Run) -> dict[str, str]:
+    """Hashes of the encoder, module, first and last batch; none of a run of an earlier version."""
+    path = run.folder / HASHES
+    return dict(files.read_json(path)) if path.exists() else {}
 
 
 def read_run(folder: Path) -> Run:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from maebench.objectives.ema import follow, make_teacher
-from maebench.pretraining.checkpoints import load_newest, load_strictly, part
+from maebench.pretraining.checkpoints import load_newest, load_strictly, part, weights_hash
 from maebench.pretraining.cost import Spent
 from maebench.pretraining.optimiser import parameter_groups
 from maebench.pretraining.plan import Plan, build, has_teacher, inputs_of
@@ -53,6 +53,13 @@ class State:
         for number, values in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{self.names[number]}/{k}": v for k, v in values.items()}
         return tensors
+
+    def hashes(self) -> dict[str, str]:
+        """What stands for the weights: of the encoder, and of all that is trained."""
+        return {
+            "encoder": weights_hash(self.module.encoder.state_dict()),
+            "module": weights_hash(self.module.state_dict()),
+        }
 
     def restore(self, folder: Path) -> tuple[int, Spent]:
         """Loads the newest whole checkpoint; gives its step, 0 where there is none, and cost."""

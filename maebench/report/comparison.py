@@ -1,0 +1,334 @@
+"""What `maebench compare` prints and writes: the plan, the table and the two answers in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from maebench import files
+from maebench.analysis import arms, seeds
+from maebench.analysis.cells import Cell, Estimate
+from maebench.analysis.comparison import LEVEL, Comparison
+from maebench.report.plots import write_figure
+
+FLOORS = {"untrained": "untrained", "pixels": "raw pixels"}
+FEW_SEEDS = 2
+
+
+# ---- before it runs
+
+
+def plan_lines(comparison: Comparison) -> list[str]:
+    """Which cells there are and why, and what is tested."""
+    cells, design = comparison.cells, comparison.design
+    lines = [f"comparison {comparison.name}: {len(design.arms)} arms x {len(design.seeds)} seeds"]
+    kept = comparison.machine
+    precisions = ", ".join(dict.fromkeys(kept["precision"].values()))
+    lines.append(
+        f"every cell on {kept['device']}, {kept['threads']} thread(s) per worker, {precisions}"
+    )
+    lines += [f"note: {note}" for note in comparison.notes]
+    return [*lines, *_family(comparison), *_counts(cells)]
+
+
+def cells_table(cells: Sequence[Cell]) -> pd.DataFrame:
+    """Every cell with its state and the reason."""
+    return pd.DataFrame(
+        [
+            {
+                "arm": FLOORS.get(cell.kind, cell.arm),
+                "seed": str(cell.seed),
+                "state": cell.state,
+                "reason": cell.reason,
+            }
+            for cell in cells
+        ]
+    )
+
+
+def _counts(cells: Sequence[Cell]) -> list[str]:
+    counts: dict[str, int] = {}
+    for cell in cells:
+        counts[cell.state] = counts.get(cell.state, 0) + 1
+    return [f"{len(cells)} cells: " + ", ".join(f"{n} {state}" for state, n in counts.items())]
+
+
+def _family(comparison: Comparison) -> list[str]:
+    design = comparison.design
+    m, n = len(design.rivals), len(design.seeds)
+    lines = [
+        f"tests: {m} against {design.baseline} for each evaluation ({'; '.join(design.rivals)}); "
+        f"Holm over these {m}"
+        if m > 1
+        else f"test: {design.rivals[0]} against {design.baseline} for each evaluation"
+    ]
+    if n < FEW_SEEDS:
+        lines.append(
+            "one seed: whether two models differ can be answered, whether two ways of pretraining "
+            "differ cannot: that needs --seeds 2 or more"
+        )
+        return lines
+    in_deviations = seeds.detectable(1.0, n, m)
+    text = f"{in_deviations:.1f} times the standard deviation of the differences between seeds"
+    lines.append(f"{n} seeds find a difference of {text} with 80 % power at Holm's level")
+    least = seeds.sign_flip_seeds(m)
+    if n < least:
+        lines.append(
+            f"the exact sign flip over {n} seeds cannot fall below p = {2 / 2**n:.3g}; "
+            f"it can be significant from {least} seeds on"
+        )
+    for row in _pilot(comparison):
+        lines.append(row)
+    return lines
+
+
+def _pilot(comparison: Comparison) -> Iterator[str]:
+    """What the design detects by the deviation of what is done already."""
+    design = comparison.design
+    scores = comparison.scores()
+    if scores.empty or not (scores["status"] == "ok").any():
+        return
+    pairs = comparison.pairs()
+    if "deviation" not in pairs:
+        return
+    m = len(design.rivals)
+    for evaluation, rows in pairs[pairs["num_seeds"] > 1].groupby("evaluation", sort=False):
+        # the mean variance of the arms: each alone is of few seeds
+        pilot = math.sqrt((rows["deviation"].astype(float) ** 2).mean())
+        unit = "points" if rows["unit"].iloc[0] == "%" else rows["unit"].iloc[0]
+        least = seeds.detectable(pilot, len(design.seeds), m)
+        text = (
+            f"{evaluation}: seeds done so far differ by {pilot:.2g} {unit}, so {least:.2g} {unit}"
+        )
+        if design.target is not None:
+            need = seeds.seeds_needed(pilot, design.target, m)
+            text += f"; a difference of {design.target:g} needs {need} seeds"
+        yield f"  {text} can be found"
+
+
+def time_lines(found: Estimate, cells: Sequence[Cell], workers: int) -> list[str]:
+    """How long what is missing takes, as measured."""
+    if not any(cell.missing for cell in cells):
+        return []
+    lines = []
+    for arm, seconds in found.step_seconds.items():
+        lines.append(f"  {arm}: {1000 * seconds:.3g} ms per update")
+    text = f"pretraining takes about {duration(found.pretraining / workers)} on {workers} worker(s)"
+    if found.evaluations is None:
+        text += "; how long evaluations take is known when the first ones are done"
+    else:
+        text += f", evaluations about {duration(found.evaluations / workers)}"
+    return [*lines, text]
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+# ---- what it supports
+
+
+def result_table(comparison: Comparison) -> pd.DataFrame:
+    """One row per arm and floor, one column per evaluation: mean ± deviation over seeds."""
+    table = comparison.table()
+    if table.empty:
+        return table
+    lines: dict[tuple[str, str], dict[str, str]] = {}
+    for row in table.to_dict("records"):
+        name = FLOORS.get(row["kind"], row["arm"])
+        head = f"{row['evaluation']} {row['metric']}" + (f" ({row['unit']})" * bool(row["unit"]))
+        lines.setdefault((row["kind"], name), {})[head] = _cell(row)
+    base = comparison.design.baseline
+    return pd.DataFrame(
+        [
+            {"arm": name + (" (baseline)" if name == base and kind == "run" else ""), **cells}
+            for (kind, name), cells in lines.items()
+        ]
+    ).fillna("")
+
+
+def _cell(row: dict[str, Any]) -> str:
+    digits = 1 if row["unit"] == "%" else 3
+    text = f"{row['mean']:.{digits}f}"
+    if row["num_seeds"] > 1:
+        text += f" ±{row['deviation']:.{digits}f} seeds (n={row['num_seeds']})"
+    if not math.isnan(row["half_width"]):
+        text += f" ±{row['half_width']:.{digits}f} images"
+    low, high = row["choice_low"], row["choice_high"]
+    if pd.notna(low) and high > low:
+        text += f" choice {low:.{digits}f}-{high:.{digits}f}"
+    return text
+
+
+def answers(comparison: Comparison) -> list[str]:
+    """Both questions answered in words, each with its interval and p value."""
+    if not comparison.evaluations():
+        return ["no cell has a result yet"]
+    lines: list[str] = []
+    pairs, models = comparison.pairs(), comparison.models()
+    several = len(comparison.design.seeds) >= FEW_SEEDS
+    lines.append(
+        "Are these two ways of pretraining different? Over new seeds, on these test images:"
+    )
+    if several:
+        lines += [f"  {_of_ways(row, comparison)}" for row in pairs.to_dict("records")]
+    else:
+        lines.append("  one seed says nothing about that: add seeds (--seeds 3)")
+    lines.append(
+        "Are these two models different? Given their weights, over test images of this kind:"
+    )
+    lines += list(_of_models(models, comparison))
+    if several:
+        lines += list(_groups(comparison))
+    lines += list(_disagreements(comparison))
+    return lines
+
+
+def _of_ways(row: dict[str, Any], comparison: Comparison) -> str:
+    head = f"{row['evaluation']}, {row['arm']} minus {row['baseline']}: "
+    if row["num_seeds"] < FEW_SEEDS:
+        return head + f"{row['num_seeds']} seed(s) done: nothing can be said yet"
+    unit = _unit(row)
+    text = (
+        f"{_number(row, row['value'])} [{_number(row, row['low'])}, {_number(row, row['high'])}]"
+        f"{unit}, p {p_text(row['p'])}, Holm {p_text(row['p_holm'])}: "
+    )
+    if row["different"]:
+        better = (row["value"] > 0) == row["higher_is_better"]
+        text += f"different, {row['arm'] if better else row['baseline']} is better"
+    else:
+        text += f"no difference shown (one of {row['detectable']:.2g}{unit} would be found in 80 %)"
+    text += f"; sign flip p {p_text(row['p_flip'])} (least possible {row['least_p_flip']:.3g})"
+    text += f"; {row['arm']} better for a new seed: {100 * row['beats']:.0f} %"
+    if "seeds_needed" in row and pd.notna(row["seeds_needed"]):
+        target = comparison.design.target
+        text += f"; a difference of {target:g} needs {row['seeds_needed']:.0f} seeds"
+    if "equivalent" in row and pd.notna(row["p_equivalent"]):
+        margin = comparison.design.margin
+        verdict = "equivalent" if row["equivalent"] else "not shown equivalent"
+        text += f"; {verdict} within ±{margin:g} (p {p_text(row['p_equivalent'])})"
+    return head + text
+
+
+def _of_models(models: pd.DataFrame, comparison: Comparison) -> Iterator[str]:
+    if models.empty:
+        yield "  no pair of models is done yet"
+        return
+    for (evaluation, arm), rows in models.groupby(["evaluation", "arm"], sort=False):
+        first = rows.iloc[0].to_dict()
+        said = []
+        for row in rows.to_dict("records"):
+            said.append(
+                f"seed {row['seed']} {_number(row, row['value'])} "
+                f"[{_number(row, row['low'])}, {_number(row, row['high'])}] p {p_text(row['p_holm'])}"
+            )
+        num = int(rows["different"].sum())
+        base = comparison.design.baseline
+        yield (
+            f"  {evaluation}, {arm} minus {base}{_unit(first)}: {num} of {len(rows)} pairs differ "
+            f"({first.get('test', 'no test')}, Holm): {'; '.join(said)}"
+        )
+
+
+def _groups(comparison: Comparison) -> Iterator[str]:
+    if len(comparison.design.arms) < 3:
+        return
+    yield "Arms that cannot be told apart (no pair of a group differs; all pairs tested, Holm):"
+    for evaluation in comparison.evaluations():
+        groups = comparison.groups(evaluation)
+        yield f"  {evaluation}: " + " | ".join(", ".join(group) for group in groups)
+
+
+def _disagreements(comparison: Comparison) -> Iterator[str]:
+    tau = comparison.agreement()
+    if len(tau) < 2:
+        return
+    found = arms.disagreements(tau)
+    names = list(tau.columns)
+    shown = [
+        f"{a} and {b} {tau.loc[a, b]:+.2f}"
+        for i, a in enumerate(names)
+        for b in names[i + 1 :]
+        if pd.notna(tau.loc[a, b])
+    ]
+    if shown:
+        yield f"Order of the arms, agreement between evaluations (Kendall's tau): {', '.join(shown)}"
+    for a, b, _ in found:
+        yield f"  {a} and {b} do not order the arms alike: which arm is better depends on which one"
+
+
+def footnotes(comparison: Comparison) -> list[str]:
+    """How each number was found, and what a reader has to know."""
+    scores = comparison.scores()
+    methods = ", ".join(sorted({str(m) for m in scores["interval"].dropna()})) or "none"
+    models = comparison.models()
+    paired = ", ".join(sorted(set(models["interval"].dropna()))) if "interval" in models else "none"
+    lines = [
+        "mean ± standard deviation over seeds ± half the mean 95 % interval over test images "
+        f"({methods}); choice: range over choices that validation cannot tell apart",
+        "ways: paired t test and t interval over seeds, Holm over the arms of an evaluation at "
+        f"{LEVEL:.0%}, exact sign flip beside; models: {paired}",
+    ]
+    groups = scores["num_groups"].dropna()
+    if len(groups):
+        lines.append(f"test images belong to {int(groups.max())} groups, which are resampled whole")
+    protocols = ", ".join(dict.fromkeys(scores["protocol"].dropna()))
+    lines.append(f"protocols {protocols}")
+    failed = [cell for cell in comparison.cells if cell.state == "failed before"]
+    lines += [f"failed: {_cell_name(cell)}: {cell.reason}" for cell in failed]
+    return [*lines, *(f"note: {note}" for note in comparison.notes)]
+
+
+def _cell_name(cell: Cell) -> str:
+    return f"{FLOORS.get(cell.kind, cell.arm)} seed {cell.seed}"
+
+
+def write(comparison: Comparison) -> list[str]:
+    """Writes tables as CSV, all of it as Markdown, and the pictures; gives the files' names."""
+    folder, written = files.make_folder(comparison.folder), []
+    tables = {"table": comparison.table(), "scores": comparison.scores()}
+    if comparison.evaluations():
+        tables |= {"pairs": comparison.pairs(), "models": comparison.models()}
+        for evaluation in comparison.evaluations():
+            name = "".join(c if c.isalnum() or c in "-_" else "-" for c in evaluation)
+            tables[f"matrix-{name}"] = comparison.matrix(evaluation).reset_index(names="arm")
+    for name, table in tables.items():
+        files.write_text(folder / f"{name}.csv", table.to_csv(index=False))
+        written.append(f"{name}.csv")
+    for name, figure in comparison.plot().items():
+        write_figure(figure, folder / f"{name}.png")
+        written.append(f"{name}.png")
+    files.write_text(folder / "comparison.md", markdown(comparison))
+    return [*written, "comparison.md"]
+
+
+def markdown(comparison: Comparison) -> str:
+    """The table, both answers and the footnotes as one page."""
+    table = result_table(comparison)
+    parts = [f"# {comparison.name}", table.to_markdown(index=False) if len(table) else ""]
+    parts += [f"![{name}]({name}.png)" for name in comparison.plot()]
+    for line in answers(comparison):
+        parts.append(f"- {line.strip()}" if line.startswith("  ") else f"**{line}**")
+    parts += [f"<sub>{line}</sub>" for line in footnotes(comparison)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def p_text(p: float) -> str:
+    """A p value with two digits; what is smaller than a thousandth says so."""
+    if math.isnan(p):
+        return "unknown"
+    return "<.001" if p < 0.001 else f"{p:.2g}".replace("0.", ".", 1)
+
+
+def _unit(row: dict[str, Any]) -> str:
+    return " points" if row["unit"] == "%" else f" {row['unit']}" * bool(row["unit"])
+
+
+def _number(row: dict[str, Any], value: float) -> str:
+    return f"{value:+.2f}" if row["unit"] == "%" else f"{value:+.4g}"
