@@ -110,11 +110,14 @@ def cells_of(
         MaebenchError: an arm cannot be run, or arms would be tested on different images.
     """
     data = data or Data()
-    found, floors = [], []
+    found: list[Cell] = []
+    floors: list[Cell] = []
     started: set[Any] = set()
+    first: dict[str, Cell] = {}
     for seed in design.seeds:
         for arm in design.arms:
-            cell = _cell(arm, seed, results, data)
+            cell = _cell(arm, seed, results, data, first.get(arm.name))
+            first.setdefault(arm.name, cell)
             found.append(cell)
             # arms of one encoder start from the same weights: one floor for all of them
             start = (seed, cell.plan.config.encoder, cell.plan.config.size)
@@ -126,10 +129,15 @@ def cells_of(
     return [judged(cell, design, names, failed) for cell in (*found, *floors)]
 
 
-def _cell(arm: Arm, seed: int, results: Path, data: Data) -> Cell:
+def _cell(arm: Arm, seed: int, results: Path, data: Data, like: Cell | None) -> Cell:
+    """One run of an arm, not yet made; `like` is one of another seed."""
     config = arm.at(seed)
+    facts = None if like is None else like.plan.run.facts
     try:
-        return Cell(arm.name, seed, prepare(config, results, splits=data.of(config), write=False))
+        splits = data.of(config)
+        return Cell(
+            arm.name, seed, prepare(config, results, splits=splits, facts=facts, write=False)
+        )
     except ConfigError as error:
         raise ConfigError(f"arm {arm.name}: {error}") from error
 

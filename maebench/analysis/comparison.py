@@ -215,7 +215,7 @@ class Comparison:
         if not by:
             scores = scores[scores["kind"] == "run"]
         for key, group in scores.groupby([*by, *KEY], sort=False):
-            factor = SCALE.get(key[len(by) + 2], 1.0)
+            factor = SCALE.get(str(key[len(by) + 2]), 1.0)
             numbers = ["value", "low", "high", "choice_low", "choice_high"]
             scaled = group[numbers].astype(float) * factor
             yield key, group.assign(**{name: scaled[name] for name in numbers}, factor=factor)
@@ -356,7 +356,7 @@ def _ordered(table: pd.DataFrame, design: Design) -> pd.DataFrame:
     place = {name: i for i, name in enumerate(design.names)}
     kinds = ("run", "untrained", "pixels")
     order = [
-        (kinds.index(row.kind), place.get(row.arm, 0)) for row in table.itertuples(index=False)
+        (kinds.index(row["kind"]), place.get(row["arm"], 0)) for row in table.to_dict("records")
     ]
     index = sorted(range(len(order)), key=lambda i: order[i])
     return table.iloc[index].reset_index(drop=True)

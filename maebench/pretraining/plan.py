@@ -88,6 +88,7 @@ def prepare(
     progress: Callable[[int, int], None] = lambda done, total: None,
     splits: Splits | None = None,
     *,
+    facts: Mapping[str, Any] | None = None,
     write: bool = True,
 ) -> Plan:
     """Loads the data, checks that all fits, and opens the run's folder.
@@ -97,6 +98,7 @@ def prepare(
         results: where runs lie.
         progress: called with (done, total) while images are decoded.
         splits: the config's images, where they are loaded already.
+        facts: those of a run that differs in the seed alone, which need not be found out again.
         write: whether the run's folder is made; else it is only looked at.
 
     Raises:
@@ -127,10 +129,11 @@ def prepare(
     identity = config.identity(info.fingerprint, precision)
     if run := runs.existing(folder, config, identity):
         return Plan(config, run, splits, device)
-    costs = count(module, inputs, num_hidden or [None])
-    facts = facts_of(config, images, encoder, num_hidden, costs)
-    facts |= {"precision": precision, "device": device}
-    run = runs.new_run(folder, config, identity, facts)
+    if facts is None:
+        costs = count(module, inputs, num_hidden or [None])
+        facts = facts_of(config, images, encoder, num_hidden, costs)
+        facts |= {"precision": precision, "device": device}
+    run = runs.new_run(folder, config, identity, dict(facts))
     if write:
         runs.write_run(run, environment())
     return Plan(config, run, splits, device)

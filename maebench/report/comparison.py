@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -153,7 +153,7 @@ def result_table(comparison: Comparison) -> pd.DataFrame:
     ).fillna("")
 
 
-def _cell(row: dict[str, Any]) -> str:
+def _cell(row: Mapping[Any, Any]) -> str:
     digits = 1 if row["unit"] == "%" else 3
     text = f"{row['mean']:.{digits}f}"
     if row["num_seeds"] > 1:
@@ -190,50 +190,67 @@ def answers(comparison: Comparison) -> list[str]:
     return lines
 
 
-def _of_ways(row: dict[str, Any], comparison: Comparison) -> str:
+def _of_ways(row: Mapping[Any, Any], comparison: Comparison) -> str:
+    """One arm against the baseline over seeds, in a sentence."""
     head = f"{row['evaluation']}, {row['arm']} minus {row['baseline']}: "
     if row["num_seeds"] < FEW_SEEDS:
-        return head + f"{row['num_seeds']} seed(s) done: nothing can be said yet"
+        return head + f"{row['num_seeds']} seeds done in both, nothing can be said yet"
     unit = _unit(row)
-    text = (
-        f"{_number(row, row['value'])} [{_number(row, row['low'])}, {_number(row, row['high'])}]"
-        f"{unit}, p {p_text(row['p'])}, Holm {p_text(row['p_holm'])}: "
-    )
+    if math.isnan(row["p"]):
+        return head + f"{_number(row, row['value'])}{unit} for every seed: no spread to test it by"
+    said = [f"{_number(row, row['value'])} {_ends(row)}{unit}", f"p {p_text(row['p'])}"]
+    if row["family"] > 1:
+        said.append(f"Holm {p_text(row['p_holm'])}")
     if row["different"]:
-        better = (row["value"] > 0) == row["higher_is_better"]
-        text += f"different, {row['arm'] if better else row['baseline']} is better"
+        better = (row["value"] > 0) == bool(row["higher_is_better"])
+        verdict = f"different, {row['arm'] if better else row['baseline']} is better"
     else:
-        text += f"no difference shown (one of {row['detectable']:.2g}{unit} would be found in 80 %)"
-    text += f"; sign flip p {p_text(row['p_flip'])} (least possible {row['least_p_flip']:.3g})"
-    text += f"; {row['arm']} better for a new seed: {100 * row['beats']:.0f} %"
-    if "seeds_needed" in row and pd.notna(row["seeds_needed"]):
+        verdict = (
+            f"no difference shown; what is smaller than {row['detectable']:.2g}{unit} is more "
+            "likely missed than one time in five"
+        )
+    more = [
+        f"sign flip p {p_text(row['p_flip'])}, at least {row['least_p_flip']:.2g} over "
+        f"{row['num_seeds']} seeds",
+        f"{row['arm']} better for one new seed: {100 * row['beats']:.0f} %",
+    ]
+    if pd.notna(row.get("seeds_needed")):
         target = comparison.design.target
-        text += f"; a difference of {target:g} needs {row['seeds_needed']:.0f} seeds"
-    if "equivalent" in row and pd.notna(row["p_equivalent"]):
+        more.append(f"a difference of {target:g}{unit} needs {row['seeds_needed']:.0f} seeds")
+    if pd.notna(row.get("p_equivalent")):
         margin = comparison.design.margin
-        verdict = "equivalent" if row["equivalent"] else "not shown equivalent"
-        text += f"; {verdict} within ±{margin:g} (p {p_text(row['p_equivalent'])})"
-    return head + text
+        verdicts = "equivalent" if row["equivalent"] else "equivalence not shown"
+        more.append(f"{verdicts} within ±{margin:g}{unit}, p {p_text(row['p_equivalent'])}")
+    if pd.notna(row.get("owen")):
+        more.append(f"spread over resampled seeds and images {row['owen']:.2g}{unit}")
+    return head + ", ".join(said) + f": {verdict} ({'; '.join(more)})"
 
 
 def _of_models(models: pd.DataFrame, comparison: Comparison) -> Iterator[str]:
+    """The pairs of models of each arm and the baseline, in a sentence per arm."""
     if models.empty:
         yield "  no pair of models is done yet"
         return
+    base = comparison.design.baseline
     for (evaluation, arm), rows in models.groupby(["evaluation", "arm"], sort=False):
         first = rows.iloc[0].to_dict()
-        said = []
-        for row in rows.to_dict("records"):
-            said.append(
-                f"seed {row['seed']} {_number(row, row['value'])} "
-                f"[{_number(row, row['low'])}, {_number(row, row['high'])}] p {p_text(row['p_holm'])}"
-            )
+        said = [
+            f"seed {row['seed']} {_number(row, row['value'])} {_ends(row)} p {p_text(row['p_holm'])}"
+            for row in rows.to_dict("records")
+        ]
         num = int(rows["different"].sum())
-        base = comparison.design.baseline
         yield (
-            f"  {evaluation}, {arm} minus {base}{_unit(first)}: {num} of {len(rows)} pairs differ "
-            f"({first.get('test', 'no test')}, Holm): {'; '.join(said)}"
+            f"  {evaluation}, {arm} minus {base}, {num} of {len(rows)} pairs of models differ: "
+            f"{'; '.join(said)}{_unit(first)}"
         )
+
+
+def _ends(row: Mapping[Any, Any]) -> str:
+    """The interval, or nothing where there is none."""
+    low = row.get("low")
+    if low is None or pd.isna(low):
+        return "(no interval)"
+    return f"[{_number(row, row['low'])}, {_number(row, row['high'])}]"
 
 
 def _groups(comparison: Comparison) -> Iterator[str]:
@@ -250,17 +267,17 @@ def _disagreements(comparison: Comparison) -> Iterator[str]:
     if len(tau) < 2:
         return
     found = arms.disagreements(tau)
-    names = list(tau.columns)
+    names, values = [str(name) for name in tau.columns], tau.to_numpy(dtype=float)
     shown = [
-        f"{a} and {b} {tau.loc[a, b]:+.2f}"
-        for i, a in enumerate(names)
-        for b in names[i + 1 :]
-        if pd.notna(tau.loc[a, b])
+        f"{names[a]} and {names[b]} {values[a, b]:+.2f}"
+        for a in range(len(names))
+        for b in range(a + 1, len(names))
+        if not math.isnan(values[a, b])
     ]
     if shown:
-        yield f"Order of the arms, agreement between evaluations (Kendall's tau): {', '.join(shown)}"
+        yield f"Do evaluations order the arms alike? Kendall's tau: {', '.join(shown)}"
     for a, b, _ in found:
-        yield f"  {a} and {b} do not order the arms alike: which arm is better depends on which one"
+        yield f"  {a} and {b} do not: which arm is better depends on the evaluation"
 
 
 def footnotes(comparison: Comparison) -> list[str]:
@@ -268,12 +285,16 @@ def footnotes(comparison: Comparison) -> list[str]:
     scores = comparison.scores()
     methods = ", ".join(sorted({str(m) for m in scores["interval"].dropna()})) or "none"
     models = comparison.models()
-    paired = ", ".join(sorted(set(models["interval"].dropna()))) if "interval" in models else "none"
+    paired, tests = (
+        ", ".join(sorted(set(models[name].dropna()))) if name in models else "none"
+        for name in ("interval", "test")
+    )
     lines = [
         "mean ± standard deviation over seeds ± half the mean 95 % interval over test images "
         f"({methods}); choice: range over choices that validation cannot tell apart",
         "ways: paired t test and t interval over seeds, Holm over the arms of an evaluation at "
-        f"{LEVEL:.0%}, exact sign flip beside; models: {paired}",
+        f"{100 * LEVEL:g} %, exact sign flip beside",
+        f"models: {paired}, {tests}, Holm over all pairs of an evaluation",
     ]
     groups = scores["num_groups"].dropna()
     if len(groups):
@@ -326,9 +347,9 @@ def p_text(p: float) -> str:
     return "<.001" if p < 0.001 else f"{p:.2g}".replace("0.", ".", 1)
 
 
-def _unit(row: dict[str, Any]) -> str:
+def _unit(row: Mapping[Any, Any]) -> str:
     return " points" if row["unit"] == "%" else f" {row['unit']}" * bool(row["unit"])
 
 
-def _number(row: dict[str, Any], value: float) -> str:
+def _number(row: Mapping[Any, Any], value: float) -> str:
     return f"{value:+.2f}" if row["unit"] == "%" else f"{value:+.4g}"
