@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
 from maebench.data.dataset import Dataset, Request, preset_for
 from maebench.data.decode import read_header
+from maebench.data.groups import BY_FOLDER, numbered, read_groups
 from maebench.data.images import Images, from_files
 from maebench.encoders.vit import default_patch
 from maebench.errors import DataError
 from maebench.rng import permutation
 
+T = TypeVar("T")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 HEADERS = 64  # images whose header is read: a median of so many is near enough for a size
 LARGEST = 224  # what papers train photographs at; larger images are made smaller
 TEST_SHARE = 5  # one image in five of a class is test
 SPLIT_SEED = 0  # of that choice: never the run's, for all runs report on the same images
-Groups = Mapping[str, list[Path]]  # class -> its images; "" where there are no classes
+Classes = Mapping[str, list[Path]]  # class -> its images; "" where there are no classes
 
 
 class Folder(Dataset):
@@ -37,7 +39,8 @@ class Folder(Dataset):
     - images alone, without labels: a fifth of them is the test split.
 
     Hidden files and files of other kinds are ignored; the images of a class may lie in folders
-    below its own.
+    below its own. Images that belong together, such as several of one patient, are named by
+    `groups`: they are never divided between train and test; intervals and tests take them whole.
     """
 
     name: ClassVar[str] = "folder"
@@ -45,6 +48,11 @@ class Folder(Dataset):
     spec: ClassVar[str | None] = "path"
     path: Path = Field(
         description="folder with train/ and test/ (or val/), with class folders, or of images"
+    )
+    groups: str | None = Field(
+        default=None,
+        description="which images belong together: folder, the one below the class's, or a CSV of "
+        "image and group; none: each stands for itself",
     )
 
     @model_validator(mode="before")
@@ -60,9 +68,18 @@ class Folder(Dataset):
         """A run may be evaluated from another working directory."""
         return value.expanduser().absolute()
 
+    @field_validator("groups")
+    @classmethod
+    def _whole_path(cls, value: str | None) -> str | None:
+        return value if value in (None, BY_FOLDER) else str(Path(value).expanduser().absolute())
+
+    def identity(self) -> dict[str, Any]:
+        """Groups change which image is in which split, for which the fingerprint stands."""
+        return {k: v for k, v in super().identity().items() if k != "groups"}
+
     def load(self, request: Request) -> Images:
         """One split; gray where the images looked at are all gray, else in colour."""
-        layout = read_layout(self.path)
+        layout = read_layout(self.path, self.groups)
         header = typical_header(layout)
         split = layout.train if request.split == "train" else layout.test
         return from_files(
@@ -75,17 +92,18 @@ class Folder(Dataset):
             request.on_bad_image,
             request.memory_limit,
             request.progress,
+            split.groups,
         )
 
     def preset(self) -> dict[str, Any]:
         """By the size of up to 64 images and the number of them."""
-        layout = read_layout(self.path)
+        layout = read_layout(self.path, self.groups)
         header = typical_header(layout)
         return preset_for((header.side, header.side), len(layout.train.paths))
 
     def notes(self) -> list[str]:
         """What the preset chose."""
-        layout = read_layout(self.path)
+        layout = read_layout(self.path, self.groups)
         header = typical_header(layout)
         size = (header.side, header.side)
         chosen = preset_for(size, len(layout.train.paths))
@@ -101,10 +119,11 @@ class Folder(Dataset):
 
 @dataclass(frozen=True)
 class Split:
-    """The files of a split and their labels, or None for none."""
+    """The files of a split, their labels and groups, or None for none."""
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...] | None
+    groups: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,8 +152,12 @@ class Header:
         return patch * max(2, int(shorter / patch + 0.5))  # one patch cannot be partly hidden
 
 
-def read_layout(root: Path) -> Layout:
+def read_layout(root: Path, groups: str | None = None) -> Layout:
     """The splits of a folder; their order does not depend on the file system.
+
+    Args:
+        root: the folder.
+        groups: which images belong together, as `Folder` takes it.
 
     Raises:
         DataError: no such folder, no image, or labels that do not fit together.
@@ -148,19 +171,39 @@ def read_layout(root: Path) -> Layout:
         train, test = by_class(root / "train"), by_class(held_out[0])
         _check(root / "train", train, held_out[0], test)
     else:
-        groups = by_class(root)
-        _check(root, groups, root, groups)
-        train, test = divided(root, groups)
+        whole = by_class(root)
+        _check(root, whole, root, whole)
+        train, test = whole, {}
+    paths = [path for part in (train, test) for some in part.values() for path in some]
+    together = None if groups is None else read_groups(groups, root, paths)
+    if not has_splits:
+        train, test = divided(root, train, together)
+    elif together is not None:
+        _check_apart(train, test, together)
     labels = None if "" in train else {name: label for label, name in enumerate(train)}
     return Layout(
-        _split(train, labels),
-        _split(test, labels),
+        _split(train, labels, together),
+        _split(test, labels, together),
         tuple(labels or ()),
         unused_val=has_splits and len(held_out) == 2,
     )
 
 
-def by_class(folder: Path) -> Groups:
+def _check_apart(train: Classes, test: Classes, together: Mapping[Path, str]) -> None:
+    """Refuses a group with images in both splits: test would not be new to whoever saw train.
+
+    Raises:
+        DataError: names the first one.
+    """
+    found = [{together[path] for some in part.values() for path in some} for part in (train, test)]
+    if both := sorted(found[0] & found[1]):
+        raise DataError(
+            f"dataset.groups: {len(both)} groups have images in train and in test, the first is "
+            f"{both[0]!r}: move each to one side"
+        )
+
+
+def by_class(folder: Path) -> Classes:
     """Images by the name of their class folder, or under "" where there is none.
 
     Raises:
@@ -194,22 +237,36 @@ def images_below(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.as_posix())
 
 
-def divided(root: Path, groups: Groups) -> tuple[Groups, Groups]:
+def divided(
+    root: Path, classes: Classes, together: Mapping[Path, str] | None = None
+) -> tuple[Classes, Classes]:
     """Train and test: a fifth of each class is test, and one at least where there are two.
 
+    With groups it is a fifth of all groups: a group may have images of several classes.
+
     Raises:
-        DataError: no class has two images.
+        DataError: no class has two images, or there is one group.
     """
     train, test = {}, {}
-    for name, paths in groups.items():
-        order = permutation(len(paths), SPLIT_SEED, f"folder split/{name}").tolist()
-        count = max(1, round(len(paths) / TEST_SHARE)) if len(paths) > 1 else 0
-        held = set(order[:count])
-        train[name] = [path for i, path in enumerate(paths) if i not in held]
-        test[name] = [path for i, path in enumerate(paths) if i in held]
+    chosen = None if together is None else _fifth(sorted(set(together.values())), "groups")
+    for name, paths in classes.items():
+        if together is None or chosen is None:
+            held = _fifth(paths, name)
+        else:
+            held = {path for path in paths if together[path] in chosen}
+        train[name] = [path for path in paths if path not in held]
+        test[name] = [path for path in paths if path in held]
     if not any(test.values()):
-        raise DataError(f"{root} has one image of a kind: two are needed for train and test")
+        kind = "one image of a kind" if together is None else "one group"
+        raise DataError(f"{root} has {kind}: two are needed for train and test")
     return train, test
+
+
+def _fifth(items: Sequence[T], name: str) -> set[T]:
+    """A fifth of some images or groups, chosen once and for all."""
+    order = permutation(len(items), SPLIT_SEED, f"folder split/{name}").tolist()
+    count = max(1, round(len(items) / TEST_SHARE)) if len(items) > 1 else 0
+    return {items[i] for i in order[:count]}
 
 
 def typical_header(layout: Layout) -> Header:
@@ -235,13 +292,17 @@ def typical_header(layout: Layout) -> Header:
     )
 
 
-def _split(groups: Groups, labels: Mapping[str, int] | None) -> Split:
-    pairs = [(path, name) for name, paths in groups.items() for path in paths]
+def _split(
+    classes: Classes, labels: Mapping[str, int] | None, together: Mapping[Path, str] | None
+) -> Split:
+    pairs = [(path, name) for name, paths in classes.items() for path in paths]
     paths = tuple(path for path, _ in pairs)
-    return Split(paths, None if labels is None else tuple(labels[name] for _, name in pairs))
+    groups = None if together is None else tuple(numbered(together, paths))
+    found = None if labels is None else tuple(labels[name] for _, name in pairs)
+    return Split(paths, found, groups)
 
 
-def _check(train_folder: Path, train: Groups, test_folder: Path, test: Groups) -> None:
+def _check(train_folder: Path, train: Classes, test_folder: Path, test: Classes) -> None:
     """Refuses labels that do not fit together.
 
     Raises:

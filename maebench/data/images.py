@@ -95,6 +95,7 @@ def from_files(
     on_bad_image: OnBadImage,
     memory_limit: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    groups: Sequence[int] | None = None,
 ) -> Images:
     """A split from image files: decoded once where it fits into memory, else read on demand.
 
@@ -108,6 +109,7 @@ def from_files(
         on_bad_image: "fail" or "skip".
         memory_limit: bytes up to which a split is decoded into memory.
         progress: called with (done, total).
+        groups: one number per file, equal for images that belong together, or None.
 
     Raises:
         DataError: no image can be read, or one is bad and `on_bad_image` is "fail".
@@ -119,6 +121,7 @@ def from_files(
         fingerprint="",
         size=size,
         channels=channels,
+        groups=None if groups is None else torch.tensor(list(groups), dtype=torch.int64),
     )
     in_memory = len(paths) * channels * size[0] * size[1] <= memory_limit
     good = list(range(len(paths)))
