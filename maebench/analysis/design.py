@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import math
 import re
@@ -12,7 +13,7 @@ from typing import Any
 from maebench.component import Component, takes_several
 from maebench.config.run import RunConfig, merge
 from maebench.config.sources import config_of
-from maebench.errors import ConfigError, MaebenchError, unknown
+from maebench.errors import ConfigError, MaebenchError
 from maebench.plugins import Names
 
 # What all arms share: a list in one of these is refused. Evaluations' options are shared too.
@@ -276,7 +277,9 @@ def find_arm(arms: Sequence[str], text: str | None) -> str:
         return found[0]
     if len(found) > 1:
         raise ConfigError(f"--baseline {text!r} fits several arms: {'; '.join(found)}")
-    raise ConfigError(unknown("arm", text, arms, "--baseline"))
+    near = difflib.get_close_matches(text, arms, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ConfigError(f"--baseline {text!r} is no arm.{hint} There is: {'; '.join(arms)}")
 
 
 def _check_arms(design: Design) -> None:
