@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import maebench
-from maebench.report.table import differences
+from maebench.report.differences import differences
 
 
 def main(folder: str, seeds: str) -> None:

@@ -81,10 +81,15 @@ class Cell:
         high: the upper end, or None.
         unit: such as "%" or "dB".
         status: "ok", or why there is no value: "not applicable" or "failed".
-        num_runs: over how many runs the value is a mean; None for a number of one model.
-        deviation: the standard deviation over these runs; None where there is one run.
-        over: "seeds" where the runs differ in their seed alone, else "runs".
-        half_width: the mean half width of the runs' intervals over test examples, or None.
+        num_runs: over how many runs the value is a mean, or over how many seeds of the evaluation
+            of one model; None for a number that is no mean.
+        deviation: the standard deviation over these; None where there is one.
+        over: "seeds" where the runs differ in their seed alone, else "runs"; "evaluation seeds"
+            where one model was evaluated with several.
+        half_width: the mean half width of their intervals over test examples, or None.
+        choice_low: the lowest test value over the choices that validation cannot tell from the one
+            that was made, or None; of a mean, the mean of these.
+        choice_high: the highest one, or None.
     """
 
     value: float | None
@@ -96,9 +101,14 @@ class Cell:
     deviation: float | None = None
     over: str = "seeds"
     half_width: float | None = None
+    choice_low: float | None = None
+    choice_high: float | None = None
 
     def __str__(self) -> str:
-        """Such as `81.9 [80.1, 83.6]`, `81.9 ±0.8 seeds (n=3) ±1.7 images` or `failed`."""
+        """Such as `81.9 [80.1, 83.6]`, `81.9 ±0.8 seeds (n=3) ±1.7 images` or `failed`.
+
+        `choice 81.4-82.5` follows where the range over choices is wider than nothing.
+        """
         if self.value is None:
             return self.status
         text = in_unit(self.value, self.unit)
@@ -110,7 +120,15 @@ class Cell:
             text += f" (n={self.num_runs})"
         if self.half_width is not None:
             text += f" ±{in_unit(self.half_width, self.unit)} images"
-        return text
+        return text + self.choice
+
+    @property
+    def choice(self) -> str:
+        """The range over choices as it is printed; empty where its ends are printed alike."""
+        if self.choice_low is None or self.choice_high is None:
+            return ""
+        low, high = (in_unit(end, self.unit) for end in (self.choice_low, self.choice_high))
+        return f" choice {low}{'-' if self.choice_low >= 0 else ' to '}{high}" * (low != high)
 
 
 def in_unit(number: float, unit: str, sign: str = "") -> str:

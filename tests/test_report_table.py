@@ -14,7 +14,7 @@ from maebench import Cell, ConfigError, MaebenchError, Report
 from maebench.analysis.records import FROM_CONFIG
 from maebench.analysis.stats import paired_difference
 from maebench.evaluating import records
-from maebench.report import table
+from maebench.report import differences, formats, notes, table
 
 COLUMNS = [*records.COLUMNS, *FROM_CONFIG, "file"]
 ROW = {
@@ -163,15 +163,15 @@ def test_differences_are_paired_by_image_and_left_out_where_there_is_nothing_to_
             {"model": model, "options": "failed", "status": "failed" if model == "b" else "ok"},
         ]
     changes.append({"model": "a", "options": "alone"})
-    found = table.differences(frame(*changes), "a", "b")
+    found = differences.differences(frame(*changes), "a", "b")
     expected = paired_difference(np.arange(50), mine, np.arange(50), theirs)
     assert found == [("knn top1 (%)", expected, "%")]
 
 
 def test_what_cannot_be_compared_is_noted():
-    assert table.mixed(frame({}, {"evaluation": "other", "evaluation_version": 2})) == []
-    notes = table.mixed(frame({}, {"evaluation_version": 2}, {"dataset_fingerprint": "f2"}))
-    assert notes == [
+    assert notes.mixed(frame({}, {"evaluation": "other", "evaluation_version": 2})) == []
+    found = notes.mixed(frame({}, {"evaluation_version": 2}, {"dataset_fingerprint": "f2"}))
+    assert found == [
         "knn: evaluation version 1, 2 are not comparable",
         "digits: dataset fingerprint f1, f2 are not comparable",
     ]
@@ -181,12 +181,12 @@ def test_errors_in_different_spaces_are_noted_and_not_paired():
     of = {"evaluation": "reconstruction", "metric": "r2", "options": "reconstruction"}
     mae = {**of, "where": {"space": "normalised-pixels", "chosen": True}}
     hog = {**of, "model": "b", "where": {"space": "hog", "chosen": True}}
-    assert table.mixed(frame(mae, {**mae, "model": "b"}, {})) == []
-    assert table.mixed(frame(mae, hog)) == [
+    assert notes.mixed(frame(mae, {**mae, "model": "b"}, {})) == []
+    assert notes.mixed(frame(mae, hog)) == [
         "reconstruction r2: errors in hog, normalised-pixels are not comparable; psnr is, where "
         "there are pixels"
     ]
-    assert table.differences(frame(mae, hog), "a", "b") == []
+    assert differences.differences(frame(mae, hog), "a", "b") == []
 
 
 def test_runs_on_different_data_are_never_averaged():
@@ -203,7 +203,7 @@ def test_a_run_that_was_evaluated_with_two_seeds_counts_once():
 
 def test_what_a_mean_over_runs_leaves_out_is_noted():
     rows = frame({}, {"model": "b", "status": "failed", "value": None})
-    assert table.left_out(rows) == ["knn: 1 runs have no value (failed)"]
+    assert notes.left_out(rows) == ["knn: 1 runs have no value (failed)"]
 
 
 # ---- formats
@@ -212,21 +212,21 @@ def test_what_a_mean_over_runs_leaves_out_is_noted():
 def test_every_format_holds_every_cell():
     shown = table.by_model(frame({}, {"model": "b_2"}))
     for form in ("markdown", "csv", "latex", "html"):
-        text = table.render(shown, form)
+        text = formats.render(shown, form)
         assert text.count("81.9 [80.1, 83.6]") == 2, form
-    assert table.render(shown, "markdown").startswith("| model")
-    assert r"b\_2" in table.render(shown, "latex")
-    again = pd.read_csv(io.StringIO(table.render(shown, "csv")))
+    assert formats.render(shown, "markdown").startswith("| model")
+    assert r"b\_2" in formats.render(shown, "latex")
+    again = pd.read_csv(io.StringIO(formats.render(shown, "csv")))
     assert again.to_dict("records") == texts(shown)
 
 
 def test_text_from_a_result_cannot_become_a_formula_or_markup():
     shown = table.by_model(frame(*({"model": m} for m in ("=1+1", "@x", "+x", "<b>&", "ok"))))
-    csv = table.render(shown, "csv").splitlines()
+    csv = formats.render(shown, "csv").splitlines()
     assert [line.split(",")[0] for line in csv[1:]] == ["'=1+1", "'@x", "'+x", "<b>&", "ok"]
-    assert "&lt;b&gt;&amp;" in table.render(shown, "html")
+    assert "&lt;b&gt;&amp;" in formats.render(shown, "html")
     below = table.by_model(frame({"unit": "", "value": -0.101, "low": -0.106, "high": -0.096}))
-    assert '"-0.101 [-0.106, -0.096]"' in table.render(below, "csv")  # a number of ours is none
+    assert '"-0.101 [-0.106, -0.096]"' in formats.render(below, "csv")  # a number of ours is none
 
 
 class Org(Report):
@@ -240,15 +240,15 @@ class Org(Report):
 
 def test_a_report_of_a_plugin_renders_the_table_and_an_unknown_format_is_refused():
     shown = table.by_model(frame({}))
-    assert table.render(shown, Org()) == "|81.9 [80.1, 83.6]|"
+    assert formats.render(shown, Org()) == "|81.9 [80.1, 83.6]|"
     with pytest.raises(ConfigError, match=r"unknown format 'orgg' in --format"):
-        table.render(shown, "orgg")
+        formats.render(shown, "orgg")
 
 
 def test_a_parquet_file_holds_the_tidy_rows(tmp_path):
     pytest.importorskip("pyarrow")
     rows = frame({"where": {"k": 5, "chosen": True}}, {})
-    table.parquet(rows, tmp_path / "rows.parquet")
+    formats.parquet(rows, tmp_path / "rows.parquet")
     again = pd.read_parquet(tmp_path / "rows.parquet")
     assert again["value"].tolist() == [0.819, 0.819]
     assert again["where"].tolist() == ["{'k': 5, 'chosen': True}", "{}"]
@@ -258,4 +258,4 @@ def test_a_parquet_file_holds_the_tidy_rows(tmp_path):
 def test_parquet_without_pyarrow_names_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MaebenchError, match=r"pip install 'maebench\[parquet\]'"):
-        table.parquet(frame({}), tmp_path / "rows.parquet")
+        formats.parquet(frame({}), tmp_path / "rows.parquet")

@@ -117,7 +117,9 @@ def show(rows: pd.DataFrame, paths: list[Path]) -> None:
     """
     from maebench.errors import MaebenchError
     from maebench.report import terminal
-    from maebench.report.table import by_model, mixed
+    from maebench.report.footnotes import footnotes
+    from maebench.report.notes import left_out, mixed
+    from maebench.report.table import by_model, headlines
 
     bad = rows[rows["status"] != "ok"].drop_duplicates(["model", "evaluation", "metric"])
     reasons = [
@@ -126,8 +128,10 @@ def show(rows: pd.DataFrame, paths: list[Path]) -> None:
     ]
     if len(reasons) == len(paths):  # nothing was measured
         raise MaebenchError("; ".join(reasons))
-    terminal.print_table(by_model(rows))
-    for line in [*reasons, *terminal.edges(rows), *(f"note: {note}" for note in mixed(rows))]:
+    table = by_model(rows)
+    terminal.print_table(table)
+    notes = [f"note: {note}" for note in [*mixed(rows), *left_out(rows, by=False)]]
+    for line in [*footnotes(headlines(rows), table), *reasons, *terminal.edges(rows), *notes]:
         click.echo(line)
     click.echo(terminal.protocols(rows))
     for path in paths:

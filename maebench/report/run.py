@@ -6,7 +6,12 @@ import pandas as pd
 
 from maebench.outputs import in_unit
 from maebench.pretraining.plan import Plan
-from maebench.report.table import LABELS, cell_of, column, differences, headlines, mixed
+from maebench.report.apart import column_names
+from maebench.report.comparison import p_text
+from maebench.report.differences import differences, unpaired
+from maebench.report.footnotes import footnotes, of_differences
+from maebench.report.notes import mixed
+from maebench.report.table import LABELS, cell_of, headlines
 from maebench.report.terminal import console, edges, print_table, protocols
 
 PIXELS = (
@@ -22,6 +27,7 @@ def print_run(rows: pd.DataFrame, plan: Plan) -> None:
     names = dict(zip(rows["model_kind"], rows["model"], strict=True))
     models = [names[kind] for kind in LABELS if kind in names]
     main = headlines(rows)
+    main = main.assign(column=column_names(main))
     parts = [config.dataset.changed(), config.encoder.changed(), config.objective.changed()]
     if config.objective.hides:
         moved = config.schedule.ratio is not None
@@ -31,14 +37,16 @@ def print_run(rows: pd.DataFrame, plan: Plan) -> None:
     lines = [
         {
             "model": LABELS[mine[0]["model_kind"]],
-            **{column(row, False): cell_of(row) for row in mine},
+            **{row["column"]: cell_of(row) for row in mine},
         }
         for mine in (main[main["model"] == model].to_dict("records") for model in models)
         if mine
     ]
     if lines:
-        print_table(pd.DataFrame(lines).fillna(""))
-        say("Values are means over test images with 95 % bootstrap intervals.")
+        table = pd.DataFrame(lines).fillna("")
+        print_table(table)
+        for line in footnotes(main, table):
+            say(line)
         say_differences(rows, names["run"], names["untrained"])
         if ((main["model_kind"] == "pixels") & (main["status"] == "ok")).any():
             say(PIXELS)
@@ -56,11 +64,18 @@ def print_run(rows: pd.DataFrame, plan: Plan) -> None:
 
 def say_differences(rows: pd.DataFrame, model: str, other: str) -> None:
     """Prints the paired difference of each main metric, pretrained minus untrained."""
-    for name, interval, unit in differences(rows, model, other):
-        ends = interval.value, interval.low, interval.high
+    compared = differences(rows, model, other)
+    for name, found, unit in compared:
+        ends = found.value, found.low, found.high
         value, low, high = (in_unit(number, unit, "+") for number in ends)
-        verdict = "" if interval.low > 0 or interval.high < 0 else ": no difference shown"
-        say(f"  pretrained - untrained, {name}: {value} [{low}, {high}] paired{verdict}")
+        verdict = "" if found.low > 0 or found.high < 0 else ": no difference shown"
+        p = p_text(found.p)
+        p = p if p.startswith("<") else f"= {p}"
+        say(f"  pretrained - untrained, {name}: {value} [{low}, {high}], p {p}{verdict}")
+    for name in unpaired(rows, model, other):
+        say(f"  pretrained - untrained, {name}: not paired, they differ in more than the encoder")
+    if methods := of_differences(compared):
+        say(methods)
 
 
 def say_gaps(rows: pd.DataFrame) -> None:

@@ -1,0 +1,86 @@
+"""How much two models differ, image by image, in what is equal in all but the model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from maebench.analysis.stats import Difference, paired_difference
+from maebench.evaluating import records
+from maebench.report.apart import MARK, conditions, told_apart
+from maebench.report.table import headlines
+
+Row = Mapping[Any, Any]
+
+
+class Pair(NamedTuple):
+    """A number of a model, and the other's that is equal in all else; None where there is none."""
+
+    row: Row
+    other: Row | None
+
+
+def differences(rows: pd.DataFrame, model: str, other: str) -> list[tuple[str, Difference, str]]:
+    """Paired differences of the main metrics, model minus other: (column, difference, unit).
+
+    Only numbers that are equal in all but their model are paired: of one column, measured under the
+    same conditions with the same seed of the evaluation. `unpaired` names the others.
+    """
+    pairs = [pair for pair in _pairs(rows, model, other) if pair.other is not None]
+    times = Counter(pair.row["column"] for pair in pairs)
+    found = []
+    for row, same in pairs:
+        assert same is not None
+        difference = _difference(row, same)
+        if difference is not None:
+            apart = [row[MARK], same[MARK], f"evaluation seed {row['seed']}"]
+            apart = [row["column"], *(apart if times[row["column"]] > 1 else ())]
+            found.append((", ".join(dict.fromkeys(filter(None, apart))), difference, row["unit"]))
+    return found
+
+
+def unpaired(rows: pd.DataFrame, model: str, other: str) -> list[str]:
+    """The evaluations of which both have a number, none of them equal in all but the model."""
+    pairs = _pairs(rows, model, other)
+    paired = {pair.row["options"] for pair in pairs if pair.other is not None}
+    return list(dict.fromkeys(p.row["options"] for p in pairs if p.row["options"] not in paired))
+
+
+def _pairs(rows: pd.DataFrame, model: str, other: str) -> list[Pair]:
+    main = headlines(rows)
+    main = main[(main["status"] == "ok") & main["model"].isin((model, other))]
+    apart = told_apart(main)
+    # a number that stands in several lines is one
+    names = ["model", "dataset", "column", "seed", "file", "value"]
+    apart = apart.drop_duplicates(names, keep="last")
+    alike: dict[Hashable, dict[Hashable, Row]] = {}
+    for row in apart[apart["model"] == other].to_dict("records"):
+        alike.setdefault(_under(row), {})[row[MARK]] = row
+    mine = {
+        (_under(row), row[MARK]): row for row in apart[apart["model"] == model].to_dict("records")
+    }
+    both = {row["options"] for found in alike.values() for row in found.values()}
+    return [
+        Pair(row, same)
+        for (under, _), row in mine.items()
+        if row["options"] in both
+        for same in alike.get(under, {"": None}).values()
+    ]
+
+
+def _under(row: Row) -> Hashable:
+    """What has to be equal for two numbers to be paired."""
+    return row["column"], row["dataset"], conditions(row), row["seed"]
+
+
+def _difference(row: Row, same: Row) -> Difference | None:
+    """The paired difference of two rows; None where their metric has no number per image."""
+    path = Path(row["file"])
+    mine, theirs = records.values(path, row), records.values(Path(same["file"]), same)
+    if mine is None or theirs is None:
+        return None
+    return paired_difference(*mine, *theirs, groups=records.groups(path))

@@ -1,0 +1,96 @@
+"""What a table leaves out, averages over, or could be taken to compare although it may not be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from maebench.analysis.records import COST, FROM_CONFIG
+from maebench.report.apart import MARK, told_apart
+from maebench.report.table import headlines, lines_by, newest
+
+
+def several_settings(
+    rows: pd.DataFrame, keys: Sequence[str], metric: str | None = None
+) -> list[str]:
+    """A note for each group of `by_settings` whose runs differ in more than their seed."""
+    notes = []
+    for values, group in lines_by(rows, keys, metric):
+        group = group[group["model_kind"] == "run"]
+        if group["settings"].nunique() > 1:
+            # neither what follows from others nor where settings come from is a difference
+            names = set(FROM_CONFIG) - {"run_seed", "settings", "realised_ratio"}
+            names -= {"recipe", "overrides", *COST}
+            what = sorted(c for c in names if group[c].nunique(dropna=False) > 1)
+            what = what or ["settings that are no column: see their config.json"]
+            # NaN is not itself; a line without a mark has an empty one
+            name = ", ".join("none" if v != v else str(v) for v in values if v != "")
+            notes.append(f"{name}: its runs differ in {', '.join(what)}")
+    return notes
+
+
+def left_out(rows: pd.DataFrame, metric: str | None = None, by: bool = True) -> list[str]:
+    """A note for each evaluation whose rows without a value a mean leaves out.
+
+    Args:
+        rows: of `load_records`.
+        metric: another than the main metric.
+        by: whether the mean is over runs, of `by_settings`, or over seeds of the evaluation of one
+            model, of `by_model`.
+    """
+    shown = headlines(rows, metric)
+    apart = told_apart(shown, all_metrics=metric is not None)
+    apart = newest(apart, ["model", "dataset", MARK, "column", "seed"])
+    if by:
+        missing = apart[(apart["status"] != "ok") & (apart["model_kind"] == "run")]
+        return [
+            f"{name}: {group['model'].nunique()} runs have no value "
+            f"({', '.join(sorted(group['status'].unique()))})"
+            for name, group in missing.groupby("evaluation")
+        ]
+    notes = []
+    for (model, _, _, column), group in apart.groupby(["model", "dataset", MARK, "column"]):
+        bad = group[group["status"] != "ok"]
+        if 0 < len(bad) < len(group):
+            seeds = ", ".join(map(str, bad["seed"]))
+            notes.append(f"{column} of {model}: evaluation seed {seeds} has no value")
+    return notes
+
+
+def mixed(rows: pd.DataFrame) -> list[str]:
+    """What is not comparable: versions of an evaluation, contents of a data set, weights."""
+    notes = []
+    columns = (
+        ("evaluation_version", ["evaluation"]),
+        ("dataset_fingerprint", ["dataset"]),
+        ("train_examples", ["dataset"]),
+        ("train_fingerprint", ["dataset", "train_examples"]),
+        ("precision", ["dataset"]),
+        ("weights_hash", ["model"]),
+    )
+    for what, keys in columns:
+        of = rows[rows["model_kind"] != "pixels"] if what == "weights_hash" else rows
+        for names, group in of.groupby(keys):
+            found = group[what].dropna().unique()
+            if len(found) > 1:
+                several = ", ".join(
+                    f"{v:.0f}" if isinstance(v, float) else str(v) for v in sorted(found)
+                )
+                notes.append(f"{names[0]}: {what.replace('_', ' ')} {several} are not comparable")
+    for name, group in rows.groupby("dataset"):
+        earlier = group["weights_hash"].isna()
+        if earlier.any() and not earlier.all():
+            notes.append(
+                f"{name}: records of earlier versions do not say of which train images and weights "
+                "they are; `maebench eval NAME MODEL --again` makes one anew"
+            )
+    main = rows[rows["main"].astype(bool) & (rows["status"] == "ok")]
+    for (who, metric), group in main.groupby(["evaluation", "metric"]):
+        spaces = sorted({str(w["space"]) for w in group["where"] if "space" in w})
+        if len(spaces) > 1:
+            notes.append(
+                f"{who} {metric}: errors in {', '.join(spaces)} are not comparable; psnr is, "
+                "where there are pixels"
+            )
+    return notes

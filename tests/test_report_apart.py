@@ -1,0 +1,292 @@
+"""A table never mixes: rows that differ in anything that changes a number stand apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maebench import Cell, files
+from maebench.analysis.records import FROM_CONFIG
+from maebench.evaluating import records
+from maebench.report import differences, notes, table
+from maebench.report.apart import MARK, column_names
+
+COLUMNS = [*records.COLUMNS, *FROM_CONFIG, "file"]
+ROW = {
+    **{"model": "RUN", "model_kind": "run", "run": "RUN", "weights_hash": "9bc4a1b2aa"},
+    **{"dataset": "digits", "dataset_fingerprint": "7e57f00d", "split": "test", "examples": 360},
+    **{"train_examples": 1437, "train_fingerprint": "fu11fu11", "precision": "fp32", "seed": 0},
+    **{"evaluation": "knn", "evaluation_version": 3, "protocol": "knn/majority@v3"},
+    **{"options": "knn", "metric": "top1", "where": {}, "package": "maebench", "main": True},
+    **{"value": 0.486, "low": 0.434, "high": 0.537, "interval": "Wilson", "unit": "%"},
+    **{
+        "num_groups": None,
+        "status": "ok",
+        "reason": "",
+        "created": "2026-01-01",
+        "masking": "random",
+        "ratio": 0.75,
+    },
+    **{"settings": "s", "file": "results/runs/RUN/records/knn-v3-aaaaaaaaaa-s0.json"},
+}
+SIXTY = {"train_examples": 60, "train_fingerprint": "60606060", "created": "2026-01-02"}
+FLOOR = {"model": "untrained:RUN", "model_kind": "untrained"}
+RECONSTRUCTION = {
+    **{"evaluation": "reconstruction", "options": "reconstruction", "metric": "r2", "unit": ""},
+    **{"evaluation_version": 2, "protocol": "reconstruction@v2", "interval": "bootstrap"},
+    **{"value": 0.341, "low": 0.318, "high": 0.362},
+    **{"train_examples": None, "train_fingerprint": None},
+    "where": {"space": "normalised-pixels", "chosen": True},
+}
+EARLIER = {"weights_hash": None, "train_examples": None, "train_fingerprint": None} | {
+    "interval": None,
+    "created": "2025-01-01",
+}
+
+
+def frame(*changes):
+    return pd.DataFrame([{**ROW, **change} for change in changes], columns=COLUMNS)
+
+
+def lines(found: pd.DataFrame) -> dict[tuple[str, str], dict[str, str]]:
+    """The printed cells of each model and mark."""
+    return {
+        (row.pop("model"), row.pop(MARK, "")): {
+            name: str(cell) for name, cell in row.items() if isinstance(cell, Cell)
+        }
+        for row in found.drop(columns="dataset").to_dict("records")
+    }
+
+
+# ---- the cases that were seen
+
+
+def test_a_number_of_sixty_train_images_stands_beside_that_of_all_and_the_floor_says_its_own():
+    found = lines(table.by_model(frame({}, RECONSTRUCTION, FLOOR, {**SIXTY, "value": 0.269})))
+    knn, r2 = "knn top1 (%)", "reconstruction r2"
+    assert found == {
+        ("RUN", "1,437 train images"): {
+            knn: "48.6 [43.4, 53.7]",
+            r2: "0.341 [0.318, 0.362]",
+        },
+        ("RUN", "60 train images"): {knn: "26.9 [43.4, 53.7]", r2: "0.341 [0.318, 0.362]"},
+        ("untrained:RUN", "1,437 train images"): {knn: "48.6 [43.4, 53.7]"},
+    }
+
+
+def test_numbers_of_old_and_of_new_weights_of_a_file_stand_apart():
+    of_file = {"model": "file:vit.pth", "model_kind": "file", "run": None}
+    probe = {"evaluation": "linear-probe", "options": "linear-probe", "value": 0.9}
+    new = {"weights_hash": "55aa55aa55", "created": "2026-01-02"}
+    rows = frame(of_file, {**of_file, **probe, **new})
+    assert lines(table.by_model(rows)) == {
+        ("file:vit.pth", "weights 9bc4a1b2"): {"knn top1 (%)": "48.6 [43.4, 53.7]"},
+        ("file:vit.pth", "weights 55aa55aa"): {"linear-probe top1 (%)": "90.0 [43.4, 53.7]"},
+    }
+    assert notes.mixed(rows) == [
+        "file:vit.pth: weights hash 55aa55aa55, 9bc4a1b2aa are not comparable"
+    ]
+    # another decoder is another hash too; what reads no train images stands with its weights
+    again = table.by_model(frame(of_file, {**of_file, **RECONSTRUCTION, **new}))
+    assert [mark for _, mark in lines(again)] == ["weights 9bc4a1b2", "weights 55aa55aa"]
+
+
+# ---- one mark each
+
+
+@pytest.mark.parametrize(
+    ("change", "marks"),
+    [
+        ({}, [""]),
+        ({"device": "cuda", "seconds": 3.0, "maebench_version": "0.2"}, [""]),
+        ({"train_examples": 60}, ["1,437 train images", "60 train images"]),
+        ({"train_fingerprint": "fu11fu22"}, ["train fu11fu11", "train fu11fu22"]),
+        ({"dataset_fingerprint": "7e57beef"}, ["test 7e57f00d", "test 7e57beef"]),
+        ({"dataset_fingerprint": "7e57f00d2"}, ["test 7e57f00d", "test 7e57f00d2"]),
+        ({"precision": "bf16"}, ["fp32", "bf16"]),
+        ({"weights_hash": "55"}, ["weights 9bc4a1b2", "weights 55"]),
+        ({"num_groups": 12, "file": "r/runs/RUN/records/b.json"}, ["no groups", "12 groups"]),
+        (EARLIER, ["", "earlier record"]),
+    ],
+)
+def test_what_differs_is_marked_and_what_changes_no_number_is_not(change, marks):
+    rows = frame({}, {**change, "created": change.get("created", "2026-01-02")})
+    assert sorted(mark for _, mark in lines(table.by_model(rows))) == sorted(marks)
+    by = table.by_settings(rows, ["masking"])
+    assert sorted(by[MARK] if MARK in by else [""]) == sorted(marks)
+
+
+def test_records_of_earlier_versions_that_lie_in_two_files_are_not_one_number():
+    where = "results/runs/RUN/records/knn-v3-{}-s0.json"
+    changes = [{**EARLIER, "file": where.format(name)} for name in ("aaaa", "bbbb")]
+    found = lines(table.by_model(frame(*changes)))
+    assert [mark for _, mark in found] == ["record aaaa", "record bbbb"]
+    assert notes.mixed(frame({}, EARLIER)) == [
+        "digits: records of earlier versions do not say of which train images and weights they "
+        "are; `maebench eval NAME MODEL --again` makes one anew"
+    ]
+
+
+def test_a_run_that_reads_no_train_images_has_a_line_of_its_own_only_where_there_is_no_other():
+    assert list(lines(table.by_model(frame(RECONSTRUCTION)))) == [("RUN", "")]
+    assert list(lines(table.by_model(frame(RECONSTRUCTION, {})))) == [("RUN", "")]
+    found = lines(table.by_model(frame(RECONSTRUCTION, SIXTY, FLOOR)))
+    assert list(found) == [("RUN", "60 train images"), ("untrained:RUN", "1,437 train images")]
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"evaluation_version": 2, "protocol": "knn/majority@v2"}, ["knn@v3", "knn@v2"]),
+        ({"protocol": "knn/dino@v3"}, ["knn by knn/majority", "knn by knn/dino"]),
+        ({"package": "other"}, ["knn of maebench", "knn of other"]),
+        ({"options": "knn(k=5)"}, ["knn", "knn(k=5)"]),
+    ],
+)
+def test_columns_say_version_protocol_and_package_where_there_are_several(change, names):
+    columns = [f"{name} top1 (%)" for name in names]
+    assert column_names(frame({}, change)) == columns
+    assert list(table.by_model(frame({}, change)).columns) == ["model", "dataset", *columns]
+    assert list(table.by_settings(frame({}, change), ["masking"]).columns[2:]) == columns
+
+
+def test_errors_in_two_spaces_are_two_columns():
+    hog = {**RECONSTRUCTION, "model": "b", "where": {"space": "hog", "chosen": True}}
+    names = column_names(frame(RECONSTRUCTION, hog))
+    assert names == ["reconstruction r2 in normalised-pixels", "reconstruction r2 in hog"]
+
+
+def test_several_seeds_of_an_evaluation_are_one_mean_that_says_so():
+    rows = frame({}, {"seed": 1, "value": 0.5}, {"seed": 1, "value": 0.1, "created": "2025"})
+    (cells,) = lines(table.by_model(rows)).values()
+    assert cells == {"knn top1 (%)": "49.3 ±1.0 evaluation seeds (n=2) ±5.2 images"}
+    rows = frame({}, {"seed": 1, "status": "failed", "value": None})
+    (cells,) = lines(table.by_model(rows)).values()
+    assert cells == {"knn top1 (%)": "48.6 [43.4, 53.7] (n=1)"}
+    assert notes.left_out(rows, by=False) == ["knn top1 (%) of RUN: evaluation seed 1 has no value"]
+    by = table.by_settings(frame({}, {"seed": 1, "value": 0.5}, {"model": "b"}), ["masking"])
+    assert (by["knn top1 (%)"][0].num_runs, by["knn top1 (%)"][0].value) == (
+        2,
+        pytest.approx((0.493 + 0.486) / 2),
+    )
+
+
+def test_a_grid_whose_choice_was_made_on_other_images_does_not_hide_this_one():
+    of = {"metric": "validation", "main": False}
+    rows = frame(
+        {**of, "where": {"k": 1, "chosen": True}},
+        {**of, "where": {"k": 5}},
+        {**of, **SIXTY, "where": {"k": 1}},
+        {**of, **SIXTY, "where": {"k": 5}},
+    )
+    assert len(table.headlines(rows, "validation")) == 3
+
+
+def test_costs_are_of_the_runs_of_the_line():
+    cost = {"steps": 10, "tokens": 100}
+    rows = frame(
+        {**cost, "settings": "a"},
+        {**cost, **SIXTY, "settings": "a"},
+        {"model": "B", "run": "B", **cost, "steps": 30, "settings": "b"},
+        FLOOR,
+    )
+    by = table.by_settings(rows, ["masking"], cost=True).set_index(MARK)["steps"]
+    assert by.to_dict() == {"1,437 train images": 20, "60 train images": 10}
+    model = table.by_model(rows, cost=True).set_index(["model", MARK])["steps"]
+    assert model["RUN", "60 train images"] == 10
+    assert pd.isna(model["untrained:RUN", "1,437 train images"])
+    assert notes.several_settings(rows.assign(encoder=rows["model"]), ["masking"]) == [
+        "random, digits, 1,437 train images: its runs differ in encoder"
+    ]
+
+
+# ---- differences
+
+
+def test_only_numbers_that_are_equal_in_all_but_the_model_are_paired(tmp_path):
+    def row(name: str, value: float, **change: Any) -> dict[str, Any]:
+        right = np.arange(100) < 100 * value
+        path = records.write(tmp_path, name, [], {"ids": np.arange(100), "top1[]": right})
+        return {"value": value, "file": str(path), **change}
+
+    full, sixty = row("full", 0.5), row("sixty", 0.3, **SIXTY)
+    floor = row("floor", 0.2, **FLOOR)
+    ((name, found, _),) = differences.differences(frame(full, sixty, floor), "RUN", FLOOR["model"])
+    assert (name, found.value, found.test) == ("knn top1 (%)", 0.3, "McNemar exact")
+    rows = frame(sixty, floor)
+    assert differences.differences(rows, "RUN", FLOOR["model"]) == []
+    assert differences.unpaired(rows, "RUN", FLOOR["model"]) == ["knn"]
+    small = row("small", 0.1, **FLOOR, **SIXTY)
+    both = differences.differences(frame(full, sixty, floor, small), "RUN", FLOOR["model"])
+    assert [(name, round(found.value, 3)) for name, found, _ in both] == [
+        ("knn top1 (%), 1,437 train images, evaluation seed 0", 0.3),
+        ("knn top1 (%), 60 train images, evaluation seed 0", 0.2),
+    ]
+
+
+# ---- whatever differs
+
+VARIANTS: dict[str, list[Any]] = {
+    "dataset_fingerprint": ["7e57f00d", "7e57f00d1"],
+    "train_examples": [1437, 60],
+    "train_fingerprint": ["fu11fu11", "fu11fu22"],
+    "weights_hash": ["9bc4a1b2aa", "9bc4a1b2bb", None],
+    "evaluation_version": [3, 2],
+    "protocol": ["knn/majority@v3", "knn/dino@v3"],
+    "options": ["knn", "knn(k=5)"],
+    "precision": ["fp32", "bf16"],
+    "package": ["maebench", None],
+    "num_groups": [None, 12],
+    "seed": [0, 1],
+    "model": ["RUN", "OTHER"],
+    "evaluation": ["knn", "reconstruction"],
+    "status": ["ok", "failed"],
+}
+VARIED = st.fixed_dictionaries(
+    {}, optional={name: st.sampled_from(values) for name, values in VARIANTS.items()}
+)
+
+
+@settings(max_examples=150)
+@given(st.lists(VARIED, min_size=1, max_size=6), st.booleans())
+def test_no_two_different_numbers_fall_into_one_cell_and_equal_rows_fall_into_one(changes, by):
+    rows, groups = [], {}
+    for i, change in enumerate(changes):
+        row = {**ROW, "value": (i + 1) / 100, "created": f"2026-01-{i + 1:02}", **change}
+        if row["evaluation"] == "reconstruction" or row["weights_hash"] is None:
+            row |= {"train_examples": None, "train_fingerprint": None}
+        if row["weights_hash"] is None:
+            row |= {"num_groups": None}
+        same = tuple(row[name] for name in VARIANTS if name not in ("seed", "status"))
+        # as in a results folder: a file for each set of conditions
+        row["file"] = (
+            f"r/runs/{row['model']}/records/x-{files.short_hash(same)}-s{row['seed']}.json"
+        )
+        if row["status"] != "ok":
+            row |= dict.fromkeys(("value", "low", "high", "interval", "num_groups"))
+        rows.append(row)
+        if row["status"] == "ok":  # of equal rows the newest
+            groups.setdefault(same, {})[row["seed"]] = row["value"]
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    if by:
+        found = table.by_settings(frame, ["model"])
+    else:
+        found = table.by_model(frame)
+    heads = [c for c in ("model", "dataset", MARK) if c in found]
+    assert not found.duplicated(heads).any()
+    shown = {
+        (round(cell.value, 6), cell.num_runs or 1)
+        for name in found.columns.difference(heads)
+        for cell in found[name]
+        if isinstance(cell, Cell) and cell.value is not None
+    }
+    expected = {
+        (round(float(np.mean(list(seeds.values()))), 6), 1 if by else len(seeds))
+        for seeds in groups.values()
+    }
+    assert shown == expected
