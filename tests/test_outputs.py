@@ -22,6 +22,13 @@ from maebench.outputs import Cell, in_unit
             "75.0 ±7.1 seeds (n=2) ±2.5 images",
         ),
         (Cell(0.75, num_runs=3, deviation=0.1, over="runs"), "0.750 ±0.100 runs (n=3)"),
+        (
+            Cell(0.919, 0.887, 0.943, "%", choice_low=0.914, choice_high=0.925),
+            "91.9 [88.7, 94.3] choice 91.4-92.5",
+        ),
+        (Cell(0.9, unit="%", choice_low=0.9, choice_high=0.9), "90.0"),
+        (Cell(0.9, unit="%", choice_low=0.9, choice_high=0.90001), "90.0"),
+        (Cell(0.1, choice_low=-0.2, choice_high=0.1), "0.100 choice -0.200 to 0.100"),
     ],
 )
 def test_a_number_is_printed_in_its_unit_with_how_sure_it_is_or_says_why_it_is_missing(cell, text):

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from maebench import Cell, files
 from maebench.analysis.records import FROM_CONFIG
+from maebench.analysis.stats import Difference
 from maebench.evaluating import records
-from maebench.report import differences, notes, table
+from maebench.report import differences, footnotes, formats, notes, table
 from maebench.report.apart import MARK, column_names
 
 COLUMNS = [*records.COLUMNS, *FROM_CONFIG, "file"]
@@ -247,17 +248,18 @@ VARIANTS: dict[str, list[Any]] = {
     "evaluation": ["knn", "reconstruction"],
     "status": ["ok", "failed"],
 }
-VARIED = st.fixed_dictionaries(
-    {}, optional={name: st.sampled_from(values) for name, values in VARIANTS.items()}
-)
+# few at a time: of rows that differ in everything, something always tells them apart
+CHANGE = st.sampled_from([(name, value) for name, values in VARIANTS.items() for value in values])
+VARIED = st.lists(CHANGE, max_size=2).map(dict)
 
 
-@settings(max_examples=150)
-@given(st.lists(VARIED, min_size=1, max_size=6), st.booleans())
+@settings(max_examples=100)
+@given(st.lists(VARIED, min_size=1, max_size=5), st.booleans())
 def test_no_two_different_numbers_fall_into_one_cell_and_equal_rows_fall_into_one(changes, by):
     rows, groups = [], {}
-    for i, change in enumerate(changes):
+    for i, change in enumerate([{}, *changes]):
         row = {**ROW, "value": (i + 1) / 100, "created": f"2026-01-{i + 1:02}", **change}
+        row["options"] = row["options"].replace("knn", row["evaluation"])
         if row["evaluation"] == "reconstruction" or row["weights_hash"] is None:
             row |= {"train_examples": None, "train_fingerprint": None}
         if row["weights_hash"] is None:
@@ -290,3 +292,56 @@ def test_no_two_different_numbers_fall_into_one_cell_and_equal_rows_fall_into_on
         for seeds in groups.values()
     }
     assert shown == expected
+
+
+# ---- below the table
+
+
+def below(*changes):
+    rows = frame(*changes)
+    return footnotes.footnotes(rows, table.by_model(rows))
+
+
+def test_the_methods_of_intervals_stand_below_the_table_and_of_what_each_is():
+    assert below({}) == ["Values are means over test images with 95 % intervals: Wilson."]
+    assert below(RECONSTRUCTION, {}, {"model": "b"})[0].endswith(
+        "intervals: bootstrap (reconstruction r2); Wilson (knn top1)."
+    )
+    # versions that did not write the method had one
+    assert below(EARLIER)[0].endswith("95 % intervals: bootstrap.")
+    assert below({"low": None, "high": None, "interval": None}) == [
+        "Values are means over test images."
+    ]
+    held_out = {"split": records.HELD_OUT}
+    assert below(held_out)[0].startswith("Values are means over images held out of train with")
+    assert below({"status": "failed", "interval": None}) == []
+
+
+def test_groups_choices_seeds_and_marks_are_explained_where_they_are():
+    assert below({"num_groups": 12})[1:] == [
+        "Images belong to 12 groups, which are drawn again whole."
+    ]
+    two = below({"num_groups": 12}, {"dataset": "b", "num_groups": 7})
+    assert "Images belong to 12 groups (digits), 7 groups (b), which" in two[1]
+    assert below({"choice_low": 0.48, "choice_high": 0.49})[1:] == [footnotes.CHOICE]
+    assert below({"choice_low": 0.486, "choice_high": 0.486})[1:] == []
+    assert below({}, SIXTY)[1:] == [footnotes.MARKS]
+    assert below({}, {"seed": 1})[1].startswith("evaluation seeds: ")
+
+
+def test_the_methods_of_paired_differences_are_named():
+    found = Difference(
+        0.1, 0.0, 0.2, "Tango score interval", p=1.0, test="McNemar exact", examples=9
+    )
+    assert footnotes.of_differences([]) == ""
+    text = "Paired differences: Tango score interval and McNemar exact test."
+    assert footnotes.of_differences([("knn", found, "%")]) == text
+
+
+def test_footnotes_are_below_what_a_person_reads_and_not_in_data():
+    shown = table.by_model(frame({}))
+    line = "top_1 & <b> 95 %"
+    assert formats.render(shown, "markdown", [line]).endswith("|\n\ntop\\_1 & \\<b> 95 %")
+    assert formats.render(shown, "html", [line]).endswith("<p>top_1 &amp; &lt;b&gt; 95 %</p>")
+    assert "\\\\ top\\_1 \\& <b> 95 \\%" in formats.render(shown, "latex", [line])
+    assert line not in formats.render(shown, "csv", [line])

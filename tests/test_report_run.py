@@ -42,10 +42,12 @@ def test_a_run_ends_with_its_table_its_differences_and_its_gaps(tmp_path, capsys
     assert "25.0 [" in cells["untrained"]
     assert "failed" in cells["raw pixels"]
     assert "pretrained - untrained, some score (%): +50.0 [+4" in text
-    assert (
-        "pretrained - untrained, same score (%): +0.0 [+0.0, +0.0] paired: no difference shown"
-        in text
-    )
+    assert "some score (%): +50.0 [+44.9, +55.1], p <.001\n" in text
+    # two models that agree on every image may still differ on others
+    assert "same score (%): +0.0 [-1.1, +1.1], p = 1: no difference shown\n" in text
+    assert "Values are means over test images with 95 % intervals: Wilson.\n" in text
+    assert "Paired differences: Tango score interval and McNemar exact test.\n" in text
+    assert "differs in" not in text
     assert "some of raw pixels: failed: no eyes" in text
     assert text.count("lies on the edge of the grid") == 2
     assert str(plan.run.folder) in text.replace("\n", "")

@@ -144,7 +144,7 @@ def _space(row: Row) -> str:
 
 def told_apart(
     shown: pd.DataFrame, owner: Sequence[str] = ("model", "dataset"), all_metrics: bool = False
-) -> pd.DataFrame:
+) -> list[dict[Any, Any]]:
     """The rows, oldest first, each with its `column` and, as MARK, the mark of its line.
 
     A row that reads no train images is there once for each training set of its owner's rows: its
@@ -155,7 +155,7 @@ def told_apart(
         owner: the columns whose values a line stands for; `dataset` is among them.
         all_metrics: as in `column_names`.
     """
-    shown = shown.sort_values("created", kind="stable").reset_index(drop=True)
+    shown = shown.sort_values("created", kind="stable")
     shown = shown.assign(column=column_names(shown, all_metrics))
     known = shown.to_dict("records")
     found = _conditions(known)
@@ -164,13 +164,12 @@ def told_apart(
     for one, condition in zip(owners, found, strict=True):
         measured.setdefault(one, set()).add(condition)
     lines = {one: _lines(under) for one, under in measured.items()}
-    places, marks = [], []
     marked = _marks([(one, owner.index("dataset"), lines[one][0]) for one in lines])
-    for i, (one, condition) in enumerate(zip(owners, found, strict=True)):
-        for line in lines[one][1][condition]:
-            places.append(i)
-            marks.append(marked[one][line])
-    return shown.iloc[places].assign(**{MARK: marks}).reset_index(drop=True)
+    return [
+        {**row, MARK: marked[one][line]}
+        for row, one, condition in zip(known, owners, found, strict=True)
+        for line in lines[one][1][condition]
+    ]
 
 
 def _plain(value: Any) -> Any:

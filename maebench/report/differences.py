@@ -12,7 +12,7 @@ import pandas as pd
 from maebench.analysis.stats import Difference, paired_difference
 from maebench.evaluating import records
 from maebench.report.apart import MARK, conditions, told_apart
-from maebench.report.table import headlines
+from maebench.report.table import grouped, headlines
 
 Row = Mapping[Any, Any]
 
@@ -53,22 +53,22 @@ def unpaired(rows: pd.DataFrame, model: str, other: str) -> list[str]:
 def _pairs(rows: pd.DataFrame, model: str, other: str) -> list[Pair]:
     main = headlines(rows)
     main = main[(main["status"] == "ok") & main["model"].isin((model, other))]
-    apart = told_apart(main)
     # a number that stands in several lines is one
-    names = ["model", "dataset", "column", "seed", "file", "value"]
-    apart = apart.drop_duplicates(names, keep="last")
+    names = ("model", "dataset", "column", "seed", "file", "value")
+    apart = [same[-1] for same in grouped(told_apart(main), names).values()]
     alike: dict[Hashable, dict[Hashable, Row]] = {}
-    for row in apart[apart["model"] == other].to_dict("records"):
-        alike.setdefault(_under(row), {})[row[MARK]] = row
-    mine = {
-        (_under(row), row[MARK]): row for row in apart[apart["model"] == model].to_dict("records")
-    }
+    mine: dict[Hashable, Row] = {}
+    for row in apart:
+        if row["model"] == other:
+            alike.setdefault(_under(row), {})[row[MARK]] = row
+        else:
+            mine[_under(row), row[MARK]] = row
     both = {row["options"] for found in alike.values() for row in found.values()}
     return [
         Pair(row, same)
-        for (under, _), row in mine.items()
+        for row in mine.values()
         if row["options"] in both
-        for same in alike.get(under, {"": None}).values()
+        for same in alike.get(_under(row), {"": None}).values()
     ]
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from maebench.analysis.records import COST, FROM_CONFIG
 from maebench.report.apart import MARK, told_apart
-from maebench.report.table import headlines, lines_by, newest
+from maebench.report.table import grouped, headlines, lines_by, newest
 
 
 def several_settings(
@@ -16,16 +16,16 @@ def several_settings(
 ) -> list[str]:
     """A note for each group of `by_settings` whose runs differ in more than their seed."""
     notes = []
-    for values, group in lines_by(rows, keys, metric):
-        group = group[group["model_kind"] == "run"]
-        if group["settings"].nunique() > 1:
-            # neither what follows from others nor where settings come from is a difference
-            names = set(FROM_CONFIG) - {"run_seed", "settings", "realised_ratio"}
-            names -= {"recipe", "overrides", *COST}
-            what = sorted(c for c in names if group[c].nunique(dropna=False) > 1)
+    # neither what follows from others nor where settings come from is a difference
+    names = set(FROM_CONFIG) - {"run_seed", "settings", "realised_ratio"}
+    names -= {"recipe", "overrides", *COST}
+    for values, group in lines_by(rows, keys, metric).items():
+        runs = [row for row in group if row["model_kind"] == "run"]
+        if len(grouped(runs, ("settings",)).keys() - {(None,)}) > 1:
+            what = sorted(name for name in names if len(grouped(runs, (name,))) > 1)
             what = what or ["settings that are no column: see their config.json"]
-            # NaN is not itself; a line without a mark has an empty one
-            name = ", ".join("none" if v != v else str(v) for v in values if v != "")
+            # a line without a mark has an empty one
+            name = ", ".join("none" if v is None else str(v) for v in values if v != "")
             notes.append(f"{name}: its runs differ in {', '.join(what)}")
     return notes
 
@@ -40,20 +40,20 @@ def left_out(rows: pd.DataFrame, metric: str | None = None, by: bool = True) -> 
             model, of `by_model`.
     """
     shown = headlines(rows, metric)
-    apart = told_apart(shown, all_metrics=metric is not None)
-    apart = newest(apart, ["model", "dataset", MARK, "column", "seed"])
-    if by:
-        missing = apart[(apart["status"] != "ok") & (apart["model_kind"] == "run")]
-        return [
-            f"{name}: {group['model'].nunique()} runs have no value "
-            f"({', '.join(sorted(group['status'].unique()))})"
-            for name, group in missing.groupby("evaluation")
-        ]
+    told = told_apart(shown, all_metrics=metric is not None)
+    apart = newest(told, ["model", "dataset", MARK, "column", "seed"])
     notes = []
-    for (model, _, _, column), group in apart.groupby(["model", "dataset", MARK, "column"]):
-        bad = group[group["status"] != "ok"]
+    if by:
+        missing = [r for r in apart if r["status"] != "ok" and r["model_kind"] == "run"]
+        for (name,), group in sorted(grouped(missing, ("evaluation",)).items()):
+            states = ", ".join(sorted({row["status"] for row in group}))
+            count = len({row["model"] for row in group})
+            notes.append(f"{name}: {count} runs have no value ({states})")
+        return notes
+    for (model, column, *_), group in grouped(apart, ("model", "column", "dataset", MARK)).items():
+        bad = [row for row in group if row["status"] != "ok"]
         if 0 < len(bad) < len(group):
-            seeds = ", ".join(map(str, bad["seed"]))
+            seeds = ", ".join(str(row["seed"]) for row in bad)
             notes.append(f"{column} of {model}: evaluation seed {seeds} has no value")
     return notes
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +16,8 @@ from maebench.evaluating import records
 from maebench.outputs import Cell
 from maebench.report.apart import MARK, told_apart
 
+Row = Mapping[Any, Any]
+Key = tuple[Any, ...]
 # How a kind of model is called in the table that `maebench run` prints.
 LABELS = {"run": "pretrained", "untrained": "untrained", "pixels": "raw pixels"}
 # what rows of one grid have in common; `file` alone would say it, where rows have one
@@ -54,6 +58,7 @@ def cell_of(row: Mapping[Any, Any]) -> Cell:
     return Cell(float(row["value"]), low, high, row["unit"], "ok", *OF_ONE, *choice)
 
 
+NUMBERS = ("value", "low", "high", "choice_low", "choice_high")
 OF_ONE = (None, None, "seeds", None)  # what a cell says of a mean, where it is none
 
 
@@ -70,10 +75,10 @@ def by_model(rows: pd.DataFrame, metric: str | None = None, cost: bool = False) 
         cost: whether what pretraining has cost stands beside.
     """
     apart = told_apart(headlines(rows, metric), all_metrics=metric is not None)
-    table, names = [], ["model", "dataset"]
-    for _, ours in apart.groupby(names, sort=False, dropna=False):
-        for key, group in ours.groupby([*names, MARK], sort=False, dropna=False):
-            table.append(_line([*names, MARK], key, group, _of_model, cost))
+    table: list[dict[str, Any]] = []
+    for ours in grouped(apart, ("model", "dataset")).values():  # lines of a model stand together
+        for key, group in grouped(ours, names := ("model", "dataset", MARK)).items():
+            table.append(_line(names, key, group, _of_model, cost))
     return _made(table, cost)
 
 
@@ -97,17 +102,15 @@ def by_settings(
     Raises:
         ConfigError: a key that is no column.
     """
-    table = [
-        _line([*with_dataset(keys), MARK], values, group, _of_models, cost)
-        for values, group in lines_by(rows, keys, metric)
-    ]
-    return _made(table, cost)
+    names = (*with_dataset(keys), MARK)
+    found = lines_by(rows, keys, metric).items()
+    return _made([_line(names, key, group, _of_models, cost) for key, group in found], cost)
 
 
 def lines_by(
-    rows: pd.DataFrame, keys: Sequence[str], metric: str | None
-) -> list[tuple[Any, pd.DataFrame]]:
-    """The rows of each line of `by_settings`."""
+    rows: pd.DataFrame, keys: Sequence[str], metric: str | None = None
+) -> dict[Key, list[Row]]:
+    """The rows of each line of `by_settings`, in the order of what the lines stand for."""
     allowed = [c for c in (*records.COLUMNS, *FROM_CONFIG) if c != "where"]  # dicts
     for key in keys:
         if key not in allowed:
@@ -117,7 +120,8 @@ def lines_by(
     found = found[found["status"] == "ok"]
     if not {"model", "model_kind"} & set(keys):
         found = found[found["model_kind"] == "run"]
-    return list(told_apart(found, keys, metric is not None).groupby([*keys, MARK], dropna=False))
+    lines = grouped(told_apart(found, keys, metric is not None), (*keys, MARK))
+    return dict(sorted(lines.items(), key=lambda line: [_order(value) for value in line[0]]))
 
 
 def with_dataset(keys: Sequence[str]) -> list[str]:
@@ -125,10 +129,30 @@ def with_dataset(keys: Sequence[str]) -> list[str]:
     return [*keys, *({"dataset"} - set(keys))]
 
 
-def _line(names: list[str], values: Any, group: pd.DataFrame, cell: Any, cost: bool) -> Any:
+def grouped(rows: Iterable[Row], names: Sequence[str]) -> dict[Key, list[Row]]:
+    """The rows by their values in these columns; what is missing is None."""
+    found: dict[Key, list[Row]] = {}
+    for row in rows:
+        key = tuple(None if pd.isna(row[name]) else row[name] for name in names)
+        found.setdefault(key, []).append(row)
+    return found
+
+
+def _order(value: Any) -> tuple[bool, bool, Any]:
+    """Numbers before texts, what is missing last."""
+    return value is None, isinstance(value, str), 0 if value is None else value
+
+
+def _line(
+    names: Sequence[str],
+    key: Key,
+    group: Sequence[Row],
+    cell: Callable[[list[Row]], Cell],
+    cost: bool,
+) -> dict[str, Any]:
     """A line of the table: what it stands for, its cells, and what its runs have cost."""
-    line = dict(zip(names, values, strict=True))
-    line |= {str(name): cell(rows) for name, rows in group.groupby("column", sort=False)}
+    line = dict(zip(names, key, strict=True))
+    line |= {str(name): cell(rows) for (name,), rows in grouped(group, ("column",)).items()}
     return line | (_cost(group) if cost else {})
 
 
@@ -142,63 +166,79 @@ def _made(lines: list[dict[str, Any]], cost: bool) -> pd.DataFrame:
     return table.fillna("").assign(**exact)
 
 
-def _cost(group: pd.DataFrame) -> dict[str, float]:
+def _cost(group: Sequence[Row]) -> dict[str, float]:
     """What the pretraining of these runs has cost, the mean where they are several.
 
     Steps, tokens that the encoder saw, FLOPs of encoder and decoder, and seconds; nothing for what
     is no run, and for runs of versions that recorded no costs.
     """
-    runs = group[group["model_kind"] == "run"].drop_duplicates("run")
-    return {name: pd.to_numeric(runs[name]).mean() for name in COST}
+    runs = {row["run"]: row for row in group if row["model_kind"] == "run"}.values()
+    return {name: mean_of(row[name] for row in runs) for name in COST}
 
 
 # ---- cells
 
 
-def newest(rows: pd.DataFrame, keys: Sequence[str] = ("model", "seed")) -> pd.DataFrame:
+def newest(rows: Iterable[Row], names: Sequence[str] = ("model", "seed")) -> list[Row]:
     """The newest row of each model and evaluation seed, of rows that are equal in all else.
 
     One without a value takes no other's place.
+
+    Args:
+        rows: oldest first.
+        names: the columns in which they may differ.
     """
-    rows = rows.sort_values("status", key=lambda s: s == "ok", kind="stable")  # newest last before
-    return rows.drop_duplicates(list(keys), keep="last").sort_index()
+    found = []
+    for same in grouped(rows, names).values():
+        done = [row for row in same if row["status"] == "ok"]
+        found.append((done or same)[-1])
+    return found
 
 
-def _of_model(rows: pd.DataFrame) -> Cell:
+def _of_model(rows: Sequence[Row]) -> Cell:
     """The number of a model, the mean over seeds of the evaluation where there are several."""
     rows = newest(rows)
-    done = rows[rows["status"] == "ok"]
-    if len(rows) == 1 or done.empty:
-        return cell_of(rows.iloc[-1].to_dict())
+    done = [row for row in rows if row["status"] == "ok"]
+    if len(rows) == 1 or not done:
+        return cell_of(rows[-1])
     if len(done) == 1:
-        return replace(cell_of(done.iloc[0].to_dict()), num_runs=1)
+        return replace(cell_of(done[0]), num_runs=1)
     return _mean(done, "evaluation seeds")
 
 
-def _of_models(rows: pd.DataFrame) -> Cell:
+def _of_models(rows: Sequence[Row]) -> Cell:
     """The mean over models, of which each counts once however often it was evaluated."""
-    numbers = ["value", "low", "high", "choice_low", "choice_high"]
-    rows = newest(rows)
-    rows = rows.astype(dict.fromkeys(numbers, float))
-    means = rows.groupby("model")[numbers].mean()
-    return _mean(
-        means.assign(unit=rows["unit"].iloc[0]),
-        "seeds" if rows["settings"].nunique() <= 1 else "runs",
-    )
+    of_model = grouped(newest(rows), ("model",)).values()
+    means = [{n: mean_of(row[n] for row in seeds) for n in NUMBERS} for seeds in of_model]
+    several = len({row["settings"] for row in rows if not pd.isna(row["settings"])}) > 1
+    unit = {"unit": rows[0]["unit"]}
+    return _mean([unit | mean for mean in means], "runs" if several else "seeds")
 
 
-def _mean(rows: pd.DataFrame, over: str) -> Cell:
+def _mean(rows: Sequence[Row], over: str) -> Cell:
     """The mean over rows."""
-    half = (rows["high"] - rows["low"]).astype(float).mean() / 2
-    choice = (rows[end].astype(float).mean() for end in ("choice_low", "choice_high"))
-    low, high = (None if pd.isna(end) else float(end) for end in choice)
-    return Cell(
-        float(rows["value"].mean()),
-        unit=rows["unit"].iloc[0],
-        num_runs=len(rows),
-        deviation=float(rows["value"].std()) if len(rows) > 1 else None,
-        over=over,
-        half_width=None if pd.isna(half) else float(half),
-        choice_low=low,
-        choice_high=high,
+    half, low, high = (
+        mean_of(found)
+        for found in (
+            [(row["high"] - row["low"]) / 2 for row in rows if not pd.isna(row["low"])],
+            [row["choice_low"] for row in rows],
+            [row["choice_high"] for row in rows],
+        )
     )
+    values = [float(row["value"]) for row in rows]
+    return Cell(
+        statistics.fmean(values),
+        unit=rows[0]["unit"],
+        num_runs=len(rows),
+        deviation=statistics.stdev(values) if len(rows) > 1 else None,
+        over=over,
+        half_width=None if pd.isna(half) else half,
+        choice_low=None if pd.isna(low) else low,
+        choice_high=None if pd.isna(high) else high,
+    )
+
+
+def mean_of(numbers: Iterable[Any]) -> float:
+    """The mean of those that are there; NaN where none is."""
+    found = [float(number) for number in numbers if not pd.isna(number)]
+    return statistics.fmean(found) if found else math.nan
