@@ -1,14 +1,18 @@
-"""Which formats `maebench table` has."""
+"""Which formats `maebench table` has, and that it never mixes what commands have measured."""
 
 from __future__ import annotations
 
+import re
+import warnings
 from typing import ClassVar
 
 import click
 import pytest
+import tiny
 from fakes import names
 
 from maebench import Report, hookimpl
+from maebench.cli import main
 from maebench.cli.values import TableFormat
 from maebench.outputs import FORMATS
 
@@ -35,3 +39,61 @@ def test_a_report_of_a_plugin_is_a_format(monkeypatch):
 def test_no_plugin_is_loaded_for_a_format_of_our_own(monkeypatch):
     monkeypatch.setattr("maebench.plugins.installed", lambda: pytest.fail("plugins are loaded"))
     assert [TableFormat()(form) for form in FORMATS] == list(FORMATS)
+
+
+def maebench(capsys, *arguments):
+    """What a command prints."""
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:  # main() shows them its way
+        main([str(argument) for argument in arguments])
+    said = capsys.readouterr()
+    assert ended.value.code == 0, said
+    return said
+
+
+def lines(text):
+    """The cells of each line of a drawn table."""
+    return [
+        [cell.strip() for cell in line.strip("│\n").split("│")]
+        for line in text.splitlines()
+        if line.startswith("│")
+    ]
+
+
+@pytest.mark.slow
+def test_fewer_train_images_are_a_line_beside_the_full_number_and_not_over_it(tmp_path, capsys):
+    tiny.plan(tmp_path)  # of 60 images
+    to = ("--results", tmp_path, "--device", "cpu")
+    maebench(capsys, "eval", "knn", "", "untrained:", *to)
+    maebench(capsys, "eval", "reconstruction", *to)
+    maebench(capsys, "eval", "knn", "--limit", "30", *to)
+    said = maebench(capsys, "table", "--results", tmp_path)
+    found = [(line[0].split(":")[0].split("-")[0], line[2]) for line in lines(said.out)]
+    assert found == [
+        ("digits", "60 train images"),
+        ("digits", "30 train images"),
+        ("untrained", "60 train images"),
+    ]
+    (full, _), (few, _), _ = ((line[3], line[4]) for line in lines(said.out))
+    assert full != few
+    assert "95 % intervals: Wilson (knn top1); bootstrap (reconstruction r2)." in said.out
+    assert "note: digits: train examples 30, 60 are not comparable" in said.err
+    by = maebench(capsys, "table", "--by", "masking", "--results", tmp_path).out
+    assert [line[2] for line in lines(by)] == ["30 train images", "60 train images"]
+    # the command itself says whose number it has made
+    assert len(lines(maebench(capsys, "eval", "knn", "--limit", "30", *to).out)) == 1
+
+
+@pytest.mark.slow
+def test_numbers_of_a_file_that_was_overwritten_are_marked_by_its_weights(tmp_path, capsys):
+    weights, to = tmp_path / "vit.safetensors", ("--results", tmp_path)
+    of_file = (f"file:{weights}", "--limit", "60", "--device", "cpu", *to)
+    for seed, evaluation in enumerate(("knn", "logistic")):
+        tiny.plan(tmp_path, seed=seed)
+        maebench(capsys, "export", "--to", "timm", "--out", weights, *to)
+        maebench(capsys, "eval", evaluation, *of_file)
+        weights.rename(tmp_path / f"{seed}.safetensors")
+    (old, new) = lines(maebench(capsys, "table", *to).out)
+    assert old[0] == new[0] == f"file:{weights}"
+    assert re.fullmatch(r"weights [0-9a-f]{8}", old[2]) and old[2] != new[2]
+    assert (old[4], new[3]) == ("", "")
+    assert old[3] and new[4]
