@@ -118,6 +118,7 @@ def test_a_baseline_is_named_by_the_words_that_it_has_alone():
     assert find_arm(names, None) == "random 0.5"
     assert find_arm(names, "random 0.75") == "random 0.75"
     assert find_arm(names, "0.75,random") == find_arm(names, "0.75") == "random 0.75"
+    assert find_arm(names, "block") == names[2]
     with pytest.raises(ConfigError, match=r"fits several arms: random 0\.5; random 0\.75"):
         find_arm(names, "random")
     with pytest.raises(ConfigError, match=r"Did you mean 'random 0\.75'"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import tempfile
 import time
@@ -15,7 +16,7 @@ import torch
 from maebench.analysis.design import Arm, Design
 from maebench.config.run import RunConfig
 from maebench.data.dataset import Splits
-from maebench.errors import ConfigError
+from maebench.errors import ConfigError, RunError
 from maebench.evaluating import records
 from maebench.evaluating.suite import record_path
 from maebench.models.load import pixels_of, trained_model, untrained_model
@@ -237,14 +238,15 @@ def measured(cell: Cell, threads: int) -> float:
             plan = prepare(cell.plan.config, Path(folder), splits=cell.plan.splits)
             seconds: list[float] = []
             began = time.monotonic()
-            for step in pretrain(plan):
-                seconds.append(step.seconds)
-                late = time.monotonic() - began > MEASURED_SECONDS
-                if len(seconds) == MEASURED_STEPS or (late and len(seconds) > WARM_STEPS):
-                    break
+            with contextlib.suppress(RunError):  # it fails in its cell too, which becomes a row
+                for step in pretrain(plan):
+                    seconds.append(step.seconds)
+                    late = time.monotonic() - began > MEASURED_SECONDS
+                    if len(seconds) == MEASURED_STEPS or (late and len(seconds) > WARM_STEPS):
+                        break
     finally:
         torch.set_num_threads(before)
-    return statistics.median(seconds[WARM_STEPS:] or seconds)
+    return statistics.median(seconds[WARM_STEPS:] or seconds or [0.0])
 
 
 def _evaluation_seconds(cells: Sequence[Cell]) -> float | None:

@@ -132,7 +132,8 @@ def plan_comparison(
     resolved = replace(design, arms=tuple(_resolved(arm, kept["precision"]) for arm in design.arms))
     failed = files.read_json(where / FAILED) if (where / FAILED).exists() else {}
     cells = cells_of(resolved, folder, names, failed, data)
-    return Comparison(where.name, where, resolved, tuple(cells), (), kept, notes_of(state, here))
+    found = Comparison(where.name, where, resolved, tuple(cells), (), kept)
+    return replace(found, notes=(*notes_of(state, here), *extension(found)))
 
 
 def default_name(design: Design) -> str:
@@ -239,7 +240,7 @@ def carry_out(
         results = comparison.cells[0].plan.run.results
         cells = cells_of(comparison.design, results, names, done, seen)
         found = replace(comparison, cells=tuple(cells), failed=tuple(done))
-        found = replace(found, notes=(*comparison.notes, *extension(found), *same.check(found)))
+        found = replace(found, notes=(*comparison.notes, *same.check(found)))
         _note_look(found)
     return found
 

@@ -59,6 +59,8 @@ class Comparison:
     def scores(self) -> pd.DataFrame:
         """One row per cell, evaluation and seed of the evaluation: its main metric.
 
+        A cell that failed before it had any is one row with the reason.
+
         Columns arm, kind, seed, evaluation_seed, evaluation, metric, unit, higher_is_better, value,
         low, high, interval, choice_low, choice_high, num_groups, status, reason and file.
         """
@@ -69,6 +71,9 @@ class Comparison:
             for path in cell.records:
                 if path.exists():
                     found += [_score(cell, path, row) for row in records.read(path) if row["main"]]
+            if cell.state == "failed before" and not any(path.exists() for path in cell.records):
+                named = {"arm": cell.arm, "kind": cell.kind, "seed": cell.seed}
+                found.append({**named, "status": "failed", "reason": cell.reason})
         return pd.DataFrame(found, columns=_SCORES)
 
     def table(self) -> pd.DataFrame:

@@ -272,7 +272,8 @@ def find_arm(arms: Sequence[str], text: str | None) -> str:
     if text in arms:
         return text
     words = set(re.split(r"[\s,/]+", text.strip()))
-    found = [arm for arm in arms if words <= set(arm.split(" "))]
+    # block means block(aspect=0.5) too
+    found = [arm for arm in arms if words <= {*arm.split(" "), *re.findall(r"\S+(?=\()", arm)}]
     if len(found) == 1:
         return found[0]
     if len(found) > 1:

@@ -172,7 +172,10 @@ class Single(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The value; a list is answered by where a list may stand."""
         lists = not isinstance(self.item, Several | ImageSize) and "," in str(value)
-        if lists and self.flag not in ("dataset", "data_dir"):
+        is_path = self.flag == "data_dir" or ":" in str(value)
+        if lists and self.flag == "dataset" and not is_path:
+            self.fail(f"{value!r}: takes no list, all arms share it", param, ctx)
+        if lists and not is_path:
             option = self.flag
             self.fail(
                 f"{value!r}: takes no list. Arms differ in --masking, --ratio, --encoder, "

@@ -35,18 +35,27 @@ def plan_lines(comparison: Comparison) -> list[str]:
 
 
 def cells_table(cells: Sequence[Cell]) -> pd.DataFrame:
-    """Every cell with its state and the reason."""
-    return pd.DataFrame(
-        [
-            {
-                "arm": FLOORS.get(cell.kind, cell.arm),
-                "seed": str(cell.seed),
-                "state": cell.state,
-                "reason": cell.reason,
-            }
-            for cell in cells
-        ]
-    )
+    """Every cell with its state and the reason: a row per arm, seeds in the same state together."""
+    found: dict[str, dict[tuple[str, str], list[int]]] = {}
+    for cell in cells:
+        states = found.setdefault(FLOORS.get(cell.kind, cell.arm), {})
+        states.setdefault((cell.state, cell.reason), []).append(cell.seed)
+    rows = []
+    for arm, states in found.items():
+        for (state, reason), numbers in states.items():
+            rows.append({"arm": arm, "seeds": ranges(numbers), "state": state, "reason": reason})
+    return pd.DataFrame(rows)
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Numbers with those that follow each other as ranges: 0-2, 5."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in found)
 
 
 def _counts(cells: Sequence[Cell]) -> list[str]:
@@ -99,14 +108,14 @@ def _pilot(comparison: Comparison) -> Iterator[str]:
         # the mean variance of the arms: each alone is of few seeds
         pilot = math.sqrt((rows["deviation"].astype(float) ** 2).mean())
         unit = "points" if rows["unit"].iloc[0] == "%" else rows["unit"].iloc[0]
+        if math.isnan(pilot) or pilot == 0:
+            continue
         least = seeds.detectable(pilot, len(design.seeds), m)
-        text = (
-            f"{evaluation}: seeds done so far differ by {pilot:.2g} {unit}, so {least:.2g} {unit}"
-        )
+        text = f"  {evaluation}: by the seeds that are done these are {least:.2g} {unit}"
         if design.target is not None:
             need = seeds.seeds_needed(pilot, design.target, m)
-            text += f"; a difference of {design.target:g} needs {need} seeds"
-        yield f"  {text} can be found"
+            text += f"; a difference of {design.target:g} {unit} needs {need} seeds"
+        yield text
 
 
 def time_lines(found: Estimate, cells: Sequence[Cell], workers: int) -> list[str]:
@@ -173,19 +182,15 @@ def answers(comparison: Comparison) -> list[str]:
     lines: list[str] = []
     pairs, models = comparison.pairs(), comparison.models()
     several = len(comparison.design.seeds) >= FEW_SEEDS
-    lines.append(
-        "Are these two ways of pretraining different? Over new seeds, on these test images:"
-    )
+    lines.append("Are two ways of pretraining different? Over new seeds, on these test images:")
     if several:
         lines += [f"  {_of_ways(row, comparison)}" for row in pairs.to_dict("records")]
     else:
         lines.append("  one seed says nothing about that: add seeds (--seeds 3)")
-    lines.append(
-        "Are these two models different? Given their weights, over test images of this kind:"
-    )
+    lines.append("Are two models different? Given their weights, over test images of this kind:")
     lines += list(_of_models(models, comparison))
     if several:
-        lines += list(_groups(comparison))
+        lines += [*_groups(comparison), *_parts(comparison)]
     lines += list(_disagreements(comparison))
     return lines
 
@@ -221,6 +226,8 @@ def _of_ways(row: Mapping[Any, Any], comparison: Comparison) -> str:
         margin = comparison.design.margin
         verdicts = "equivalent" if row["equivalent"] else "equivalence not shown"
         more.append(f"{verdicts} within ±{margin:g}{unit}, p {p_text(row['p_equivalent'])}")
+    if math.isfinite(row["pairing_gain"]):
+        more.append(f"without pairing it would take {row['pairing_gain']:.2g} times the seeds")
     if pd.notna(row.get("owen")):
         more.append(f"spread over resampled seeds and images {row['owen']:.2g}{unit}")
     return head + ", ".join(said) + f": {verdict} ({'; '.join(more)})"
@@ -235,7 +242,8 @@ def _of_models(models: pd.DataFrame, comparison: Comparison) -> Iterator[str]:
     for (evaluation, arm), rows in models.groupby(["evaluation", "arm"], sort=False):
         first = rows.iloc[0].to_dict()
         said = [
-            f"seed {row['seed']} {_number(row, row['value'])} {_ends(row)} p {p_text(row['p_holm'])}"
+            f"seed {row['seed']} {_number(row, row['value'])} {_ends(row)} "
+            f"p {p_text(row['p_holm'])}"
             for row in rows.to_dict("records")
         ]
         num = int(rows["different"].sum())
@@ -260,6 +268,24 @@ def _groups(comparison: Comparison) -> Iterator[str]:
     for evaluation in comparison.evaluations():
         groups = comparison.groups(evaluation)
         yield f"  {evaluation}: " + " | ".join(", ".join(group) for group in groups)
+
+
+def _parts(comparison: Comparison) -> Iterator[str]:
+    """Where a score varies, as standard deviations over the arms together."""
+    table = comparison.table()
+    runs = table[(table["kind"] == "run") & table["over_images"].notna()]
+    if runs.empty:
+        return
+    yield "Where the score of one model varies (standard deviations, all arms together):"
+    for evaluation, rows in runs.groupby("evaluation", sort=False):
+        row = rows.iloc[0].to_dict()
+        names = ("between_seeds", "between_probes", "over_images")
+        seed, probe, image = (math.sqrt((rows[n].astype(float) ** 2).mean()) for n in names)
+        text = f"between seeds of pretraining {seed:.2g}"
+        text += (
+            " (the probe's part with it)" if math.isnan(probe) else f", of the probe {probe:.2g}"
+        )
+        yield f"  {evaluation}: {text}, over test images {image:.2g}{_unit(row)}"
 
 
 def _disagreements(comparison: Comparison) -> Iterator[str]:

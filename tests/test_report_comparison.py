@@ -1,0 +1,147 @@
+"""A comparison in words: the plan before it runs, the table and both answers after."""
+
+import re
+
+import numpy as np
+import pytest
+from made_up import comparison, design, drawn
+
+from maebench.analysis.cells import Estimate
+from maebench.analysis.seeds import detectable
+from maebench.report import comparison as report
+
+
+@pytest.fixture(scope="module")
+def clear(tmp_path_factory):
+    """Two arms that differ in every seed and hardly between seeds, and one like the baseline."""
+    asked = design(seeds=5, target=0.5, margin=20.0)
+    outcomes: dict = {"0.25": {}, "0.5": {}, "0.75": {}}
+    for seed in asked.seeds:
+        for arm, right in (("0.25", 50), ("0.5", 51 - seed % 3), ("0.75", 80 + seed)):
+            outcomes[arm][seed] = np.r_[np.ones(right), np.zeros(100 - right)]
+    folder = tmp_path_factory.mktemp("clear")
+    return comparison(folder, {"knn": outcomes}, asked)
+
+
+def lines_of(found):
+    return report.answers(found)
+
+
+def test_both_questions_are_answered_apart_each_with_interval_and_p(clear):
+    lines = lines_of(clear)
+    ways = lines.index(next(line for line in lines if line.startswith("Are two ways")))
+    models = lines.index(next(line for line in lines if line.startswith("Are two models")))
+    assert ways < models
+    different = next(line for line in lines[ways:models] if "0.75 minus 0.25" in line)
+    assert (
+        "+32.00 [+30.04, +33.96] points, p <.001, Holm <.001: different, 0.75 is better"
+        in different
+    )
+    assert "sign flip p .062, at least 0.062 over 5 seeds" in different
+    same = next(line for line in lines[ways:models] if "0.5 minus 0.25" in line)
+    assert "no difference shown" in same
+    assert "equivalent within ±20 points" in same
+    assert "equal" not in same
+    assert re.search(r"a difference of 0\.5 points needs \d+ seeds", same)
+    pairs = next(line for line in lines[models:] if "0.75 minus 0.25" in line)
+    assert "5 of 5 pairs of models differ: seed 0 +30.00 [" in pairs
+
+
+def test_groups_parts_of_the_variance_and_agreement_follow(clear):
+    text = "\n".join(lines_of(clear))
+    assert "knn: 0.75 | 0.25, 0.5" in text
+    assert re.search(r"between seeds of pretraining [\d.]+ \(the probe's part with it\)", text)
+    assert "Kendall" not in text, "one evaluation agrees with none"
+
+
+def test_evaluations_that_order_arms_otherwise_are_named(tmp_path):
+    asked = design(seeds=2)
+    rng = np.random.default_rng(0)
+    rising = drawn(rng, {"0.25": 0.3, "0.5": 0.6, "0.75": 0.9}, asked.seeds)
+    falling = drawn(rng, {"0.25": 0.9, "0.5": 0.6, "0.75": 0.3}, asked.seeds)
+    found = comparison(tmp_path, {"knn": rising, "linear-probe": falling}, asked)
+    text = "\n".join(lines_of(found))
+    assert "Kendall's tau: knn and linear-probe -1.00" in text
+    assert "knn and linear-probe do not: which arm is better depends on the evaluation" in text
+
+
+def test_a_table_has_a_row_per_arm_and_its_footnotes_name_the_methods(clear):
+    table = report.result_table(clear)
+    assert table["arm"].tolist() == ["0.25 (baseline)", "0.5", "0.75"]
+    assert table["knn top1 (%)"][2] == "82.0 ±1.6 seeds (n=5) ±7.5 images"
+    text = "\n".join(report.footnotes(clear))
+    for method in ("Wilson", "paired t test", "Holm", "Tango score interval", "McNemar exact"):
+        assert method in text
+    assert "protocols knn@v1" in text
+
+
+def test_one_seed_says_what_it_can_still_answer(tmp_path):
+    asked = design(seeds=1)
+    found = comparison(
+        tmp_path,
+        {"knn": drawn(np.random.default_rng(0), {a: 0.5 for a in ("0.25", "0.5")}, (0,))},
+        asked,
+    )
+    assert any("whether two models differ can be answered" in x for x in report.plan_lines(found))
+    lines = lines_of(found)
+    assert "  one seed says nothing about that: add seeds (--seeds 3)" in lines
+    assert any("0 of 1 pairs of models differ" in line for line in lines)
+
+
+def test_the_plan_names_the_family_and_what_it_can_detect(clear):
+    text = "\n".join(report.plan_lines(clear))
+    assert "tests: 2 against 0.25 for each evaluation (0.5; 0.75); Holm over these 2" in text
+    assert f"5 seeds find a difference of {detectable(1.0, 5, 2):.1f} times the standard" in text
+    assert "cannot fall below p = 0.0625; it can be significant from 7 seeds on" in text
+    assert re.search(r"knn: by the seeds that are done these are [\d.]+ points", text)
+    assert "15 cells: 15 done" in text
+
+
+def test_a_failed_cell_is_a_row_with_its_reason(tmp_path):
+    asked = design(seeds=2)
+    outcomes = drawn(np.random.default_rng(1), {"0.25": 0.5, "0.5": 0.5}, asked.seeds)
+    found = comparison(tmp_path, {"knn": outcomes}, asked)
+    table = report.cells_table(found.cells)
+    row = table[table["arm"] == "0.75"].iloc[0].to_dict()
+    assert row == {"arm": "0.75", "seeds": "0-1", "state": "failed before", "reason": "made up"}
+    assert "failed: 0.75 seed 1: made up" in report.footnotes(found)
+    scores = found.scores()
+    assert scores[scores["arm"] == "0.75"]["status"].tolist() == ["failed", "failed"]
+
+
+@pytest.mark.parametrize(
+    "numbers, text", [([0, 1, 2, 5], "0-2, 5"), ([3], "3"), ([2, 0], "0, 2"), ([4, 3], "3-4")]
+)
+def test_seeds_are_written_as_ranges(numbers, text):
+    assert report.ranges(numbers) == text
+
+
+@pytest.mark.parametrize(
+    "p, text",
+    [(0.0004, "<.001"), (0.031, ".031"), (0.5, ".5"), (1.0, "1"), (float("nan"), "unknown")],
+)
+def test_p_values_have_two_digits(p, text):
+    assert report.p_text(p) == text
+
+
+def test_the_time_is_told_by_arm_and_in_all(clear):
+    cells = [type(c)(**{**vars(c), "missing": 1}) for c in clear.cells]
+    unknown = Estimate({"0.25": 0.02}, 600.0, None)
+    lines = report.time_lines(unknown, cells, 2)
+    assert lines[0] == "  0.25: 20 ms per update"
+    assert "about 5 min on 2 worker(s); how long evaluations take is known when" in lines[1]
+    assert "evaluations about 60 s" in report.time_lines(Estimate({}, 600.0, 120.0), cells, 2)[0]
+    assert report.time_lines(unknown, clear.cells, 2) == []
+
+
+def test_tables_pictures_and_one_page_are_written(clear):
+    written = report.write(clear)
+    for name in ("table.csv", "pairs.csv", "models.csv", "matrix-knn.csv", "ratio.png"):
+        assert name in written
+        assert (clear.folder / name).stat().st_size > 50
+    page = (clear.folder / "comparison.md").read_text()
+    assert page.startswith("# made-up")
+    assert "![ratio](ratio.png)" in page
+    assert "| 0.75" in page
+    for line in lines_of(clear):
+        assert line.strip() in page
