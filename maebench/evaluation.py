@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ class Metric:
         guess: what blind guessing scores, where that is not one over the number of classes.
         held_out: whether the examples are the images held out of train, `model.folds().index`, so
             that choices are made by it; which choice a value belongs to says its `where`, the same
-            as that of the main metric.
+            as that of the main metric. Of several the first that is yielded counts as the one.
     """
 
     help: str
@@ -141,8 +142,9 @@ class Folds:
     ) -> Self:
         """Rounds that fit the number of images: repeated folds of few, one split of many.
 
-        Classes are spread evenly over the folds, and images of one group stay together. The only
-        image of a class is never held out.
+        Classes are spread evenly over the folds, and the only image of a class is never held out.
+        Images of one group stay together: classes then are spread as evenly as groups allow, and a
+        class of one group is held out as a whole.
 
         Args:
             labels: int64 (N,).
@@ -153,19 +155,25 @@ class Folds:
         Raises:
             NotApplicable: there is nothing to hold out.
         """
-        repeats, folds = rounds_for(len(labels))
+        repeats, wanted = rounds_for(len(labels))
         largest = int(labels.bincount().max()) if len(labels) else 0
-        if largest < 2 or (groups is not None and len(groups.unique()) < 2):
+        if largest < 2:
             raise NotApplicable("train has one image per class: there is nothing to choose on")
+        folds = min(wanted, largest)
         rounds = []
         for repeat in range(repeats):
             if groups is None:
-                fold_N = _folds(labels, min(folds, largest), seed, purpose, repeat)
+                fold_N = _folds(labels, folds, seed, purpose, repeat)
             else:
                 fold_N = _group_folds(labels, groups, folds, seed, f"{purpose} {repeat}")
-            held = 1 if folds > FOLDS else min(folds, largest)
-            rounds += [fold_N == f for f in range(held)]
-        return cls(torch.stack([held for held in rounds if held.any()]))
+            # of one split any of the folds, or small classes would always lie on the same side
+            order = permutation(folds, seed, f"{purpose} order", repeat)
+            rounds += [fold_N == f for f in order]
+        usable = (held for held in rounds if held.any() and _can_fit(labels, ~held))
+        kept = list(itertools.islice(usable, 1 if wanted > FOLDS else None))
+        if not kept:
+            raise NotApplicable("train has too few groups of images: there is nothing to choose on")
+        return cls(torch.stack(kept))
 
     @property
     def index(self) -> Tensor:
@@ -191,14 +199,12 @@ class Folds:
                 sums = found.new_zeros(len(found), self.held.shape[1])
             sums[:, held] += found
         assert sums is not None, "there is always a round"
-        return self._means(sums)
+        return (sums / self.held.sum(0))[:, self.index]
 
     def pooled(self, scores: Tensor) -> Tensor:
-        """The same of scores that were found for all rounds and images at once, (R, G, N)."""
-        return self._means((scores.double() * self.held[:, None]).sum(0))
-
-    def _means(self, sums_GN: Tensor) -> Tensor:
-        return (sums_GN / self.held.sum(0).clamp(min=1))[:, self.index]
+        """The same of scores that were found for all rounds at once, of `index`: (R, G, M)."""
+        held_RM = self.held[:, self.index]
+        return (scores.double() * held_RM[:, None]).sum(0) / held_RM.sum(0)
 
 
 def rounds_for(num_images: int) -> tuple[int, int]:
@@ -209,13 +215,13 @@ def rounds_for(num_images: int) -> tuple[int, int]:
 
 
 def _folds(labels: Tensor, folds: int, seed: int, purpose: str, repeat: int) -> Tensor:
-    """The fold of each image, int64 (N,): classes dealt out one after the other in random order."""
+    """The fold of each image, int64 (N,): each class dealt out in random order; alone it has -1."""
     order = permutation(len(labels), seed, purpose, repeat)
+    order = order[labels.bincount()[labels[order]] > 1]
     dealt = order[labels[order].argsort(stable=True)]
-    fold = torch.empty_like(labels)
-    fold[dealt] = torch.arange(len(labels)) % folds
-    alone = labels.bincount()[labels] == 1
-    return fold.masked_fill(alone, -1)
+    fold = torch.full_like(labels, -1)
+    fold[dealt] = torch.arange(len(dealt)) % folds
+    return fold
 
 
 def _group_folds(labels: Tensor, groups: Tensor, folds: int, seed: int, purpose: str) -> Tensor:
@@ -223,14 +229,21 @@ def _group_folds(labels: Tensor, groups: Tensor, folds: int, seed: int, purpose:
     from sklearn.model_selection import StratifiedGroupKFold
 
     folds = min(folds, len(groups.unique()))
+    fold = torch.full_like(labels, -1)
+    if folds < 2:
+        return fold
     divide = StratifiedGroupKFold(folds, shuffle=True, random_state=key(seed, purpose) % 2**32)
-    fold = torch.empty_like(labels)
     with warnings.catch_warnings():
         # a class in fewer groups than folds is missing in some: nothing to be done
         warnings.simplefilter("ignore", UserWarning)
         for f, (_, held) in enumerate(divide.split(labels, labels, groups)):
             fold[torch.from_numpy(held)] = f
     return fold
+
+
+def _can_fit(labels: Tensor, fit: Tensor) -> bool:
+    """Whether there is something to learn: images, and of more than one class where train has."""
+    return len(labels[fit].unique()) >= min(2, len(labels.unique()))
 
 
 @dataclass(frozen=True)
@@ -262,7 +275,7 @@ def choose(scores: Sequence[float] | Tensor, edges: Sequence[bool] | None = None
             ones another is taken; by default the first and the last of more than one are edges.
     """
     if isinstance(scores, Tensor):
-        scores = (scores if scores.ndim == 1 else scores.mean(1)).tolist()
+        scores = (scores if scores.ndim == 1 else scores.double().mean(1)).tolist()
     best = [i for i, score in enumerate(scores) if score >= max(scores) - ROUNDING]
     if edges is not None:
         best = [i for i in best if not edges[i]] or best
@@ -345,10 +358,12 @@ class Model(Protocol):
     def draws(self, purpose: str, ids: Tensor | None = None, epoch: int = 0) -> Draws:
         """Random numbers for the evaluation's seed."""
 
-    def folds(self) -> Folds:
+    def folds(self, index: Tensor | None = None, purpose: str = "folds") -> Folds:
         """Rounds of fitting on one part of train and choosing on the rest, drawn by the seed.
 
         Whatever an evaluation chooses on train it chooses by them: `choose(folds.outcomes(...))`.
+        `index` has the images to divide where these are not all of train. NotApplicable where
+        nothing can be held out.
         """
 
     def holdout(self, share: float = 0.1) -> tuple[Tensor, Tensor]:

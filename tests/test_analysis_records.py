@@ -6,8 +6,9 @@ import tiny
 
 from maebench import Block, load_records
 from maebench.analysis.records import FROM_CONFIG
-from maebench.evaluating import suite
+from maebench.evaluating import records, suite
 from maebench.evaluating.records import COLUMNS
+from maebench.report.table import by_model
 
 
 def test_without_results_the_table_is_empty_and_has_all_columns(tmp_path):
@@ -55,3 +56,21 @@ def test_rows_of_a_run_carry_its_settings(tmp_path):
     pixels = table[table["file"] == str(path)]
     assert pixels["run"].isna().all()
     assert pixels["masking"].isna().all()
+
+
+def test_rows_of_a_version_that_kept_less_are_read_and_marked_beside_new_ones(tmp_path):
+    folder = tmp_path / "models" / "pixels-digits-abc" / "records"
+    row = {
+        **{"model": "pixels:digits", "model_kind": "pixels", "run": None, "dataset": "digits"},
+        **{"dataset_fingerprint": "f1", "evaluation": "knn", "evaluation_version": 3},
+        **{"protocol": "knn/majority@v3", "options": "knn", "metric": "top1", "where": {}},
+        **{"unit": "%", "main": True, "status": "ok", "seed": 0, "precision": "fp32"},
+        **{"value": 0.5, "low": 0.4, "high": 0.6, "created": "2025", "package": "maebench"},
+    }
+    new = {"weights_hash": "9bc4", "train_examples": 60, "train_fingerprint": "f2", "value": 0.7}
+    records.write(folder, "knn-v3-aaaaaaaaaa-s0", [row], {})
+    (line,) = by_model(load_records(tmp_path)).to_dict("records")
+    assert "differs in" not in line
+    records.write(folder, "knn-v3-bbbbbbbbbb-s0", [row | new], {})
+    found = by_model(load_records(tmp_path)).set_index("differs in")["knn top1 (%)"]
+    assert {mark: cell.value for mark, cell in found.items()} == {"earlier record": 0.5, "": 0.7}

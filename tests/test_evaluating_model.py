@@ -9,7 +9,7 @@ import tiny
 import torch
 from tiny import evaluation, yields
 
-from maebench import Augment, NotApplicable, Result
+from maebench import Augment, Folds, NotApplicable, Result
 from maebench.evaluating import records
 from maebench.evaluating.model import EvaluatedModel
 from maebench.evaluating.suite import evaluate
@@ -31,6 +31,7 @@ REACHES = {
     "tokens": lambda model: model.tokens("train", torch.arange(2)),
     "crops": lambda model: next(model.crops("train", 4, 1)),
     "holdout": lambda model: model.holdout(),
+    "folds": lambda model: model.folds(),
 }
 
 
@@ -104,6 +105,30 @@ def test_a_class_of_one_image_is_left_to_fit_on(model):
     fit, held = EvaluatedModel(model, NOTHING, splits, 0).holdout()
     assert 0 in fit.tolist()
     assert 0 not in held.tolist()
+
+
+def test_folds_are_drawn_once_by_the_seed_and_a_part_of_train_can_be_divided(model):
+    one, labels = subject(model), model.splits.load("train").info.labels
+    folds = one.folds()
+    assert one.folds() is folds
+    assert torch.equal(folds.held, Folds.of(labels, 0).held)
+    assert torch.equal(one.folds(purpose="mine").held, Folds.of(labels, 0, "mine").held)
+    assert torch.equal(subject(model, seed=1).folds().held, Folds.of(labels, 1).held)
+    part = torch.arange(0, 60, 2)
+    assert torch.equal(one.folds(part, "half").held, Folds.of(labels[part], 0, "half").held)
+    assert one.folds() is folds
+
+
+def test_images_of_a_group_are_held_out_together(model):
+    train = model.splits.load("train")
+    groups = torch.arange(60) // 4
+    grouped = dataclasses.replace(train, info=dataclasses.replace(train.info, groups=groups))
+    splits = dataclasses.replace(model.splits, _loaded={"train": grouped})
+    one = EvaluatedModel(model, NOTHING, splits, 0)
+    part = torch.arange(0, 60, 2)
+    for folds, mine in ((one.folds(), groups), (one.folds(part), groups[part])):
+        for fit, held in folds.rounds():
+            assert not set(mine[fit].tolist()) & set(mine[held].tolist())
 
 
 def test_draws_and_crops_repeat_with_the_seed_and_differ_by_seed_and_evaluation(model):

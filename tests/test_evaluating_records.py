@@ -24,6 +24,20 @@ def test_rows_and_values_come_back_as_they_were(tmp_path):
     assert records.values(path, rows[1]) is None  # a plain number has none
 
 
+def test_values_of_images_held_out_of_train_come_with_their_own_ids_and_groups(tmp_path):
+    held = {**ROW, "metric": "validation", "split": records.HELD_OUT}
+    values = {
+        **{"ids": np.array([3, 1, 2]), value_name(ROW): np.array([0, 1.0, 1])},
+        **{"held_out_ids": np.array([7, 9]), value_name(held): np.array([0.5, 1.0])},
+        "held_out_groups": np.array([4, 4]),
+    }
+    path = records.write(tmp_path, "knn-v3", [ROW, held], values)
+    assert [found.tolist() for found in records.values(path, held)] == [[7, 9], [0.5, 1.0]]
+    assert [found.tolist() for found in records.values(path, ROW)] == [[3, 1, 2], [0, 1, 1]]
+    assert records.groups(path) is None
+    assert records.groups(path, held_out=True).tolist() == [4, 4]
+
+
 def test_values_of_a_grid_are_kept_apart_whatever_is_chosen():
     places = [{"k": 5, "pool": "cls"}, {"k": 5, "pool": "mean"}, {"k": 50, "pool": "cls"}, {}]
     assert len({value_name({**ROW, "where": where}) for where in places}) == 4

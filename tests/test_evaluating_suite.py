@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
+import numpy as np
 import pytest
 import tiny
 import torch
 from tiny import METRICS, evaluation, yields
 
-from maebench import Metric, NotApplicable, Result, RunConfig
+from maebench import Metric, NotApplicable, Result, RunConfig, load_records
 from maebench.errors import DataError, MaebenchError
 from maebench.evaluating import records
 from maebench.evaluating.features import features
@@ -51,7 +53,8 @@ def test_results_become_rows_with_the_mean_its_interval_and_every_value(model):
     rows = records.read(path)
     interval = mean_interval(values.numpy())
     assert [row["main"] for row in rows] == [False, True, False, False]
-    assert (rows[1]["value"], rows[1]["low"], rows[1]["high"]) == dataclasses.astuple(interval)
+    found = tuple(rows[1][name] for name in ("value", "low", "high", "interval"))
+    assert found == dataclasses.astuple(interval) and found[-1] == "Wilson"
     assert (rows[2]["value"], rows[2]["low"], rows[2]["high"]) == (1.5, None, None)
     assert [row["status"] for row in rows] == ["ok", "ok", "ok", "not applicable"]
     assert rows[3]["reason"] == "it took too long"
@@ -69,6 +72,126 @@ def test_values_may_come_as_anything_that_is_a_tensor(model, value):
     rows = records.read(path)
     assert [(row["status"], row["value"]) for row in rows] == [("ok", 1.0), ("ok", 2.0)]
     assert records.values(path, rows[0])[1].sum() == 360
+
+
+# ---- what it was chosen by
+
+CHOOSES = {**METRICS, "held": Metric.accuracy("of images held out of train", held_out=True)}
+CHOSEN = {"k": 2, "chosen": True, "edge": True}
+
+
+def grid_of(model, outcomes, tested):
+    """Results of a grid of which the second is chosen; of each so many are right."""
+    held = len(model.folds().index)
+    for k, (right, on_test) in enumerate(zip(outcomes, tested, strict=True), start=1):
+        where = CHOSEN if k == 2 else {"k": k}
+        yield Result("held", torch.isin(torch.arange(held), torch.tensor(right)), where)
+        yield Result("score", torch.arange(360) < on_test, where)
+
+
+def test_what_is_held_out_of_train_is_recorded_with_its_own_images(model):
+    def does(subject):
+        ids = subject.images("train").info.ids[subject.folds().index]
+        yield Result("held", (ids % 3 == 0).double(), {"k": 1, "chosen": True})
+        yield Result("score", ONES, {"k": 1, "chosen": True})
+
+    path = evaluate(model, evaluation(does, metrics=CHOOSES), seed=2)
+    held, score = records.read(path)
+    ids, outcomes = records.values(path, held)
+    assert (held["split"], held["examples"], score["split"]) == ("held out of train", 60, "test")
+    assert sorted(ids) == sorted(model.splits.load("train").info.ids.tolist())
+    assert (outcomes == (ids % 3 == 0)).all()
+    assert len(records.values(path, score)[0]) == 360
+    assert (held["choices"], score["choices"]) == (None, None), "nothing was chosen"
+
+
+# Of the chosen one images 0 to 9 are right and of another some of them, and some others: sum(d)^2 /
+# sum(d^2) is 4 and 3.84 at 5 %: 1, 9 against 2 and 1, 8 against 2 are McNemar's 4.45 and 3.6.
+@pytest.mark.parametrize(
+    ("other", "alike"),
+    [
+        (range(4, 10), False),  # four against none: 4
+        (range(3, 10), True),  # three against none: 3
+        ([9, 10, 11], False),  # nine against two: 49 / 11
+        ([8, 9, 10, 11], True),  # eight against two: 36 / 10
+        (range(10), True),
+    ],
+)
+def test_the_range_is_that_of_the_choices_which_validation_cannot_tell_apart(model, other, alike):
+    outcomes = ([*other], [*range(10)], [40], [*range(1, 10)])
+    tested = (300, 240, 10, 250)  # the third is far behind on validation: it does not count
+    fake = evaluation(lambda subject: grid_of(subject, outcomes, tested), metrics=CHOOSES)
+    rows = [row for row in rows_of(model, fake) if row["metric"] == "score"]
+    (main,) = [row for row in rows if row["main"]]
+    assert (main["choices"], main["choices_alike"]) == (4, 2 + alike)
+    assert (main["choice_low"], main["choice_high"]) == (240 / 360, (300 if alike else 250) / 360)
+    assert all(row["choices"] is row["choice_low"] is None for row in rows if not row["main"])
+
+
+def test_where_test_was_read_for_the_chosen_one_alone_there_is_no_range(model):
+    def does(subject):
+        for result in grid_of(subject, ([*range(9)], [*range(10)]), (300, 240)):
+            if result.metric == "held" or result.where == CHOSEN:
+                yield result
+
+    (main,) = [row for row in rows_of(model, evaluation(does, metrics=CHOOSES)) if row["main"]]
+    assert (main["choices"], main["choices_alike"], main["choice_low"]) == (2, 2, None)
+
+
+def test_a_choice_that_was_not_made_is_a_row_that_says_so(model):
+    does = yields(Result("held", None, {}, "one rate"), Result("score", ONES))
+    path = evaluate(model, evaluation(does, metrics=CHOOSES))
+    held, score = records.read(path)
+    assert (held["split"], held["examples"], held["reason"]) == ("held out of train", 0, "one rate")
+    assert records.values(path, held) is None
+    assert (score["status"], score["choices"]) == ("ok", None)
+
+
+def test_where_nothing_can_be_held_out_a_value_of_it_is_refused(model):
+    train = model.splits.load("train")
+    first = torch.stack([(train.info.labels == c).nonzero()[0, 0] for c in range(10)])
+    loaded = {"train": train.subset(first), "test": model.splits.load("test")}
+    splits = dataclasses.replace(model.splits, _loaded=loaded)
+    does = yields(Result("held", ONES[:10], {"k": 1, "chosen": True}))
+    (row,) = rows_of(model, evaluation(does, metrics=CHOOSES), splits=splits)
+    assert row["status"] == "failed"
+    assert row["reason"].startswith("fake/held has a value, but train has one image per class")
+
+
+def test_groups_are_kept_beside_the_values_and_counted(model):
+    loaded = {}
+    for split, size in (("train", 4), ("test", 6)):
+        images = model.splits.load(split)
+        groups = torch.arange(len(images)) // size
+        loaded[split] = dataclasses.replace(
+            images, info=dataclasses.replace(images.info, groups=groups)
+        )
+    splits = dataclasses.replace(model.splits, _loaded=loaded)
+    fake = evaluation(lambda m: grid_of(m, ([*range(9)], [*range(10)]), (9, 7)), metrics=CHOOSES)
+    path = evaluate(model, fake, splits=splits)
+    ids, _ = records.values(path, records.read(path)[0])
+    position = {number: i for i, number in enumerate(loaded["train"].info.ids.tolist())}
+    assert records.groups(path, held_out=True).tolist() == [position[i] // 4 for i in ids]
+    assert (records.groups(path) == torch.arange(360).numpy() // 6).all()
+    assert [row["num_groups"] for row in records.read(path)[:2]] == [15, 60]
+
+
+def test_a_record_of_an_earlier_version_is_read(model, tmp_path):
+    """It has a plain number for what was chosen on, and none of the columns that came later."""
+    path = evaluate(model, GOOD)
+    content = json.loads(path.read_text())
+    later = {"interval", "num_groups", "choice_low", "choice_high", "choices", "choices_alike"}
+    later |= {"weights_hash", "train_examples", "train_fingerprint"}
+    (row,) = content["rows"]
+    old = {key: value for key, value in row.items() if key not in later}
+    plain = {**old, "metric": "validation_top1", "main": False, "value": 0.5}
+    assert later < row.keys()
+    folder = tmp_path / "results" / "models" / "earlier" / "records"
+    earlier = records.write(folder, "good-v1", [old, plain], {"ids": np.arange(360)})
+    assert records.values(earlier, plain) is None
+    table = load_records(tmp_path / "results")
+    assert table["value"].tolist() == [1.0, 0.5]
+    assert table["choice_low"].isna().all() and table["split"].tolist() == ["test", "test"]
 
 
 # ---- what a bad one leaves
@@ -101,6 +224,10 @@ GRID = [Result("score", ONES, {"k": 1}), Result("score", ONES, {"k": 2})]
 BAD = {
     "an undeclared metric": (yields(Result("skore", ONES)), "does not declare 'skore'"),
     "a wrong count": (yields(Result("score", ONES[1:])), r"360 test examples .* shape (359,)"),
+    "a wrong count of what is held out": (
+        yields(Result("held", ONES[:59])),
+        "one number for each of 60 images held out of train is declared, got shape (59,)",
+    ),
     "a column": (yields(Result("score", ONES[:, None])), "got shape (360, 1)"),
     "a mean where examples are declared": (yields(Result("score", 0.5)), "got shape ()"),
     "values where a number is declared": (
@@ -157,9 +284,10 @@ def test_an_encoder_whose_buffer_changes_is_not_frozen(model):
 @pytest.mark.parametrize("what", BAD)
 def test_a_broken_promise_is_a_row_with_the_reason_and_nothing_else_is_affected(model, what):
     does, reason = BAD[what]
+    metrics = CHOOSES if "held out" in what else METRICS
     weights = model.encoder.state_dict()["cls_token"].clone()
-    (row,) = rows_of(model, evaluation(does))
-    assert row["status"] == "failed"
+    (row,) = rows_of(model, evaluation(does, metrics=metrics))
+    assert row["status"] == "failed" and "\n" not in row["reason"]
     assert all(part in row["reason"] for part in reason.split(" .* ")), row["reason"]
     assert (row["metric"], row["main"], row["value"]) == ("score", True, None)
     assert torch.equal(model.encoder.state_dict()["cls_token"], weights)

@@ -102,8 +102,9 @@ class Stub:
     def class_names(self) -> tuple[str, ...]:
         return tuple(map(str, range(int(self._labels["train"].max()) + 1)))
 
-    def folds(self) -> Folds:
-        return Folds.of(self._labels["train"], 0)
+    def folds(self, index: Tensor | None = None, purpose: str = "folds") -> Folds:
+        labels = self._labels["train"]
+        return Folds.of(labels if index is None else labels[index], 0, purpose)
 
     def draws(self, purpose: str) -> Draws:
         return Draws(0, purpose, torch.zeros(1, dtype=torch.int64))
@@ -112,12 +113,12 @@ class Stub:
         return steps
 
 
-def digits() -> Stub:
-    """The pixels of all digits, standardised as one."""
+def digits(train: int | None = None) -> Stub:
+    """The pixels of digits, all or so many to train on, standardised as one."""
     splits = config(limit=None).splits()
     parts = []
     for split in ("train", "test"):
         images = splits.load(split)
         pixels = torch.cat(list(images.whole(512))).flatten(1).float()
         parts += [pixels / 255, images.info.labels]
-    return Stub(*parts)
+    return Stub(parts[0][:train], parts[1][:train], *parts[2:])

@@ -46,6 +46,7 @@ class EvaluatedModel:
     seed: int
     show: Progress = no_progress
     _tokens: dict[tuple[str, int | None], Tensor] = field(default_factory=dict, compare=False)
+    _folds: dict[str, Folds] = field(default_factory=dict, compare=False)
 
     @property
     def name(self) -> str:
@@ -141,10 +142,15 @@ class EvaluatedModel:
         ids = torch.zeros(1, dtype=torch.int64) if ids is None else ids
         return Draws(self.seed, f"{self.evaluation.name}/{purpose}", ids, epoch)
 
-    def folds(self) -> Folds:
-        """Rounds of fitting on one part of train and choosing on the rest."""
-        info = self.images("train").info
-        return Folds.of(self.labels("train"), self.seed, groups=info.groups)
+    def folds(self, index: Tensor | None = None, purpose: str = "folds") -> Folds:
+        """Rounds of fitting on one part of train and choosing on the rest, of all train kept."""
+        labels, groups = self.labels("train"), self.images("train").info.groups
+        if index is not None:
+            groups = None if groups is None else groups[index]
+            return Folds.of(labels[index], self.seed, purpose, groups)
+        if purpose not in self._folds:
+            self._folds[purpose] = Folds.of(labels, self.seed, purpose, groups)
+        return self._folds[purpose]
 
     def holdout(self, share: float = 0.1) -> tuple[Tensor, Tensor]:
         """Positions in train to fit on and to choose on, class-balanced."""

@@ -47,14 +47,18 @@ def values(
     """Image ids and per-example values of a row; None where its metric has none."""
     with np.load(path.with_suffix(".npz"), allow_pickle=False) as packed:
         name = value_name(row)
-        ids = "held_out_ids" if row["split"] == HELD_OUT else "ids"
+        ids = "held_out_ids" if row.get("split") == HELD_OUT else "ids"
         return (packed[ids], packed[name]) if name in packed else None
 
 
-def groups(path: Path) -> NDArray[np.int64] | None:
-    """The group of each test image, in the order of the ids; None where each stands for itself."""
+def groups(path: Path, held_out: bool = False) -> NDArray[np.int64] | None:
+    """The group of each test image, in the order of the ids; None where each stands for itself.
+
+    Or that of each image held out of train, in the order of theirs.
+    """
+    name = "held_out_groups" if held_out else "groups"
     with np.load(path.with_suffix(".npz"), allow_pickle=False) as packed:
-        return packed["groups"] if "groups" in packed else None
+        return packed[name] if name in packed else None
 
 
 def value_name(row: Mapping[Any, Any]) -> str:

@@ -100,8 +100,11 @@ def evaluate(
     values["ids"] = info.ids.numpy()
     if info.groups is not None:
         values["groups"] = info.groups.numpy()
-    if any(row["split"] == records.HELD_OUT for row in rows):
-        values["held_out_ids"] = splits.load("train").info.ids[seen.folds().index].numpy()
+    if _held_out(rows, values):
+        train, index = splits.load("train").info, seen.folds().index
+        values["held_out_ids"] = train.ids[index].numpy()
+        if train.groups is not None:
+            values["held_out_groups"] = train.groups[index].numpy()
     rows = rows or [shared | _empty(evaluation)]
     return records.write(path.parent, path.stem, rows, values)
 
@@ -114,20 +117,29 @@ def mark_ranges(rows: Sequence[records.Row], values: Mapping[str, NDArray[Any]])
     """
 
     def place(row: records.Row) -> str:
-        return json.dumps({k: v for k, v in row["where"].items() if k not in ("chosen", "edge")})
+        where = {k: v for k, v in row["where"].items() if k not in ("chosen", "edge")}
+        return json.dumps(where, sort_keys=True)
 
-    held = {place(row): row for row in rows if row["split"] == records.HELD_OUT}
+    outcomes_of = _held_out(rows, values)
+    held = {place(row): row for row in outcomes_of if row["metric"] == outcomes_of[0]["metric"]}
     for row in rows:
-        if not row["main"] or place(row) not in held:
+        if not row["main"] or place(row) not in held or len(held) < 2:
             continue
         outcomes = np.stack([values[records.value_name(r)] for r in held.values()])
         best = list(held).index(place(row))
         alike = indistinguishable(outcomes, best)
-        there = {place(r): r["value"] for r in rows if r["metric"] == row["metric"]}
+        same_metric = [r for r in rows if r["metric"] == row["metric"] and r["value"] is not None]
+        there = {place(r): r["value"] for r in same_metric}
         found = [there[p] for p, same in zip(held, alike, strict=True) if same and p in there]
         row |= {"choices": len(held), "choices_alike": int(alike.sum())}
         if len(found) == alike.sum():  # where test was read for the chosen one alone: no range
             row |= {"choice_low": min(found), "choice_high": max(found)}
+
+
+def _held_out(rows: Sequence[records.Row], values: Mapping[str, NDArray[Any]]) -> list[records.Row]:
+    """The rows that have outcomes of images held out of train."""
+    held = [row for row in rows if row["split"] == records.HELD_OUT]
+    return [row for row in held if records.value_name(row) in values]
 
 
 def _run(model: EvaluatedModel, path: Path) -> tuple[list[Result], str, str]:
@@ -178,7 +190,10 @@ def checked(evaluation: Evaluation, result: Result, model: EvaluatedModel) -> Re
             raise PluginError(f"{evaluation.name}/{result.metric} is None without a reason")
         return result
     value = torch.as_tensor(result.value, dtype=torch.float64)
-    examples = len(_ids(model, metric))
+    try:
+        examples = len(_ids(model, metric))
+    except NotApplicable as error:
+        raise PluginError(f"{evaluation.name}/{result.metric} has a value, but {error}") from error
     if metric.per_example and value.shape != (examples,):
         whose = "images held out of train" if metric.held_out else "test examples"
         raise PluginError(
@@ -280,7 +295,8 @@ def _row(model: EvaluatedModel, result: Result) -> records.Row:
         "main": metric.main and _is_headline(result.where),
     }
     if metric.held_out:
-        row |= {"split": records.HELD_OUT, "examples": len(_ids(model, metric))}
+        examples = 0 if result.value is None else len(_ids(model, metric))
+        row |= {"split": records.HELD_OUT, "examples": examples}
     if isinstance(result.value, Tensor):
         row |= _mean(model, metric, result.value.double().cpu().numpy())
     elif result.value is not None:
