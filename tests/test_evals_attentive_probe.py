@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+import maebench_evals.attentive_probe as module
 from maebench import NotApplicable
 from maebench.evaluating import records, suite
 from maebench_evals.attentive_probe import (
@@ -23,6 +24,7 @@ from maebench_evals.attentive_probe import (
     initial,
     on_edge,
     rate,
+    rounds_together,
     train,
 )
 
@@ -111,7 +113,8 @@ def test_in_single_precision_it_is_as_near():
 def test_every_probe_is_trained_as_torchs_adamw_would_train_it_alone():
     """Another rate and decay per probe, warm-up and cosine, over thirty updates."""
     steps, start = 30, initial(3, 64, 4)
-    batches = [(torch.randn(8, 6, 64), torch.randint(4, (8,))) for _ in range(steps)]
+    all_used = torch.ones(1, 8, dtype=torch.bool)
+    batches = [(torch.randn(8, 6, 64), torch.randint(4, (8,)), all_used) for _ in range(steps)]
     rates, decays = torch.tensor([1e-3, 1e-2, 1e-2]), torch.tensor([0.1, 0.5, 0.0])
     mine = Probes(*(part.clone() for part in start))
     train(mine, batches, rates, decays, steps)
@@ -128,7 +131,7 @@ def test_every_probe_is_trained_as_torchs_adamw_would_train_it_alone():
             lr=float(rates[number]),
             betas=(0.9, 0.95),
         )
-        for step, (x, y) in enumerate(batches):
+        for step, (x, y, _) in enumerate(batches):
             for group in adam.param_groups:
                 group["lr"] = float(rates[number]) * rate(step, steps)
             adam.zero_grad()
@@ -138,6 +141,23 @@ def test_every_probe_is_trained_as_torchs_adamw_would_train_it_alone():
         assert moved > 1e-3
         for ours, its in zip(mine, plain.parts()[:-1], strict=True):
             assert torch.allclose(ours[number].reshape(its.shape), its, atol=2e-5)
+
+
+def test_rounds_that_are_trained_at_once_give_the_probes_of_each_alone():
+    steps, grid = 20, initial(2, 16, 3)
+    used = torch.ones(2, 12, dtype=torch.bool)
+    used[0, :5], used[1, 6:] = False, False
+    batches = [(torch.randn(12, 4, 16), torch.randint(3, (12,)), used) for _ in range(steps)]
+    rates, decays = torch.tensor([1e-2, 3e-2]), torch.tensor([0.1, 0.0])
+    mine = grid.repeated(2)
+    train(mine, batches, rates.repeat(2), decays.repeat(2), steps)
+    for number, mask in enumerate(used):
+        alone = grid.repeated(1)
+        every = torch.ones(1, int(mask.sum()), dtype=torch.bool)
+        train(alone, [(x[mask], y[mask], every) for x, y, _ in batches], rates, decays, steps)
+        for ours, its, start in zip(mine, alone, grid, strict=True):
+            torch.testing.assert_close(ours.split(2)[number], its, atol=1e-4, rtol=0)
+            assert not torch.allclose(its, start, atol=1e-2), "nothing was learned"
 
 
 def test_probes_start_the_same_and_as_capi_starts_them():
@@ -185,7 +205,7 @@ def test_capi_is_the_papers_grid_and_length():
     assert grid.lr == (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
     assert AttentiveProbe().batch == 128
     assert AttentiveProbe().grid() == PROTOCOLS["fast"]
-    assert AttentiveProbe(protocol="capi").protocol_name == "attentive-probe/capi@v1"
+    assert AttentiveProbe(protocol="capi").protocol_name == "attentive-probe/capi@v2"
     mine = AttentiveProbe(protocol="capi", lr=(0.1, 0.01, 0.1), steps=3).grid()
     assert mine == Grid((0.01, 0.1), (5e-4, 1e-3, 5e-2), 3)
 
@@ -228,7 +248,10 @@ def results(model, **options):
     top1, validation, chosen = {}, {}, []
     for result in AttentiveProbe(**options).run(model):
         place = result.where["lr"], result.where["wd"]
-        (top1 if result.metric == "top1" else validation)[place] = result.value
+        if result.metric == "top1":
+            top1[place] = result.value
+        else:
+            validation[place] = result.value.mean().item()
         if result.where.get("chosen") and result.metric == "top1":
             chosen.append(result.where)
     (where,) = chosen
@@ -259,6 +282,20 @@ def test_the_whole_grid_is_recorded_in_order_and_test_is_read_once_and_last():
     assert set(model.read[first:]) == {"test"}, "nothing is learned after test was seen"
 
 
+def test_rounds_beyond_the_memory_are_trained_after_each_other_with_the_same_result(monkeypatch):
+    model, found = marked(), []
+    start = initial(2, 16, 4)
+    one = sum(part.numel() for part in start) + 2 * 128 * 8
+    for numbers in (module.NUMBERS, 3 * one):
+        monkeypatch.setattr(module, "NUMBERS", numbers)
+        with torch.random.fork_rng():
+            found.append(results(model, steps=4, lr=(0.1, 0.01)))
+    assert rounds_together(start, 128 * 8) == 3
+    (whole, held, _), (parts, same, _) = found
+    assert held == pytest.approx(same, abs=0.01)
+    assert all((whole[place] == parts[place]).double().mean() > 0.98 for place in whole)
+
+
 def test_of_equals_the_middle_of_the_grid_is_taken():
     model = Tokens(torch.ones(40, 2, 8), torch.arange(40) % 2)  # nothing can be learned
     _, validation, where = results(model, steps=2, lr=(1e-3, 1e-2, 1e-1))
@@ -283,7 +320,7 @@ def test_raw_pixels_have_no_tokens_and_the_row_says_so(tmp_path):
     assert (row["status"], row["reason"]) == ("not applicable", "raw pixels have no patch tokens")
     rows = records.read(suite.evaluate(tiny.load(tmp_path, plan.run.name), quick))
     (headline,) = [row for row in rows if row["main"]]
-    assert headline["status"] == "ok" and headline["protocol"] == "attentive-probe/fast@v1"
+    assert headline["status"] == "ok" and headline["protocol"] == "attentive-probe/fast@v2"
     other = AttentiveProbe(steps=2, layer=1)
     (mine,) = [r for r in records.read(suite.evaluate(tiny.load(tmp_path), other)) if r["main"]]
     assert mine["status"] == "ok"

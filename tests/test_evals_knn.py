@@ -17,7 +17,7 @@ import maebench_evals.knn as module
 from maebench import ConfigError, MaebenchError, NotApplicable
 from maebench.component import parse
 from maebench.evaluating import records, suite
-from maebench_evals.knn import KNN, normalised, on_edge, search, vote, votes_for
+from maebench_evals.knn import KNN, edges, normalised, search, vote, votes_for
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,11 @@ def results(model, **options):
     for result in KNN(**options).run(model):
         if result.metric == "top5" or result.value is None:
             continue
-        (top1 if result.metric == "top1" else validation)[result.where["k"]] = result.value
+        k, value = result.where["k"], result.value
+        if result.metric == "top1":
+            top1[k] = value
+        else:
+            validation[k] = value.mean().item()
         chosen += [result.where] if result.where.get("chosen") and result.metric == "top1" else []
     (where,) = chosen
     return top1, validation, where
@@ -118,7 +122,7 @@ def test_one_search_serves_every_k(digits, monkeypatch):
     calls = []
     monkeypatch.setattr(module, "search", lambda *a: (calls.append(a[2]), search(*a))[1])
     top1, validation, where = results(digits, k=(20, 1, 5, 5))
-    assert calls == [20, 20]  # the part of train that is held out, and test
+    assert calls == [20] * 11  # twice five folds of train, and test
     assert list(top1) == list(validation) == [1, 5, 20]
     assert all(v.shape == (360,) and v.mean() > 0.9 for v in top1.values())
     assert validation[where["k"]] == max(validation.values())
@@ -132,10 +136,11 @@ def test_queries_in_parts_give_the_same_votes(digits, monkeypatch):
     assert torch.equal(votes_for(*arguments, test, [5])[5], whole)
 
 
-def test_of_equally_good_k_the_smallest_is_chosen_and_the_largest_is_an_edge():
+def test_of_equally_good_k_the_middle_is_chosen_and_the_largest_is_an_edge():
     x = torch.nn.functional.one_hot(torch.arange(100) % 2).float()
     labels = torch.arange(100) % 2
     easy = tiny.Stub(x, labels, x, labels)
+    assert results(easy, k=(1, 3, 5, 7))[2] == {"k": 3, "pool": "mean", "chosen": True}
     assert results(easy, k=(3, 5))[2] == {"k": 3, "pool": "mean", "chosen": True}
     assert results(easy, k=(3,))[2] == {"k": 3, "pool": "mean", "chosen": True}
     # the nearest four are of another class, and only the fifth to ninth are right
@@ -157,9 +162,12 @@ def test_more_neighbours_than_images_are_refused(digits):
         digits.features("test")[:20],
         digits.labels("test")[:20],
     )
-    assert len(results(few, k=(16,))[0][16]) == 20
-    with pytest.raises(MaebenchError, match=r"knn\.k: \[1, 17\] for stub: 1 to 16 training images"):
-        list(KNN(k=(1, 17)).run(few))
+    voters = min(len(fit) for fit, _ in few.folds().rounds())
+    assert len(results(few, k=(voters,))[0][voters]) == 20
+    with pytest.raises(
+        MaebenchError, match=rf"knn\.k: \[1, {voters + 1}\] for stub: 1 to {voters} training images"
+    ):
+        list(KNN(k=(1, voters + 1)).run(few))
 
 
 def test_without_faiss_the_row_names_what_to_install(tmp_path, monkeypatch):
@@ -183,7 +191,7 @@ def rows(model, **options):
 
 
 def test_majority_is_the_default_and_dino_has_its_own_grid(digits):
-    assert KNN().protocol_name == "knn/majority@v2"
+    assert KNN().protocol_name == "knn/majority@v3"
     assert list(results(digits)[0]) == [1, 5, 10, 20, 50]
     assert list(results(digits, protocol="dino")[0]) == [10, 20, 100, 200]
     assert list(results(digits, protocol="dino", k=(3,))[0]) == [3]
@@ -233,9 +241,11 @@ def test_a_temperature_without_effect_is_refused():
 
 
 def test_a_smallest_k_that_is_better_than_the_next_is_an_edge_unless_it_is_one():
-    assert on_edge([10, 20], [0.9, 0.8], 0) and not on_edge([10, 20], [0.9, 0.9], 0)
-    assert not on_edge([1, 20], [0.9, 0.8], 0) and not on_edge([1], [0.9], 0)
-    assert on_edge([1, 20], [0.7, 0.8], 1)
+    assert edges([10, 20, 30], [0.9, 0.8, 0.7]) == [True, False, True]
+    assert edges([10, 20, 30], [0.9, 0.9, 0.7]) == [False, False, True]
+    assert edges([1, 20, 30], [0.9, 0.8, 0.7]) == [False, False, True]
+    assert edges([1, 20], [0.7, 0.8]) == [False, True]
+    assert edges([1], [0.9]) == edges([10], [0.9]) == [False]
 
 
 def test_layer_and_pool_choose_the_features(tmp_path):

@@ -10,7 +10,8 @@ from maebench import ConfigError
 from maebench.component import parse
 from maebench.evaluating import records, suite
 from maebench.models.model import LoadedModel
-from maebench_evals.layers import Layers
+from maebench_evals import linear_probe
+from maebench_evals.layers import Layers, best_place
 from maebench_evals.linear_probe import LinearProbe
 
 QUICK = {"steps": 30, "l2": (1e-3, 1e-1, 10.0)}
@@ -37,7 +38,7 @@ class Deep(tiny.Stub):
     def features(self, split, layer=None, pool="mean"):
         self.asked.append((split, layer, pool))
         generator = torch.Generator().manual_seed(3 * (layer or 4) + self.names.index(pool))
-        signal = 4.0 if (layer, pool) in self.best else 0.6
+        signal = 6.0 if (layer, pool) in self.best else 0.6
         x = torch.randn(400, 6, generator=generator)
         x[:, :4] += signal * torch.nn.functional.one_hot(self.classes, 4)
         return x[:300] if split == "train" else x[300:]
@@ -49,7 +50,11 @@ class Deep(tiny.Stub):
 def results(model, **options):
     found = list(Layers(**{**QUICK, **options}).run(model))
     top1 = {(r.where["layer"], r.where["pool"]): r for r in found if r.metric == "top1"}
-    validation = {(r.where["layer"], r.where["pool"]): r.value for r in found if r.metric != "top1"}
+    validation = {
+        (r.where["layer"], r.where["pool"]): r.value.mean().item()
+        for r in found
+        if r.metric != "top1"
+    }
     (chosen,) = [place for place, r in top1.items() if r.where.get("chosen")]
     return top1, validation, chosen
 
@@ -65,15 +70,21 @@ def test_the_layer_and_pooling_that_tell_the_classes_best_are_chosen(best):
     assert validation[chosen] == max(validation.values())
 
 
-def test_of_equally_good_layers_the_last_counts_and_of_poolings_the_preferred():
+def test_of_equally_good_poolings_the_preferred_counts_and_of_its_layers_the_middle_one():
     everywhere = {(i, p) for i in (1, 2, 3, None) for p in ("mean", "cls")}
     model = Deep(everywhere, ("mean", "cls"))
     _, validation, chosen = results(model)
     best = [place for place, value in validation.items() if value == max(validation.values())]
-    deepest = [place for place in best if place[0] == "last"] or best
     assert len(best) > 1
-    assert chosen == deepest[0]
+    preferred = [place for place in best if place[1] == best[0][1]]
+    assert chosen == preferred[len(preferred) // 2]
     assert {r.where["pool"] for r in Layers(pool="cls", **QUICK).run(model)} == {"cls"}
+
+
+def test_a_layer_is_chosen_within_a_pooling_and_never_between_two():
+    assert best_place([0.9, 0.9, 0.9, 0.9, 0.9, 0.9], 3) == 1
+    assert best_place([0.1, 0.2, 0.1, 0.9, 0.9, 0.9], 3) == 4
+    assert best_place([0.1, 0.2, 0.9, 0.9, 0.1, 0.1], 3) == 2
 
 
 def test_a_penalty_on_the_edge_of_its_grid_is_flagged_for_the_chosen_layer_alone():
@@ -82,6 +93,20 @@ def test_a_penalty_on_the_edge_of_its_grid_is_flagged_for_the_chosen_layer_alone
     assert edges == [chosen] == [(2, "mean")]
     alone, _, chosen = results(Deep({(2, "mean")}), l2=(1e-3,))
     assert "edge" not in alone[chosen].where, "there is no grid to widen"
+
+
+def test_rounds_beyond_the_memory_are_trained_after_each_other_with_the_same_result(monkeypatch):
+    whole = results(Deep({(2, "mean")}))
+    monkeypatch.setattr(linear_probe, "LOGITS", 4 * 300 * 3 * 4)  # four rounds of three penalties
+    calls, original = [], linear_probe.train_heads
+    monkeypatch.setattr(
+        linear_probe, "train_heads", lambda *a: (calls.append(a[-1].shape[0]), original(*a))[1]
+    )
+    parts = results(Deep({(2, "mean")}))
+    assert calls == 4 * [4, 4, 2, 1]
+    assert whole[1] == pytest.approx(parts[1], abs=0.01)
+    for at, result in whole[0].items():
+        assert (result.value == parts[0][at].value).double().mean() > 0.9
 
 
 def test_choices_are_made_on_train():
@@ -101,7 +126,7 @@ def test_the_picture_shows_accuracy_over_depth_with_a_line_per_pooling():
     for pool in ("mean", "cls"):
         test = [100 * top1[i, pool].value.mean().item() for i in (1, 2, 3, "last")]
         assert lines[f"{pool}, test"] == pytest.approx(test)
-        held = lines[f"{pool}, part of train to choose on"]
+        held = lines[f"{pool}, held out of train"]
         assert held == pytest.approx([100 * validation[i, pool] for i in (1, 2, 3, "last")])
     assert lines["chosen on train: 2, cls"] == pytest.approx([lines["cls, test"][1]])
     assert [t.get_text() for t in axes.get_xticklabels()] == ["1", "2", "3", "last"]

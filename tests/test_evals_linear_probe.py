@@ -11,10 +11,12 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from maebench import Draws
+import maebench_evals.linear_probe as module
+from maebench import Draws, Folds, half_cosine
 from maebench_evals import frozen
 from maebench_evals.linear_probe import LR, LinearProbe, fitted_heads, train_heads
 
+SLOW = pytest.mark.slow
 PENALTIES = [1e-3, 1e-2, 1e-1]
 
 
@@ -31,7 +33,7 @@ def standardised(model):
 
 
 def results(model, **options):
-    """Top-1 on test and on the holdout by penalty, and what was chosen."""
+    """Top-1 on test and its mean on what is held out by penalty, and what was chosen."""
     top1, validation, chosen = {}, {}, []
     for result in LinearProbe(**options).run(model):
         penalty = result.where["l2"]
@@ -39,7 +41,7 @@ def results(model, **options):
             top1[penalty] = result.value
             chosen += [result.where] if result.where.get("chosen") else []
         else:
-            validation[penalty] = result.value
+            validation[penalty] = result.value.mean().item()
     (where,) = chosen
     return top1, validation, where
 
@@ -75,19 +77,62 @@ def test_the_heads_are_scikit_learns_logistic_regressions(digits):
             assert lowest * (1 - 1e-4) <= ours <= lowest * (1 + closeness)
 
 
-def test_the_probe_reports_scikit_learns_accuracy_for_the_whole_grid(digits):
-    top1, validation, where = results(digits, l2=PENALTIES, steps=500)
-    train, test = standardised(digits)
-    fit, held = digits.holdout()
-    labels, right = digits.labels("train"), digits.labels("test")
-    assert list(top1) == list(validation) == PENALTIES
-    for l2 in PENALTIES:
+@pytest.mark.parametrize(
+    ("train", "penalties", "steps"),
+    [(400, PENALTIES[1:], 500), pytest.param(None, PENALTIES, 1000, marks=SLOW)],
+)
+def test_the_probe_reports_scikit_learns_accuracy_for_the_whole_grid(train, penalties, steps):
+    model = tiny.digits(train)
+    top1, validation, where = results(model, l2=penalties, steps=steps)
+    train, test = standardised(model)
+    labels, right = model.labels("train"), model.labels("test")
+    assert list(top1) == list(validation) == penalties
+    for l2 in penalties:
         oracle = LogisticRegression(C=1 / (l2 * len(train)), max_iter=2000).fit(train, labels)
         assert top1[l2].shape == (360,)
         assert top1[l2].mean() == pytest.approx(oracle.score(test, right), abs=0.01)
-        part = LogisticRegression(C=1 / (l2 * len(fit)), max_iter=2000).fit(train[fit], labels[fit])
-        assert validation[l2] == pytest.approx(part.score(train[held], labels[held]), abs=0.012)
+        scores = []
+        for fit, held in model.folds().rounds():
+            part = LogisticRegression(C=1 / (l2 * len(fit)), max_iter=2000)
+            scores.append(part.fit(train[fit], labels[fit]).score(train[held], labels[held]))
+        assert validation[l2] == pytest.approx(np.mean(scores), abs=0.005)
     assert validation[where["l2"]] == max(validation.values())
+
+
+def test_rounds_that_are_trained_at_once_give_the_heads_of_each_alone():
+    labels = torch.tensor([0, 1, 2, 2, 2, 0] * 10)
+    x = torch.nn.functional.one_hot(labels, 5) + noise(60, 5)
+    rounds = ~Folds.of(labels, 0).held
+    rates = [(i, LR * half_cosine(i, 40)) for i in range(40)]
+
+    def heads(x, labels, batch, used=None):
+        draws = Draws(0, "order", torch.zeros(1, dtype=torch.int64))
+        return train_heads(x, labels, [1e-3, 1e-1], 3, batch, rates, draws, None, used)
+
+    for batch in (60, 25):  # of all images, and of a part in each update
+        weights, biases = heads(x, labels, batch, rounds)
+        assert len(weights) == 2 * len(rounds) == 20
+        for used, weight, bias in zip(rounds, weights.split(2), biases.split(2), strict=True):
+            alone = heads(x, labels, batch, used[None])
+            torch.testing.assert_close((weight, bias), alone, atol=5e-3, rtol=0)
+            if batch == 60:  # as if the others were not there
+                without = heads(x[used], labels[used], batch)
+                torch.testing.assert_close((weight, bias), without, atol=5e-3, rtol=0)
+        assert not torch.allclose(weights[:2], weights[2:4], atol=5e-2)
+
+
+def test_rounds_beyond_the_memory_are_trained_after_each_other_with_the_same_result(monkeypatch):
+    model = made(lambda labels: torch.nn.functional.one_hot(labels) + noise(1000, 10))
+    calls = []
+    monkeypatch.setattr(
+        module, "train_heads", lambda *a: (calls.append(len(a[-1])), train_heads(*a))[1]
+    )
+    whole = results(model, steps=20, epochs=1, l2=(1e-3, 1e-1))
+    monkeypatch.setattr(module, "LOGITS", 4 * 500 * 2 * 10)  # four rounds of two penalties
+    parts = results(model, steps=20, epochs=1, l2=(1e-3, 1e-1))
+    assert calls == [10, 1, 4, 4, 2, 1]
+    assert whole[1] == pytest.approx(parts[1], abs=0.005)
+    assert all((whole[0][l2] == parts[0][l2]).double().mean() > 0.99 for l2 in whole[0])
 
 
 def made(features):

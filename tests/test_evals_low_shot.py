@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 
-from maebench import ConfigError, MaebenchError, NotApplicable
+from maebench import ConfigError, Folds, MaebenchError, NotApplicable
 from maebench.component import parse
 from maebench.evaluating import records, suite
 from maebench_evals.low_shot import LowShot, taken
@@ -32,17 +32,20 @@ def some_subsets(model, shots="5", draws=3):
 @pytest.mark.parametrize("shots", ["1", "3", "1%", "10%", "100%"])
 def test_a_subset_is_balanced_and_holds_no_image_twice(digits, shots):
     labels = digits.labels("train")
-    index_RN, fold_RN = some_subsets(digits, shots)
+    index_RN, held_RFN = some_subsets(digits, shots)
     counts = labels.bincount()
     share = float(shots[:-1]) / 100 if "%" in shots else None
     wanted = [int(shots) if share is None else max(1, round(share * int(c))) for c in counts]
-    for index, fold in zip(index_RN, fold_RN, strict=True):
+    for index, held_FN in zip(index_RN, held_RFN, strict=True):
         assert labels[index].bincount().tolist() == wanted
         assert len(index.unique()) == len(index)
-        folds = int(fold.max()) + 1
-        assert folds == min(5, *wanted)
-        for f in range(folds):  # whichever fold is held out, all classes are learned from
-            assert len(labels[index][fold == f].unique()) == 10
+        assert len(held_FN) == (2 * min(5, max(wanted)) if max(wanted) > 1 else 1)
+        assert held_FN.any() == (max(wanted) > 1)
+        # each image is held out as often, but for the only one of its class
+        alone = labels[index].bincount()[labels[index]] == 1
+        assert held_FN.sum(0).tolist() == [0 if a else 2 for a in alone.tolist()]
+        for held in held_FN:  # whichever fold is held out, all classes are learned from
+            assert len(labels[index][~held].unique()) == 10
     assert not torch.equal(index_RN[0], index_RN[1]) or shots == "100%"
 
 
@@ -73,6 +76,26 @@ def test_l2_is_chosen_inside_the_subset_alone(digits):
     before, after = rows(digits, **options), rows(other, **options)
     assert before["l2", "5"].value == after["l2", "5"].value
     assert torch.equal(before["top1", "5"].value, after["top1", "5"].value)
+
+
+def test_images_of_a_group_are_held_out_of_a_subset_together(digits):
+    class Grouped(tiny.Stub):
+        def folds(self, index, purpose):
+            asked.append(purpose)
+            return Folds.of(self._labels["train"][index], 0, purpose, groups[index])
+
+    asked, groups = [], torch.arange(1437) // 8
+    model = Grouped(
+        *(digits.features("train"), digits.labels("train")),
+        *(digits.features("test"), digits.labels("test")),
+    )
+    index_RN, held_RFN = some_subsets(model, "10")
+    assert len(set(asked)) == 3, "each draw has folds of its own"
+    for index, held_FN in zip(index_RN, held_RFN, strict=True):
+        assert held_FN.any()
+        for held in held_FN:
+            mine = groups[index]
+            assert not set(mine[held].tolist()) & set(mine[~held].tolist())
 
 
 # ---- what is recorded

@@ -10,9 +10,9 @@ from sklearn.preprocessing import StandardScaler
 
 import maebench_evals.subset_heads as module
 from maebench import Draws, half_cosine
-from maebench_evals.linear_probe import LR, train_heads
+from maebench_evals.linear_probe import LR, together, train_heads
 from maebench_evals.low_shot import LowShot
-from maebench_evals.subset_heads import Fitting, Subsets, together
+from maebench_evals.subset_heads import Fitting, Subsets
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +74,24 @@ def test_predictions_are_scikit_learns_on_the_standardised_subset(digits):
 
 
 def test_large_subsets_are_trained_in_parts(digits, monkeypatch):
-    index_RN, fold_RN = some_subsets(digits, "20", draws=2)
+    index_RN, held_RFN = some_subsets(digits, "20", draws=2)
     train, labels, test = digits.features("train"), digits.labels("train"), digits.features("test")
     data = Subsets.of(train, labels, index_RN)
     right = digits.labels("test")
     whole = (fitting(300).predict(data, [0.1, 0.1], test) == right).double().mean()
-    assert together(100, 25, 10) > 1 == together(10**6, 40, 1000)
+    assert together(100 * 25 * 10) > 1 == together(2048 * 40 * 1000)
     monkeypatch.setattr(module, "BATCH", 32)
     parts = (fitting(300).predict(data, [0.1, 0.1], test) == right).double().mean()
     assert parts == pytest.approx(whole.item(), abs=0.02)
     assert whole > 0.85
-    assert fitting().choose(data, fold_RN, [0.1, 100.0]) == [0.1, 0.1]
+    assert fitting().choose(data, held_RFN, [0.1, 100.0], 7.0) == [0.1, 0.1]
+
+
+def test_a_subset_of_which_nothing_can_be_held_out_has_the_other_penalty(digits):
+    index_RN, held_RFN = some_subsets(digits, "5", draws=2)
+    data = Subsets.of(digits.features("train"), digits.labels("train"), index_RN)
+    both = fitting(20).choose(data, held_RFN, [0.1], 7.0)
+    held_RFN[0] = False
+    one = fitting(20).choose(data, held_RFN, [0.1], 7.0)
+    assert (both, one) == ([0.1, 0.1], [7.0, 0.1])
+    assert fitting(20).choose(data, held_RFN & False, [0.1], 7.0) == [7.0, 7.0]

@@ -18,6 +18,7 @@ HEAD = 64  # channels of a head: CAPI
 STD = 0.02  # of the truncated normal that all weights start from: CAPI
 BETAS = (0.9, 0.95)  # AdamW: CAPI
 WARMUP = 0.1  # share of the updates: CAPI, 1,250 of 12,500
+NUMBERS = 2**26  # of rounds that are trained at once, 256 MB; Adam and gradients take several times
 LR_BATCH = 256  # lr = base * batch / 256
 
 
@@ -48,8 +49,9 @@ class AttentiveProbe(Evaluation):
     warm-up over a tenth of the updates and half a cosine to 0. Rate and decay are chosen on folds
     of train, the probes are trained again on all of it, test is read once. `protocol=capi` is the
     paper's: 10 rates x 3 decays, 12,500 updates of 128; its crops and flips are left out, since
-    tokens are read once, and it chooses on one tenth and trains the winner on the other nine. `fast` has fewer of all.
-    Source: Darcet et al. 2025, arXiv 2502.08769, and facebookresearch/capi, eval_classification.py.
+    tokens are read once, and so is its choice on a tenth of train, with the winner fitted on the
+    rest. `fast` has fewer of all. Source: Darcet et al. 2025, arXiv 2502.08769, and
+    facebookresearch/capi, eval_classification.py.
     """
 
     name: ClassVar[str] = "attentive-probe"
@@ -57,7 +59,7 @@ class AttentiveProbe(Evaluation):
     metrics: ClassVar[dict[str, Metric]] = {
         "top1": Metric.accuracy(),
         "validation_top1": Metric.accuracy(
-            "the same on the images held out of train, by which is chosen", held_out=True
+            "the same on the images held out of train, by which the probe is chosen", held_out=True
         ),
     }
 
@@ -102,12 +104,13 @@ class AttentiveProbe(Evaluation):
         grid = self.grid()
         pairs = [(lr, decay) for lr in grid.lr for decay in grid.weight_decay]
 
+        held = folds.index
         probes = self._train(model, labels, "choose", ~folds.held)
-        guessed_RGN = self._predict(model, probes, "train", len(labels))
-        validation = folds.pooled(guessed_RGN == labels)
+        guessed_RGM = self._predict(model, probes, "train", held)
+        validation = folds.pooled(guessed_RGM == labels[held])
         choice = choose(validation, [on_edge(grid, *pair) for pair in pairs])
         probes = self._train(model, labels, "refit")
-        predicted_GN = self._predict(model, probes, "test", len(right))[0]
+        predicted_GN = self._predict(model, probes, "test", torch.arange(len(right)))[0]
         for i, (lr, decay) in enumerate(pairs):
             where = {"lr": lr, "wd": decay, **choice.where(i)}
             yield Result("validation_top1", validation[i], where)
@@ -117,38 +120,45 @@ class AttentiveProbe(Evaluation):
         self, model: Model, labels: Tensor, purpose: str, used_RN: Tensor | None = None
     ) -> Probes:
         """One probe per round, rate and decay, each on the images of train that its round uses."""
-        grid, draws = self.grid(), model.draws(f"order {purpose}")
-        shown = model.progress(range(grid.steps), grid.steps, f"attentive-probe of {model.kind}")
+        grid = self.grid()
+        used_RN = torch.ones(1, len(labels), dtype=torch.bool) if used_RN is None else used_RN
+        lr_G = torch.tensor([lr for lr in grid.lr for _ in grid.weight_decay])
+        rates_G = lr_G * self.batch / LR_BATCH
+        decays_G = torch.tensor(grid.weight_decay * len(grid.lr))
+        _, tokens, width = model.tokens("train", torch.arange(1), self.layer).shape
+        start = initial(len(rates_G), width, len(model.class_names()))
+        found = []
+        for part_RN in used_RN.split(rounds_together(start, self.batch * tokens)):
+            R = len(part_RN)
+            probes = start.repeated(R).to(model.device)
+            batches = self._batches(model, labels, purpose, part_RN)
+            train(probes, batches, rates_G.repeat(R), decays_G.repeat(R), grid.steps)
+            found.append(probes)
+        return Probes(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+    def _batches(
+        self, model: Model, labels: Tensor, purpose: str, used_RN: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Tokens, labels and which of the images each round uses, in the order of the purpose."""
+        steps, draws = self.grid().steps, model.draws(f"order {purpose}")
         num_images = len(labels)
-        used_RN = torch.ones(1, num_images, dtype=torch.bool) if used_RN is None else used_RN
-        batch = min(self.batch, num_images)
+        batch, order = min(self.batch, num_images), torch.arange(num_images)
+        for step in model.progress(range(steps), steps, f"attentive-probe of {model.kind}"):
+            if (step * batch) % num_images < batch:  # a new epoch, a new order
+                order = draws.uniform(num_images)[0].argsort().cpu()
+            at = order[torch.arange(step * batch, (step + 1) * batch) % num_images]
+            x_BND = model.tokens("train", at, self.layer).to(model.device)
+            yield x_BND, labels[at].to(model.device), used_RN[:, at].to(model.device)
 
-        def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-            order = torch.arange(num_images)
-            for step in shown:
-                if (step * batch) % num_images < batch:  # a new epoch, a new order
-                    order = draws.uniform(num_images)[0].argsort().cpu()
-                at = order[torch.arange(step * batch, (step + 1) * batch) % num_images]
-                x_BND = model.tokens("train", at, self.layer).to(model.device)
-                yield x_BND, labels[at].to(model.device), used_RN[:, at].to(model.device)
-
-        rounds = len(used_RN)
-        rates = torch.tensor([lr for lr in grid.lr for _ in grid.weight_decay]).repeat(rounds)
-        decays = torch.tensor(grid.weight_decay * len(grid.lr)).repeat(rounds)
-        width = model.tokens("train", torch.arange(1), self.layer).shape[2]
-        probes = initial(len(rates), width, len(model.class_names())).to(model.device)
-        train(probes, batches(), rates * self.batch / LR_BATCH, decays, grid.steps)
-        return probes
-
-    def _predict(self, model: Model, probes: Probes, split: str, num_images: int) -> Tensor:
-        """The class that each probe predicts for each image, int64 (R, G, images)."""
+    def _predict(self, model: Model, probes: Probes, split: str, index: Tensor) -> Tensor:
+        """The class that each probe predicts for the images of index, int64 (R, G, images)."""
         grid = self.grid()
         with torch.no_grad():
             parts = [
                 probes.logits(model.tokens(split, at, self.layer).to(model.device)).argmax(2).cpu()
-                for at in torch.arange(num_images).split(self.batch)
+                for at in index.split(self.batch)
             ]
-        return torch.cat(parts, 1).view(-1, len(grid.lr) * len(grid.weight_decay), num_images)
+        return torch.cat(parts, 1).view(-1, len(grid.lr) * len(grid.weight_decay), len(index))
 
 
 class Probes(NamedTuple):
@@ -169,6 +179,10 @@ class Probes(NamedTuple):
         """The same on a device."""
         return Probes(*(part.to(device) for part in self))
 
+    def repeated(self, times: int) -> Probes:
+        """The same grid of probes several times over, one after the other."""
+        return Probes(*(part.repeat(times, *[1] * (part.ndim - 1)) for part in self))
+
     def logits(self, x_BND: Tensor) -> Tensor:
         """Scores of the classes, float32 (G, B, C).
 
@@ -186,6 +200,13 @@ class Probes(NamedTuple):
         read_gBK = read_gBK + self.value_bias.reshape(G * H, 1, K)
         read_GBD = read_gBK.view(G, H, B, K).transpose(1, 2).reshape(G, B, D)
         return read_GBD @ self.weight.transpose(1, 2) + self.bias[:, None]
+
+
+def rounds_together(grid: Probes, tokens: int) -> int:
+    """How many rounds of a grid of probes are trained at once, on so many tokens in a batch."""
+    num_probes, heads, _ = grid.query.shape
+    numbers = sum(part.numel() for part in grid) + num_probes * heads * tokens
+    return max(1, NUMBERS // numbers)
 
 
 def head_count(width: int) -> int:

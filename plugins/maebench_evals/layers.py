@@ -23,7 +23,14 @@ from maebench import (
     half_cosine,
 )
 from maebench_evals.frozen import Penalties, standardised
-from maebench_evals.linear_probe import BATCH, EPOCHS, LR, fitted_heads, predicted
+from maebench_evals.linear_probe import (
+    BATCH,
+    EPOCHS,
+    LR,
+    fitted_heads,
+    predicted,
+    rounds_together,
+)
 
 
 @dataclass(frozen=True)
@@ -43,8 +50,9 @@ class Layers(Evaluation):
 
     One pass over the images gives all layers; "last" is the end, after the encoder's own norm.
     Layer, pooling and l2 are chosen on folds of train, each layer's probe is trained again on all
-    of it with its l2. The picture shows accuracy over depth. An encoder of masked images is often best some blocks before its end (SimMIM probes
-    block 8 of 12, arXiv 2111.09886).
+    of it with its l2. Of equally good poolings the model's preferred one counts, of equally good
+    layers the middle one. The picture shows accuracy over depth. An encoder of masked images is
+    often best some blocks before its end (SimMIM probes block 8 of 12, arXiv 2111.09886).
     """
 
     name: ClassVar[str] = "layers"
@@ -52,7 +60,8 @@ class Layers(Evaluation):
     metrics: ClassVar[dict[str, Metric]] = {
         "top1": Metric.accuracy(),
         "validation_top1": Metric.accuracy(
-            "the same on the images held out of train, by which is chosen", held_out=True
+            "the same on the images held out of train, by which layer and l2 are chosen",
+            held_out=True,
         ),
     }
 
@@ -83,9 +92,8 @@ class Layers(Evaluation):
         folds = model.folds()
         shown = model.progress(places, len(places), f"layers of {model.kind}")
         found = [self._probe(model, labels, folds, *place) for place in shown]
-        # first and last layer are no edges of a grid: there are no others
-        best = choose([place.validation.mean().item() for place in found], [False] * len(found))
-        choice = Choice(best.index, found[best.index].edge)
+        best = best_place([place.validation.mean().item() for place in found], len(layers))
+        choice = Choice(best, found[best].edge)
         draw_picture(model, found, found[choice.index])
         for i, place in enumerate(found):
             where: dict[str, object] = {"layer": place.layer, "pool": place.pool, "l2": place.l2}
@@ -100,9 +108,10 @@ class Layers(Evaluation):
         train, test = model.features("train", layer, pool), model.features("test", layer, pool)
         train, test = standardised(train, test)
         l2 = sorted(set(self.l2))
-        guessed_HN = self._predict(model, train, labels, train, l2, ~folds.held)
-        guessed_RGN = guessed_HN.view(-1, len(l2), len(train))
-        validation = folds.pooled(guessed_RGN == labels)
+        held = folds.index
+        guessed_HM = self._predict(model, train, labels, train[held], l2, ~folds.held)
+        guessed_RGM = guessed_HM.view(-1, len(l2), len(held))
+        validation = folds.pooled(guessed_RGM == labels[held])
         choice = choose(validation)
         chosen = l2[choice.index]
         guessed = self._predict(model, train, labels, test, [chosen])[0]
@@ -120,10 +129,22 @@ class Layers(Evaluation):
     ) -> Tensor:
         """The class that the head of each round and penalty predicts, (H, test)."""
         steps = max(self.steps, math.ceil(EPOCHS * len(x_ND) / BATCH))
-        rates = ((step, LR * half_cosine(step, steps)) for step in range(steps))
         x_ND, y_N, test = (t.to(model.device) for t in (x_ND, y_N, test))
-        classes, draws = len(model.class_names()), model.draws("order")
-        return predicted(fitted_heads(x_ND, y_N, l2, classes, BATCH, rates, draws, used_RN), test)
+        classes, parts = len(model.class_names()), []
+        for part_RN in rounds_together(used_RN, len(x_ND), BATCH, len(l2) * classes):
+            draws = model.draws("order")
+            rates = ((step, LR * half_cosine(step, steps)) for step in range(steps))
+            heads = fitted_heads(x_ND, y_N, l2, classes, BATCH, rates, draws, part_RN)
+            parts.append(predicted(heads, test))
+        return torch.cat(parts)
+
+
+def best_place(scores: list[float], num_layers: int) -> int:
+    """Which layer and pooling is best on train: scores of all layers, pooling after pooling."""
+    # a model names its poolings with the preferred one first
+    start = scores.index(max(scores)) // num_layers * num_layers
+    # first and last layer are no edges of a grid: there are no others
+    return start + choose(scores[start : start + num_layers], [False] * num_layers).index
 
 
 def draw_picture(model: Model, found: list[Place], chosen: Place) -> None:

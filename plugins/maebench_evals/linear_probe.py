@@ -29,6 +29,7 @@ NOTHING = 1e-6  # of the largest variance: a direction without more carries roun
 # of the fast protocol; the first and the last are those of `layers` and `low-shot` too
 EPOCHS, STEPS, BATCH = 20, 1000, 2048
 PREDICTED = 2048  # images at a time
+LOGITS = 2**24  # of one update: 64 MB; rounds or subsets beyond it are trained after each other
 # of the updates, in the rounds that the penalty is chosen by: of fifteen penalties on digits it
 # gives the same one, pretrained and untrained, in half the time
 SHARE = 0.5
@@ -112,8 +113,11 @@ class LinearProbe(Evaluation):
         folds = model.folds()
         l2 = sorted(set(self.l2))
 
-        guessed_RGN = self._predict(model, train, labels, train, num_classes, "choose", ~folds.held)
-        validation = folds.pooled(guessed_RGN == labels)
+        held, used_RN = folds.index, ~folds.held
+        guessed_RGM = self._predict(
+            model, train, labels, train[held], num_classes, "choose", used_RN
+        )
+        validation = folds.pooled(guessed_RGM == labels[held])
         choice = choose(validation)
         predicted_GN = self._predict(model, train, labels, test, num_classes, "refit")[0]
         for i, penalty in enumerate(l2):
@@ -171,12 +175,29 @@ class LinearProbe(Evaluation):
         epochs, batch = self.epochs or EPOCHS, self.batch or BATCH
         steps = max(self.steps or STEPS, math.ceil(epochs * len(x_ND) / batch))
         steps = steps if used_RN is None else math.ceil(steps * SHARE)
-        draws = model.draws(f"order {purpose}")
-        shown = model.progress(range(steps), steps, f"linear-probe of {model.kind}")
-        rates = ((step, LR * half_cosine(step, steps)) for step in shown)
         x_ND, y_N, test = (t.to(model.device) for t in (x_ND, y_N, test))
-        heads = fitted_heads(x_ND, y_N, l2, num_classes, batch, rates, draws, used_RN)
-        return predicted(heads, test).view(-1, len(l2), len(test))
+        parts = []
+        for part_RN in rounds_together(used_RN, len(x_ND), batch, len(l2) * num_classes):
+            draws = model.draws(f"order {purpose}")  # the same order in every round
+            shown = model.progress(range(steps), steps, f"linear-probe of {model.kind}")
+            rates = ((step, LR * half_cosine(step, steps)) for step in shown)
+            heads = fitted_heads(x_ND, y_N, l2, num_classes, batch, rates, draws, part_RN)
+            parts.append(predicted(heads, test).view(-1, len(l2), len(test)))
+        return torch.cat(parts)
+
+
+def rounds_together(
+    used_RN: Tensor | None, num_images: int, batch: int, logits: int
+) -> tuple[Tensor, ...]:
+    """Rounds in parts that are trained at once, by the logits of each image in one round."""
+    if used_RN is None:  # one round that uses all images
+        return (torch.ones(1, num_images, dtype=torch.bool),)
+    return used_RN.split(together(min(batch, num_images) * logits))
+
+
+def together(logits: int) -> int:
+    """How many rounds or subsets of so many logits are trained at once."""
+    return max(1, LOGITS // logits)
 
 
 def fitted_heads(

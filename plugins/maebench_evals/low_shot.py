@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
@@ -10,12 +9,14 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import AfterValidator, Field, PositiveInt, field_validator
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from maebench import Evaluation, Folds, MaebenchError, Metric, Model, NotApplicable, Result
+from maebench import Evaluation, MaebenchError, Metric, Model, NotApplicable, Result
 from maebench_evals.frozen import Layer, Penalties, not_empty, pool_for
-from maebench_evals.subset_heads import Fitting, Subsets, together
+from maebench_evals.linear_probe import BATCH, together
+from maebench_evals.subset_heads import Fitting, Subsets
 
-# Shape suffixes: R draws, N images of a subset.
+# Shape suffixes: R draws, N images of a subset, F rounds of its folds.
 SHOTS = re.compile(r"[1-9]\d*|\d+(\.\d+)?%")
 # One image per class leaves none to choose on. On digits, of encoders and of pixels, any l2 from
 # 0.01 to 1 gives the same accuracy within one point.
@@ -141,21 +142,22 @@ class LowShot(Evaluation):
     def _fit(self, model: Model) -> Fitting:
         return Fitting(len(model.class_names()), self.steps, model.draws("order"))
 
-    def _subsets(self, model: Model, labels: Tensor, text: str) -> tuple[Tensor, Tensor | None]:
+    def _subsets(self, model: Model, labels: Tensor, text: str) -> tuple[Tensor, Tensor]:
         """Positions in train of each draw's images, int64 (R, N), and its folds, bool (R, F, N).
 
-        A draw puts each class into one order, of which an entry takes the beginning. With one image
-        per class there are no folds.
+        A draw puts each class into one order, of which an entry takes the beginning. Where fewer
+        rounds can be made of a draw than of another, or none, the missing ones hold out nothing.
         """
         draws, folds = [], []
         for number in range(self.draws):
             order = model.draws(f"draw {number}").uniform(len(labels))[0].argsort()
             index = torch.cat([taken(order[labels[order] == c], text) for c in labels.unique()])
             draws.append(index)
-            seed = int(model.draws(f"folds {number}").integers(2**31)[0])
-            with contextlib.suppress(NotApplicable):
-                folds.append(Folds.of(labels[index], seed).held)
-        return torch.stack(draws), torch.stack(folds) if folds else None
+            try:
+                folds.append(model.folds(index, f"draw {number}").held)
+            except NotApplicable:  # such as one image per class
+                folds.append(torch.zeros(1, len(index), dtype=torch.bool))
+        return torch.stack(draws), pad_sequence(folds, batch_first=True)
 
     def _predict(
         self,
@@ -163,20 +165,18 @@ class LowShot(Evaluation):
         labels: Tensor,
         test: Tensor,
         index_RN: Tensor,
-        held_RFN: Tensor | None,
+        held_RFN: Tensor,
         fit: Fitting,
     ) -> tuple[Tensor, list[float]]:
         """The class that each draw predicts for each test image, (R, test), and its penalty."""
         l2 = sorted(set(self.l2))
-        folds = 1 if held_RFN is None else held_RFN.shape[1]
-        step = together(index_RN.shape[1], folds * len(l2), fit.num_classes)
+        heads = held_RFN.shape[1] * len(l2)
+        step = together(min(index_RN.shape[1], BATCH) * heads * fit.num_classes)
         predicted: list[Tensor] = []
         chosen: list[float] = []
         for at in torch.arange(len(index_RN)).split(step):
             data = Subsets.of(train, labels, index_RN[at].to(train.device))
-            found = [ONE_SHOT_L2] * len(at)
-            if held_RFN is not None:
-                found = fit.choose(data, held_RFN[at].to(train.device), l2)
+            found = fit.choose(data, held_RFN[at].to(train.device), l2, ONE_SHOT_L2)
             predicted.append(fit.predict(data, found, test).cpu())
             chosen += found
         return torch.cat(predicted), chosen

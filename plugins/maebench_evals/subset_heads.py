@@ -14,7 +14,6 @@ from maebench_evals.linear_probe import BATCH, EPOCHS, LR
 
 # Shape suffixes: R subsets, N images of each, D features, H heads of each subset (F folds times G
 # penalties, or one), C classes.
-LOGITS = 2**24  # of one update: 64 MB; subsets beyond it are trained one after the other
 
 
 @dataclass(frozen=True)
@@ -75,14 +74,19 @@ class Fitting:
             adam.step()
         return weight, bias
 
-    def choose(self, data: Subsets, held_RFN: Tensor, l2: list[float]) -> list[float]:
+    def choose(
+        self, data: Subsets, held_RFN: Tensor, l2: list[float], otherwise: float
+    ) -> list[float]:
         """For each subset the penalty that is best on its folds, of equals the middle one.
 
         Args:
             data: the subsets.
             held_RFN: which images each round holds out, for each subset.
             l2: penalties to try.
+            otherwise: the penalty of a subset whose rounds hold out nothing.
         """
+        if not held_RFN.any():
+            return [otherwise] * len(held_RFN)
         R, F, N = held_RFN.shape
         G = len(l2)
         # every round with every penalty: head f * G + g
@@ -96,11 +100,12 @@ class Fitting:
             ],
             2,
         )
-        outcomes = (
-            Folds(held).pooled(right.view(F, G, N))
-            for held, right in zip(held_RFN, right_RHN, strict=True)
-        )
-        return [l2[choose(each).index] for each in outcomes]
+        found = []
+        for folds, right_FGN in zip(map(Folds, held_RFN), right_RHN.view(R, F, G, N), strict=True):
+            held = folds.index
+            best = choose(folds.pooled(right_FGN[..., held])).index if len(held) else None
+            found.append(otherwise if best is None else l2[best])
+        return found
 
     def predict(self, data: Subsets, l2_R: list[float], test_ND: Tensor) -> Tensor:
         """The class that a head trained on each whole subset predicts, (R, test)."""
@@ -124,8 +129,3 @@ def product(x_RND: Tensor, error_RHNC: Tensor) -> Tensor:
     R, H, N, C = error_RHNC.shape
     flat_RDK = x_RND.transpose(1, 2) @ error_RHNC.transpose(1, 2).reshape(R, N, H * C)
     return flat_RDK.view(R, -1, H, C).transpose(1, 2)
-
-
-def together(images: int, heads: int, num_classes: int) -> int:
-    """How many subsets are trained at once."""
-    return max(1, LOGITS // (min(images, BATCH) * heads * num_classes))
