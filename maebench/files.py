@@ -15,7 +15,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -131,6 +131,19 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
                 file.write(b"\n")  # a crash cut the last line: start a new one
             file.write((json.dumps(value) + "\n").encode())
             file.flush()
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def open_log(path: Path) -> BinaryIO:
+    """A file that a process adds its messages to; what was there stays.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    make_folder(path.parent)
+    try:
+        return path.open("ab")
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 

@@ -276,8 +276,8 @@ def run_cells(
 def num_workers(asked: int | None, machine: Mapping[str, Any]) -> int:
     """How many processes work side by side: what is asked for, else as the cores allow.
 
-    One thread each does half as much again as one run on two threads (facts of this machine are in
-    benchmarks/compare.py); a GPU is one worker's.
+    Two runs of one thread each are done sooner than one after the other on two threads, because a
+    small model keeps no two threads busy. A GPU is one worker's.
     """
     if asked is not None:
         return asked

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maebench.analysis import arms, seeds, stats
+from maebench.analysis import arms, pictures, seeds, stats
 from maebench.analysis.cells import Cell
 from maebench.analysis.design import Design
 from maebench.evaluating import records
@@ -205,9 +205,7 @@ class Comparison:
 
     def plot(self) -> dict[str, Figure]:
         """Its pictures by name: accuracy of each arm with its seeds, and the differences."""
-        from maebench.analysis.pictures import pictures
-
-        return pictures(self)
+        return pictures.of(self)
 
     def evaluations(self) -> list[str]:
         """Those that have numbers, in the order of the settings."""

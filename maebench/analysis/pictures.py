@@ -24,7 +24,7 @@ WIDTH, HEIGHT = 5.0, 3.8  # inches of one evaluation's panel
 ROW = 0.32  # inches of an arm's line in the forest
 
 
-def pictures(comparison: Comparison) -> dict[str, Figure]:
+def of(comparison: Comparison) -> dict[str, Figure]:
     """The pictures that the comparison has numbers for, by name.
 
     "ratio" (accuracy against ratio, a line per strategy) where the ratio is compared, else "arms";

@@ -20,8 +20,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import torch
+
 from maebench import files
+from maebench.analysis.cells import Cell, Data, model_of
+from maebench.config.run import RunConfig
 from maebench.errors import MaebenchError
+from maebench.evaluating import records
+from maebench.evaluating.suite import evaluate
+from maebench.plugins import installed
+from maebench.pretraining.loop import pretrain
+from maebench.pretraining.plan import prepare
 
 Event = dict[str, Any]
 Task = dict[str, Any]
@@ -47,7 +56,6 @@ def run_tasks(
     """
     if not tasks:
         return
-    files.make_folder(logs)
     waiting = list(tasks)
     events: queue.Queue[tuple[int, Event]] = queue.Queue()
     team: dict[int, _Worker] = {}
@@ -91,7 +99,7 @@ class _Worker:
         # numbers change with threads by rounding: all cells of a comparison have as many
         kinds = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         environment = {**os.environ, **dict.fromkeys(kinds, str(threads))}
-        with log.open("ab") as errors:
+        with files.open_log(log) as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "maebench.analysis.workers", str(threads)],
                 stdin=subprocess.PIPE,
@@ -143,10 +151,7 @@ def _read(number: int, stream: IO[str] | None, events: queue.Queue[tuple[int, Ev
 
 def main() -> None:
     """Reads tasks until the standard input ends."""
-    import torch
-
-    threads = int(sys.argv[1])
-    torch.set_num_threads(threads)
+    torch.set_num_threads(int(sys.argv[1]))
     said = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a plugin prints is no event
     tasks: queue.Queue[Task] = queue.Queue()
@@ -171,8 +176,6 @@ def _say(stream: IO[str], event: Event) -> None:
 
 def serve(tasks: Iterator[Task], say: Callable[[Event], None]) -> None:
     """Does tasks one after the other; one that fails is said and takes no other with it."""
-    from maebench.analysis.cells import Data
-
     data = Data()
     for task in tasks:
         try:
@@ -189,16 +192,8 @@ def serve(tasks: Iterator[Task], say: Callable[[Event], None]) -> None:
             say({"task": task["name"], "what": "done"})
 
 
-def do(task: Task, say: Callable[[Event], None], data: Any) -> str:
+def do(task: Task, say: Callable[[Event], None], data: Data) -> str:
     """Pretrains and evaluates one cell; gives what failed among its evaluations, or nothing."""
-    from maebench.analysis.cells import Cell, model_of
-    from maebench.config.run import RunConfig
-    from maebench.evaluating import records
-    from maebench.evaluating.suite import evaluate
-    from maebench.plugins import installed
-    from maebench.pretraining.loop import pretrain
-    from maebench.pretraining.plan import prepare
-
     names = installed()
     config = RunConfig(names, **task["config"])
     plan = prepare(config, Path(task["results"]), splits=data.of(config))
