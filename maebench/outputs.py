@@ -151,6 +151,7 @@ class Report(Component):
         """The text to print or to write to a file.
 
         What an evaluation measured is a `Cell`, which has its numbers and is printed by `str`;
-        other columns hold texts and numbers, and what is not there is an empty text.
+        other columns hold texts and numbers, and what is not there is an empty text. Where rows of
+        one model or setting differ in what can change a number, `differs in` is one of them.
         """
         raise NotImplementedError(f"{type(self).__name__} has no render(table)")

@@ -11,12 +11,16 @@ from maebench.report import terminal
 
 def test_a_cell_is_text_a_number_or_nothing(capsys):
     table = pd.DataFrame(
-        {"a": ["[x]", Cell(0.5, unit="%")], "b": [1234567.0, None], "c": [1234, 0]}
+        {
+            "a": ["[x]", Cell(0.5, unit="%", choice_low=0.48, choice_high=0.51)],
+            "b": [1234567.0, None],
+            "c": [1234, 0],
+        }
     )
     table["where"] = [{"k": 5}, {}]
     terminal.print_table(table)
     out = capsys.readouterr().out
-    for text in ("[x]", "50.0", "1.23457e+06", "1,234", "{'k': 5}"):
+    for text in ("[x]", "50.0 choice 48.0-51.0", "1.23457e+06", "1,234", "{'k': 5}"):
         assert f" {text} " in out
     assert "nan" not in out and "None" not in out
 
