@@ -321,14 +321,15 @@ def _with_choice(mine: Any, theirs: Any) -> dict[str, float]:
     (validation, test), (other_validation, other_test) = (g for g in grids if g is not None)
     if validation.shape[1] != other_validation.shape[1]:
         return {}
-    groups = records.groups(Path(mine["file"]))
+    path = Path(mine["file"])
     found = stats.choice_interval(
         validation,
         test,
         other_validation,
         other_test,
         lambda scores: choose(scores.tolist()).index,
-        test_groups=groups,
+        groups=records.groups(path, held_out=True),
+        test_groups=records.groups(path),
     )
     return {"choice_low": found.low, "choice_high": found.high}
 
