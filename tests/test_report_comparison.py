@@ -109,6 +109,16 @@ def test_a_failed_cell_is_a_row_with_its_reason(tmp_path):
     assert scores[scores["arm"] == "0.75"]["status"].tolist() == ["failed", "failed"]
 
 
+def test_what_is_not_applicable_is_said_below_the_table(tmp_path):
+    asked = design(seeds=2)
+    outcomes = drawn(np.random.default_rng(1), {"0.25": 0.5, "0.5": 0.5}, asked.seeds)
+    how = {"status": "not applicable", "reason": "no decoder"}
+    found = comparison(tmp_path, {"reconstruction": outcomes}, asked, **how)
+    said = "reconstruction of 0.25, seeds 0-1: not applicable: no decoder"
+    assert said in report.footnotes(found)
+    assert report.answers(found) == ["no cell has a result yet"]
+
+
 @pytest.mark.parametrize(
     "numbers, text", [([0, 1, 2, 5], "0-2, 5"), ([3], "3"), ([2, 0], "0, 2"), ([4, 3], "3-4")]
 )

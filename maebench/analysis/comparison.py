@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,10 @@ class Comparison:
         Columns arm, kind, seed, evaluation_seed, evaluation, metric, unit, higher_is_better, value,
         low, high, interval, choice_low, choice_high, num_groups, status, reason and file.
         """
+        return self._scores.copy()
+
+    @cached_property
+    def _scores(self) -> pd.DataFrame:
         import pandas as pd
 
         found = []
@@ -83,6 +88,10 @@ class Comparison:
         mean over seeds), deviation (over seeds), half_width (mean half interval over test images),
         and the parts of the deviation: between_seeds, between_probes, over_images.
         """
+        return self._table.copy()
+
+    @cached_property
+    def _table(self) -> pd.DataFrame:
         import pandas as pd
 
         found = []
@@ -112,6 +121,10 @@ class Comparison:
         that the arm is better for one new seed), pairing_gain, p_equivalent and equivalent (for
         the design's margin), owen (spread over resampled seeds and images, from eight seeds on).
         """
+        return self._pairs.copy()
+
+    @cached_property
+    def _pairs(self) -> pd.DataFrame:
         import pandas as pd
 
         found = []
@@ -159,6 +172,10 @@ class Comparison:
         or wrong, else a sign flip; Holm over all pairs of an evaluation. choice_low and choice_high
         end the interval in which also the choice made on train is repeated in each resample.
         """
+        return self._models.copy()
+
+    @cached_property
+    def _models(self) -> pd.DataFrame:
         import pandas as pd
 
         found = []

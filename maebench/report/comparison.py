@@ -327,6 +327,11 @@ def footnotes(comparison: Comparison) -> list[str]:
         lines.append(f"test images belong to {int(groups.max())} groups, which are resampled whole")
     protocols = ", ".join(dict.fromkeys(scores["protocol"].dropna()))
     lines.append(f"protocols {protocols}")
+    bad = scores[(scores["status"] != "ok") & scores["evaluation"].notna()]
+    for (arm, evaluation, status, reason), group in bad[bad["kind"] == "run"].groupby(
+        ["arm", "evaluation", "status", "reason"], sort=False
+    ):
+        lines.append(f"{evaluation} of {arm}, seeds {ranges(group['seed'])}: {status}: {reason}")
     failed = [cell for cell in comparison.cells if cell.state == "failed before"]
     lines += [f"failed: {_cell_name(cell)}: {cell.reason}" for cell in failed]
     return [*lines, *(f"note: {note}" for note in comparison.notes)]
