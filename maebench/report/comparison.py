@@ -331,7 +331,8 @@ def footnotes(comparison: Comparison) -> list[str]:
     for (arm, evaluation, status, reason), group in bad[bad["kind"] == "run"].groupby(
         ["arm", "evaluation", "status", "reason"], sort=False
     ):
-        lines.append(f"{evaluation} of {arm}, seeds {ranges(group["seed"].tolist())}: {status}: {reason}")
+        numbers = ranges(group["seed"].tolist())
+        lines.append(f"{evaluation} of {arm}, seeds {numbers}: {status}: {reason}")
     failed = [cell for cell in comparison.cells if cell.state == "failed before"]
     lines += [f"failed: {_cell_name(cell)}: {cell.reason}" for cell in failed]
     return [*lines, *(f"note: {note}" for note in comparison.notes)]
