@@ -368,6 +368,9 @@ def markdown(comparison: Comparison) -> str:
     parts += [f"![{name}]({name}.png)" for name in comparison.plot()]
     for line in answers(comparison):
         parts.append(f"- {line.strip()}" if line.startswith("  ") else f"**{line}**")
+    for evaluation in comparison.evaluations() if len(comparison.design.seeds) >= FEW_SEEDS else ():
+        parts.append(f"{evaluation}: p of every pair of arms over seeds, Holm over the pairs")
+        parts.append(comparison.matrix(evaluation).map(p_text).to_markdown())
     parts += [f"<sub>{line}</sub>" for line in footnotes(comparison)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
