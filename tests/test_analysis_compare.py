@@ -160,6 +160,17 @@ def test_another_machine_is_named_and_another_device_refused(tmp_path, here):
         plan_comparison(designed(), tmp_path, names=NAMES)
 
 
+def test_a_name_is_not_given_twice_to_different_arms(tmp_path, here):
+    design = designed()
+    carry_out(plan_comparison(design, tmp_path, "mine", NAMES), names=NAMES)
+    state = (tmp_path / "comparisons" / "mine" / module.STATE).read_text()
+    for other in (designed(masking=["random", "grid"]), designed(batch=32)):
+        with pytest.raises(ConfigError, match=r"mine has other arms or settings \(random; block\)"):
+            plan_comparison(other, tmp_path, "mine", NAMES)
+    assert (tmp_path / "comparisons" / "mine" / module.STATE).read_text() == state
+    plan_comparison(designed(4), tmp_path, "mine", NAMES)
+
+
 def test_a_state_of_another_version_or_none_is_refused(tmp_path, here):
     folder = carried(tmp_path).folder
     for content, words in (('{"format": 99}', "newer maebench"), ("[]", "no comparison's state")):

@@ -78,10 +78,19 @@ class Data:
 
     loaded: dict[str, Splits] = field(default_factory=dict)
 
+    @classmethod
+    def of_cells(cls, cells: Sequence[Cell]) -> Data:
+        """What cells have loaded already."""
+        return cls({wanted(cell.plan.config): cell.plan.splits for cell in cells})
+
     def of(self, config: RunConfig) -> Splits:
         """The images that a config asks for."""
-        wanted = (config.dataset, config.data_dir, config.size, config.limit, config.on_bad_image)
-        return self.loaded.setdefault(repr(wanted), config.splits())
+        return self.loaded.setdefault(wanted(config), config.splits())
+
+
+def wanted(config: RunConfig) -> str:
+    """What of a config says which images it asks for."""
+    return repr((config.dataset, config.data_dir, config.size, config.limit, config.on_bad_image))
 
 
 def model_of(cell: Cell, names: Names) -> LoadedModel:

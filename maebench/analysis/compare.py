@@ -13,7 +13,7 @@ import torch
 import maebench
 from maebench import files
 from maebench.analysis import same, workers
-from maebench.analysis.cells import Cell, Data, cells_of
+from maebench.analysis.cells import Data, cells_of
 from maebench.analysis.comparison import Comparison
 from maebench.analysis.design import Arm, Design, read_design
 from maebench.analysis.workers import Event
@@ -68,7 +68,7 @@ def compare(
     """
     names = installed()
     design = read_design(
-        {key: _named(value) for key, value in settings.items()},
+        settings,
         names,
         seeds=seeds,
         baseline=baseline,
@@ -81,12 +81,6 @@ def compare(
     return carry_out(comparison, workers=workers, fail_fast=fail_fast, names=names)
 
 
-def _named(value: Any) -> Any:
-    """A list of names of components as the names of one part, so that options may stand beside."""
-    texts = isinstance(value, list) and value and all(isinstance(item, str) for item in value)
-    return list(value) if texts else value
-
-
 def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings of runs and those of the comparison itself in a YAML file.
 
@@ -94,9 +88,8 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         ConfigError: no YAML, or no mapping.
     """
     found = {key.replace("-", "_"): value for key, value in read_yaml(path).items()}
-    return {k: v for k, v in found.items() if k not in OWN}, {
-        k: found[k] for k in OWN if k in found
-    }
+    own = {key: found.pop(key) for key in OWN if key in found}
+    return found, own
 
 
 def plan_comparison(
@@ -123,6 +116,12 @@ def plan_comparison(
         raise ConfigError(
             f"comparison {where.name} was begun on {kept['device']} and would go on on "
             f"{here['device']}: choose --device {kept['device']}, or another --name"
+        )
+    arms = {arm.name: _spec(arm) for arm in design.arms}
+    if state and state["arms"] != arms:
+        raise ConfigError(
+            f"comparison {where.name} has other arms or settings ({'; '.join(state['arms'])}): "
+            "choose another --name"
         )
     if threads is not None and kept["threads"] != threads:
         raise ConfigError(
@@ -234,20 +233,12 @@ def carry_out(
     with files.lock(folder):
         _write_state(comparison)
         done = run_cells(comparison, workers, fail_fast, say)
-        seen = Data({})
-        for cell in comparison.cells:
-            seen.loaded.setdefault(repr(_wanted(cell)), cell.plan.splits)
-        results = comparison.cells[0].plan.run.results
-        cells = cells_of(comparison.design, results, names, done, seen)
+        results, data = comparison.cells[0].plan.run.results, Data.of_cells(comparison.cells)
+        cells = cells_of(comparison.design, results, names, done, data)
         found = replace(comparison, cells=tuple(cells), failed=tuple(done))
         found = replace(found, notes=(*comparison.notes, *same.check(found)))
         _note_look(found)
     return found
-
-
-def _wanted(cell: Cell) -> Any:
-    config = cell.plan.config
-    return (config.dataset, config.data_dir, config.size, config.limit, config.on_bad_image)
 
 
 def run_cells(
