@@ -367,6 +367,8 @@ def wrong_with(metric: Metric) -> str:
         return f"the range {metric.low} to {metric.high} is empty"
     if math.inf == metric.high or -math.inf == metric.low:
         return f"the range {metric.low} to {metric.high} is endless: None is for no bound"
+    if metric.held_out and (metric.main or not metric.per_example):
+        return "held_out=True has one number per image held out of train; the main one is of test"
     if metric.guess is not None and not low <= metric.guess <= high:
         return f"guess={metric.guess} lies outside {metric.low} to {metric.high}"
     if metric.unit == "%" and metric.high is not None and metric.high > 1:
