@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from maebench.analysis import arms, pictures, seeds, stats
 from maebench.analysis.cells import Cell
+from maebench.analysis.choices import with_choices
 from maebench.analysis.design import Design
 from maebench.evaluating import records
-from maebench.evaluation import choose
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -322,52 +322,13 @@ def _of_models(mine: Any, theirs: Any, factor: float) -> dict[str, Any]:
     values, others = _values(mine), _values(theirs)
     if values is None or others is None:
         return {"p": float("nan"), "value": mine["value"] - theirs["value"]}
-    groups = records.groups(Path(mine["file"]))
-    found = stats.paired_difference(*values, *others, groups=groups)
+    paths = Path(mine["file"]), Path(theirs["file"])
+    found = stats.paired_difference(*values, *others, groups=records.groups(paths[0]))
     row = {"value": found.value, "low": found.low, "high": found.high}
-    row |= _with_choice(mine, theirs)
+    if choice := with_choices(*paths):
+        row |= {"choice_low": choice.low, "choice_high": choice.high}
     row = {name: number * factor for name, number in row.items()}
     return row | {"p": found.p, "interval": found.method, "test": found.test}
-
-
-def _with_choice(mine: Any, theirs: Any) -> dict[str, float]:
-    """The ends of the interval that repeats the choice in each resample; none without a choice."""
-    grids = [_grid(Path(row["file"])) for row in (mine, theirs)]
-    if any(grid is None for grid in grids):
-        return {}
-    (validation, test), (other_validation, other_test) = (g for g in grids if g is not None)
-    if validation.shape[1] != other_validation.shape[1]:
-        return {}
-    path = Path(mine["file"])
-    found = stats.choice_interval(
-        validation,
-        test,
-        other_validation,
-        other_test,
-        lambda scores: choose(scores.tolist()).index,
-        groups=records.groups(path, held_out=True),
-        test_groups=records.groups(path),
-    )
-    return {"choice_low": found.low, "choice_high": found.high}
-
-
-def _grid(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Outcomes of all choices on what was held out of train, and on test; None without them."""
-    rows = records.read(path)
-    main = next(row for row in rows if row["main"])
-
-    def place(row: records.Row) -> tuple[Any, ...]:
-        return tuple((k, v) for k, v in row["where"].items() if k not in ("chosen", "edge"))
-
-    tests = {place(r): r for r in rows if r["metric"] == main["metric"] and r["value"] is not None}
-    held = {place(r): r for r in rows if r["split"] == records.HELD_OUT}
-    if len(held) < 2 or held.keys() - tests.keys():
-        return None
-    found = [[records.values(path, table[p]) for p in held] for table in (held, tests)]
-    if any(one is None for part in found for one in part):
-        return None
-    stacked = [np.stack([one[1] for one in part if one is not None]) for part in found]
-    return stacked[0], stacked[1]
 
 
 def _ordered(table: pd.DataFrame, design: Design) -> pd.DataFrame:

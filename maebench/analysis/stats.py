@@ -33,12 +33,17 @@ Integers = NDArray[np.integer]
 
 @dataclass(frozen=True, kw_only=True)
 class Difference(Interval):
-    """A paired difference of two models with its interval, and its p-value by a named test."""
+    """A paired difference of two models with its interval, and its p-value by a named test.
+
+    `choice` is its interval where the choices made on train are made again in each resample; None
+    where nothing was chosen.
+    """
 
     p: float
     test: str
     examples: int
     num_groups: int | None = None
+    choice: Interval | None = None
 
 
 def paired_difference(

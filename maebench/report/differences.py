@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from maebench.analysis.choices import with_choices
 from maebench.analysis.stats import Difference, paired_difference
 from maebench.evaluating import records
 from maebench.report.apart import MARK, conditions, told_apart
@@ -79,8 +81,9 @@ def _under(row: Row) -> Hashable:
 
 def _difference(row: Row, same: Row) -> Difference | None:
     """The paired difference of two rows; None where their metric has no number per image."""
-    path = Path(row["file"])
-    mine, theirs = records.values(path, row), records.values(Path(same["file"]), same)
+    path, other = Path(row["file"]), Path(same["file"])
+    mine, theirs = records.values(path, row), records.values(other, same)
     if mine is None or theirs is None:
         return None
-    return paired_difference(*mine, *theirs, groups=records.groups(path))
+    found = paired_difference(*mine, *theirs, groups=records.groups(path))
+    return replace(found, choice=with_choices(path, other))

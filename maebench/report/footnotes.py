@@ -66,7 +66,15 @@ def _groups(done: pd.DataFrame) -> str:
 def of_differences(found: Sequence[tuple[str, Difference, str]]) -> str:
     """The methods of paired differences and their tests; empty where there are none."""
     pairs = [(f"{d.method} and {d.test} test", name) for name, d, _ in found]
-    return f"Paired differences: {by_method(pairs)}." if pairs else ""
+    if not pairs:
+        return ""
+    text = f"Paired differences: {by_method(pairs)}."
+    if any(d.choice is not None for _, d, _ in found):
+        text += (
+            " Choices made again: the bootstrap in which each resample of train and test images "
+            "also chooses again on what was held out of train."
+        )
+    return text
 
 
 def by_method(pairs: Iterable[tuple[str | None, str]]) -> str:

@@ -71,7 +71,11 @@ def say_differences(rows: pd.DataFrame, model: str, other: str) -> None:
         verdict = "" if found.low > 0 or found.high < 0 else ": no difference shown"
         p = p_text(found.p)
         p = p if p.startswith("<") else f"= {p}"
-        say(f"  pretrained - untrained, {name}: {value} [{low}, {high}], p {p}{verdict}")
+        again = ""
+        if found.choice is not None:
+            least, most = (in_unit(e, unit, "+") for e in (found.choice.low, found.choice.high))
+            again = f" (choices made again: [{least}, {most}])"
+        say(f"  pretrained - untrained, {name}: {value} [{low}, {high}]{again}, p {p}{verdict}")
     for name in unpaired(rows, model, other):
         say(f"  pretrained - untrained, {name}: not paired, they differ in more than the encoder")
     if methods := of_differences(compared):
