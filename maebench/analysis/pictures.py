@@ -21,6 +21,7 @@ MARKS = "osD^vP*Xh<>"
 LINES = ("-", "--", "-.", ":")
 COLOURS = ("black", "tab:blue", "tab:orange", "0.55", "tab:green", "tab:red", "tab:purple")
 WIDTH, HEIGHT = 5.0, 3.8  # inches of one evaluation's panel
+BESIDE = 0.008  # of the ratio, between the points of two strategies
 ROW = 0.32  # inches of an arm's line in the forest
 
 
@@ -79,7 +80,8 @@ def accuracy(comparison: Comparison, by_ratio: bool) -> Figure:
 def _against_ratio(
     axes: Axes, comparison: Comparison, runs: pd.DataFrame, points: pd.DataFrame
 ) -> None:
-    for number, (strategy, arms) in enumerate(_strategies(comparison).items()):
+    strategies = _strategies(comparison)
+    for number, (strategy, arms) in enumerate(strategies.items()):
         colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
         mine = runs[runs["arm"].isin(arms)]
         ratios = np.array([arms[name] for name in mine["arm"]])
@@ -92,9 +94,12 @@ def _against_ratio(
         axes.fill_between(ratios[order], low, high, color=colour, alpha=0.12, linewidth=0)
         if len(order) == 1 and np.isfinite(low[0]):
             axes.vlines(ratios, low, high, color=colour, alpha=0.4)
+        aside = BESIDE * (number + 1)  # the points of strategies at one ratio beside each other
         for name, ratio in arms.items():
             values = points.loc[points["arm"] == name, "value"]
-            axes.plot([ratio] * len(values), values, mark, color=colour, markersize=3, alpha=0.6)
+            axes.plot(
+                [ratio + aside] * len(values), values, mark, color=colour, markersize=3, alpha=0.6
+            )
     axes.set_xlabel("share of hidden patches")
 
 
