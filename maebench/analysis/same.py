@@ -73,7 +73,7 @@ def _lengths(cells: Sequence[Cell]) -> Iterator[str]:
     for name, words in (("steps", "updates"), ("tokens", "seen tokens"), ("images", "images")):
         there = {arm: spent[name] for arm, spent in costs.items() if name in spent}
         if there and max(there.values()) > 1.005 * min(there.values()):
-            said = ", ".join(f"{arm} {number:,.4g}" for arm, number in there.items())
+            said = ", ".join(f"{arm} {number:,.0f}" for arm, number in there.items())
             yield f"arms differ in {words}: {said}"
     flops = {a: s["flops_encoder"] + s["flops_decoder"] for a, s in costs.items() if "images" in s}
     if flops and max(flops.values()) > 1.005 * min(flops.values()):

@@ -184,7 +184,8 @@ def answers(comparison: Comparison) -> list[str]:
     several = len(comparison.design.seeds) >= FEW_SEEDS
     lines.append("Are two ways of pretraining different? Over new seeds, on these test images:")
     if several:
-        lines += [f"  {_of_ways(row, comparison)}" for row in pairs.to_dict("records")]
+        for row in pairs.to_dict("records"):
+            lines += _of_ways(row, comparison)
     else:
         lines.append("  one seed says nothing about that: add seeds (--seeds 3)")
     lines.append("Are two models different? Given their weights, over test images of this kind:")
@@ -195,14 +196,15 @@ def answers(comparison: Comparison) -> list[str]:
     return lines
 
 
-def _of_ways(row: Mapping[Any, Any], comparison: Comparison) -> str:
-    """One arm against the baseline over seeds, in a sentence."""
-    head = f"{row['evaluation']}, {row['arm']} minus {row['baseline']}: "
+def _of_ways(row: Mapping[Any, Any], comparison: Comparison) -> list[str]:
+    """One arm against the baseline over seeds: the answer, and below it what else is known."""
+    head = f"  {row['evaluation']}, {row['arm']} minus {row['baseline']}: "
     if row["num_seeds"] < FEW_SEEDS:
-        return head + f"{row['num_seeds']} seeds done in both, nothing can be said yet"
+        return [head + f"{row['num_seeds']} seeds done in both, nothing can be said yet"]
     unit = _unit(row)
     if math.isnan(row["p"]):
-        return head + f"{_number(row, row['value'])}{unit} for every seed: no spread to test it by"
+        same = f"{_number(row, row['value'])}{unit} for every seed: no spread to test it by"
+        return [head + same]
     said = [f"{_number(row, row['value'])} {_ends(row)}{unit}", f"p {p_text(row['p'])}"]
     if row["family"] > 1:
         said.append(f"Holm {p_text(row['p_holm'])}")
@@ -210,10 +212,7 @@ def _of_ways(row: Mapping[Any, Any], comparison: Comparison) -> str:
         better = (row["value"] > 0) == bool(row["higher_is_better"])
         verdict = f"different, {row['arm'] if better else row['baseline']} is better"
     else:
-        verdict = (
-            f"no difference shown; what is smaller than {row['detectable']:.2g}{unit} is more "
-            "likely missed than one time in five"
-        )
+        verdict = f"no difference shown (found with 80 %: {row['detectable']:.2g}{unit})"
     more = [
         f"sign flip p {p_text(row['p_flip'])}, at least {row['least_p_flip']:.2g} over "
         f"{row['num_seeds']} seeds",
@@ -230,7 +229,7 @@ def _of_ways(row: Mapping[Any, Any], comparison: Comparison) -> str:
         more.append(f"without pairing it would take {row['pairing_gain']:.2g} times the seeds")
     if pd.notna(row.get("owen")):
         more.append(f"spread over resampled seeds and images {row['owen']:.2g}{unit}")
-    return head + ", ".join(said) + f": {verdict} ({'; '.join(more)})"
+    return [head + ", ".join(said) + f": {verdict}", f"    {'; '.join(more)}"]
 
 
 def _of_models(models: pd.DataFrame, comparison: Comparison) -> Iterator[str]:
@@ -367,7 +366,8 @@ def markdown(comparison: Comparison) -> str:
     parts = [f"# {comparison.name}", table.to_markdown(index=False) if len(table) else ""]
     parts += [f"![{name}]({name}.png)" for name in comparison.plot()]
     for line in answers(comparison):
-        parts.append(f"- {line.strip()}" if line.startswith("  ") else f"**{line}**")
+        depth = (len(line) - len(line.lstrip())) // 2
+        parts.append(f"{'  ' * (depth - 1)}- {line.strip()}" if depth else f"**{line}**")
     for evaluation in comparison.evaluations() if len(comparison.design.seeds) >= FEW_SEEDS else ():
         parts.append(f"{evaluation}: p of every pair of arms over seeds, Holm over the pairs")
         parts.append(comparison.matrix(evaluation).map(p_text).to_markdown())
