@@ -68,6 +68,7 @@ def test_everything_is_run_once_and_found_the_next_time(tmp_path, here):
     assert set(table["kind"]) == {"run", "untrained", "pixels"}
 
 
+@pytest.mark.slow
 def test_another_comparison_finds_the_runs_that_it_shares(tmp_path, here):
     carried(tmp_path)
     before = len(here)
@@ -78,6 +79,7 @@ def test_another_comparison_finds_the_runs_that_it_shares(tmp_path, here):
     assert len(list((tmp_path / "comparisons").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_missing_is_run_and_no_other(tmp_path, here):
     found = carried(tmp_path)
     lost = next(c for c in found.cells if c.arm == "block" and c.seed == 1)
@@ -90,6 +92,7 @@ def test_an_evaluation_that_is_missing_is_run_and_no_other(tmp_path, here):
     assert here[before:] == [lost.name]
 
 
+@pytest.mark.slow
 def test_a_failed_cell_is_kept_with_its_reason_and_tried_again(tmp_path, here):
     bad = read_design({"lr": [1e-3, 1e30], **TINY, "budget": "steps=3"}, NAMES, seeds=1)
     found = carried(tmp_path, bad)
@@ -110,6 +113,7 @@ def test_the_first_failure_stops_where_that_is_asked(tmp_path, here):
     assert len(here) == 1
 
 
+@pytest.mark.slow
 def test_what_was_extended_after_p_values_were_seen_says_so_for_good(tmp_path, here):
     assert not any("extended" in note for note in carried(tmp_path, designed(2)).notes)
     for _ in range(2):
@@ -122,6 +126,7 @@ def test_what_was_extended_after_p_values_were_seen_says_so_for_good(tmp_path, h
     assert any("extended" in note for note in overlapping.notes), "before it is run"
 
 
+@pytest.mark.slow
 def test_one_seed_is_no_look_at_a_p_value(tmp_path, here):
     carried(tmp_path, designed(1))
     assert not any("extended" in note for note in carried(tmp_path, designed(2)).notes)
@@ -136,6 +141,7 @@ def test_the_name_covers_what_is_compared_and_not_the_seeds():
     assert default_name(designed(data_dir="elsewhere")) == name
 
 
+@pytest.mark.slow
 def test_device_precision_and_threads_are_kept_and_given_to_every_cell(tmp_path, here):
     found = carried(tmp_path)
     assert found.machine["device"] == "cpu"
@@ -147,6 +153,7 @@ def test_device_precision_and_threads_are_kept_and_given_to_every_cell(tmp_path,
         plan_comparison(designed(), tmp_path, names=NAMES, threads=2)
 
 
+@pytest.mark.slow
 def test_another_machine_is_named_and_another_device_refused(tmp_path, here):
     folder = carried(tmp_path).folder
     state = json.loads((folder / module.STATE).read_text())
@@ -160,6 +167,7 @@ def test_another_machine_is_named_and_another_device_refused(tmp_path, here):
         plan_comparison(designed(), tmp_path, names=NAMES)
 
 
+@pytest.mark.slow
 def test_a_name_is_not_given_twice_to_different_arms(tmp_path, here):
     design = designed()
     carry_out(plan_comparison(design, tmp_path, "mine", NAMES), names=NAMES)
@@ -171,6 +179,7 @@ def test_a_name_is_not_given_twice_to_different_arms(tmp_path, here):
     plan_comparison(designed(4), tmp_path, "mine", NAMES)
 
 
+@pytest.mark.slow
 def test_a_state_of_another_version_or_none_is_refused(tmp_path, here):
     folder = carried(tmp_path).folder
     for content, words in (('{"format": 99}', "newer maebench"), ("[]", "no comparison's state")):
@@ -182,6 +191,7 @@ def test_a_state_of_another_version_or_none_is_refused(tmp_path, here):
         plan_comparison(designed(), tmp_path, names=NAMES)
 
 
+@pytest.mark.slow
 def test_arms_of_one_seed_share_weights_and_batches(tmp_path, here):
     found = carried(tmp_path)
     by_seed = {}
@@ -194,6 +204,7 @@ def test_arms_of_one_seed_share_weights_and_batches(tmp_path, here):
     assert by_seed[0][0] != by_seed[1][0]
 
 
+@pytest.mark.slow
 def test_a_run_that_began_otherwise_is_refused(tmp_path, here):
     found = carried(tmp_path)
     cell = next(c for c in found.cells if c.arm == "block" and c.kind == "run")
@@ -220,6 +231,7 @@ def test_images_are_loaded_once_for_all_cells():
     assert len({id(cell.plan.splits) for cell in found.cells}) == 1
 
 
+@pytest.mark.slow
 def test_from_python_lists_make_arms(tmp_path, here):
     found = maebench.compare(
         masking=["random", maebench.Block(aspect=0.5)],

@@ -69,6 +69,7 @@ def test_the_plan_alone_writes_nothing(run, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_from_one_command_to_tables_and_pictures(run, tmp_path):
     arguments = ["--masking", "random,block", "--seeds", "2", "--name", "first", *TINY]
     code, out, err = run(*arguments)
@@ -88,6 +89,7 @@ def test_from_one_command_to_tables_and_pictures(run, tmp_path):
     assert err == ""
 
 
+@pytest.mark.slow
 def test_a_yaml_file_says_the_same(run, tmp_path):
     file = tmp_path / "compare.yaml"
     file.write_text(
@@ -102,6 +104,7 @@ def test_a_yaml_file_says_the_same(run, tmp_path):
     assert "test: block 0.5 against random 0.75" in out
 
 
+@pytest.mark.slow
 def test_a_failed_cell_ends_with_code_1_and_its_reason(run):
     code, out, err = run("-o", "lr=1e-3,1e30", "--seeds", "1", *TINY, "--budget", "steps=3")
     assert code == 1

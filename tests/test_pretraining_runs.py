@@ -32,7 +32,13 @@ def start(tmp_path, names):
 
     def make(**settings):
         config = RunConfig(names, **settings)
-        return runs.open_run(tmp_path, config, config.identity("f", "fp32"), FACTS, environment())
+        identity = config.identity("f", "fp32")
+        if run := runs.existing(tmp_path, config, identity):
+            return run
+        run = runs.new_run(tmp_path, config, identity, FACTS)
+        assert not run.folder.exists(), "nothing is written yet"
+        runs.write_run(run, environment())
+        return run
 
     return make
 
@@ -163,3 +169,11 @@ def test_results_go_where_one_says_then_where_the_environment_says(monkeypatch, 
 def test_times_sort_as_text():
     times = [runs.now() for _ in range(100)]
     assert times == sorted(times) and len({len(t) for t in times}) == 1
+
+
+def test_hashes_are_added_to_those_that_are_kept(start):
+    run = start()
+    assert runs.read_hashes(run) == {}
+    runs.note_hashes(run, encoder="a", module="b")
+    runs.note_hashes(run, last_batch="c")
+    assert runs.read_hashes(run) == {"encoder": "a", "module": "b", "last_batch": "c"}

@@ -55,6 +55,7 @@ def test_groups_parts_of_the_variance_and_agreement_follow(clear):
     assert "Kendall" not in text, "one evaluation agrees with none"
 
 
+@pytest.mark.slow
 def test_evaluations_that_order_arms_otherwise_are_named(tmp_path):
     asked = design(seeds=2)
     rng = np.random.default_rng(0)
@@ -145,6 +146,7 @@ def test_the_time_is_told_by_arm_and_in_all(clear):
     assert report.time_lines(unknown, clear.cells, 2) == []
 
 
+@pytest.mark.slow
 def test_tables_pictures_and_one_page_are_written(clear):
     written = report.write(clear)
     for name in ("table.csv", "pairs.csv", "models.csv", "matrix-knn.csv", "ratio.png"):

@@ -81,19 +81,30 @@ NO_FILES = "missing_files_are_a_data_error_and_nothing_is_written_unasked"
 NO_LABELS = {"every_label_names_a_class", "every_class_of_test_is_learned_in_train"}
 
 
+def groups_of(root, folder):
+    """Values to try for `groups`: a CSV in which two images each belong together."""
+    images = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    lines = [f"{name},{number // 2}" for number, name in enumerate(images)]
+    (root / "groups.csv").write_text("\n".join(lines))
+    return {"groups": [str(root / "groups.csv")]}
+
+
 def test_a_folder_with_class_folders_keeps_to_the_contract(tmp_path):
-    folder = Folder(path=tree(tmp_path, cat=10, dog=9))
-    assert outcome(folder) == ({}, {NO_FILES, NO_OPTIONS})
+    root = tree(tmp_path / "images", cat=10, dog=9)
+    variants = groups_of(tmp_path, root)
+    assert outcome(Folder(path=root), variants=variants) == ({}, {NO_FILES})
 
 
 def test_a_folder_that_does_not_fit_into_memory_keeps_to_the_contract(tmp_path):
-    folder = Folder(path=tree(tmp_path, cat=10, dog=9))
-    assert outcome(folder, request={"memory_limit": 0}) == ({}, {NO_FILES, NO_OPTIONS})
+    root = tree(tmp_path / "images", cat=10, dog=9)
+    more = {"request": {"memory_limit": 0}, "variants": groups_of(tmp_path, root)}
+    assert outcome(Folder(path=root), **more) == ({}, {NO_FILES})
 
 
 def test_a_folder_without_labels_keeps_to_the_contract(tmp_path):
-    folder = Folder(path=tree(tmp_path, pictures=20) / "pictures")
-    assert outcome(folder) == ({}, {NO_FILES, NO_OPTIONS, *NO_LABELS})
+    root = tree(tmp_path, pictures=20) / "pictures"
+    variants = groups_of(tmp_path, root)
+    assert outcome(Folder(path=root), variants=variants) == ({}, {NO_FILES, *NO_LABELS})
 
 
 @pytest.mark.parametrize("cls", [MNIST, KMNIST])

@@ -16,10 +16,7 @@ from maebench.errors import MaebenchError, unknown
 COMMANDS = {
     "run": ("maebench.cli.run", "Pretrain one encoder, run the evaluations, print the table."),
     "pretrain": ("maebench.cli.run", "Pretrain one encoder."),
-    "compare": (
-        "maebench.cli.compare",
-        "Compare ways of pretraining: arms times seeds, and whether they differ.",
-    ),
+    "compare": ("maebench.cli.compare", "Compare ways of pretraining over several seeds."),
     "eval": ("maebench.cli.evaluate", "Run one evaluation on models."),
     "table": ("maebench.cli.table", "Print results as one table."),
     "masks": ("maebench.cli.masks", "Show masking strategies: a picture and statistics."),

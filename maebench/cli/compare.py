@@ -21,7 +21,7 @@ HERE = ("workers", "threads")  # of -o: how many processes, and threads of each
 @click.command("compare")
 @compare_options
 def compare_command(**settings: Any) -> None:
-    """Compare ways of pretraining: arms times seeds, and whether they differ.
+    """Compare ways of pretraining over several seeds.
 
     --masking, --ratio, --encoder and --objective take lists, and so does any -o PART.KEY=A,B (with
     semicolons between values that hold commas themselves). Every combination is an arm; its runs

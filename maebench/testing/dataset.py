@@ -314,9 +314,10 @@ class DatasetContract(Contract):
                     f"{dataset.changed()} gives other images or labels of {split} than {whose}, "
                     "with the same fingerprint",
                 )
-                yield split, mark
+                groups = images.info.groups
+                yield split, (mark, None if groups is None else groups.tolist())
 
-        self.check_options(outcomes, "neither images nor labels nor the preset")
+        self.check_options(outcomes, "neither images nor labels nor groups nor the preset")
 
 
 KEPT = ("ids", "labels")  # of an image, in whatever size it comes
