@@ -69,6 +69,7 @@ def run_tasks(
             if event["what"] == ENDED:
                 lost = worker.task
                 code = worker.process.wait()
+                worker.stop()
                 del team[number]
                 if lost is not None:
                     why = f"its worker ended with code {code}: see {worker.log}"
@@ -132,6 +133,7 @@ class _Worker:
         """Ends the process at once; what it wrote is whole."""
         self.process.kill()
         self.process.wait()
+        self._thread.join()
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 with contextlib.suppress(OSError):
