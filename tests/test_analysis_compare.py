@@ -56,6 +56,13 @@ def test_the_plan_judges_by_content_and_writes_nothing(tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize("what", ["workers", "threads"])
+def test_no_worker_and_no_thread_is_refused_before_anything_is_written(tmp_path, what):
+    with pytest.raises(ConfigError, match=f"{what}: a whole number above 0 is wanted, given 0"):
+        maebench.compare(masking=["random", "block"], **TINY, results=tmp_path / "r", **{what: 0})
+    assert not (tmp_path / "r").exists()
+
+
 def test_everything_is_run_once_and_found_the_next_time(tmp_path, here):
     found = carried(tmp_path)
     assert found.finished

@@ -108,6 +108,8 @@ def plan_comparison(
     """
     names, folder = names or installed(), runs.results_folder(results)
     data = data or Data()
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads: a whole number above 0 is wanted, given {threads}")
     where = folder / "comparisons" / files.safe_name(name or default_name(design))
     state = _read_state(where)
     here = machine(design, data, threads)
@@ -227,12 +229,14 @@ def carry_out(
         say: called with what happens.
 
     Raises:
+        ConfigError: fewer than one worker.
         RunError: another process works on this comparison.
     """
     names, folder = names or installed(), comparison.folder
+    num = num_workers(workers, comparison.machine)
     with files.lock(folder):
         _write_state(comparison)
-        done = run_cells(comparison, workers, fail_fast, say)
+        done = run_cells(comparison, num, fail_fast, say)
         results, data = comparison.cells[0].plan.run.results, Data.of_cells(comparison.cells)
         cells = cells_of(comparison.design, results, names, done, data)
         found = replace(comparison, cells=tuple(cells), failed=tuple(done))
@@ -242,13 +246,12 @@ def carry_out(
 
 
 def run_cells(
-    comparison: Comparison, num: int | None, fail_fast: bool, say: Callable[[Event], None]
+    comparison: Comparison, num: int, fail_fast: bool, say: Callable[[Event], None]
 ) -> dict[str, str]:
     """Runs the cells that are not done; gives why cells failed, by their names."""
     left = [cell for cell in comparison.cells if cell.state != "done"]
     design, kept = comparison.design, comparison.machine
     tasks = [cell.as_task(design.evaluation_seeds(cell.seed)) for cell in left]
-    num = num_workers(num, kept)
     path = comparison.folder / FAILED
     failed = dict(files.read_json(path)) if path.exists() else {}
     logs = comparison.folder / "logs"
@@ -269,7 +272,12 @@ def num_workers(asked: int | None, machine: Mapping[str, Any]) -> int:
 
     Two runs of one thread each are done sooner than one after the other on two threads, because a
     small model keeps no two threads busy. A GPU is one worker's.
+
+    Raises:
+        ConfigError: fewer than one is asked for.
     """
+    if asked is not None and asked < 1:
+        raise ConfigError(f"workers: a whole number above 0 is wanted, given {asked}")
     if asked is not None:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -24,7 +24,8 @@ FEW_SEEDS = 2
 def plan_lines(comparison: Comparison) -> list[str]:
     """Which cells there are and why, and what is tested."""
     cells, design = comparison.cells, comparison.design
-    lines = [f"comparison {comparison.name}: {len(design.arms)} arms x {len(design.seeds)} seeds"]
+    seeds = f"{len(design.seeds)} seed{'s' * (len(design.seeds) > 1)}"
+    lines = [f"comparison {comparison.name}: {len(design.arms)} arms x {seeds}"]
     kept = comparison.machine
     precisions = ", ".join(dict.fromkeys(kept["precision"].values()))
     lines.append(
