@@ -1,5 +1,7 @@
 """Groups of images come from a CSV or from folders, and stay together wherever images are divided."""
 
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -114,6 +116,8 @@ def test_what_a_csv_lacks_or_has_too_much_is_refused(flat, tmp_path):
     refused(root, str(table), "line 32", "a/02.png", "Did you mean")
     table.write_text(whole + "a/2.png,patient 1\n")
     refused(root, str(table), "a/2.png is in groups 'patient 2' and 'patient 1'")
+    table.write_text(whole.replace("a/2.png,patient 2", "a/2.png, "))
+    refused(root, str(table), "line 4", "a/2.png has an empty group")
     table.write_text(whole + "a/2.png\n")
     refused(root, str(table), "line 32", "image,group")
 
@@ -131,9 +135,51 @@ def test_a_group_on_both_sides_of_a_given_split_is_refused(by_folder, tmp_path):
     refused(root, "folder", "2 groups", "a/one", "one side")
 
 
+def test_a_fifth_of_each_class_own_groups_is_test_and_never_its_only_one(tmp_path):
+    for name, patients in {"a": 10, "b": 5, "c": 2, "d": 1}.items():
+        for patient in range(patients):
+            for number in range(2):
+                file = f"{name}/{name}{patient}/{number}.png"
+                picture(tmp_path / file, zlib.crc32(file.encode()))
+    train, test = splits(tmp_path, "folder")
+    assert train.labels.bincount(minlength=4).tolist() == [16, 8, 2, 2]
+    assert test.labels.bincount(minlength=4).tolist() == [4, 2, 2, 0]
+
+
+def test_groups_of_one_class_and_of_several_are_divided_apart(tmp_path):
+    lines = []
+    for number in range(20):
+        own, other = ("b", "b") if number < 10 else ("a", "b")
+        for name, part in ((own, "left"), (other, "right")):
+            picture(tmp_path / "images" / name / f"{number}{part}.png", len(lines))
+            lines.append(f"{name}/{number}{part}.png,{number:02}")
+    table = tmp_path / "groups.csv"
+    table.write_text("\n".join(lines))
+    train, test = splits(tmp_path / "images", str(table))
+    of_test = test.groups.unique()
+    assert ((of_test < 10).sum(), (of_test >= 10).sum()) == (2, 2)
+    assert not set(train.groups.tolist()) & set(of_test.tolist())
+
+
+def test_a_class_that_would_be_in_test_alone_is_named(flat):
+    root, table = flat
+    (patient,) = splits(root, str(table))[1].groups.unique().tolist()
+    picture(root / "c" / "rare.png", 99)
+    table.write_text(f"{table.read_text()}c/rare.png,patient {patient}\n")
+    refused(root, str(table), "no image of class 'c' is left for train", "folders train/ and test/")
+
+
+def test_the_folder_of_a_split_is_no_class_and_a_class_may_be_called_train(tmp_path):
+    for name in ("train", "car"):
+        for number in range(10):
+            picture(tmp_path / name / f"{number // 2}" / f"{number}.png", number)
+    train, test = splits(tmp_path, "folder")
+    assert [len(info.groups.unique()) for info in (train, test)] == [8, 2]
+
+
 def test_one_group_cannot_be_divided(tmp_path):
     for number in range(4):
         picture(tmp_path / "one" / "ab"[number % 2] / f"{number}.png", number)
     table = tmp_path / "groups.csv"
     table.write_text("".join(f"{'ab'[n % 2]}/{n}.png,same\n" for n in range(4)))
-    refused(tmp_path / "one", str(table), "one group")
+    refused(tmp_path / "one", str(table), "one group of a kind")

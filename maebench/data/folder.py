@@ -175,7 +175,7 @@ def read_layout(root: Path, groups: str | None = None) -> Layout:
         _check(root, whole, root, whole)
         train, test = whole, {}
     paths = [path for part in (train, test) for some in part.values() for path in some]
-    together = None if groups is None else read_groups(groups, root, paths)
+    together = None if groups is None else read_groups(groups, root, paths, has_splits)
     if not has_splits:
         train, test = divided(root, train, together)
     elif together is not None:
@@ -242,24 +242,48 @@ def divided(
 ) -> tuple[Classes, Classes]:
     """Train and test: a fifth of each class is test, and one at least where there are two.
 
-    With groups it is a fifth of all groups: a group may have images of several classes.
+    With groups it is a fifth of the groups that lie in one class, for each class, and a fifth of
+    those that have images of several.
 
     Raises:
-        DataError: no class has two images, or there is one group.
+        DataError: no class has two images or groups, or all groups of a class fell into test.
     """
     train, test = {}, {}
-    chosen = None if together is None else _fifth(sorted(set(together.values())), "groups")
+    chosen = set() if together is None else _groups_of_test(classes, together)
     for name, paths in classes.items():
-        if together is None or chosen is None:
+        if together is None:
             held = _fifth(paths, name)
         else:
             held = {path for path in paths if together[path] in chosen}
         train[name] = [path for path in paths if path not in held]
         test[name] = [path for path in paths if path in held]
     if not any(test.values()):
-        kind = "one image of a kind" if together is None else "one group"
+        kind = "one image of a kind" if together is None else "one group of a kind"
         raise DataError(f"{root} has {kind}: two are needed for train and test")
+    # the groups of a class may all have images of others too, and be test
+    if gone := [name for name in train if name and not train[name]]:
+        raise DataError(
+            f"dataset.groups: by {root}'s groups no image of class {gone[0]!r} is left for train: "
+            "divide the images yourself, into folders train/ and test/"
+        )
     return train, test
+
+
+def _groups_of_test(classes: Classes, together: Mapping[Path, str]) -> set[str]:
+    """A fifth of each class's own groups, and of those that have images of several classes."""
+    classes_of: dict[str, set[str]] = {}
+    for name, paths in classes.items():
+        for path in paths:
+            classes_of.setdefault(together[path], set()).add(name)
+    alike: dict[str, list[str]] = {}  # a class and its own groups; "" and those of several
+    for group in sorted(classes_of):
+        names = classes_of[group]
+        alike.setdefault(next(iter(names)) if len(names) == 1 else "", []).append(group)
+    return {
+        group
+        for name, some in alike.items()
+        for group in _fifth(some, f"groups/{name}" if name else "groups")
+    }
 
 
 def _fifth(items: Sequence[T], name: str) -> set[T]:

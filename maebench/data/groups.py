@@ -11,20 +11,23 @@ from maebench.errors import DataError, unknown
 BY_FOLDER = "folder"  # the folder below the class
 
 
-def read_groups(how: str, root: Path, paths: Sequence[Path]) -> dict[Path, str]:
+def read_groups(
+    how: str, root: Path, paths: Sequence[Path], has_splits: bool = False
+) -> dict[Path, str]:
     """The group of each image.
 
     Args:
         how: "folder" for the folder below the class's, or the path of a CSV of image and group.
         root: the folder that images are named from.
         paths: the images.
+        has_splits: whether the first folder is a split's, not a class's.
 
     Raises:
         DataError: no such file, a line that is none, an image without a group or in two of them.
     """
     names = {path: path.relative_to(root).as_posix() for path in paths}
     if how == BY_FOLDER:
-        return {path: _folder(root, path) for path in paths}
+        return {path: _folder(root, path, has_splits) for path in paths}
     table = read_csv(Path(how), list(names.values()))
     for path in paths:
         if names[path] not in table:
@@ -39,7 +42,8 @@ def read_csv(file: Path, names: Sequence[str]) -> dict[str, str]:
     """Image and group of each line; a first line that names no image is a heading.
 
     Raises:
-        DataError: it cannot be read, a line has not two fields, an image is unknown or twice.
+        DataError: it cannot be read, a line has not two fields or names no group, an image is
+            unknown or twice.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
@@ -57,19 +61,20 @@ def read_csv(file: Path, names: Sequence[str]) -> dict[str, str]:
                 continue
             problem = unknown("image", name, names[:1000])
             raise DataError(f"dataset.groups: {file}, line {number}: {problem.split(' There ')[0]}")
-        if found.setdefault(name, line[1].strip()) != line[1].strip():
+        group = line[1].strip()
+        if not group:  # else all images without one would be one group
+            raise DataError(f"dataset.groups: {file}, line {number}: {name} has an empty group")
+        if found.setdefault(name, group) != group:
             raise DataError(
                 f"dataset.groups: {file}, line {number}: {name} is in groups {found[name]!r} and "
-                f"{line[1].strip()!r}"
+                f"{group!r}"
             )
     return found
 
 
-def _folder(root: Path, path: Path) -> str:
+def _folder(root: Path, path: Path, has_splits: bool) -> str:
     """The folder below the class's, such as b in train/cat/b/1.png; classes share no group."""
-    inner = path.relative_to(root).parts[:-1]
-    if inner and inner[0] in ("train", "test", "val"):
-        inner = inner[1:]
+    inner = path.relative_to(root).parts[int(has_splits) : -1]
     if len(inner) < 2:
         raise DataError(
             f"dataset.groups=folder: {path.relative_to(root).as_posix()} lies in no folder below "
