@@ -140,6 +140,20 @@ def test_a_run_that_reads_no_train_images_has_a_line_of_its_own_only_where_there
     assert list(found) == [("RUN", "60 train images"), ("untrained:RUN", "1,437 train images")]
 
 
+def test_a_number_that_reads_no_train_images_stands_with_those_of_its_own_run():
+    other = {"model": "B", "run": "B"}
+    rows = frame({}, RECONSTRUCTION, {**SIXTY, **other}, {**RECONSTRUCTION, **other, "value": 0.1})
+    by = table.by_settings(rows, ["masking"]).set_index(MARK)["reconstruction r2"]
+    assert {mark: (cell.value, cell.num_runs) for mark, cell in by.items()} == {
+        "1,437 train images": (0.341, 1),
+        "60 train images": (0.1, 1),
+    }
+    alone = {**RECONSTRUCTION, "model": "C", "run": "C", "value": 0.2}
+    by = table.by_settings(frame({}, RECONSTRUCTION, alone), ["masking"]).set_index(MARK)
+    values = {mark: cell.value for mark, cell in by["reconstruction r2"].items()}
+    assert values == {"": 0.2, "1,437 train images": 0.341}
+
+
 @pytest.mark.parametrize(
     ("change", "names"),
     [

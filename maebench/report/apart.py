@@ -158,17 +158,34 @@ def told_apart(
     shown = shown.sort_values("created", kind="stable")
     shown = shown.assign(column=column_names(shown, all_metrics))
     known = shown.to_dict("records")
-    found = _conditions(known)
+    found = _resolved(known)
     owners = [tuple(_plain(row[name]) for name in owner) for row in known]
     measured: dict[tuple[Any, ...], set[Conditions]] = {}
-    for one, condition in zip(owners, found, strict=True):
-        measured.setdefault(one, set()).add(condition)
-    lines = {one: _lines(under) for one, under in measured.items()}
-    marked = _marks([(one, owner.index("dataset"), lines[one][0]) for one in lines])
+    for one, under in zip(owners, found, strict=True):
+        measured.setdefault(one, set()).update(under)
+    lines = {one: sorted(under, key=_order) for one, under in measured.items()}
+    marked = _marks([(one, owner.index("dataset"), under) for one, under in lines.items()])
     return [
-        {**row, MARK: marked[one][line]}
-        for row, one, condition in zip(known, owners, found, strict=True)
-        for line in lines[one][1][condition]
+        {**row, MARK: marked[one][lines[one].index(condition)]}
+        for row, one, under in zip(known, owners, found, strict=True)
+        for condition in under
+    ]
+
+
+def _resolved(rows: Sequence[Row]) -> list[list[Conditions]]:
+    """What each row was measured under, where it does not say all as its model's others say.
+
+    Of the same model, or else the number of one run would stand beside those of another.
+    """
+    found = _conditions(rows)
+    models = [(row["model"], row["dataset"]) for row in rows]
+    measured: dict[tuple[Any, ...], set[Conditions]] = {}
+    for model, condition in zip(models, found, strict=True):
+        measured.setdefault(model, set()).add(condition)
+    lines = {model: _lines(under) for model, under in measured.items()}
+    return [
+        [lines[model][0][line] for line in lines[model][1][condition]]
+        for model, condition in zip(models, found, strict=True)
     ]
 
 
@@ -229,11 +246,10 @@ def _record(row: Row) -> str:
 
 
 def _lines(found: set[Conditions]) -> tuple[list[Conditions], dict[Conditions, list[int]]]:
-    """The lines of one owner, and in which of them what was measured under conditions stands."""
+    """The lines of one model, and in which of them what was measured under conditions stands."""
     whole = sorted(c for c in found if None not in c)
     lines, places = list(whole), {c: [i] for i, c in enumerate(whole)}
-    rest = sorted(found - set(whole), key=lambda c: (c.count(None), str(c)))
-    for one in rest:
+    for one in sorted(found - set(whole), key=_order):
         fits = [i for i, line in enumerate(lines) if _agree(one, line)]
         if len(fits) == 1:
             line = lines[fits[0]]
@@ -243,6 +259,11 @@ def _lines(found: set[Conditions]) -> tuple[list[Conditions], dict[Conditions, l
         if not fits:
             lines.append(one)
     return lines, places
+
+
+def _order(one: Conditions) -> tuple[Any, ...]:
+    """By what they say, those that do not say all last."""
+    return (one.count(None), str(one)) if None in one else (0, one)
 
 
 def _agree(one: Conditions, other: Conditions) -> bool:
