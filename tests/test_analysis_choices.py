@@ -5,6 +5,7 @@ import pytest
 from made_up import write
 
 from maebench.analysis.choices import with_choices
+from maebench.evaluating import records
 
 TEST = np.stack([np.r_[np.ones(60), np.zeros(40)], np.r_[np.ones(80), np.zeros(20)]])
 CLEAR = np.stack([np.ones(200), np.zeros(200)])  # validation always takes the first
@@ -38,3 +39,24 @@ def test_without_a_choice_or_its_outcomes_there_is_no_such_interval(tmp_path):
     assert with_choices(grid, chosen) is None
     other = file(tmp_path, "fewer", CLEAR[:, :100])
     assert with_choices(chosen, other) is None, "chosen on other images"
+    rows = records.read(other)
+    values = dict(np.load(chosen.with_suffix(".npz"))) | {"held_out_ids": np.arange(200) + 1}
+    other = records.write(tmp_path, "as-many", rows, values)
+    assert with_choices(chosen, other) is None, "as many other images"
+
+
+def test_the_first_metric_of_what_is_held_out_counts_whatever_tells_its_rows_apart(tmp_path):
+    def grid(name, held):
+        path = file(tmp_path, name, held)
+        rows, values = records.read(path), dict(np.load(path.with_suffix(".npz")))
+        for row in [row for row in rows if row["split"] == records.HELD_OUT]:
+            rows.append({**row, "metric": "another"})
+            values[records.value_name(rows[-1])] = 1 - values[records.value_name(row)]
+        for row in rows:
+            old = records.value_name(row)
+            row["where"] = {**row["where"], "blocks": [row["where"]["k"], 9]}
+            values[records.value_name(row)] = values.pop(old)
+        return records.write(tmp_path, name, rows, values)
+
+    found = with_choices(grid("one", CLEAR), grid("other", CLEAR[::-1]))
+    assert found.value == pytest.approx(-0.2), "0.6 of the first, and 0.8 of the second"

@@ -45,6 +45,13 @@ def test_values_of_a_grid_are_kept_apart_whatever_is_chosen():
     assert value_name({**ROW, "where": turned}) == value_name({**ROW, "where": places[0]})
 
 
+def test_rows_of_a_grid_are_told_apart_by_all_but_what_is_chosen():
+    row = {**ROW, "where": {"blocks": [1, 2], "pool": "cls"}}
+    turned = {"pool": "cls", "edge": True, "blocks": [1, 2], "chosen": True}
+    assert records.place_key(row) == records.place_key({**ROW, "where": turned})
+    assert records.place_key(row) != records.place_key({**ROW, "where": {**turned, "blocks": [2]}})
+
+
 def test_what_is_half_written_is_ignored(tmp_path):
     folder = tmp_path / "models" / "m" / "records"
     path = records.write(folder, "knn", [ROW], {"ids": np.arange(3)})

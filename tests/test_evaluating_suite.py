@@ -16,6 +16,7 @@ from maebench.errors import DataError, MaebenchError
 from maebench.evaluating import records
 from maebench.evaluating.features import features
 from maebench.evaluating.intervals import mean_interval
+from maebench.evaluating.model import EvaluatedModel
 from maebench.evaluating.suite import evaluate
 
 ONES = torch.ones(360)
@@ -156,6 +157,20 @@ def test_where_nothing_can_be_held_out_a_value_of_it_is_refused(model):
     (row,) = rows_of(model, evaluation(does, metrics=CHOOSES), splits=splits)
     assert row["status"] == "failed"
     assert row["reason"].startswith("fake/held has a value, but train has one image per class")
+
+
+def test_choices_are_told_apart_by_whole_groups_of_images(model):
+    """Ten images of one group are one witness: ten against none are told apart without groups."""
+    train = model.splits.load("train")
+    index = EvaluatedModel(model, GOOD, model.splits, 0).folds().index
+    alone = torch.isin(torch.arange(60), index[:10])
+    for groups, alike in ((None, 1), (torch.where(alone, 0, torch.arange(60) + 1), 2)):
+        info = dataclasses.replace(train.info, groups=groups)
+        loaded = {"train": dataclasses.replace(train, info=info), "test": model.splits.load("test")}
+        splits = dataclasses.replace(model.splits, _loaded=loaded)
+        fake = evaluation(lambda m: grid_of(m, ([], [*range(10)]), (300, 240)), metrics=CHOOSES)
+        rows = rows_of(model, fake, splits=splits)
+        assert [row["choices_alike"] for row in rows if row["main"]] == [alike]
 
 
 def test_groups_are_kept_beside_the_values_and_counted(model):

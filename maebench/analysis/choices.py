@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,41 +17,64 @@ from maebench.evaluation import choose
 def with_choices(path: Path, other: Path) -> Interval | None:
     """The interval of a difference in which each resample makes the choice on train again.
 
+    Of equally good choices the middle one is taken. An evaluation may have its own way with ties,
+    as kNN, which avoids its largest k; that way is not repeated.
+
     Args:
         path: the file of one model's rows.
         other: that of the other's, by the same evaluation on the same images.
 
     Returns:
-        None where nothing was chosen, or where outcomes of single images were not kept.
+        None where nothing was chosen, where outcomes of single images were not kept, or where they
+        are of other images.
     """
     mine, theirs = _grid(path), _grid(other)
-    if mine is None or theirs is None or mine[0].shape[1] != theirs[0].shape[1]:
+    if mine is None or theirs is None or not mine.of_same_images(theirs):
         return None
     return choice_interval(
-        *mine,
-        *theirs,
+        *(mine.held_out, mine.test, theirs.held_out, theirs.test),
         lambda scores: choose(scores.tolist()).index,
         groups=records.groups(path, held_out=True),
         test_groups=records.groups(path),
     )
 
 
-def _grid(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Outcomes of all choices on what was held out of train, and on test; None without them."""
+class _Grid(NamedTuple):
+    """Outcomes of all choices, a row each, and the ids of the images that they belong to."""
+
+    held_out_ids: NDArray[np.int64]
+    held_out: NDArray[np.float64]
+    test_ids: NDArray[np.int64]
+    test: NDArray[np.float64]
+
+    def of_same_images(self, other: _Grid) -> bool:
+        """Whether both are of the same images in the same order, as drawing them again takes."""
+        return np.array_equal(self.held_out_ids, other.held_out_ids) and np.array_equal(
+            self.test_ids, other.test_ids
+        )
+
+
+def _grid(path: Path) -> _Grid | None:
+    """What all choices are worth on what was held out of train, and on test; None without it."""
     rows = records.read(path)
     main = next((row for row in rows if row["main"]), None)
     if main is None:
         return None
-
-    def place(row: records.Row) -> tuple[Any, ...]:
-        return tuple((k, v) for k, v in row["where"].items() if k not in ("chosen", "edge"))
-
-    tests = {place(r): r for r in rows if r["metric"] == main["metric"] and r["value"] is not None}
-    held = {place(r): r for r in rows if r["split"] == records.HELD_OUT}
-    if len(held) < 2 or held.keys() - tests.keys():
+    held_out = [row for row in rows if row["split"] == records.HELD_OUT]
+    outcomes = [(row, records.values(path, row)) for row in held_out]
+    # of several metrics the first is the one by which choices are told apart, as in `mark_ranges`
+    first = next((row["metric"] for row, found in outcomes if found is not None), None)
+    held = {records.place_key(r): o for r, o in outcomes if r["metric"] == first and o is not None}
+    tests = {
+        records.place_key(row): records.values(path, row)
+        for row in rows
+        if row["metric"] == main["metric"] and row["value"] is not None
+    }
+    tested = [found for place in held if (found := tests.get(place)) is not None]
+    if len(held) < 2 or len(tested) < len(held):
         return None
-    found = [[records.values(path, table[p]) for p in held] for table in (held, tests)]
-    if any(one is None for part in found for one in part):
-        return None
-    stacked = [np.stack([one[1] for one in part if one is not None]) for part in found]
-    return stacked[0], stacked[1]
+    (held_ids, _), (test_ids, _) = next(iter(held.values())), tested[0]
+    return _Grid(
+        *(held_ids, np.stack([values for _, values in held.values()])),
+        *(test_ids, np.stack([values for _, values in tested])),
+    )

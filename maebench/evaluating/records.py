@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,12 @@ def groups(path: Path, held_out: bool = False) -> NDArray[np.int64] | None:
     name = "held_out_groups" if held_out else "groups"
     with np.load(path.with_suffix(".npz"), allow_pickle=False) as packed:
         return packed[name] if name in packed else None
+
+
+def place_key(row: Mapping[Any, Any]) -> str:
+    """What tells rows of one metric apart, as a key: `where` without what was chosen of it."""
+    where = {k: v for k, v in row["where"].items() if k not in ("chosen", "edge")}
+    return json.dumps(where, sort_keys=True)
 
 
 def value_name(row: Mapping[Any, Any]) -> str:

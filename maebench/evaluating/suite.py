@@ -21,7 +21,7 @@ from maebench import files
 from maebench.data.dataset import Splits
 from maebench.errors import ConfigError, DataError, MaebenchError, PluginError
 from maebench.evaluating import records
-from maebench.evaluating.intervals import indistinguishable, mean_interval
+from maebench.evaluating.intervals import group_sums, indistinguishable, mean_interval
 from maebench.evaluating.model import EvaluatedModel, Progress, no_progress
 from maebench.evaluation import Evaluation, Metric, NotApplicable, Result
 from maebench.models.model import LoadedModel
@@ -95,7 +95,6 @@ def evaluate(
         for row, result in zip(rows, results, strict=True)
         if isinstance(result.value, Tensor)
     }
-    mark_ranges(rows, values)
     info = splits.load(evaluation.test).info
     values["ids"] = info.ids.numpy()
     if info.groups is not None:
@@ -105,6 +104,7 @@ def evaluate(
         values["held_out_ids"] = train.ids[index].numpy()
         if train.groups is not None:
             values["held_out_groups"] = train.groups[index].numpy()
+    mark_ranges(rows, values)
     rows = rows or [shared | _empty(evaluation)]
     return records.write(path.parent, path.stem, rows, values)
 
@@ -112,14 +112,11 @@ def evaluate(
 def mark_ranges(rows: Sequence[records.Row], values: Mapping[str, NDArray[Any]]) -> None:
     """Adds to what was chosen the range over the choices that validation cannot tell from it.
 
-    The choices are told apart by `indistinguishable` on the images held out of train. Where
-    nothing was chosen, or outcomes of single images were not kept, the rows stay as they are.
+    The choices are told apart by `indistinguishable` on the images held out of train, on whole
+    groups of them where there are groups. Where nothing was chosen, or outcomes of single images
+    were not kept, the rows stay as they are.
     """
-
-    def place(row: records.Row) -> str:
-        where = {k: v for k, v in row["where"].items() if k not in ("chosen", "edge")}
-        return json.dumps(where, sort_keys=True)
-
+    place = records.place_key
     outcomes_of = _held_out(rows, values)
     held = {place(row): row for row in outcomes_of if row["metric"] == outcomes_of[0]["metric"]}
     for row in rows:
@@ -127,7 +124,8 @@ def mark_ranges(rows: Sequence[records.Row], values: Mapping[str, NDArray[Any]])
             continue
         outcomes = np.stack([values[records.value_name(r)] for r in held.values()])
         best = list(held).index(place(row))
-        alike = indistinguishable(outcomes, best)
+        sums, _ = group_sums(outcomes, values.get("held_out_groups"))
+        alike = indistinguishable(sums, best)
         same_metric = [r for r in rows if r["metric"] == row["metric"] and r["value"] is not None]
         there = {place(r): r["value"] for r in same_metric}
         found = [there[p] for p, same in zip(held, alike, strict=True) if same and p in there]
