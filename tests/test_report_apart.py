@@ -235,12 +235,29 @@ def test_only_numbers_that_are_equal_in_all_but_the_model_are_paired(tmp_path):
     assert (name, found.value, found.test) == ("knn top1 (%)", 0.3, "McNemar exact")
     rows = frame(sixty, floor)
     assert differences.differences(rows, "RUN", FLOOR["model"]) == []
-    assert differences.unpaired(rows, "RUN", FLOOR["model"]) == ["knn"]
+    assert differences.unpaired(rows, "RUN", FLOOR["model"]) == [
+        ("knn", "they differ in more than the encoder")
+    ]
     small = row("small", 0.1, **FLOOR, **SIXTY)
     both = differences.differences(frame(full, sixty, floor, small), "RUN", FLOOR["model"])
     assert [(name, round(found.value, 3)) for name, found, _ in both] == [
         ("knn top1 (%), 1,437 train images, evaluation seed 0", 0.3),
         ("knn top1 (%), 60 train images, evaluation seed 0", 0.2),
+    ]
+
+
+def test_numbers_whose_images_are_grouped_in_other_ways_are_not_paired(tmp_path):
+    def row(name: str, groups: Any, **change: Any) -> dict[str, Any]:
+        values = {"ids": np.arange(6), "top1[]": np.arange(6) % 2, "groups": np.array(groups)}
+        path = records.write(tmp_path, name, [], values)
+        return {"file": str(path), "num_groups": 3, "interval": "bootstrap of groups", **change}
+
+    mine, floor = row("mine", [0, 0, 1, 1, 2, 2]), row("floor", [7, 7, 4, 4, 5, 5], **FLOOR)
+    assert len(differences.differences(frame(mine, floor), "RUN", FLOOR["model"])) == 1
+    other = row("other", [0, 1, 1, 2, 2, 0], **FLOOR)
+    assert differences.differences(frame(mine, other), "RUN", FLOOR["model"]) == []
+    assert differences.unpaired(frame(mine, other), "RUN", FLOOR["model"]) == [
+        ("knn", "they differ in more than the encoder")
     ]
 
 
@@ -323,12 +340,28 @@ def test_the_methods_of_intervals_stand_below_the_table_and_of_what_each_is():
     )
     # versions that did not write the method had one
     assert below(EARLIER)[0].endswith("95 % intervals: bootstrap.")
-    assert below({"low": None, "high": None, "interval": None}) == [
-        "Values are means over test images."
-    ]
     held_out = {"split": records.HELD_OUT}
     assert below(held_out)[0].startswith("Values are means over images held out of train with")
+    assert below({"split": "train"})[0].startswith("Values are means over train images with")
     assert below({"status": "failed", "interval": None}) == []
+
+
+def test_a_number_that_is_no_mean_is_called_none():
+    plain = {"low": None, "high": None, "interval": None}
+    assert below(plain) == []
+    assert below({**plain, "metric": "mAP", "options": "retrieval"}, {}) == [
+        "Values with an interval are means over test images with 95 % intervals: Wilson."
+    ]
+
+
+def test_the_mean_over_one_group_of_images_has_no_interval():
+    one = {"low": None, "high": None, "interval": "bootstrap of groups", "num_groups": 1}
+    assert below(one) == [
+        "Values are means over test images.",
+        "Images belong to 1 group: there is no interval.",
+    ]
+    two = below(one, {"dataset": "b", "num_groups": 7})
+    assert two[1] == "Images belong to 1 group (digits), 7 groups (b), which are drawn again whole."
 
 
 def test_groups_choices_seeds_and_marks_are_explained_where_they_are():

@@ -2,15 +2,55 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
+import pytest
 import tiny
 import torch
+from made_up import write
 from tiny import evaluation
 
 from maebench import MaebenchError, Result
 from maebench.analysis.records import load_records
 from maebench.analysis.run import models_of
-from maebench.evaluating import suite
-from maebench.report.run import print_run
+from maebench.evaluating import records, suite
+from maebench.report.run import print_run, say_differences
+
+FACTS = {
+    **{"model_kind": "run", "dataset": "digits", "dataset_fingerprint": "f", "package": "maebench"},
+    **{"evaluation_version": 1, "weights_hash": "w", "precision": "fp32", "created": "2026"},
+}
+
+
+def shown(folder, outcomes, groups=None, **how):
+    """What is said of the difference of two models with these outcomes on test."""
+    rows = []
+    for model, values in outcomes.items():
+        path = write(folder, model, values, model=model, **FACTS, **how)
+        found = [{**row, "num_groups": groups and len(set(groups))} for row in records.read(path)]
+        if groups:
+            values = dict(np.load(path.with_suffix(".npz"))) | {"groups": np.array(groups)}
+            records.write(folder, model, found, values)
+        rows += [{**row, "file": str(path)} for row in found]
+    say_differences(pd.DataFrame(rows), *outcomes)
+
+
+@pytest.mark.parametrize(("other", "says"), [(5, "p = .064: no difference"), (4, "p = .031\n")])
+def test_the_test_decides_whether_a_difference_is_shown(tmp_path, capsys, other, says):
+    """Fourteen against five: Tango's interval leaves 0 out, and McNemar's test does not."""
+    image = np.arange(500)
+    shown(tmp_path, {"RUN": image < 14, "FLOOR": image >= 500 - other})
+    text = capsys.readouterr().out
+    assert " [+0." in text and says in text
+
+
+def test_one_group_of_images_has_no_interval(tmp_path, capsys):
+    right = np.arange(10) < 6
+    grid = {"held_out": np.eye(2), "tests": np.stack([right, ~right])}
+    shown(tmp_path, {"RUN": right, "FLOOR": ~right}, groups=[0] * 10, **grid)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "nan" not in text
+    assert " +0.0 no interval: one group of images (choices made again: no interval: one" in text
 
 
 def test_a_run_ends_with_its_table_its_differences_and_its_gaps(tmp_path, capsys):

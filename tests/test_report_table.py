@@ -166,6 +166,8 @@ def test_differences_are_paired_by_image_and_left_out_where_there_is_nothing_to_
     found = differences.differences(frame(*changes), "a", "b")
     expected = paired_difference(np.arange(50), mine, np.arange(50), theirs)
     assert found == [("knn top1 (%)", expected, "%")]
+    why = [("plain", "it has no number per image")]
+    assert differences.unpaired(frame(*changes), "a", "b") == why
 
 
 def test_what_cannot_be_compared_is_noted():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from maebench.analysis.choices import with_choices
@@ -30,7 +32,7 @@ def differences(rows: pd.DataFrame, model: str, other: str) -> list[tuple[str, D
     """Paired differences of the main metrics, model minus other: (column, difference, unit).
 
     Only numbers that are equal in all but their model are paired: of one column, measured under the
-    same conditions with the same seed of the evaluation. `unpaired` names the others.
+    same conditions and groups with the same seed of the evaluation. `unpaired` names the others.
     """
     pairs = [pair for pair in _pairs(rows, model, other) if pair.other is not None]
     times = Counter(pair.row["column"] for pair in pairs)
@@ -45,11 +47,23 @@ def differences(rows: pd.DataFrame, model: str, other: str) -> list[tuple[str, D
     return found
 
 
-def unpaired(rows: pd.DataFrame, model: str, other: str) -> list[str]:
-    """The evaluations of which both have a number, none of them equal in all but the model."""
-    pairs = _pairs(rows, model, other)
-    paired = {pair.row["options"] for pair in pairs if pair.other is not None}
-    return list(dict.fromkeys(p.row["options"] for p in pairs if p.row["options"] not in paired))
+def unpaired(rows: pd.DataFrame, model: str, other: str) -> list[tuple[str, str]]:
+    """The evaluations of which both have a number and none is paired, each with the reason."""
+    of: dict[str, list[Pair]] = {}
+    for pair in _pairs(rows, model, other):
+        of.setdefault(pair.row["options"], []).append(pair)
+    found = []
+    for name, pairs in of.items():
+        alike = [(pair.row, pair.other) for pair in pairs if pair.other is not None]
+        if not alike:
+            found.append((name, "they differ in more than the encoder"))
+        elif not any(_has_values(row) and _has_values(same) for row, same in alike):
+            found.append((name, "it has no number per image"))
+    return found
+
+
+def _has_values(row: Row) -> bool:
+    return records.values(Path(row["file"]), row) is not None
 
 
 def _pairs(rows: pd.DataFrame, model: str, other: str) -> list[Pair]:
@@ -76,7 +90,17 @@ def _pairs(rows: pd.DataFrame, model: str, other: str) -> list[Pair]:
 
 def _under(row: Row) -> Hashable:
     """What has to be equal for two numbers to be paired."""
-    return row["column"], row["dataset"], conditions(row), row["seed"]
+    return row["column"], row["dataset"], conditions(row), _grouping(row), row["seed"]
+
+
+def _grouping(row: Row) -> str:
+    """The hash of which test images are together, whatever their groups are called."""
+    if pd.isna(row["num_groups"]):
+        return ""
+    groups = records.groups(Path(row["file"]))
+    assert groups is not None, "they were counted"
+    _, first, place = np.unique(groups, return_index=True, return_inverse=True)
+    return hashlib.sha256(first[place].astype(np.int64).tobytes()).hexdigest()
 
 
 def _difference(row: Row, same: Row) -> Difference | None:

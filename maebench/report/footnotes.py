@@ -15,6 +15,7 @@ CHOICE = (
     "choice: the range of test values over the choices that validation cannot tell from the one "
     "that was made"
 )
+_IMAGES = {HELD_OUT: "images held out of train", "train": "train images"}
 MARKS = (
     f"{MARK}: numbers of lines with different marks are not comparable; one that reads no train "
     "images stands in each line of its model"
@@ -38,16 +39,20 @@ def footnotes(shown: pd.DataFrame, table: pd.DataFrame) -> list[str]:
 
 
 def _values(done: pd.DataFrame) -> str:
-    """Of what the values are means, and the method of each interval."""
-    if done.empty:
+    """Of what those values are means that are, and the method of each interval."""
+    # what is no mean has neither; the mean over one group of images has no ends
+    means = done[done["interval"].notna() | done["low"].notna()]
+    if means.empty:
         return ""
-    held_out = (done["split"] == HELD_OUT).all()
-    text = f"Values are means over {'images held out of train' if held_out else 'test images'}"
-    methods = done["interval"].where(done["interval"].notna(), None).astype(object)
-    # versions that did not write the method had one
-    methods[methods.isna() & done["low"].notna()] = "bootstrap"
-    if methods.notna().any():
-        names = done["evaluation"] + " " + done["metric"]
+    which = "Values" if len(means) == len(done) else "Values with an interval"
+    splits = set(means["split"])
+    images = _IMAGES.get(splits.pop(), "test images") if len(splits) == 1 else "test images"
+    text = f"{which} are means over {images}"
+    found = means[means["low"].notna()]
+    if not found.empty:
+        # versions that did not write the method had one
+        methods = found["interval"].where(found["interval"].notna(), "bootstrap")
+        names = found["evaluation"] + " " + found["metric"]
         text += f" with 95 % intervals: {by_method(zip(methods, names, strict=True))}"
     return text + "."
 
@@ -55,12 +60,17 @@ def _values(done: pd.DataFrame) -> str:
 def _groups(done: pd.DataFrame) -> str:
     """How many groups the images make."""
     found = done[done["num_groups"].notna()]
+    if found.empty:
+        return ""
     several = found["dataset"].nunique() > 1
     said = dict.fromkeys(
-        f"{num:.0f} groups{f' ({name})' * several}"
+        f"{num:.0f} group{'s' * (num != 1)}{f' ({name})' * several}"
         for name, num in zip(found["dataset"], found["num_groups"], strict=True)
     )
-    return f"Images belong to {', '.join(said)}, which are drawn again whole." if said else ""
+    text = f"Images belong to {', '.join(said)}"
+    if (found["num_groups"] == 1).all():
+        return f"{text}: there is no interval."
+    return f"{text}, which are drawn again whole."
 
 
 def of_differences(found: Sequence[tuple[str, Difference, str]]) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
+from maebench.analysis.seeds import SIGNIFICANCE
+from maebench.evaluating.intervals import Interval
 from maebench.outputs import in_unit
 from maebench.pretraining.plan import Plan
 from maebench.report.apart import column_names
@@ -66,20 +70,26 @@ def say_differences(rows: pd.DataFrame, model: str, other: str) -> None:
     """Prints the paired difference of each main metric, pretrained minus untrained."""
     compared = differences(rows, model, other)
     for name, found, unit in compared:
-        ends = found.value, found.low, found.high
-        value, low, high = (in_unit(number, unit, "+") for number in ends)
-        verdict = "" if found.low > 0 or found.high < 0 else ": no difference shown"
+        value, ends = in_unit(found.value, unit, "+"), _ends(found, unit, found.num_groups)
+        # where interval and test differ the test decides
+        verdict = "" if found.p <= SIGNIFICANCE else ": no difference shown"
         p = p_text(found.p)
         p = p if p.startswith("<") else f"= {p}"
         again = ""
         if found.choice is not None:
-            least, most = (in_unit(e, unit, "+") for e in (found.choice.low, found.choice.high))
-            again = f" (choices made again: [{least}, {most}])"
-        say(f"  pretrained - untrained, {name}: {value} [{low}, {high}]{again}, p {p}{verdict}")
-    for name in unpaired(rows, model, other):
-        say(f"  pretrained - untrained, {name}: not paired, they differ in more than the encoder")
+            again = f" (choices made again: {_ends(found.choice, unit, found.num_groups)})"
+        say(f"  pretrained - untrained, {name}: {value} {ends}{again}, p {p}{verdict}")
+    for name, why in unpaired(rows, model, other):
+        say(f"  pretrained - untrained, {name}: not paired, {why}")
     if methods := of_differences(compared):
         say(methods)
+
+
+def _ends(found: Interval, unit: str, num_groups: int | None) -> str:
+    """The interval in brackets, or why there is none."""
+    if math.isnan(found.low):
+        return f"no interval: one {'image' if num_groups is None else 'group of images'}"
+    return f"[{in_unit(found.low, unit, '+')}, {in_unit(found.high, unit, '+')}]"
 
 
 def say_gaps(rows: pd.DataFrame) -> None:
