@@ -41,6 +41,7 @@ def test_rows_of_a_run_carry_its_settings(tmp_path):
         "run_seed": 3,
         "limit": 60,
         "image_size": "8x8",
+        "pretraining_precision": "fp32",
         "objective": "mae(target=normalised-pixels)",
         "dataset": "digits",
         "split": "test",

@@ -127,10 +127,12 @@ def test_records_of_earlier_versions_that_lie_in_two_files_are_not_one_number():
     changes = [{**EARLIER, "file": where.format(name)} for name in ("aaaa", "bbbb")]
     found = lines(table.by_model(frame(*changes)))
     assert [mark for _, mark in found] == ["record aaaa", "record bbbb"]
-    assert notes.mixed(frame({}, EARLIER)) == [
+    says = (
         "digits: records of earlier versions do not say of which train images and weights they "
-        "are; `maebench eval NAME MODEL --again` makes one anew"
-    ]
+        "are; evaluate again by `maebench eval NAME MODEL`, then delete the earlier "
+    )
+    assert notes.mixed(frame({}, changes[0])) == [says + where.format("aaaa")]
+    assert notes.mixed(frame({}, *changes)) == [says + where.format("aaaa") + " (and 1 more)"]
 
 
 def test_a_run_that_reads_no_train_images_has_a_line_of_its_own_only_where_there_is_no_other():
@@ -217,6 +219,14 @@ def test_costs_are_of_the_runs_of_the_line():
     assert pd.isna(model["untrained:RUN", "1,437 train images"])
     assert notes.several_settings(rows.assign(encoder=rows["model"]), ["masking"]) == [
         "random, digits, 1,437 train images: its runs differ in encoder"
+    ]
+
+
+def test_runs_that_were_pretrained_in_another_precision_are_named():
+    bf16 = {"model": "B", "run": "B", "settings": "b", "pretraining_precision": "bf16"}
+    rows = frame({"pretraining_precision": "fp32"}, bf16)
+    assert notes.several_settings(rows, ["masking"]) == [
+        "random, digits: its runs differ in pretraining_precision"
     ]
 
 

@@ -205,7 +205,14 @@ def test_a_run_that_was_evaluated_with_two_seeds_counts_once():
 
 def test_what_a_mean_over_runs_leaves_out_is_noted():
     rows = frame({}, {"model": "b", "status": "failed", "value": None})
-    assert notes.left_out(rows) == ["knn: 1 runs have no value (failed)"]
+    assert notes.left_out(rows) == ["knn: 1 run has no value (failed)"]
+    again = frame({}, {"model": "b", "status": "failed"}, {"model": "c", "status": "failed"})
+    assert notes.left_out(again) == ["knn: 2 runs have no value (failed)"]
+
+
+def test_a_run_with_a_value_of_another_evaluation_seed_is_not_left_out():
+    rows = frame({}, {"model": "b"}, {"model": "b", "seed": 1, "status": "failed", "value": None})
+    assert notes.left_out(rows) == ["knn top1 (%) of b: evaluation seed 1 has no value"]
 
 
 # ---- formats

@@ -19,7 +19,8 @@ COST = ("steps", "images", "tokens", "flops_encoder", "flops_decoder", "pretrain
 # what joining a run's config.json adds
 FROM_CONFIG = (
     *("encoder", "objective", "masking", "ratio", "realised_ratio", "budget", "batch", "lr"),
-    *("run_seed", "limit", "image_size", "schedule", "settings", "recipe", "overrides"),
+    *("run_seed", "limit", "image_size", "schedule", "pretraining_precision", "settings"),
+    *("recipe", "overrides"),
     *COST,
 )
 
@@ -63,6 +64,7 @@ def _settings(run: runs.Run) -> Row:
         "limit": config["limit"],
         "image_size": "x".join(map(str, config["image_size"])),
         "schedule": _schedule(config.get("schedule")),
+        "pretraining_precision": facts.get("precision"),  # evaluations have one of their own
         # what all seeds of one treatment have in common
         "settings": files.short_hash(
             {k: v for k, v in run.content["identity"].items() if k != "seed"}

@@ -16,8 +16,8 @@ if TYPE_CHECKING:  # `maebench table` reads runs, and imports no torch
     from maebench.config.run import RunConfig
 
 ENVIRONMENT = "MAEBENCH_RESULTS"
-SPENT = "spent.json"
-HASHES = "hashes.json"  # what a finished run has cost
+SPENT = "spent.json"  # what a finished run has cost
+HASHES = "hashes.json"  # of its weights and batches, by which two runs are known to begin alike
 FORMAT = 1  # of config.json; a newer one is refused
 
 

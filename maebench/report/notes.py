@@ -33,6 +33,8 @@ def several_settings(
 def left_out(rows: pd.DataFrame, metric: str | None = None, by: bool = True) -> list[str]:
     """A note for each evaluation whose rows without a value a mean leaves out.
 
+    A run without any value in a column is counted; of others their seeds without one are named.
+
     Args:
         rows: of `load_records`.
         metric: another than the main metric.
@@ -42,20 +44,23 @@ def left_out(rows: pd.DataFrame, metric: str | None = None, by: bool = True) -> 
     shown = headlines(rows, metric)
     told = told_apart(shown, all_metrics=metric is not None)
     apart = newest(told, ["model", "dataset", MARK, "column", "seed"])
-    notes = []
     if by:
-        missing = [r for r in apart if r["status"] != "ok" and r["model_kind"] == "run"]
-        for (name,), group in sorted(grouped(missing, ("evaluation",)).items()):
-            states = ", ".join(sorted({row["status"] for row in group}))
-            count = len({row["model"] for row in group})
-            notes.append(f"{name}: {count} runs have no value ({states})")
-        return notes
+        apart = [row for row in apart if row["model_kind"] == "run"]
+    seeds_of, missing = [], []
     for (model, column, *_), group in grouped(apart, ("model", "column", "dataset", MARK)).items():
         bad = [row for row in group if row["status"] != "ok"]
-        if 0 < len(bad) < len(group):
+        if len(bad) == len(group):
+            missing += bad
+        elif bad:
             seeds = ", ".join(str(row["seed"]) for row in bad)
-            notes.append(f"{column} of {model}: evaluation seed {seeds} has no value")
-    return notes
+            seeds_of.append(f"{column} of {model}: evaluation seed {seeds} has no value")
+    notes = []
+    for (name,), group in sorted(grouped(missing, ("evaluation",)).items()):
+        states = ", ".join(sorted({row["status"] for row in group}))
+        count = len({row["model"] for row in group})
+        who = "1 run has" if count == 1 else f"{count} runs have"
+        notes.append(f"{name}: {who} no value ({states})")
+    return [*(notes if by else []), *seeds_of]
 
 
 def mixed(rows: pd.DataFrame) -> list[str]:
@@ -81,9 +86,13 @@ def mixed(rows: pd.DataFrame) -> list[str]:
     for name, group in rows.groupby("dataset"):
         earlier = group["weights_hash"].isna()
         if earlier.any() and not earlier.all():
+            files = list(dict.fromkeys(str(file) for file in group["file"][earlier]))
+            others = f" (and {len(files) - 1} more)" if len(files) > 1 else ""
+            # a new record has another name: the earlier one would stay beside it
             notes.append(
                 f"{name}: records of earlier versions do not say of which train images and weights "
-                "they are; `maebench eval NAME MODEL --again` makes one anew"
+                "they are; evaluate again by `maebench eval NAME MODEL`, then delete the earlier "
+                f"{files[0]}{others}"
             )
     main = rows[rows["main"].astype(bool) & (rows["status"] == "ok")]
     for (who, metric), group in main.groupby(["evaluation", "metric"]):
