@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from maebench.errors import RunError
+from maebench.errors import ConfigError, RunError
 
 # Letters, digits, dot, dash and underscore; no leading dot, so no name can climb or hide.
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -38,6 +38,22 @@ def safe_name(name: str) -> str:
             "first a letter or digit, 200 characters at most"
         )
     return name
+
+
+def with_home(path: str | Path) -> Path:
+    """The path with the home folder in place of a leading ~ or ~USER.
+
+    Raises:
+        ConfigError: there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        user = Path(path).parts[0]
+        raise ConfigError(
+            f"cannot read {path}: there is no home folder for {user}; write the whole path, or "
+            f"./{user} for a file of this name"
+        ) from error
 
 
 def make_folder(path: Path, flag: str = "--results or MAEBENCH_RESULTS") -> Path:

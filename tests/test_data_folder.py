@@ -198,6 +198,18 @@ def test_the_path_is_asked_for(tmp_path):
             RunConfig(dataset=spec)
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "folder:~nobody-here/x",
+        {"name": "folder", "path": "/tmp", "groups": "~nobody-here/x"},
+    ],
+)
+def test_the_home_folder_of_nobody_is_one_line(spec):
+    with pytest.raises(ConfigError, match="cannot read ~nobody-here/x: there is no home folder"):
+        RunConfig(dataset=spec)
+
+
 # Bad images, channels, fingerprints.
 
 

@@ -6,6 +6,7 @@ import json
 import pickle
 import socket
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from maebench.config.run import RunConfig
 from maebench.data import BUILT_IN, Request
 from maebench.data.torchvision_sets import TorchvisionSet
 from maebench.data.torchvision_sources import PRESETS, SOURCES
-from maebench.errors import DataError
+from maebench.errors import ConfigError, DataError
 
 SETS = {cls.name: cls for cls in BUILT_IN if issubclass(cls, TorchvisionSet)}
 IDX = ("mnist", "fashion-mnist", "kmnist", "emnist-letters")
@@ -105,6 +106,11 @@ def test_the_folder_is_asked_for(name):
 @pytest.mark.parametrize("name", SETS)
 def test_a_folder_that_does_not_exist_is_named(name, tmp_path):
     refused(name, tmp_path / "gone", str(tmp_path / "gone"), "--data-dir")
+
+
+def test_the_home_folder_of_nobody_is_one_line():
+    with pytest.raises(ConfigError, match="there is no home folder for ~nobody-here"):
+        SETS["mnist"]().load(Request("train", data_dir=Path("~nobody-here/x")))
 
 
 @pytest.mark.parametrize("name", [name for name in SETS if name != "imagenet"])

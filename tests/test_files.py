@@ -17,9 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maebench import files
-from maebench.errors import RunError
+from maebench.errors import ConfigError, RunError
 
 CHARACTERS = string.ascii_letters + string.digits + "._-"
+
+
+def test_a_home_folder_that_is_not_there_is_one_line(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert files.with_home("~/a/b") == pathlib.Path("/home/me/a/b")
+    assert files.with_home("a/~nobody-here") == pathlib.Path("a/~nobody-here")
+    with pytest.raises(ConfigError, match=r"cannot read ~nobody-here/x\.csv: .*~nobody-here;"):
+        files.with_home("~nobody-here/x.csv")
 
 
 def leftovers(folder):

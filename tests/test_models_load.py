@@ -9,6 +9,7 @@ import torch
 
 from maebench import ConfigError, NotApplicable
 from maebench.errors import MaebenchError, RunError
+from maebench.models.load import load_foreign
 from maebench.pretraining import checkpoints
 from maebench.pretraining import loop as pretrain
 
@@ -125,6 +126,12 @@ def test_an_objective_that_does_not_reconstruct_says_so(tmp_path):
     tiny.plan(tmp_path, objective=fakes.Labelled())
     with pytest.raises(NotApplicable, match="'labelled' does not reconstruct"):
         tiny.load(tmp_path).decoder()
+
+
+@pytest.mark.parametrize("kind", ["file", "hf"])
+def test_the_home_folder_of_nobody_is_one_line(kind):
+    with pytest.raises(ConfigError, match="there is no home folder for ~nobody-here"):
+        load_foreign(kind, "~nobody-here/vit.pth", {})
 
 
 def test_an_unfinished_run_is_refused_with_how_far_it_is(tmp_path, monkeypatch):

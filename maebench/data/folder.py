@@ -17,6 +17,7 @@ from maebench.data.groups import BY_FOLDER, numbered, read_groups
 from maebench.data.images import Images, from_files
 from maebench.encoders.vit import default_patch
 from maebench.errors import DataError
+from maebench.files import with_home
 from maebench.rng import permutation
 
 T = TypeVar("T")
@@ -66,12 +67,12 @@ class Folder(Dataset):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         """A run may be evaluated from another working directory."""
-        return value.expanduser().absolute()
+        return with_home(value).absolute()
 
     @field_validator("groups")
     @classmethod
     def _whole_path(cls, value: str | None) -> str | None:
-        return value if value in (None, BY_FOLDER) else str(Path(value).expanduser().absolute())
+        return value if value in (None, BY_FOLDER) else str(with_home(value).absolute())
 
     def identity(self) -> dict[str, Any]:
         """Groups change which image is in which split, for which the fingerprint stands."""

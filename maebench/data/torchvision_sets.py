@@ -12,6 +12,7 @@ from maebench.data.dataset import Dataset, Request
 from maebench.data.images import Images, from_arrays, from_files
 from maebench.data.torchvision_sources import PRESETS, SOURCES, Part, Source, read_idx
 from maebench.errors import DataError
+from maebench.files import with_home
 
 MOST_NAMED = 3  # missing files that an error names; the others are counted
 
@@ -44,7 +45,7 @@ class TorchvisionSet(Dataset):
             files = _listed(self.part(request).files)
             fetch = ", where --download may put them" if self.downloads else ""
             raise DataError(f"{self.name}: give the folder of {files} with --data-dir{fetch}")
-        return request.data_dir.expanduser().absolute()
+        return with_home(request.data_dir).absolute()
 
     def torchvision(self, request: Request) -> Any:
         """Torchvision's object for a split, its files fetched only where that was asked for.

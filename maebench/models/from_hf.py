@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from maebench.data.preprocess import Preprocess
 from maebench.encoders.encoder import Tokens, check_images
 from maebench.errors import ConfigError, RunError, unknown
-from maebench.files import read_json
+from maebench.files import read_json, with_home
 from maebench.masking.mask import Mask
 from maebench.models.from_file import from_weights
 from maebench.models.preprocessing import as_stated
@@ -48,7 +48,7 @@ HEADS = (
 
 def from_hf(name: str, options: SpecOptions, spec: str, download: bool) -> ForeignModel:
     """The model of this name or in this folder."""
-    folder = Path(name).expanduser()
+    folder = with_home(name)
     if not folder.is_dir():
         with asking(spec, download):
             folder = fetched(name, options.revision, download, FILES)

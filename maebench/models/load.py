@@ -229,7 +229,7 @@ def load_foreign(
     elif kind == "hf":
         found = from_hf.from_hf(name, options, spec, download)
     else:
-        found = from_path(Path(name).expanduser(), options, spec)
+        found = from_path(files.with_home(name), options, spec)
     found.module.eval().requires_grad_(False)
     shown = "".join(f",{k.replace('_', '-')}={v}" for k, v in texts.items() if k != "key_map")
     label = f" ({RANDOM})" if found.verdict.text == RANDOM else ""
