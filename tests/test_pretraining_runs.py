@@ -6,9 +6,12 @@ import json
 import re
 from datetime import datetime
 
+import numpy as np
 import pytest
+import tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from maebench.config.run import RunConfig
 from maebench.errors import ConfigError, RunError
@@ -16,7 +19,7 @@ from maebench.files import SAFE_NAME
 from maebench.plugins import installed
 from maebench.pretraining import runs
 from maebench.pretraining.hardware import environment
-from maebench.pretraining.plan import config_of
+from maebench.pretraining.plan import config_of, prepare
 
 FACTS = {"steps": 3, "grid": [4, 4]}
 
@@ -157,6 +160,31 @@ def test_a_run_that_is_not_there_is_answered_with_the_nearest(start, tmp_path):
     for name in ("a" * 300, "..", "/", str(tmp_path)):
         with pytest.raises(RunError, match="unknown run"):
             runs.find_run(tmp_path, name)
+
+
+def test_groups_given_to_a_run_or_taken_away_are_written_to_its_config(tmp_path):
+    for number in range(16):
+        split, kind = ("train", "test")[number % 2], "ab"[number // 2 % 2]
+        path = tmp_path / "images" / split / kind / f"{split}{number // 8}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 16 * number, np.uint8)).save(path)
+
+    def prepared(groups, **how):
+        data = {"name": f"folder:{tmp_path / 'images'}", "groups": groups}
+        return prepare(tiny.config(dataset=data, limit=None), tmp_path, **how).run
+
+    def kept(run):
+        return config_of(runs.read_run(run.folder), tiny.names()).dataset.groups
+
+    run = prepared(None)
+    before = run.content
+    assert prepared("folder", write=False).folder == run.folder and kept(run) is None
+    for groups, says in (("folder", r"now has dataset .*groups=folder"), (None, "before .*groups")):
+        with pytest.warns(UserWarning, match=says):
+            again = prepared(groups)
+        assert again.folder == run.folder and kept(run) == groups
+        assert again == prepared(groups), "nothing is said of what stays"
+    assert runs.read_run(run.folder).content == before
 
 
 def test_results_go_where_one_says_then_where_the_environment_says(monkeypatch, tmp_path):

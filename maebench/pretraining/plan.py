@@ -128,7 +128,7 @@ def prepare(
     precision = find_precision(config.machine.precision, device, encoder.width)
     identity = config.identity(info.fingerprint, precision)
     if run := runs.existing(folder, config, identity):
-        return Plan(config, run, splits, device)
+        return Plan(config, with_dataset(run, config) if write else run, splits, device)
     if facts is None:
         costs = count(module, inputs, num_hidden or [None])
         facts = facts_of(config, images, encoder, num_hidden, costs)
@@ -137,6 +137,21 @@ def prepare(
     if write:
         runs.write_run(run, environment())
     return Plan(config, run, splits, device)
+
+
+def with_dataset(run: runs.Run, config: RunConfig) -> runs.Run:
+    """The run with these settings of its data set, such as its groups, for later evaluations.
+
+    They have not changed its weights, for it is the run of this identity.
+    """
+    before = type(config.dataset).model_validate(run.content["config"]["dataset"]).changed()
+    if before == config.dataset.changed():
+        return run
+    warnings.warn(
+        f"{run.name}: its config.json now has dataset {config.dataset.changed()}, before {before}",
+        stacklevel=3,
+    )
+    return runs.rewritten(run, dataset=config.dump()["dataset"])
 
 
 def hidden_in_stages(config: RunConfig, encoder: Any) -> list[int]:

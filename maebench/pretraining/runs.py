@@ -103,6 +103,17 @@ def write_run(run: Run, environment: dict[str, Any]) -> None:
     files.write_json(run.folder / "config.json", run.content)
 
 
+def rewritten(run: Run, **settings: Any) -> Run:
+    """The run with other settings, which are none of its identity, written to its config.json.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    content = run.content | {"config": run.content["config"] | settings}
+    files.write_json(run.folder / "config.json", content)
+    return Run(run.folder, content)
+
+
 def note_hashes(run: Run, **hashes: str) -> None:
     """Adds to what is kept of a run's weights and batches, so that arms can be checked."""
     files.write_json(run.folder / HASHES, read_hashes(run) | hashes)
