@@ -159,18 +159,17 @@ class Folds:
         largest = int(labels.bincount().max()) if len(labels) else 0
         if largest < 2:
             raise NotApplicable("train has one image per class: there is nothing to choose on")
-        folds = min(wanted, largest)
+        one_split = wanted > FOLDS
+        # of one split each class need not be in all folds; with groups scikit-learn asks for it
+        folds = wanted if one_split and groups is None else min(wanted, largest)
         rounds = []
         for repeat in range(repeats):
             if groups is None:
                 fold_N = _folds(labels, folds, seed, purpose, repeat)
             else:
                 fold_N = _group_folds(labels, groups, folds, seed, f"{purpose} {repeat}")
-            # of one split any of the folds, or small classes would always lie on the same side
-            order = permutation(folds, seed, f"{purpose} order", repeat)
-            rounds += [fold_N == f for f in order]
-        usable = (held for held in rounds if held.any() and _can_fit(labels, ~held))
-        kept = list(itertools.islice(usable, 1 if wanted > FOLDS else None))
+            rounds.append(_usable(labels, fold_N, folds, seed, f"{purpose} order", repeat))
+        kept = list(itertools.islice(itertools.chain(*rounds), 1 if one_split else None))
         if not kept:
             raise NotApplicable("train has too few groups of images: there is nothing to choose on")
         return cls(torch.stack(kept))
@@ -212,6 +211,40 @@ def rounds_for(num_images: int) -> tuple[int, int]:
     if num_images <= FEW:
         return 2, FOLDS
     return (1, FOLDS) if num_images <= MANY else (1, round(1 / HOLDOUT))
+
+
+def group_holdout(labels: Tensor, groups: Tensor, share: float, seed: int) -> Tensor:
+    """Which images of train are held out once, about a share: whole groups, bool (N,).
+
+    Args:
+        labels: int64 (N,), over which the groups are spread as evenly as they allow.
+        groups: int64 (N,), images that belong together.
+        share: of all images, in 0..1.
+        seed: which groups.
+
+    Raises:
+        NotApplicable: there are too few groups.
+    """
+    largest = int(labels.bincount().max()) if len(labels) else 0
+    folds = min(max(2, round(1 / share)), largest)  # scikit-learn takes no more
+    fold_N = _group_folds(labels, groups, folds, seed, "holdout")
+    held = next(_usable(labels, fold_N, folds, seed, "holdout order"), None)
+    if held is None:
+        raise NotApplicable("train has too few groups of images: none can be held out")
+    return held
+
+
+def _usable(
+    labels: Tensor, fold_N: Tensor, folds: int, seed: int, purpose: str, repeat: int = 0
+) -> Iterator[Tensor]:
+    """The folds that can be held out, bool (N,), in random order.
+
+    Of one split it is any of them, or small classes would always lie on the same side.
+    """
+    for fold in permutation(folds, seed, purpose, repeat):
+        held = fold_N == fold
+        if held.any() and _can_fit(labels, ~held):
+            yield held
 
 
 def _folds(labels: Tensor, folds: int, seed: int, purpose: str, repeat: int) -> Tensor:
@@ -369,7 +402,8 @@ class Model(Protocol):
     def holdout(self, share: float = 0.1) -> tuple[Tensor, Tensor]:
         """Positions in train to fit on and to watch: class-balanced, disjoint, seeded.
 
-        One split, for what is too dear to fit in every round of `folds`.
+        One split, for what is too dear to fit in every round of `folds`. Images of a group stay
+        together.
         """
 
     def tokens(self, split: str, index: Tensor, layer: int | None = None) -> Tensor:
@@ -431,7 +465,7 @@ class Evaluation(Component):
 
     @property
     def protocol_name(self) -> str:
-        """Name, protocol where there are several, and version, such as `linear-probe/mae@v2`."""
+        """Name, protocol where there are several, and version, such as `linear-probe/mae@v3`."""
         chosen = getattr(self, "protocol", None)
         return f"{self.name}{f'/{chosen}' if chosen else ''}@v{self.version}"
 

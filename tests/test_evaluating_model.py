@@ -125,10 +125,26 @@ def test_images_of_a_group_are_held_out_together(model):
     grouped = dataclasses.replace(train, info=dataclasses.replace(train.info, groups=groups))
     splits = dataclasses.replace(model.splits, _loaded={"train": grouped})
     one = EvaluatedModel(model, NOTHING, splits, 0)
+    fit, held = one.holdout(0.2)
+    assert sorted([*fit.tolist(), *held.tolist()]) == list(range(60))
+    assert not set(groups[fit].tolist()) & set(groups[held].tolist())
+    assert len(held) == 60 // 5, "three of fifteen groups"
+    assert torch.equal(one.holdout(0.2)[1], held)
+    other = dataclasses.replace(one, seed=1).holdout(0.2)
+    assert not torch.equal(other[1], held)
     part = torch.arange(0, 60, 2)
     for folds, mine in ((one.folds(), groups), (one.folds(part), groups[part])):
         for fit, held in folds.rounds():
             assert not set(mine[fit].tolist()) & set(mine[held].tolist())
+
+
+def test_one_group_cannot_be_held_out(model):
+    train = model.splits.load("train")
+    info = dataclasses.replace(train.info, groups=torch.zeros(60, dtype=torch.int64))
+    loaded = {"train": dataclasses.replace(train, info=info)}
+    splits = dataclasses.replace(model.splits, _loaded=loaded)
+    with pytest.raises(NotApplicable, match="too few groups of images"):
+        EvaluatedModel(model, NOTHING, splits, 0).holdout()
 
 
 def test_draws_and_crops_repeat_with_the_seed_and_differ_by_seed_and_evaluation(model):

@@ -102,8 +102,15 @@ def test_of_one_split_each_position_is_held_out_as_often_over_seeds(monkeypatch,
     folds = [Folds.of(labels, seed, groups=groups) for seed in range(draws)]
     assert {len(each.held) for each in folds} == {1}
     often = torch.stack([each.held[0] for each in folds]).double().mean(0)
-    share = 1 / 8  # as many folds as a class has images
+    share = 1 / 10 if groups is None else 1 / 8  # scikit-learn: as many as a class has images
     assert (often - share).abs().max() < 4.5 * (share * (1 - share) / draws) ** 0.5
+
+
+def test_of_many_images_a_tenth_is_held_out_however_small_their_classes():
+    labels = torch.arange(MANY + 10) // 2
+    (held,) = Folds.of(labels, 0).held
+    assert held.sum() == (MANY + 10) // 10
+    assert labels[held].bincount().max() == 1, "of each class one image is left to fit on"
 
 
 def test_nothing_to_hold_out_is_said():

@@ -17,7 +17,7 @@ from maebench.data.dataset import Splits
 from maebench.data.images import Images
 from maebench.errors import PluginError
 from maebench.evaluating.features import BATCH, features
-from maebench.evaluation import Evaluation, Folds, NotApplicable
+from maebench.evaluation import Evaluation, Folds, NotApplicable, group_holdout
 from maebench.masking.grids import Random
 from maebench.masking.mask import Mask, Masking, draw
 from maebench.models.model import LoadedModel, pool_of
@@ -153,8 +153,11 @@ class EvaluatedModel:
         return self._folds[purpose]
 
     def holdout(self, share: float = 0.1) -> tuple[Tensor, Tensor]:
-        """Positions in train to fit on and to choose on, class-balanced."""
-        labels = self.labels("train")
+        """Positions in train to fit on and to watch, class-balanced; of groups whole ones."""
+        labels, groups = self.labels("train"), self.images("train").info.groups
+        if groups is not None:
+            held_N = group_holdout(labels, groups, share, self.seed)
+            return (~held_N).nonzero()[:, 0], held_N.nonzero()[:, 0]
         order = permutation(len(labels), self.seed, "holdout")
         chosen = []
         for c in labels.unique():
@@ -162,7 +165,7 @@ class EvaluatedModel:
             chosen.append(mine[: max(1, round(share * len(mine)))] if len(mine) > 1 else mine[:0])
         held = torch.cat(chosen).sort().values
         if not len(held):
-            raise NotApplicable("train has one image per class: there is nothing to choose on")
+            raise NotApplicable("train has one image per class: none can be held out")
         fit = torch.ones(len(labels), dtype=torch.bool)
         fit[held] = False
         return fit.nonzero()[:, 0], held
