@@ -25,13 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maebench import RunConfig
-from maebench.analysis.cells import Cell, record_path
+from maebench.analysis.cells import Cell, is_done, record_path
 from maebench.analysis.cells import model_of as model_of_cell
 from maebench.analysis.seeds import detectable, over_seeds
 from maebench.analysis.stats import paired_difference
 from maebench.analysis.workers import run_tasks
 from maebench.evaluating import records
-from maebench.plugins import installed
+from maebench.plugins import Names, installed
 from maebench.pretraining.plan import prepare
 
 SIMULATIONS = 2000
@@ -79,20 +79,25 @@ def pool(results: Path, runs: int, workers: int) -> NDArray[np.float64]:
         facts = cells[0].plan.run.facts if cells else None
         plan = prepare(config, results, splits=splits, facts=facts, write=False)
         cells.append(Cell("random", seed, plan))
-        if not plan.finished:
+        if not plan.finished or not is_done(record_of(cells[-1], names)):
             tasks.append(cells[-1].as_task([seed]))
     for event in run_tasks(tasks, workers, 1, results / "logs"):
         if event["what"] in ("done", "failed"):
             print(event, file=sys.stderr)
     found = []
     for cell in cells:
-        model = model_of_cell(cell, names)
-        path = record_path(model, cell.plan.config.evals[0], model.splits, cell.seed)
+        path = record_of(cell, names)
         main_row = next(row for row in records.read(path) if row["main"])
         values = records.values(path, main_row)
         assert values is not None
         found.append(values[1])
     return np.array(found)
+
+
+def record_of(cell: Cell, names: Names) -> Path:
+    """The file of a finished run's evaluation, there or not."""
+    model = model_of_cell(cell, names)
+    return record_path(model, cell.plan.config.evals[0], model.splits, cell.seed)
 
 
 def models(rng: np.random.Generator, outcomes: NDArray[np.float64]) -> float:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau, ttest_rel
 
 from maebench.analysis.arms import agreement, disagreements, groups_of, pairwise_p
+from maebench.analysis.seeds import over_seeds
 
 FEW = settings(max_examples=40, deadline=None)
 
@@ -107,3 +108,10 @@ def test_of_two_arms_nothing_is_said():
     found = agreement(pd.DataFrame({"knn": [0.5, 0.6], "probe": [0.6, 0.5]}))
     assert math.isnan(found.loc["knn", "probe"])
     assert disagreements(found) == []
+
+
+def test_a_pair_is_compared_over_the_seeds_that_both_have():
+    scores = np.array([[1.0, 2.0, 3.0, np.nan], [2.5, 3.0, 4.2, 9.0], [np.nan] * 4])
+    found = pairwise_p(scores)
+    assert found[0, 1] == pytest.approx(min(1, 3 * over_seeds(scores[0, :3] - scores[1, :3]).p))
+    assert np.isnan(found[2, :2]).all(), "nothing in common has no p-value, and counts"

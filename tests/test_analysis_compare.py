@@ -7,8 +7,8 @@ import pytest
 import maebench
 from maebench.analysis import compare as module
 from maebench.analysis import workers
-from maebench.analysis.cells import Data, check_test_sets
-from maebench.analysis.compare import carry_out, default_name, plan_comparison
+from maebench.analysis.cells import Data, check_test_sets, estimate
+from maebench.analysis.compare import carry_out, default_name, plan_comparison, read_file
 from maebench.analysis.design import read_design
 from maebench.errors import ConfigError, RunError
 from maebench.plugins import installed
@@ -123,10 +123,10 @@ def test_the_first_failure_stops_where_that_is_asked(tmp_path, here):
 @pytest.mark.slow
 def test_what_was_extended_after_p_values_were_seen_says_so_for_good(tmp_path, here):
     assert not any("extended" in note for note in carried(tmp_path, designed(2)).notes)
-    for _ in range(2):
+    for first in (2, 3):  # the second time three seeds have been seen
         (note,) = (n for n in carried(tmp_path, designed(3)).notes if "extended" in n)
         assert "from 2 to 3 seeds after p values had been seen" in note
-        assert "--seeds 2-4" in note
+        assert f"--seeds {first}-{first + 2}" in note
     fresh = carried(tmp_path, designed("3-4"))
     assert not any("extended" in note for note in fresh.notes), "the seen seeds are left out"
     overlapping = plan_comparison(designed("1-4"), tmp_path, names=NAMES)
@@ -253,3 +253,82 @@ def test_from_python_lists_make_arms(tmp_path, here):
     assert set(found.plot()) == {"arms", "differences"}
     with pytest.raises(ConfigError, match="no arm"):
         maebench.compare(masking=["random", "block"], baseline="grid", results=tmp_path)
+
+
+def test_a_yaml_file_has_evaluations_by_their_names_and_settings_by_their_flags(tmp_path):
+    file = tmp_path / "compare.yaml"
+    file.write_text(
+        "linear-probe: {steps: 7}\ndata-dir: here\nprobe-seeds: 2\nevals: [linear-probe]\n"
+    )
+    settings, own = read_file(file)
+    assert own == {"probe_seeds": 2}
+    assert settings["data_dir"] == "here"
+    design = read_design({**settings, "ratio": [0.5, 0.75]}, NAMES, **own)
+    assert design.arms[0].config.evals[0].steps == 7
+
+
+@pytest.mark.slow
+def test_another_baseline_after_p_values_were_seen_is_said(tmp_path, here):
+    carried(tmp_path)
+    other = read_design({"masking": ["random", "block"], **TINY}, NAMES, seeds=2, baseline="block")
+    notes = plan_comparison(other, tmp_path, names=NAMES).notes
+    assert any("had been seen against another baseline (random)" in note for note in notes)
+    assert not any("baseline" in n for n in plan_comparison(designed(), tmp_path).notes)
+
+
+@pytest.mark.slow
+def test_arms_whose_p_values_were_seen_elsewhere_are_said(tmp_path, here):
+    first = carried(tmp_path)
+    more = read_design({"masking": ["random", "block", "grid"], **TINY}, NAMES, seeds=2)
+    notes = plan_comparison(more, tmp_path, names=NAMES).notes
+    assert any(f"had been seen in {first.name}" in note for note in notes)
+    fresh = read_design({"masking": ["random", "block", "grid"], **TINY}, NAMES, seeds="2-3")
+    assert not any("seen" in n for n in plan_comparison(fresh, tmp_path, names=NAMES).notes)
+
+
+@pytest.mark.slow
+def test_of_several_looks_the_fresh_seeds_are_beyond_the_last(tmp_path, here):
+    for seeds in (2, 3):
+        carried(tmp_path, designed(seeds))
+    (note,) = (n for n in plan_comparison(designed(4), tmp_path).notes if "extended" in n)
+    assert "such as --seeds 3-6" in note
+
+
+@pytest.mark.slow
+def test_nothing_seen_is_no_look(tmp_path, here):
+    bad = read_design({"lr": [1e-3, 1e30], **TINY, "budget": "steps=3"}, NAMES, seeds=2)
+    found = carried(tmp_path, bad)
+    state = json.loads((found.folder / module.STATE).read_text())
+    assert state["looks"] == [], "one arm has no number"
+
+
+def test_whatever_goes_wrong_in_the_measurement_is_left_to_the_cell(tmp_path, monkeypatch):
+    def broken(plan):
+        raise ValueError("a plugin's own mistake")
+        yield
+
+    monkeypatch.setattr("maebench.analysis.cells.pretrain", broken)
+    found = plan_comparison(designed(1), tmp_path / "results", names=NAMES)
+    assert estimate(found.cells, 1).step_seconds == {"random": 0, "block": 0}
+
+
+def test_an_arm_of_other_images_or_another_objective_has_floors_of_its_own():
+    arms = [{"limit": 60}, {"limit": 80}, {"limit": 80, "objective": "simmim"}]
+    settings = {name: value for name, value in TINY.items() if name != "limit"}
+    design = read_design(settings, NAMES, arms=arms, seeds=1)
+    found = plan_comparison(design, "nowhere", names=NAMES)
+    floors = [(c.kind, c.arm) for c in found.cells if c.kind != "run"]
+    names = design.names
+    assert floors == [
+        *(("untrained", name) for name in names),
+        *(("pixels", name) for name in names[:2]),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "what", [{"objective": ["mae", "simmim"]}, {"ratio": [0.5, 0.75], "budget": "seconds=0.5"}]
+)
+def test_arms_that_differ_by_what_is_compared_are_no_refusal(tmp_path, here, what):
+    design = read_design({**TINY, **what}, NAMES, seeds=1)
+    assert carried(tmp_path, design).finished

@@ -1,5 +1,7 @@
 """What a comparison supports, on numbers made up so that the answers are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from made_up import comparison, design, drawn, write
@@ -186,3 +188,81 @@ def test_seeds_of_the_probe_are_a_part_of_the_variance_of_their_own(tmp_path):
     assert row["between_probes"] == pytest.approx(np.std([58, 62], ddof=1))
     assert row["between_seeds"] == 0
     assert row["over_images"] == pytest.approx(100 * (0.6 * 0.4 / 100) ** 0.5, rel=0.02)
+
+
+def test_the_best_group_comes_first_where_lower_is_better(tmp_path):
+    asked = design(seeds=5)
+    outcomes = drawn(np.random.default_rng(6), shares(0.1, 0.5, 0.9), asked.seeds)
+    found = comparison(tmp_path, {"error": outcomes}, asked, higher_is_better=False)
+    assert found.groups("error") == [("0.25",), ("0.5",), ("0.75",)]
+
+
+def test_an_arm_that_lacks_seeds_takes_none_from_the_others(tmp_path):
+    asked = design(ratios=(0.25, 0.5, 0.75, 0.9), seeds=5)
+    arms = dict(zip((*ARMS, "0.9"), (0.2, 0.5, 0.9, 0.5), strict=True))
+    outcomes = drawn(np.random.default_rng(7), arms, asked.seeds)
+    outcomes["0.5"] = {0: outcomes["0.5"][0]}
+    outcomes["0.9"] = {}
+    found = comparison(tmp_path, {"knn": outcomes}, asked)
+    matrix = found.matrix("knn")
+    # of six pairs, those without a p-value count too
+    known = over_seeds([outcomes["0.75"][s].mean() - outcomes["0.25"][s].mean() for s in range(5)])
+    assert matrix.loc["0.25", "0.75"] == pytest.approx(6 * known.p)
+    assert np.isnan(matrix.loc["0.25", "0.5"]), "one seed in common"
+    assert matrix.loc["0.9"].drop("0.9").isna().all(), "it has no number"
+    assert found.groups("knn") == [("0.5", "0.75"), ("0.25", "0.5")]
+
+
+def test_seeds_that_only_one_arm_has_are_not_paired_in_a_resample(tmp_path):
+    """Seeds are far apart and arms alike: one seed against another would be a wide spread."""
+    asked = design(ratios=(0.25, 0.75), seeds=10)
+    rng = np.random.default_rng(8)
+    by_seed = {seed: (rng.random(100) < 0.1 + 0.08 * seed).astype(float) for seed in asked.seeds}
+    whole = {"0.25": dict(by_seed), "0.75": dict(by_seed)}
+    for seed in asked.seeds:
+        changed = by_seed[seed].copy()
+        changed[seed] = 1 - changed[seed]
+        whole["0.75"][seed] = changed
+    del whole["0.25"][9], whole["0.75"][0]
+    found = comparison(tmp_path, {"knn": whole}, asked).pairs().iloc[0]
+    assert found["num_seeds"] == 8
+    assert found["owen"] < 1
+
+
+def test_images_that_belong_together_widen_every_spread_over_images(tmp_path):
+    asked = design(ratios=(0.25, 0.75), seeds=8)
+    rng = np.random.default_rng(9)
+    groups = np.arange(200) // 20
+    outcomes = {
+        arm: {seed: (rng.random(10) < share).astype(float)[groups] for seed in asked.seeds}
+        for arm, share in (("0.25", 0.4), ("0.75", 0.6))
+    }
+    found = [
+        comparison(tmp_path / str(i), {"knn": outcomes}, asked, **more)
+        for i, more in enumerate(({}, {"groups": groups, "num_groups": 10}))
+    ]
+    apart, together = (one.table()["over_images"].mean() for one in found)
+    assert together == pytest.approx(apart * 20**0.5, rel=0.1), "ten groups, not 200 images"
+    apart, together = (one.pairs()["owen"].iloc[0] for one in found)
+    assert together > 1.3 * apart
+
+
+def test_pairs_of_models_that_have_no_number_count_in_the_family(tmp_path):
+    asked = design(seeds=3)
+    outcomes = drawn(np.random.default_rng(2), shares(), asked.seeds)
+    del outcomes["0.5"][1]
+    models = comparison(tmp_path, {"knn": outcomes}, asked).models()
+    assert len(models) == 2 * 3
+    assert models["p"].isna().sum() == 1
+    assert models["p_holm"].min() == pytest.approx(min(1, 6 * models["p"].min()))
+
+
+def test_a_floor_alone_is_no_result_of_the_arms(tmp_path):
+    found = comparison(tmp_path, {}, design())
+    floor = write(tmp_path, "floor", np.ones(20))
+    cell = found.cells[0]
+    cells = (*found.cells, replace(cell, kind="untrained", records=(floor,), state="done"))
+    found = replace(found, cells=cells)
+    assert found.evaluations() == []
+    assert found.plot() == {}
+    assert len(found.table()) == 1

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maebench import Block, ConfigError, Random
-from maebench.analysis.design import PROBE_STEP, find_arm, read_design, read_seeds
+from maebench.analysis.design import PROBE_STEP, find_arm, merged, read_design, read_seeds
 from maebench.config.sources import stated
 from maebench.plugins import installed
 
@@ -87,6 +87,35 @@ def test_arms_that_are_no_product_are_listed():
     assert supervised.names == ["random mae", "supervised"]
 
 
+def test_a_baseline_may_be_the_number_that_yaml_reads():
+    assert made({"ratio": "0.5,0.75"}, baseline=0.75).baseline == "0.75"
+
+
+def test_an_option_goes_to_each_component_of_a_list():
+    lists = {"masking": ["block", "random"], "ratio": [0.5, 0.75]}
+    assert merged(lists, {"ratio": 0.6}) == {"masking": ["block", "random"], "ratio": 0.6}
+    asked = merged({"masking": ["block", "inverse-block"]}, {"masking": {"aspect": 0.4}})
+    design = read_design(asked, NAMES, seeds=1)
+    assert design.names == ["block(aspect=0.4)", "inverse-block(aspect=0.4)"]
+    own = {"masking": ["random", {"name": "block", "aspect": 0.5}]}
+    with pytest.raises(ConfigError, match="masking: a list of maskings with their own options"):
+        merged(own, {"masking": {"aspect": 0.3}})
+
+
+def test_a_setting_that_takes_a_list_has_it_for_all_arms():
+    machine = {"machine": {"trackers": ["csv"]}, "ratio": [0.5, 0.75]}
+    try:
+        design = read_design(machine, NAMES)
+    except ConfigError as error:  # no such tracker here, but a list it may be
+        assert "takes no list" not in str(error)
+    else:
+        assert len(design.arms) == 2
+
+
+def test_ratios_that_differ_in_a_late_digit_are_two_arms():
+    assert made({"ratio": "0.75,0.7500001"}).names == ["0.75", "0.7500001"]
+
+
 def test_what_cannot_be_compared_is_refused_before_anything_runs():
     refused("one arm", "--masking random,block", flags={"masking": "random"})
     refused("the same", "random", flags={"masking": "random,random"})
@@ -100,6 +129,14 @@ def test_what_cannot_be_compared_is_refused_before_anything_runs():
     refused("probe_seeds", flags={"masking": "random,block"}, probe_seeds=0)
     refused("target", flags={"masking": "random,block"}, target=float("nan"))
     refused("arms", arms=[{}])
+    refused("arms: a list of settings", arms=5)
+    refused("arms: knn is no setting of one arm", arms=[{"knn": {"k": 1}}, {"knn": {"k": 5}}])
+    refused("arms: device is no setting of one arm", arms=[{"device": "cpu", "ratio": 0.5}])
+    refused("arms: seed", "--seeds", arms=[{"seed": 1}, {"seed": 2}])
+    two = {"masking": "random,block"}
+    refused("probe_seeds: a whole number above 0", "1.5", flags=two, probe_seeds=1.5)
+    refused("target: a number above 0", "'0.5'", flags=two, target="0.5")
+    refused("baseline: the name of an arm", flags=two, baseline=["random"])
     with pytest.raises(ConfigError, match="dataset: takes no list"):
         read_design({"dataset": ["digits", "mnist"], "masking": ["random", "block"]}, NAMES)
 
@@ -128,9 +165,11 @@ def test_a_baseline_is_named_by_the_words_that_it_has_alone():
 def test_seeds_are_a_number_a_range_or_a_list():
     assert read_seeds(3) == read_seeds("3") == (0, 1, 2)
     assert read_seeds("3-5") == read_seeds([3, 4, 5]) == (3, 4, 5)
-    for wrong in (0, "0", "5-3", "x", "-1", "1,2", [1, 1], [], 10_000, "0-100000"):
-        with pytest.raises(ConfigError, match="--seeds"):
+    wrongs = (0, "0", "5-3", "x", "-1", "1,2", [1, 1], [], 10_000, "0-100000")
+    for wrong in (*wrongs, None, True, 2.5, [0, -1], [0, 1.5], ["0", "1"], list(range(5000))):
+        with pytest.raises(ConfigError, match="--seeds") as caught:
             read_seeds(wrong)
+        assert len(str(caught.value)) < 150
 
 
 @given(st.integers(0, 500), st.integers(0, 400))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from made_up import comparison, design, drawn
+from made_up import comparison, design, drawn, replace, write
 
 from maebench.analysis.design import read_design
 from maebench.analysis.pictures import COLOURS, LINES, MARKS
@@ -78,3 +78,23 @@ def test_one_seed_has_points_and_no_interval(tmp_path):
     outcomes = {"knn": drawn(np.random.default_rng(0), dict.fromkeys(asked.names, 0.5), (0,))}
     figure = comparison(tmp_path, outcomes, asked).plot()["differences"]
     assert len(figure.axes[0].collections) == 0
+
+
+def test_an_arm_that_hides_nothing_is_a_level_line_and_every_floor_has_one(tmp_path):
+    arms = [{"ratio": [0.5, 0.75]}, {"objective": "supervised"}]
+    asked = read_design({}, installed(), arms=arms, seeds=2)
+    rng = np.random.default_rng(0)
+    outcomes = {"knn": drawn(rng, dict.fromkeys(asked.names, 0.5), asked.seeds)}
+    found = comparison(tmp_path, outcomes, asked)
+    floors = [
+        replace(found.cells[0], arm=arm, kind="untrained", records=(path,))
+        for arm, path in (
+            (arm, write(tmp_path, f"floor-{i}", (np.arange(20) < i).astype(float)))
+            for i, arm in enumerate(asked.names[:2], 4)
+        )
+    ]
+    axes = replace(found, cells=(*found.cells, *floors)).plot()["ratio"].axes[0]
+    level = {line.get_label(): line.get_ydata()[0] for line in axes.lines}
+    assert "supervised" in level
+    floors = [line.get_ydata()[0] for line in axes.lines if line.get_label() == "untrained"]
+    assert floors == [20, 25]

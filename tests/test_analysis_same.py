@@ -46,7 +46,13 @@ def test_another_beginning_or_other_batches_are_refused(tmp_path, what):
 
 
 @pytest.mark.parametrize(
-    "what, compared", [("encoder", "encoder"), ("module", "objective"), ("first_batch", "batch")]
+    "what, compared",
+    [
+        ("encoder", "encoder"),
+        ("encoder", "objective"),
+        ("module", "objective"),
+        ("first_batch", "batch"),
+    ],
 )
 def test_what_the_compared_setting_explains_is_no_difference(tmp_path, what, compared):
     hashes = HASH | {what: "x" * 20}
@@ -80,3 +86,13 @@ def test_runs_of_other_machines_and_earlier_versions_are_named(tmp_path):
     found = "; ".join(notes(cells))
     assert "runs of b are of an earlier version" in found
     assert "runs differ in processor: one (1), two (1)" in found
+
+
+def test_by_the_clock_a_run_knows_its_length_when_it_is_done(tmp_path):
+    longer = HASH | {"last_batch": "x" * 20}
+    spent = SPENT | {"steps": 40}
+    cells = [
+        cell(tmp_path, "a", steps=None),
+        cell(tmp_path, "b", hashes=longer, steps=None, spent=spent),
+    ]
+    assert "arms differ in updates: a 10, b 40" in notes(cells)

@@ -388,3 +388,18 @@ def test_the_numbers_of_the_page_are_true():
         assert f"p = {mcnemar(*counts):.3f}".replace("0.", ".") in text
     assert f"20 right of 20 is [{100 * wilson(20, 20).low:.1f}, 100.0]" in text
     assert f"{sign_flip_seeds(1)} seeds for one test, {sign_flip_seeds(3)} for three" in text
+
+
+def test_groups_of_images_of_one_size_count_as_single_images():
+    values = np.random.default_rng(0).random((3, 2, 12))
+    repeated, groups = np.repeat(values, 5, axis=2), np.repeat(np.arange(12), 5)
+    assert components(repeated, groups).images == pytest.approx(components(values).images)
+    assert components(repeated).images < components(values).images / 2
+    assert components(values, np.arange(12)) == components(values)
+
+
+def test_the_least_p_of_a_sign_flip_is_that_of_its_random_signs_beyond_twenty_seeds():
+    values = np.linspace(1, 2, 21)
+    assert over_seeds(values[:20]).least_p_flip == 2 / 2**20
+    found = over_seeds(values)
+    assert found.p_flip == found.least_p_flip == 1e-4

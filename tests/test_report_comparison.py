@@ -4,8 +4,9 @@ import re
 
 import numpy as np
 import pytest
-from made_up import comparison, design, drawn
+from made_up import comparison, design, drawn, replace, write
 
+from maebench import files
 from maebench.analysis.cells import Estimate
 from maebench.analysis.seeds import detectable
 from maebench.report import comparison as report
@@ -138,11 +139,13 @@ def test_p_values_have_two_digits(p, text):
 
 def test_the_time_is_told_by_arm_and_in_all(clear):
     cells = [type(c)(**{**vars(c), "missing": 1}) for c in clear.cells]
-    unknown = Estimate({"0.25": 0.02}, 600.0, None)
+    unknown = Estimate({"0.25": 0.02}, 600.0, 40.0, None)
     lines = report.time_lines(unknown, cells, 2)
     assert lines[0] == "  0.25: 20 ms per update"
     assert "about 5 min on 2 worker(s); how long evaluations take is known when" in lines[1]
-    assert "evaluations about 60 s" in report.time_lines(Estimate({}, 600.0, 120.0), cells, 2)[0]
+    assert (
+        "evaluations about 60 s" in report.time_lines(Estimate({}, 600.0, 40.0, 120.0), cells, 2)[0]
+    )
     assert report.time_lines(unknown, clear.cells, 2) == []
 
 
@@ -158,3 +161,69 @@ def test_tables_pictures_and_one_page_are_written(clear):
     assert "| 0.75" in page
     for line in lines_of(clear):
         assert line.strip() in page
+
+
+def test_the_same_difference_in_every_seed_is_said_and_tests_nothing(tmp_path):
+    asked = design(ratios=(0.25, 0.5, 0.75), seeds=4, target=0.5, margin=1.0)
+    half, more = (np.r_[np.ones(n), np.zeros(100 - n)] for n in (50, 60))
+    outcomes = {arm: dict.fromkeys(asked.seeds, half) for arm in ("0.25", "0.5")}
+    outcomes["0.75"] = dict.fromkeys(asked.seeds, more)
+    lines = lines_of(comparison(tmp_path, {"knn": outcomes}, asked))
+    for arm, value in (("0.5", "+0.00"), ("0.75", "+10.00")):
+        line = next(line for line in lines if f"knn, {arm} minus 0.25: " in line)
+        assert f"{value} points for each of 4 seeds: without a spread nothing can be" in line
+    assert "nan" not in "\n".join(lines)
+
+
+def test_an_arm_without_a_number_has_its_row_and_is_named_beside_the_groups(tmp_path):
+    asked = design(seeds=2)
+    outcomes = drawn(np.random.default_rng(1), {"0.25": 0.5, "0.5": 0.5}, asked.seeds)
+    found = comparison(tmp_path, {"knn": outcomes}, asked)
+    found = replace(found, cells=tuple(replace(c, reason="two\n  lines") for c in found.cells))
+    table = report.result_table(found).set_index("arm")
+    assert table.loc["0.75", "knn top1 (%)"] == "failed before"
+    assert "failed: 0.75 seed 0: two lines" in report.footnotes(found)
+    assert any(line.endswith("(without 0.75)") for line in lines_of(found))
+    assert "seed 0 has no number" in "\n".join(lines_of(found))
+
+
+def test_floors_of_several_arms_are_told_apart(tmp_path):
+    asked = design(seeds=2)
+    outcomes = drawn(np.random.default_rng(1), dict.fromkeys(asked.names, 0.5), asked.seeds)
+    found = comparison(tmp_path, {"knn": outcomes}, asked)
+    cells = list(found.cells)
+    for i, arm in enumerate(("0.25", "0.5")):
+        path = write(tmp_path, f"floor-{i}", np.r_[np.ones(10 + i), np.zeros(10 - i)])
+        cells.append(replace(cells[0], arm=arm, kind="untrained", records=(path,)))
+    path = write(tmp_path, "pixels", np.ones(20), status="not applicable", reason="no decoder")
+    cells.append(replace(cells[0], kind="pixels", records=(path,)))
+    found = replace(found, cells=tuple(cells))
+    table = report.result_table(found).set_index("arm")["knn top1 (%)"]
+    assert table["untrained as 0.25"].startswith("50.0")
+    assert table["untrained as 0.5"].startswith("55.0")
+    assert table["raw pixels"] == "not applicable"
+    assert "knn of raw pixels, seeds 0: not applicable: no decoder" in report.footnotes(found)
+    assert list(report.cells_table(found.cells)["arm"])[-3:] == [
+        *("untrained as 0.25", "untrained as 0.5", "raw pixels")
+    ]
+
+
+def test_options_of_any_length_make_names_of_files(tmp_path):
+    asked = design(seeds=2)
+    outcomes = drawn(np.random.default_rng(1), dict.fromkeys(asked.names, 0.5), asked.seeds)
+    found = comparison(tmp_path, {"knn": outcomes}, asked)
+    long = f"logistic(C=({', '.join(str(10.0**i) for i in range(-30, 30))}))"
+    for cell in found.cells:
+        content = files.read_json(cell.records[0])
+        content["rows"] = [row | {"options": long} for row in content["rows"]]
+        files.write_json(cell.records[0], content)
+    assert "comparison.md" in report.write(found)
+    assert any(name.startswith("matrix-logistic") for name in report.write(found))
+
+
+def test_fewer_cells_than_workers_take_as_long_as_the_longest(clear):
+    cells = [type(c)(**{**vars(c), "missing": int(c.seed == 0)}) for c in clear.cells]
+    assert (
+        "about 4 min on 3 worker(s)"
+        in report.time_lines(Estimate({}, 600.0, 240.0, None), cells, 16)[0]
+    )

@@ -24,14 +24,17 @@ def pairwise_p(scores: NDArray[np.floating]) -> NDArray[np.floating]:
     """The p-values of paired t tests of all pairs, adjusted for all of them (Holm 1979).
 
     Args:
-        scores: one per way and seed, (A, S); seeds are shared by all.
+        scores: one per way and seed, (A, S), NaN where a way has none: each pair is compared over
+            the seeds that both have.
 
     Returns:
         A symmetric matrix (A, A) with 1 on its diagonal, and NaN where there is no p-value.
     """
     pairs = list(combinations(range(len(scores)), 2))
     found = np.ones((len(scores), len(scores)))
-    adjusted = holm([over_seeds(scores[a] - scores[b]).p for a, b in pairs])
+    differences = (scores[a] - scores[b] for a, b in pairs)
+    shared = [difference[np.isfinite(difference)] for difference in differences]
+    adjusted = holm([over_seeds(each).p if len(each) else float("nan") for each in shared])
     for (a, b), p in zip(pairs, adjusted, strict=True):
         found[a, b] = found[b, a] = p
     return found

@@ -16,7 +16,7 @@ import torch
 from maebench.analysis.design import Arm, Design
 from maebench.config.run import RunConfig
 from maebench.data.dataset import Splits
-from maebench.errors import ConfigError, RunError
+from maebench.errors import ConfigError
 from maebench.evaluating import records
 from maebench.evaluating.suite import record_path
 from maebench.models.load import pixels_of, trained_model, untrained_model
@@ -123,18 +123,24 @@ def cells_of(
     found: list[Cell] = []
     floors: list[Cell] = []
     started: set[Any] = set()
-    first: dict[str, Cell] = {}
+    first: dict[str, Cell] = {}  # of each arm
     for seed in design.seeds:
         for arm in design.arms:
             cell = _cell(arm, seed, results, data, first.get(arm.name))
             first.setdefault(arm.name, cell)
             found.append(cell)
-            # arms of one encoder start from the same weights: one floor for all of them
-            start = (seed, cell.plan.config.encoder, cell.plan.config.size)
-            if start not in started:
-                started.add(start)
-                floors.append(Cell(arm.name, seed, cell.plan, "untrained"))
-    floors.append(Cell(design.baseline, design.seeds[0], found[0].plan, "pixels"))
+            # arms of one encoder start from the same weights: one floor for all of them; the
+            # objective's decoder counts in reconstruction, the limit in what probes learn from
+            config = cell.plan.config
+            images = (config.size, config.limit)
+            for kind, start in (
+                ("untrained", (seed, config.encoder, config.objective, images)),
+                ("pixels", images),
+            ):
+                if (kind, start) not in started:
+                    started.add((kind, start))
+                    floors.append(Cell(arm.name, seed, cell.plan, kind))
+    floors.sort(key=lambda cell: cell.kind, reverse=True)  # "untrained", then "pixels"
     check_test_sets(found)
     return [judged(cell, design, names, failed) for cell in (*found, *floors)]
 
@@ -215,11 +221,13 @@ class Estimate:
     Args:
         step_seconds: of one update of each arm, measured on one thread.
         pretraining: seconds of all missing updates together, on one worker.
+        longest: seconds of the longest of the runs.
         evaluations: seconds of all missing evaluations where earlier records say it, else None.
     """
 
     step_seconds: dict[str, float]
     pretraining: float
+    longest: float
     evaluations: float | None
 
 
@@ -230,25 +238,27 @@ def estimate(cells: Sequence[Cell], threads: int) -> Estimate:
         arm: measured(next(c for c in runs_left if c.arm == arm), threads)
         for arm in dict.fromkeys(c.arm for c in runs_left)
     }
-    total = 0.0
+    seconds = [0.0]
     for cell in runs_left:
         last = newest(cell.plan.checkpoints)
         steps = (cell.plan.steps or 0) - (last["step"] if last else 0)
-        total += cell.plan.config.budget.seconds or steps * per_step[cell.arm]
-    return Estimate(per_step, total, _evaluation_seconds(cells))
+        seconds.append(cell.plan.config.budget.seconds or steps * per_step[cell.arm])
+    return Estimate(per_step, sum(seconds), max(seconds), _evaluation_seconds(cells))
 
 
 def measured(cell: Cell, threads: int) -> float:
     """The median seconds of an update of a cell's run, by a few of them in a folder aside."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    machine = cell.plan.config.machine.model_copy(update={"trackers": ()})  # it is no run of theirs
+    config = cell.plan.config.model_copy(update={"machine": machine})
+    seconds: list[float] = []
     try:
         with tempfile.TemporaryDirectory() as folder:
-            plan = prepare(cell.plan.config, Path(folder), splits=cell.plan.splits)
-            seconds: list[float] = []
             began = time.monotonic()
-            with contextlib.suppress(RunError):  # it fails in its cell too, which becomes a row
-                for step in pretrain(plan):
+            # whatever fails here fails in its cell too, which becomes a row
+            with contextlib.suppress(Exception):
+                for step in pretrain(prepare(config, Path(folder), splits=cell.plan.splits)):
                     seconds.append(step.seconds)
                     late = time.monotonic() - began > MEASURED_SECONDS
                     if len(seconds) == MEASURED_STEPS or (late and len(seconds) > WARM_STEPS):

@@ -17,6 +17,7 @@ from maebench.analysis.cells import Data, cells_of
 from maebench.analysis.comparison import Comparison
 from maebench.analysis.design import Arm, Design, read_design
 from maebench.analysis.workers import Event
+from maebench.config.run import RunConfig
 from maebench.config.sources import read_yaml
 from maebench.errors import ConfigError
 from maebench.plugins import Names, installed
@@ -87,7 +88,13 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         ConfigError: no YAML, or no mapping.
     """
-    found = {key.replace("-", "_"): value for key, value in read_yaml(path).items()}
+    settings = {*OWN, *RunConfig.model_fields}  # of which some have two words, as flags a dash
+
+    def name(key: str) -> str:
+        plain = key.replace("-", "_")
+        return plain if plain in settings else key
+
+    found = {name(key): value for key, value in read_yaml(path).items()}
     own = {key: found.pop(key) for key in OWN if key in found}
     return found, own
 
@@ -133,8 +140,8 @@ def plan_comparison(
     resolved = replace(design, arms=tuple(_resolved(arm, kept["precision"]) for arm in design.arms))
     failed = files.read_json(where / FAILED) if (where / FAILED).exists() else {}
     cells = cells_of(resolved, folder, names, failed, data)
-    found = Comparison(where.name, where, resolved, tuple(cells), (), kept)
-    return replace(found, notes=(*notes_of(state, here), *extension(found)))
+    found = Comparison(where.name, where, resolved, tuple(cells), kept)
+    return replace(found, notes=(*notes_of(state, here), *extension(found), *seen_elsewhere(found)))
 
 
 def default_name(design: Design) -> str:
@@ -162,9 +169,12 @@ def machine(design: Design, data: Data, threads: int | None) -> dict[str, Any]:
     kept = environment()
     precision = {}
     for arm in design.arms:
-        info = data.of(arm.config).load("train").info
-        width = build(arm.config, inputs_for(arm.config, info)).encoder.width
-        precision[arm.name] = find_precision(arm.config.machine.precision, device, width)
+        try:
+            info = data.of(arm.config).load("train").info
+            width = build(arm.config, inputs_for(arm.config, info)).encoder.width
+            precision[arm.name] = find_precision(arm.config.machine.precision, device, width)
+        except ConfigError as error:
+            raise ConfigError(f"arm {arm.name}: {error}") from error
     return {
         "device": device,
         "threads": threads or 1,
@@ -239,7 +249,7 @@ def carry_out(
         done = run_cells(comparison, num, fail_fast, say)
         results, data = comparison.cells[0].plan.run.results, Data.of_cells(comparison.cells)
         cells = cells_of(comparison.design, results, names, done, data)
-        found = replace(comparison, cells=tuple(cells), failed=tuple(done))
+        found = replace(comparison, cells=tuple(cells))
         found = replace(found, notes=(*comparison.notes, *same.check(found)))
         _note_look(found)
     return found
@@ -313,23 +323,59 @@ def _note_look(comparison: Comparison) -> None:
     compared = {c.seed for c in comparison.cells if c.kind == "run" and c.state == "done"}
     seen = sorted(compared & set(design.seeds))
     looks = state["looks"]
-    if len(seen) > 1 and [look["seeds"] for look in looks][-1:] != [seen]:
-        looks = [*looks, {"seeds": seen, "at": runs.now()}]
+    pairs = comparison.pairs()
+    if "p" not in pairs or pairs["p"].isna().all():
+        return
+    look = {"seeds": seen, "baseline": design.baseline}
+    if not looks or any(looks[-1].get(name) != value for name, value in look.items()):
+        looks = [*looks, {**look, "at": runs.now()}]
         files.write_json(comparison.folder / STATE, {**state, "looks": looks})
 
 
 def extension(comparison: Comparison) -> tuple[str, ...]:
-    """Says so where seeds were added after p values of some of them had been seen."""
+    """Says so where seeds or the baseline changed after p values of some seeds had been seen."""
     looks = _read_state(comparison.folder).get("looks", [])
-    now = set(comparison.design.seeds)
-    before = [set(look["seeds"]) for look in looks if set(look["seeds"]) & now]
-    added = [seen for seen in before if now - seen and now & seen]
-    if not added:
+    design, notes = comparison.design, []
+    now = set(design.seeds)
+    looks = [look for look in looks if now & set(look["seeds"])]
+    added = [set(look["seeds"]) for look in looks if now - set(look["seeds"])]
+    if added:
+        seen = added[0] & now
+        first = max(max(look["seeds"]) for look in looks) + 1
+        notes.append(
+            f"extended from {len(seen)} to {len(now)} seeds after p values had been seen, which "
+            f"makes them smaller than they should be; fresh seeds alone, such as --seeds "
+            f"{first}-{first + len(now) - 1}, leave the first ones out"
+        )
+    others = dict.fromkeys(look.get("baseline", design.baseline) for look in looks)
+    others.pop(design.baseline, None)
+    if others:
+        notes.append(
+            f"p values had been seen against another baseline ({', '.join(others)}): of several "
+            "that were tried, the one that shows something shows too much"
+        )
+    return tuple(notes)
+
+
+def seen_elsewhere(comparison: Comparison) -> tuple[str, ...]:
+    """Says so where p values of two or more of the arms had been seen in another comparison."""
+    mine = {files.short_hash(_without_evals(_spec(arm))) for arm in comparison.design.arms}
+    found = []
+    for path in sorted(comparison.folder.parent.glob(f"*/{STATE}")):
+        if path.parent == comparison.folder:
+            continue
+        state = _read_state(path.parent)
+        theirs = {files.short_hash(_without_evals(spec)) for spec in state["arms"].values()}
+        seen = {seed for look in state["looks"] for seed in look["seeds"]}
+        if len(mine & theirs) > 1 and seen & set(comparison.design.seeds):
+            found.append(path.parent.name)
+    if not found:
         return ()
-    seen = added[0] & now
-    first = max(added[0]) + 1
     return (
-        f"extended from {len(seen)} to {len(now)} seeds after p values had been seen, which makes "
-        f"them smaller than they should be; fresh seeds alone, such as --seeds "
-        f"{first}-{first + len(now) - 1}, leave the first ones out",
+        f"p values of some of these runs had been seen in {', '.join(found)}: where they decided "
+        "what is compared now, p values are smaller than they should be",
     )
+
+
+def _without_evals(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in spec.items() if key != "evals"}

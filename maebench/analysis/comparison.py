@@ -39,7 +39,6 @@ class Comparison:
         folder: results/comparisons/<name>/.
         design: arms, seeds, baseline.
         cells: runs and floors with what is done of them.
-        failed: the names of cells that failed, why says their reason.
         machine: device, threads and precision that every cell is computed with.
         notes: what a reader of its tables has to know, such as that it was extended.
     """
@@ -48,7 +47,6 @@ class Comparison:
     folder: Path
     design: Design
     cells: tuple[Cell, ...]
-    failed: tuple[str, ...] = ()
     machine: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -145,6 +143,8 @@ class Comparison:
         if rival not in by_arm or base not in by_arm:
             return row | {"num_seeds": 0, "p": float("nan")}
         mine, theirs = by_arm[rival].align(by_arm[base], join="inner")
+        if mine.empty:
+            return row | {"num_seeds": 0, "p": float("nan")}
         difference = (mine - theirs).to_numpy()
         found = seeds.over_seeds(difference)
         names = ("value", "low", "high", "p", "p_flip", "least_p_flip", "deviation", "num_seeds")
@@ -160,17 +160,19 @@ class Comparison:
         if design.margin is not None:
             row["p_equivalent"], row["equivalent"] = seeds.equivalent(difference, design.margin)
         if len(difference) >= OWEN_SEEDS:
-            outcomes = _outcomes(group, rival, base)
+            both = group[group["seed"].isin(mine.index)]
+            outcomes = _outcomes(both, rival, base)
             if outcomes is not None:
-                row["owen"] = seeds.owen_spread(outcomes)
+                row["owen"] = seeds.owen_spread(outcomes, _groups_of_images(both))
         return row
 
     def models(self) -> pd.DataFrame:
         """Every run against the baseline's run of its seed: are these two models different?
 
         Given their weights, paired over test images: McNemar's exact test where answers are right
-        or wrong, else a sign flip; Holm over all pairs of an evaluation. choice_low and choice_high
-        end the interval in which also the choice made on train is repeated in each resample.
+        or wrong, else a sign flip; Holm over all pairs of an evaluation, those too that have no
+        number yet. choice_low and choice_high end the interval in which also the choice made on
+        train is repeated in each resample.
         """
         return self._models.copy()
 
@@ -185,32 +187,40 @@ class Comparison:
             for rival in self.design.rivals:
                 for seed in self.design.seeds:
                     pair = (rival, seed), (self.design.baseline, seed)
+                    row = {**dict(zip(KEY, key, strict=True)), "arm": rival, "seed": seed}
                     if all(place in first.index for place in pair):
                         mine, theirs = (first.loc[place] for place in pair)
-                        named = {**dict(zip(KEY, key, strict=True)), "arm": rival, "seed": seed}
-                        rows.append(named | _of_models(mine, theirs, SCALE.get(key[2], 1.0)))
+                        row |= _of_models(mine, theirs, SCALE.get(key[2], 1.0))
+                    else:
+                        row |= {"value": float("nan"), "p": float("nan")}
+                    rows.append(row)
             adjusted = seeds.holm([row["p"] for row in rows])
             for row, p_holm in zip(rows, adjusted, strict=True):
                 found.append(row | {"p_holm": p_holm, "different": bool(p_holm <= LEVEL)})
         return pd.DataFrame(found)
 
     def matrix(self, evaluation: str) -> pd.DataFrame:
-        """P values of all pairs of arms over seeds, Holm over the pairs, for one evaluation."""
+        """P values of all pairs of arms, each over the seeds that both have; Holm over the pairs.
+
+        NaN where a pair has no p-value; it counts among the pairs.
+        """
         import pandas as pd
 
-        names, scores = self._complete(evaluation)
+        names, scores = self._by_arm(evaluation)
         return pd.DataFrame(arms.pairwise_p(scores), index=names, columns=names)
 
     def groups(self, evaluation: str) -> list[tuple[str, ...]]:
-        """Groups of arms that cannot be told apart, the best first; an arm may be in several."""
-        names, scores = self._complete(evaluation)
-        if scores.shape[1] < 2:  # one seed tells nothing apart
-            return [tuple(names)]
-        found = arms.groups_of(arms.pairwise_p(scores), LEVEL)
-        means = scores.mean(1)
+        """Groups of arms that cannot be told apart, the best first; an arm may be in several.
+
+        An arm without a number is in none.
+        """
+        names, scores = self._by_arm(evaluation)
+        there = np.isfinite(scores).any(axis=1).nonzero()[0]
+        matrix = arms.pairwise_p(scores)[np.ix_(there, there)]
         sign = 1 if self._higher(evaluation) else -1
-        ordered = sorted(found, key=lambda group: -sign * max(sign * means[i] for i in group))
-        return [tuple(names[i] for i in group) for group in ordered]
+        means = sign * np.nanmean(scores[there], axis=1)
+        ordered = sorted(arms.groups_of(matrix, LEVEL), key=lambda group: -max(means[list(group)]))
+        return [tuple(names[there[i]] for i in group) for group in ordered]
 
     def agreement(self) -> pd.DataFrame:
         """Kendall's tau between evaluations: whether they order the arms alike."""
@@ -225,9 +235,10 @@ class Comparison:
         return pictures.of(self)
 
     def evaluations(self) -> list[str]:
-        """Those that have numbers, in the order of the settings."""
+        """Those that a run has numbers of, in the order of the settings."""
         found = self.scores()
-        return list(dict.fromkeys(found.loc[found["status"] == "ok", "evaluation"]))
+        there = (found["status"] == "ok") & (found["kind"] == "run")
+        return list(dict.fromkeys(found.loc[there, "evaluation"]))
 
     def _groups(self, by: Sequence[str] = ()) -> Any:
         scores = self.scores()
@@ -240,12 +251,11 @@ class Comparison:
             scaled = group[numbers].astype(float) * factor
             yield key, group.assign(**{name: scaled[name] for name in numbers}, factor=factor)
 
-    def _complete(self, evaluation: str) -> tuple[list[str], NDArray[np.floating]]:
-        """Arms that have a number for every seed that all have, and these, (arms, seeds)."""
+    def _by_arm(self, evaluation: str) -> tuple[list[str], NDArray[np.floating]]:
+        """The arms and their scores (arms, seeds), NaN where there is none."""
         group = next(g for key, g in self._groups() if key[0] == evaluation)
-        wide = _by_seed(group, "arm").unstack("seed")
-        wide = wide.reindex([name for name in self.design.names if name in wide.index])
-        return list(wide.index), wide.dropna(axis=1).to_numpy()
+        wide = _by_seed(group, "arm").unstack("seed").reindex(self.design.names)
+        return self.design.names, wide.to_numpy()
 
     def _higher(self, evaluation: str) -> bool:
         found = self.scores()
@@ -288,12 +298,18 @@ def _stacked(group: pd.DataFrame) -> NDArray[np.float64] | None:
     return np.array([[one[1] for one in part if one is not None] for part in found])
 
 
+def _groups_of_images(group: pd.DataFrame) -> NDArray[np.int64] | None:
+    """Which test images belong together: the same for all models that are tested on them."""
+    return records.groups(Path(group["file"].iloc[0]))
+
+
 def _components(group: pd.DataFrame) -> dict[str, float | None]:
     """What an arm's score varies by: seeds of pretraining, of the evaluation, and test images."""
     outcomes = _stacked(group)
     if outcomes is None or outcomes.shape[0] < 2:
         return dict.fromkeys(("between_seeds", "between_probes", "over_images"))
-    found = seeds.components(outcomes if outcomes.shape[1] > 1 else outcomes[:, 0])
+    one = outcomes if outcomes.shape[1] > 1 else outcomes[:, 0]
+    found = seeds.components(one, _groups_of_images(group))
     factor = group["factor"].iloc[0]
     probes = None if found.probes is None else found.probes * factor
     return {

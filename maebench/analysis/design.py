@@ -47,7 +47,7 @@ class Design:
         arms: what is compared, in the order of the lists.
         seeds: of the runs of each arm, the same for all.
         baseline: the name of the arm that the others are tested against.
-        compared: the settings that the arms differ in, such as ("masking",) or ("knn", "k").
+        compared: the settings that the arms differ in, such as ("ratio",) or ("masking", "aspect").
         probe_seeds: how many seeds each evaluation of a run gets.
         target: a difference that the comparison should find, in the metric's shown unit, or None.
         margin: up to which difference two arms count as equivalent, in that unit, or None.
@@ -111,16 +111,19 @@ def read_design(
     """
     if "seed" in settings:
         raise ConfigError("seed: a comparison has several: use --seeds N, or --seeds 3-10")
-    for name, number in (("probe_seeds", probe_seeds), ("target", target), ("margin", margin)):
-        if number is not None and not (math.isfinite(number) and number > 0):
-            raise ConfigError(f"{name}: a number above 0 is wanted, given {number!r}")
+    _check_number("probe_seeds", probe_seeds, whole=True)
+    for name, number in (("target", target), ("margin", margin)):
+        if number is not None:
+            _check_number(name, number)
+    if isinstance(baseline, int | float):  # YAML reads 0.75 as a number
+        baseline = f"{baseline:g}"
+    if not isinstance(baseline, str | None):
+        raise ConfigError(f"baseline: the name of an arm is wanted, given {baseline!r}")
     chosen = read_seeds(seeds)
     found: list[tuple[Arm, tuple[Path, ...]]] = []
-    for own in [{}] if arms is None else arms:
-        if not isinstance(own, Mapping) or not (own or arms is None):
-            raise ConfigError(f"arms: a list of settings is wanted, given {own!r}")
+    for own in [{}] if arms is None else _checked_arms(arms, names):
         fixed = _paths(own)
-        for changed in expanded(merge(settings, own), names):
+        for changed in expanded(merged(settings, own), names):
             config, paths = _config(changed, names, chosen[0], len(fixed) + len(changed[0]) > 0)
             found.append((Arm("", config), (*fixed, *(p for p in paths if p not in fixed))))
     compared = tuple(dict.fromkeys(path for _, paths in found for path in paths))
@@ -128,6 +131,54 @@ def read_design(
     design = Design(named, chosen, "", compared, probe_seeds, target, margin)
     _check_arms(design)
     return replace(design, baseline=find_arm(design.names, baseline))
+
+
+def _check_number(name: str, value: Any, whole: bool = False) -> None:
+    kinds = int if whole else int | float
+    if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf:
+        what = "a whole number" if whole else "a number"
+        raise ConfigError(f"{name}: {what} above 0 is wanted, given {value!r}")
+
+
+def _checked_arms(arms: Any, names: Names) -> Sequence[Mapping[str, Any]]:
+    """The settings of each arm.
+
+    Raises:
+        ConfigError: no list of settings, or one of a setting that all arms share.
+    """
+    if not isinstance(arms, Sequence) or isinstance(arms, str):
+        raise ConfigError(f"arms: a list of settings is wanted, given {arms!r}")
+    for own in arms:
+        if not isinstance(own, Mapping) or not own:
+            raise ConfigError(f"arms: settings such as {{ratio: 0.5}} are wanted, given {own!r}")
+        shared = [key for key in own if key in SHARED or key in names.table["evaluation"]]
+        if shared:
+            raise ConfigError(f"arms: {shared[0]} is no setting of one arm, all arms share it")
+        if "seed" in own:
+            raise ConfigError("arms: seed is no setting of one arm: all have the same --seeds")
+    return arms
+
+
+def merged(settings: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings over others, where either may hold lists of components.
+
+    Raises:
+        ConfigError: options for components of which a list says its own.
+    """
+    below = dict(settings)
+    for key, value in over.items():
+        before = below.get(key)
+        if not isinstance(before, list | tuple) or not isinstance(value, Mapping):
+            continue
+        if "name" not in value:  # options of each of them
+            if not all(isinstance(item, str) for item in before):
+                given = ", ".join(value)
+                raise ConfigError(
+                    f"{key}: a list of {key}s with their own options takes no other ({given}): "
+                    "write it into each of them"
+                )
+            below[key] = {"name": list(before)}
+    return merge(below, over)
 
 
 def read_seeds(seeds: int | str | Sequence[int]) -> tuple[int, ...]:
@@ -143,12 +194,18 @@ def read_seeds(seeds: int | str | Sequence[int]) -> tuple[int, ...]:
         first, last = (int(match[1]), int(match[2])) if match[2] else (0, int(match[1]) - 1)
         if last - first >= MOST_SEEDS:
             raise ConfigError(f"--seeds: at most {MOST_SEEDS:,} are taken, given {seeds!r}")
-        seeds = range(first, last + 1)
-    elif isinstance(seeds, int):
-        seeds = range(min(seeds, MOST_SEEDS + 1))
-    found = tuple(seeds)
+        found = tuple(range(first, last + 1))
+    elif isinstance(seeds, int) and not isinstance(seeds, bool):
+        found = tuple(range(min(seeds, MOST_SEEDS + 1)))
+    elif isinstance(seeds, Sequence) and all(type(seed) is int and seed >= 0 for seed in seeds):
+        found = tuple(int(seed) for seed in seeds)
+    else:
+        raise ConfigError(
+            f"--seeds: how many, A-B or a list of whole numbers is wanted, given {seeds!r}"
+        )
     if not found or len(set(found)) < len(found) or len(found) > MOST_SEEDS:
-        raise ConfigError(f"--seeds: 1 to {MOST_SEEDS:,} different ones are wanted, given {found}")
+        given = repr(seeds) if len(repr(seeds)) < 60 else f"{len(found):,} of them"
+        raise ConfigError(f"--seeds: 1 to {MOST_SEEDS:,} different ones are wanted, given {given}")
     return found
 
 
@@ -189,7 +246,8 @@ def _leaves(settings: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:
 def _several(path: Path, value: Any, settings: Mapping[str, Any], names: Names) -> list[Any] | None:
     """The values of a list; None where it is one value."""
     if path[0] in SHARED or path[0] in names.table["evaluation"]:
-        if isinstance(value, list) and path[0] not in ("evals", *names.table["evaluation"]):
+        own = path[0] in ("evals", *names.table["evaluation"])
+        if isinstance(value, list) and not own and not _takes_several(path, settings, names):
             raise ConfigError(f"{'.'.join(path)}: takes no list, all arms share it")
         return None
     whole = _takes_several(path, settings, names)
@@ -251,14 +309,21 @@ def label(config: RunConfig, compared: Sequence[Path]) -> str:
         if isinstance(value, Component):
             texts[value.changed()] = None
         elif path == ("ratio",):
-            texts[f"{value:g}"] = None
+            texts[_text(value)] = None
         elif path == ("budget",):
             texts[str(value)] = None
         else:
             value = getattr(value, path[1]) if len(path) > 1 else value
-            shown = f"{value:g}" if isinstance(value, float) else str(value)
-            texts[f"{path[-1]}={shown}"] = None
+            texts[f"{path[-1]}={_text(value)}"] = None
     return " ".join(texts)
+
+
+def _text(value: Any) -> str:
+    """A value as a person writes it, a number with all of its digits."""
+    if not isinstance(value, float):
+        return str(value)
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def find_arm(arms: Sequence[str], text: str | None) -> str:

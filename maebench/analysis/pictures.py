@@ -31,8 +31,7 @@ def of(comparison: Comparison) -> dict[str, Figure]:
     "ratio" (accuracy against ratio, a line per strategy) where the ratio is compared, else "arms";
     "differences" where there are arms to set against the baseline.
     """
-    scores = comparison.scores()
-    if not (scores["status"] == "ok").any():
+    if not comparison.evaluations():
         return {}
     by_ratio = ("ratio",) in comparison.design.compared
     found = {"ratio" if by_ratio else "arms": accuracy(comparison, by_ratio)}
@@ -56,10 +55,9 @@ def accuracy(comparison: Comparison, by_ratio: bool) -> Figure:
         else:
             _side_by_side(axes, comparison, runs, points)
         for kind, style in (("untrained", "--"), ("pixels", ":")):
-            floor = mine.loc[mine["kind"] == kind, "mean"]
-            if len(floor):
+            for mean in mine.loc[mine["kind"] == kind, "mean"]:  # arms may have floors of their own
                 name = "raw pixels" if kind == "pixels" else kind
-                axes.axhline(floor.mean(), color="0.4", linestyle=style, linewidth=1, label=name)
+                axes.axhline(mean, color="0.4", linestyle=style, linewidth=1, label=name)
         unit = mine["unit"].iloc[0]
         axes.set(title=evaluation, ylabel=f"{mine['metric'].iloc[0]}" + (f" ({unit})" * bool(unit)))
     handles: dict[str, Any] = {}
@@ -70,10 +68,10 @@ def accuracy(comparison: Comparison, by_ratio: bool) -> Figure:
     figure.legend(
         list(handles.values()), list(handles), loc="outside lower center", ncols=5, fontsize=8
     )
-    num = len(comparison.design.seeds)
-    figure.suptitle(
-        f"{comparison.name}: means over {num} seeds, 95 % t intervals; points are seeds", fontsize=9
-    )
+    least, most = (int(f(table.loc[table["kind"] == "run", "num_seeds"])) for f in (min, max))
+    over = f"{most}" if least == most else f"{least} to {most}"
+    said = f"means over {over} seeds, 95 % t intervals; points are seeds"
+    figure.suptitle(f"{comparison.name}: {'one seed' if most == 1 else said}", fontsize=9)
     return figure
 
 
@@ -100,6 +98,9 @@ def _against_ratio(
             axes.plot(
                 [ratio + aside] * len(values), values, mark, color=colour, markersize=3, alpha=0.6
             )
+    for row in runs.to_dict("records"):
+        if not comparison.design.arm(row["arm"]).config.objective.hides:  # it has no ratio
+            axes.axhline(row["mean"], color="0.2", linewidth=1.5, label=row["arm"])
     axes.set_xlabel("share of hidden patches")
 
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 # Settings that change what each hash stands for: arms that differ in one of them may differ in it.
 CHANGES = {
-    "encoder": ("encoder", "image_size", "dataset"),
+    # an objective may give the encoder what it lacks, as SimMIM its mask token
+    "encoder": ("encoder", "image_size", "dataset", "objective"),
     "module": ("encoder", "image_size", "dataset", "objective"),
     "first_batch": ("batch", "augment", "limit", "image_size", "dataset"),
     "last_batch": ("batch", "augment", "limit", "image_size", "dataset"),
@@ -49,7 +50,8 @@ def check(comparison: Comparison) -> tuple[str, ...]:
 def _check_hashes(seed: int, cells: Sequence[Cell], compared: Sequence[Path]) -> None:
     explained = {path[0] for path in compared}
     hashes = {cell.arm: runs.read_hashes(cell.plan.run) for cell in cells}
-    steps = {cell.arm: cell.plan.steps for cell in cells}
+    # by the clock only a finished run knows its length
+    steps = {cell.arm: _spent(cell).get("steps", cell.plan.steps) for cell in cells}
     for what, settings in CHANGES.items():
         if explained & set(settings):
             continue
@@ -64,12 +66,18 @@ def _check_hashes(seed: int, cells: Sequence[Cell], compared: Sequence[Path]) ->
             )
 
 
+def _spent(cell: Cell) -> Mapping[str, Any]:
+    """What a run has cost; nothing where an earlier version did not write it."""
+    found: Mapping[str, Any] = files.read_json(cell.plan.spent) if cell.plan.spent.exists() else {}
+    return found
+
+
 def _lengths(cells: Sequence[Cell]) -> Iterator[str]:
     """What arms cost beside what the budget makes equal."""
     costs: dict[str, Mapping[str, Any]] = {}
     for cell in cells:
-        if cell.arm not in costs and cell.plan.spent.exists():
-            costs[cell.arm] = files.read_json(cell.plan.spent)
+        if cell.arm not in costs and (spent := _spent(cell)):
+            costs[cell.arm] = spent
     for name, words in (("steps", "updates"), ("tokens", "seen tokens"), ("images", "images")):
         there = {arm: spent[name] for arm, spent in costs.items() if name in spent}
         if there and max(there.values()) > 1.005 * min(there.values()):

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from maebench.analysis.stats import sign_flip
+from maebench.analysis.stats import FLIPS, MOST_EXACT, sign_flip
 from maebench.evaluating.intervals import (
     LEVEL,
     RESAMPLES,
     SEED,
     Interval,
+    group_sums,
     resampled_counts,
     resampled_means,
 )
@@ -37,8 +38,9 @@ Floats = NDArray[np.floating]
 class SeedDifference(Interval):
     """The mean difference over seeds with its t interval, and what tests say of it.
 
-    `p` is that of the paired t test, `p_flip` that of the exact sign-flip test, which so many
-    seeds cannot bring below `least_p_flip`; `deviation` is the standard deviation between seeds.
+    `p` is that of the paired t test, `p_flip` that of the sign-flip test, exact up to 20 seeds,
+    which so many cannot bring below `least_p_flip`; `deviation` is the standard deviation between
+    seeds.
     """
 
     p: float
@@ -72,7 +74,7 @@ def over_seeds(differences: Sequence[float] | Floats) -> SeedDifference:
         *(float(values.mean()), low, high, "t over seeds"),
         p=p,
         p_flip=sign_flip(values),
-        least_p_flip=2 / 2 ** len(values),
+        least_p_flip=2 / 2 ** len(values) if len(values) <= MOST_EXACT else 1 / (FLIPS + 1),
         deviation=deviation,
         num_seeds=len(values),
     )
@@ -248,7 +250,7 @@ class Components:
     images: float
 
 
-def components(outcomes: Floats) -> Components:
+def components(outcomes: Floats, groups: NDArray[np.integer] | None = None) -> Components:
     """The variance components of a score (Searle, Casella and McCulloch 1992, chapter 3).
 
     With several probe seeds the share of the probe is taken off what is seen between seeds, and
@@ -258,13 +260,18 @@ def components(outcomes: Floats) -> Components:
     Args:
         outcomes: one number per seed and test image, (S, N), or per seed, probe seed and test
             image, (S, K, N). One seed has NaN between seeds.
+        groups: which test images belong together, (N,): they are then drawn anew as wholes, and
+            the variance over images is that of a ratio of sums (Cochran 1977, Sampling
+            Techniques, section 2.11).
     """
     values = np.asarray(outcomes, dtype=np.float64)
     values = values[:, None] if values.ndim == 2 else values
     num_seeds, num_probes, num_images = values.shape
     scores = values.mean(axis=2)
     nan = float("nan")
-    images = values.var(axis=2, ddof=1).mean() / num_images if num_images > 1 else nan
+    sums, sizes = group_sums(values.reshape(-1, num_images), groups)
+    num, apart = len(sizes), sums - scores.reshape(-1, 1) * sizes
+    images = (apart**2).sum(axis=1).mean() * num / (num - 1) / num_images**2 if num > 1 else nan
     probes = scores.var(axis=1, ddof=1).mean() if num_probes > 1 else 0.0
     seeds = scores.mean(axis=1).var(ddof=1) - probes / num_probes if num_seeds > 1 else nan
     return Components(

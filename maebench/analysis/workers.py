@@ -25,7 +25,7 @@ import torch
 from maebench import files
 from maebench.analysis.cells import Cell, Data, model_of
 from maebench.config.run import RunConfig
-from maebench.errors import MaebenchError
+from maebench.errors import MaebenchError, RunError
 from maebench.evaluating import records
 from maebench.evaluating.suite import evaluate
 from maebench.plugins import installed
@@ -35,7 +35,6 @@ from maebench.pretraining.plan import prepare
 Event = dict[str, Any]
 Task = dict[str, Any]
 EVENT_SECONDS = 0.5  # between two events of one cell: a person reads no faster
-POLL_SECONDS = 0.2
 ENDED = "ended"  # what a worker's reader says when its output ends
 
 
@@ -52,7 +51,7 @@ def run_tasks(
     With `fail_fast` nothing is begun after a failure and what runs is stopped.
 
     Raises:
-        MaebenchError: a worker cannot be started.
+        RunError: a worker cannot be started.
     """
     if not tasks:
         return
@@ -101,16 +100,19 @@ class _Worker:
         kinds = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         environment = {**os.environ, **dict.fromkeys(kinds, str(threads))}
         with files.open_log(log) as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "maebench.analysis.workers", str(threads)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=environment,
-                # Ctrl-C reaches the comparison alone, which ends its workers
-                start_new_session=True,
-                text=True,
-            )
+            try:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "maebench.analysis.workers", str(threads)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    env=environment,
+                    # Ctrl-C reaches the comparison alone, which ends its workers
+                    start_new_session=True,
+                    text=True,
+                )
+            except OSError as error:
+                raise RunError(f"no worker process can be started: {error.strerror}") from error
         self._thread = threading.Thread(
             target=_read, args=(number, self.process.stdout, events), daemon=True
         )

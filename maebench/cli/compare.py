@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from maebench.cli.flags import FLAGS, compare_options
+from maebench.cli.flags import compare_options
 
 if TYPE_CHECKING:
     from maebench.analysis.comparison import Comparison
     from maebench.analysis.design import Design
     from maebench.plugins import Names
 
-LISTS = ("masking", "ratio", "encoder", "objective")  # flags that take several values
 HERE = ("workers", "threads")  # of -o: how many processes, and threads of each
 
 
@@ -86,8 +85,7 @@ def read(settings: dict[str, Any], names: Names) -> tuple[Design, dict[str, int]
         ConfigError: a bad setting.
     """
     from maebench.analysis.compare import read_file
-    from maebench.analysis.design import read_design
-    from maebench.config.run import merge
+    from maebench.analysis.design import merged, read_design
     from maebench.config.sources import stated
 
     file: Path | None = settings.pop("config")
@@ -97,8 +95,8 @@ def read(settings: dict[str, Any], names: Names) -> tuple[Design, dict[str, int]
         settings.pop(key, None)
     options, here = split_options(settings.pop("options"))
     flags = {key: value for key, value in settings.items() if value is not None}
-    merged = merge(filed, stated(flags, options, None, names))
-    return read_design(merged, names, **own), here
+    whole = merged(filed, stated(flags, options, None, names))
+    return read_design(whole, names, **own), here
 
 
 OWN_FLAGS = ("seeds", "baseline", "probe_seeds", "target", "margin")
@@ -122,6 +120,3 @@ def split_options(options: tuple[str, ...]) -> tuple[list[str], dict[str, int]]:
         else:
             raise ConfigError(f"-o {text!r}: a whole number above 0 is wanted")
     return rest, here
-
-
-__all__ = ["FLAGS", "compare_command"]

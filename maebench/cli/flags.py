@@ -173,7 +173,7 @@ class Single(click.ParamType):
         """The value; a list is answered by where a list may stand."""
         lists = not isinstance(self.item, Several | ImageSize) and "," in str(value)
         is_path = self.flag == "data_dir" or ":" in str(value)
-        if lists and self.flag == "dataset" and not is_path:
+        if lists and self.flag in ("dataset", "device", "on_bad_image") and not is_path:
             self.fail(f"{value!r}: takes no list, all arms share it", param, ctx)
         if lists and not is_path:
             option = self.flag

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,7 +15,9 @@ from maebench.analysis.comparison import LEVEL, Comparison
 from maebench.report.plots import write_figure
 
 FLOORS = {"untrained": "untrained", "pixels": "raw pixels"}
+ORDER = ("run", *FLOORS)
 FEW_SEEDS = 2
+LONGEST_NAME = 100  # characters of a file's name that come from options
 
 
 # ---- before it runs
@@ -38,8 +40,9 @@ def plan_lines(comparison: Comparison) -> list[str]:
 def cells_table(cells: Sequence[Cell]) -> pd.DataFrame:
     """Every cell with its state and the reason: a row per arm, seeds in the same state together."""
     found: dict[str, dict[tuple[str, str], list[int]]] = {}
+    names = floor_names((cell.kind, cell.arm) for cell in cells)
     for cell in cells:
-        states = found.setdefault(FLOORS.get(cell.kind, cell.arm), {})
+        states = found.setdefault(names.get((cell.kind, cell.arm), cell.arm), {})
         states.setdefault((cell.state, cell.reason), []).append(cell.seed)
     rows = []
     for arm, states in found.items():
@@ -48,10 +51,19 @@ def cells_table(cells: Sequence[Cell]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def floor_names(models: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """The names of floors by kind and arm; with the arm where a kind has several."""
+    floors = [model for model in dict.fromkeys(models) if model[0] in FLOORS]
+    kinds = [kind for kind, _ in floors]
+    return {
+        (kind, arm): FLOORS[kind] + f" as {arm}" * (kinds.count(kind) > 1) for kind, arm in floors
+    }
+
+
 def ranges(numbers: Sequence[int]) -> str:
     """Numbers with those that follow each other as ranges: 0-2, 5."""
     found: list[list[int]] = []
-    for number in sorted(numbers):
+    for number in sorted(set(numbers)):
         if found and number == found[-1][1] + 1:
             found[-1][1] = number
         else:
@@ -126,7 +138,9 @@ def time_lines(found: Estimate, cells: Sequence[Cell], workers: int) -> list[str
     lines = []
     for arm, seconds in found.step_seconds.items():
         lines.append(f"  {arm}: {1000 * seconds:.3g} ms per update")
-    text = f"pretraining takes about {duration(found.pretraining / workers)} on {workers} worker(s)"
+    workers = min(workers, sum(cell.missing > 0 for cell in cells))
+    seconds = max(found.pretraining / workers, found.longest)
+    text = f"pretraining takes about {duration(seconds)} on {workers} worker(s)"
     if found.evaluations is None:
         text += "; how long evaluations take is known when the first ones are done"
     else:
@@ -145,22 +159,32 @@ def duration(seconds: float) -> str:
 
 
 def result_table(comparison: Comparison) -> pd.DataFrame:
-    """One row per arm and floor, one column per evaluation: mean ± deviation over seeds."""
-    table = comparison.table()
+    """One row per arm and floor, one column per evaluation: mean ± deviation over seeds.
+
+    Where there is no number there is the state: not applicable, failed, to run.
+    """
+    table, scores, base = comparison.table(), comparison.scores(), comparison.design.baseline
     if table.empty:
         return table
-    lines: dict[tuple[str, str], dict[str, str]] = {}
+    models = [(cell.kind, cell.arm) for cell in comparison.cells]
+    floors = floor_names(models)
+    lines: dict[tuple[str, str], dict[str, str]] = {
+        model: {"arm": floors.get(model, model[1] + " (baseline)" * (model[1] == base))}
+        for model in sorted(dict.fromkeys(models), key=lambda model: ORDER.index(model[0]))
+    }
     for row in table.to_dict("records"):
-        name = FLOORS.get(row["kind"], row["arm"])
-        head = f"{row['evaluation']} {row['metric']}" + (f" ({row['unit']})" * bool(row["unit"]))
-        lines.setdefault((row["kind"], name), {})[head] = _cell(row)
-    base = comparison.design.baseline
+        lines[row["kind"], row["arm"]][_head(row)] = _cell(row)
+    for row in scores[scores["evaluation"].notna()].to_dict("records"):
+        lines[row["kind"], row["arm"]].setdefault(_head(row), str(row["status"]))
+    states = {model: cell.state for cell in comparison.cells for model in [(cell.kind, cell.arm)]}
+    heads = dict.fromkeys(head for line in lines.values() for head in line)
     return pd.DataFrame(
-        [
-            {"arm": name + (" (baseline)" if name == base and kind == "run" else ""), **cells}
-            for (kind, name), cells in lines.items()
-        ]
-    ).fillna("")
+        [{head: line.get(head, states[model]) for head in heads} for model, line in lines.items()]
+    )
+
+
+def _head(row: Mapping[Any, Any]) -> str:
+    return f"{row['evaluation']} {row['metric']}" + (f" ({row['unit']})" * bool(row["unit"]))
 
 
 def _cell(row: Mapping[Any, Any]) -> str:
@@ -203,9 +227,9 @@ def _of_ways(row: Mapping[Any, Any], comparison: Comparison) -> list[str]:
     if row["num_seeds"] < FEW_SEEDS:
         return [head + f"{row['num_seeds']} seeds done in both, nothing can be said yet"]
     unit = _unit(row)
-    if math.isnan(row["p"]):
-        same = f"{_number(row, row['value'])}{unit} for every seed: no spread to test it by"
-        return [head + same]
+    if not row["deviation"] > 0:
+        same = f"{_number(row, row['value'])}{unit} for each of {row['num_seeds']} seeds"
+        return [head + same + ": without a spread nothing can be tested, nor planned by it"]
     said = [f"{_number(row, row['value'])} {_ends(row)}{unit}", f"p {p_text(row['p'])}"]
     if row["family"] > 1:
         said.append(f"Holm {p_text(row['p_holm'])}")
@@ -241,11 +265,15 @@ def _of_models(models: pd.DataFrame, comparison: Comparison) -> Iterator[str]:
     base = comparison.design.baseline
     for (evaluation, arm), rows in models.groupby(["evaluation", "arm"], sort=False):
         first = rows.iloc[0].to_dict()
-        said = [
-            f"seed {row['seed']} {_number(row, row['value'])} {_ends(row)} "
-            f"p {p_text(row['p_holm'])}"
-            for row in rows.to_dict("records")
-        ]
+        said = []
+        for row in rows.to_dict("records"):
+            if pd.isna(row["value"]):
+                said.append(f"seed {row['seed']} has no number")
+                continue
+            chosen = pd.notna(row.get("choice_low"))
+            ends = _ends(row, *(("choice_low", "choice_high") if chosen else ("low", "high")))
+            value = _number(row, row["value"])
+            said.append(f"seed {row['seed']} {value} {ends} p {p_text(row['p_holm'])}")
         num = int(rows["different"].sum())
         yield (
             f"  {evaluation}, {arm} minus {base}, {num} of {len(rows)} pairs of models differ: "
@@ -253,12 +281,11 @@ def _of_models(models: pd.DataFrame, comparison: Comparison) -> Iterator[str]:
         )
 
 
-def _ends(row: Mapping[Any, Any]) -> str:
-    """The interval, or nothing where there is none."""
-    low = row.get("low")
-    if low is None or pd.isna(low):
+def _ends(row: Mapping[Any, Any], low: str = "low", high: str = "high") -> str:
+    """The interval, or that there is none."""
+    if row.get(low) is None or pd.isna(row[low]):
         return "(no interval)"
-    return f"[{_number(row, row['low'])}, {_number(row, row['high'])}]"
+    return f"[{_number(row, row[low])}, {_number(row, row[high])}]"
 
 
 def _groups(comparison: Comparison) -> Iterator[str]:
@@ -267,7 +294,9 @@ def _groups(comparison: Comparison) -> Iterator[str]:
     yield "Arms that cannot be told apart (no pair of a group differs; all pairs tested, Holm):"
     for evaluation in comparison.evaluations():
         groups = comparison.groups(evaluation)
-        yield f"  {evaluation}: " + " | ".join(", ".join(group) for group in groups)
+        missing = [name for name in comparison.design.names if not any(name in g for g in groups)]
+        text = " | ".join(", ".join(group) for group in groups)
+        yield f"  {evaluation}: {text}" + f" (without {', '.join(missing)})" * bool(missing)
 
 
 def _parts(comparison: Comparison) -> Iterator[str]:
@@ -307,39 +336,44 @@ def _disagreements(comparison: Comparison) -> Iterator[str]:
 
 
 def footnotes(comparison: Comparison) -> list[str]:
-    """How each number was found, and what a reader has to know."""
-    scores = comparison.scores()
+    """How each number was found, after whom, and what a reader has to know."""
+    scores, models, pairs = comparison.scores(), comparison.models(), comparison.pairs()
     methods = ", ".join(sorted({str(m) for m in scores["interval"].dropna()})) or "none"
-    models = comparison.models()
     paired, tests = (
         ", ".join(sorted(set(models[name].dropna()))) if name in models else "none"
         for name in ("interval", "test")
     )
+    ways = ["paired t test and t interval over seeds (Student 1908)", "sign flip (Fisher 1935)"]
+    ways.append(f"Holm (1979) over the arms of an evaluation at {100 * LEVEL:g} %")
+    ways.append("better for one new seed: predictive t (Geisser 1993)")
+    if comparison.design.margin is not None:
+        ways.append("equivalence: two one-sided t tests (Schuirmann 1987)")
+    if "owen" in pairs:
+        ways.append("resampled seeds and images: pigeonhole bootstrap (Owen 2007)")
+    again = "choice_low" in models and models["choice_low"].notna().any()
     lines = [
         "mean ± standard deviation over seeds ± half the mean 95 % interval over test images "
         f"({methods}); choice: range over choices that validation cannot tell apart",
-        "ways: paired t test and t interval over seeds, Holm over the arms of an evaluation at "
-        f"{100 * LEVEL:g} %, exact sign flip beside",
-        f"models: {paired}, {tests}, Holm over all pairs of an evaluation",
+        f"ways: {'; '.join(ways)}",
+        f"models: p by {tests}, Holm over all pairs of an evaluation; interval by {paired}"
+        + ", where something was chosen on train the bootstrap that chooses again" * bool(again),
     ]
     groups = scores["num_groups"].dropna()
     if len(groups):
         lines.append(f"test images belong to {int(groups.max())} groups, which are resampled whole")
     protocols = ", ".join(dict.fromkeys(scores["protocol"].dropna()))
     lines.append(f"protocols {protocols}")
+    names = floor_names((cell.kind, cell.arm) for cell in comparison.cells)
     bad = scores[(scores["status"] != "ok") & scores["evaluation"].notna()]
-    for (arm, evaluation, status, reason), group in bad[bad["kind"] == "run"].groupby(
-        ["arm", "evaluation", "status", "reason"], sort=False
-    ):
-        numbers = ranges(group["seed"].tolist())
-        lines.append(f"{evaluation} of {arm}, seeds {numbers}: {status}: {reason}")
+    for key, group in bad.groupby(["kind", "arm", "evaluation", "status", "reason"], sort=False):
+        kind, arm, evaluation, status, reason = map(str, key)
+        who = f"{names.get((kind, arm), arm)}, seeds {ranges(group['seed'].tolist())}"
+        lines.append(f"{evaluation} of {who}: {status}: {' '.join(reason.split())}")
     failed = [cell for cell in comparison.cells if cell.state == "failed before"]
-    lines += [f"failed: {_cell_name(cell)}: {cell.reason}" for cell in failed]
+    for cell in failed:
+        who = names.get((cell.kind, cell.arm), cell.arm)
+        lines.append(f"failed: {who} seed {cell.seed}: {' '.join(cell.reason.split())}")
     return [*lines, *(f"note: {note}" for note in comparison.notes)]
-
-
-def _cell_name(cell: Cell) -> str:
-    return f"{FLOORS.get(cell.kind, cell.arm)} seed {cell.seed}"
 
 
 def write(comparison: Comparison) -> list[str]:
@@ -349,8 +383,9 @@ def write(comparison: Comparison) -> list[str]:
     if comparison.evaluations():
         tables |= {"pairs": comparison.pairs(), "models": comparison.models()}
         for evaluation in comparison.evaluations():
-            name = "".join(c if c.isalnum() or c in "-_" else "-" for c in evaluation)
-            tables[f"matrix-{name}"] = comparison.matrix(evaluation).reset_index(names="arm")
+            tables[f"matrix-{_file_name(evaluation)}"] = comparison.matrix(evaluation).reset_index(
+                names="arm"
+            )
     for name, table in tables.items():
         files.write_text(folder / f"{name}.csv", table.to_csv(index=False))
         written.append(f"{name}.csv")
@@ -359,6 +394,12 @@ def write(comparison: Comparison) -> list[str]:
         written.append(f"{name}.png")
     files.write_text(folder / "comparison.md", markdown(comparison))
     return [*written, "comparison.md"]
+
+
+def _file_name(evaluation: str) -> str:
+    """Of an evaluation with its options, which may hold any characters and be long."""
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in evaluation)
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}-{files.short_hash(name)}"
 
 
 def markdown(comparison: Comparison) -> str:
