@@ -15,10 +15,11 @@ which results/reference/choices.md is made:
   much.
 
 A draw of several repeats of folds shares some with its neighbours, going round: each draw has its
-own set of repeats, and deviations come out too small: over 24 draws by 7 % for four times five folds
-and 2 % for twice five, over 8 draws by 24 and 7 %.
+own set of repeats, and deviations come out too small: over 24 draws by 7 % for four times five
+folds and 2 % for twice five, over 8 draws by 24 and 7 %.
 
-"own" is what the evaluations do for so many images: twice five folds up to 2,000, five up to 20,000.
+"own" is what the evaluations do for so many images: twice five folds up to 2,000, five up to
+20,000.
 """
 
 from __future__ import annotations
