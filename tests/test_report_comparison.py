@@ -73,8 +73,16 @@ def test_a_table_has_a_row_per_arm_and_its_footnotes_name_the_methods(clear):
     assert table["arm"].tolist() == ["0.25 (baseline)", "0.5", "0.75"]
     assert table["knn top1 (%)"][2] == "82.0 ±1.6 seeds (n=5) ±7.5 images"
     text = "\n".join(report.footnotes(clear))
-    for method in ("Wilson", "paired t test", "Holm", "Tango score interval", "McNemar exact"):
+    for method, source in (
+        ("Wilson", "Wilson 1927"),
+        ("paired t test", "Student 1908"),
+        ("two one-sided t tests", "Schuirmann 1987"),
+        ("Tango score interval", "Tango 1998"),
+        ("McNemar exact", "McNemar 1947"),
+        ("maximal cliques", "Bron and Kerbosch 1973"),
+    ):
         assert method in text
+        assert source in text
     assert "protocols knn@v1" in text
 
 

@@ -17,6 +17,15 @@ from maebench.report.plots import write_figure
 FLOORS = {"untrained": "untrained", "pixels": "raw pixels"}
 ORDER = ("run", *FLOORS)
 FEW_SEEDS = 2
+LEAST_ARMS = 3  # of two there is one pair, and no order
+# after whom a method is, by a word of its name
+SOURCES = (
+    ("Wilson", "Wilson 1927"),
+    ("bootstrap", "Efron 1979"),
+    ("Tango", "Tango 1998"),
+    ("McNemar", "McNemar 1947"),
+    ("sign-flip", "Fisher 1935"),
+)
 LONGEST_NAME = 100  # characters of a file's name that come from options
 
 
@@ -289,7 +298,7 @@ def _ends(row: Mapping[Any, Any], low: str = "low", high: str = "high") -> str:
 
 
 def _groups(comparison: Comparison) -> Iterator[str]:
-    if len(comparison.design.arms) < 3:
+    if len(comparison.design.arms) < LEAST_ARMS:
         return
     yield "Arms that cannot be told apart (no pair of a group differs; all pairs tested, Holm):"
     for evaluation in comparison.evaluations():
@@ -335,13 +344,20 @@ def _disagreements(comparison: Comparison) -> Iterator[str]:
         yield f"  {a} and {b} do not: which arm is better depends on the evaluation"
 
 
+def after(methods: pd.Series) -> str:
+    """The names of methods that were used, each with whom it is after."""
+    names = sorted({str(name) for name in methods.dropna()})
+    found = [next((who for what, who in SOURCES if what in name), "") for name in names]
+    said = [f"{name} ({who})" if who else name for name, who in zip(names, found, strict=True)]
+    return ", ".join(said) or "none"
+
+
 def footnotes(comparison: Comparison) -> list[str]:
     """How each number was found, after whom, and what a reader has to know."""
     scores, models, pairs = comparison.scores(), comparison.models(), comparison.pairs()
-    methods = ", ".join(sorted({str(m) for m in scores["interval"].dropna()})) or "none"
+    methods = after(scores["interval"])
     paired, tests = (
-        ", ".join(sorted(set(models[name].dropna()))) if name in models else "none"
-        for name in ("interval", "test")
+        after(models[name]) if name in models else "none" for name in ("interval", "test")
     )
     ways = ["paired t test and t interval over seeds (Student 1908)", "sign flip (Fisher 1935)"]
     ways.append(f"Holm (1979) over the arms of an evaluation at {100 * LEVEL:g} %")
@@ -358,6 +374,11 @@ def footnotes(comparison: Comparison) -> list[str]:
         f"models: p by {tests}, Holm over all pairs of an evaluation; interval by {paired}"
         + ", where something was chosen on train the bootstrap that chooses again" * bool(again),
     ]
+    if len(comparison.design.arms) >= LEAST_ARMS:
+        lines.append(
+            "arms: groups without a pair that differs (maximal cliques, Bron and Kerbosch 1973), "
+            "Holm (1979) over all pairs; order by Kendall's tau-b (1945)"
+        )
     groups = scores["num_groups"].dropna()
     if len(groups):
         lines.append(f"test images belong to {int(groups.max())} groups, which are resampled whole")
