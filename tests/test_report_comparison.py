@@ -74,11 +74,11 @@ def test_a_table_has_a_row_per_arm_and_its_footnotes_name_the_methods(clear):
     assert table["knn top1 (%)"][2] == "82.0 ±1.6 seeds (n=5) ±7.5 images"
     text = "\n".join(report.footnotes(clear))
     for method, source in (
-        ("Wilson", "Wilson 1927"),
+        ("Wilson", "Wilson (1927)"),
         ("paired t test", "Student 1908"),
         ("two one-sided t tests", "Schuirmann 1987"),
-        ("Tango score interval", "Tango 1998"),
-        ("McNemar exact", "McNemar 1947"),
+        ("Tango score interval", "interval (1998)"),
+        ("McNemar exact", "exact (1947)"),
         ("maximal cliques", "Bron and Kerbosch 1973"),
     ):
         assert method in text
@@ -210,7 +210,7 @@ def test_floors_of_several_arms_are_told_apart(tmp_path):
     assert table["untrained as 0.25"].startswith("50.0")
     assert table["untrained as 0.5"].startswith("55.0")
     assert table["raw pixels"] == "not applicable"
-    assert "knn of raw pixels, seeds 0: not applicable: no decoder" in report.footnotes(found)
+    assert "knn of raw pixels, seed 0: not applicable: no decoder" in report.footnotes(found)
     assert list(report.cells_table(found.cells)["arm"])[-3:] == [
         *("untrained as 0.25", "untrained as 0.5", "raw pixels")
     ]

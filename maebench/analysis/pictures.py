@@ -22,6 +22,7 @@ LINES = ("-", "--", "-.", ":")
 COLOURS = ("black", "tab:blue", "tab:orange", "0.55", "tab:green", "tab:red", "tab:purple")
 WIDTH, HEIGHT = 5.0, 3.8  # inches of one evaluation's panel
 BESIDE = 0.008  # of the ratio, between the points of two strategies
+LEFT = 0.2  # of a mean where arms stand side by side: its seeds
 ROW = 0.32  # inches of an arm's line in the forest
 
 
@@ -122,7 +123,8 @@ def _side_by_side(
         base = row["arm"] == comparison.design.baseline
         values = points.loc[points["arm"] == row["arm"], "value"].to_numpy(float)
         spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
-        axes.plot(place + spread, values, "o", color="0.6", markersize=4, zorder=1)
+        # to the left of the mean, whose mark would cover one of them
+        axes.plot(place - LEFT + spread, values, "o", color="0.6", markersize=4, zorder=1)
         axes.plot([place], [row["mean"]], "D" if base else "s", color="black", markersize=6)
         if np.isfinite(row["low"]):
             axes.vlines([place], row["low"], row["high"], color="black", linewidth=1.5)

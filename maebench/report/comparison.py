@@ -20,10 +20,10 @@ FEW_SEEDS = 2
 LEAST_ARMS = 3  # of two there is one pair, and no order
 # after whom a method is, by a word of its name
 SOURCES = (
-    ("Wilson", "Wilson 1927"),
+    ("Wilson", "1927"),
     ("bootstrap", "Efron 1979"),
-    ("Tango", "Tango 1998"),
-    ("McNemar", "McNemar 1947"),
+    ("Tango", "1998"),
+    ("McNemar", "1947"),
     ("sign-flip", "Fisher 1935"),
 )
 LONGEST_NAME = 100  # characters of a file's name that come from options
@@ -388,7 +388,9 @@ def footnotes(comparison: Comparison) -> list[str]:
     bad = scores[(scores["status"] != "ok") & scores["evaluation"].notna()]
     for key, group in bad.groupby(["kind", "arm", "evaluation", "status", "reason"], sort=False):
         kind, arm, evaluation, status, reason = map(str, key)
-        who = f"{names.get((kind, arm), arm)}, seeds {ranges(group['seed'].tolist())}"
+        numbers = ranges(group["seed"].tolist())
+        seed = "seed" if numbers.isdecimal() else "seeds"
+        who = f"{names.get((kind, arm), arm)}, {seed} {numbers}"
         lines.append(f"{evaluation} of {who}: {status}: {' '.join(reason.split())}")
     failed = [cell for cell in comparison.cells if cell.state == "failed before"]
     for cell in failed:
