@@ -63,6 +63,7 @@ def test_no_worker_and_no_thread_is_refused_before_anything_is_written(tmp_path,
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 def test_everything_is_run_once_and_found_the_next_time(tmp_path, here):
     found = carried(tmp_path)
     assert found.finished

@@ -124,6 +124,7 @@ def test_without_any_result_nothing_breaks(tmp_path):
     assert found.plot() == {}
 
 
+@pytest.mark.slow
 def test_a_resample_of_seeds_and_images_is_made_from_eight_seeds_on(tmp_path):
     for seeds in (OWEN_SEEDS - 1, OWEN_SEEDS):
         asked = design(seeds=seeds)
@@ -197,6 +198,7 @@ def test_the_best_group_comes_first_where_lower_is_better(tmp_path):
     assert found.groups("error") == [("0.25",), ("0.5",), ("0.75",)]
 
 
+@pytest.mark.slow
 def test_an_arm_that_lacks_seeds_takes_none_from_the_others(tmp_path):
     asked = design(ratios=(0.25, 0.5, 0.75, 0.9), seeds=5)
     arms = dict(zip((*ARMS, "0.9"), (0.2, 0.5, 0.9, 0.5), strict=True))
@@ -229,6 +231,7 @@ def test_seeds_that_only_one_arm_has_are_not_paired_in_a_resample(tmp_path):
     assert found["owen"] < 1
 
 
+@pytest.mark.slow
 def test_images_that_belong_together_widen_every_spread_over_images(tmp_path):
     asked = design(ratios=(0.25, 0.75), seeds=8)
     rng = np.random.default_rng(9)

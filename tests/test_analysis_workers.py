@@ -38,6 +38,7 @@ def test_a_cell_is_pretrained_and_evaluated_and_its_events_are_said(tmp_path):
     assert records.read(path)[0]["model_kind"] == "run"
 
 
+@pytest.mark.slow
 def test_floors_are_evaluated_without_pretraining(tmp_path):
     said = served(task(tmp_path, kind="untrained"), task(tmp_path, kind="pixels"))
     assert [e["what"] for e in said] == ["started", "evaluation", "done"] * 2
@@ -46,6 +47,7 @@ def test_floors_are_evaluated_without_pretraining(tmp_path):
     assert not list(tmp_path.glob("runs/*/checkpoint"))
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_is_said_in_one_line_and_takes_no_other_with_it(tmp_path):
     said = served(task(tmp_path, lr=1e30, steps=3), task(tmp_path))
     ends = [event for event in said if event["what"] in ("done", "failed")]
@@ -54,6 +56,7 @@ def test_a_cell_that_fails_is_said_in_one_line_and_takes_no_other_with_it(tmp_pa
     assert "\n" not in ends[0]["reason"]
 
 
+@pytest.mark.slow
 def test_a_second_time_nothing_is_trained(tmp_path):
     served(task(tmp_path))
     (before,) = records.paths(tmp_path)

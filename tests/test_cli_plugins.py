@@ -222,6 +222,7 @@ def third_party(tmp_path, monkeypatch):
     monkeypatch.setenv(SELECT, "good-entry,bad-entry,broken-entry")  # not what else is installed
 
 
+@pytest.mark.slow
 def test_a_good_plugin_is_checked_without_a_test(third_party):
     ran = call("plugins", "check", "Good_Package")  # a name as pip takes it
     assert (ran.code, ran.err) == (0, "")
@@ -230,6 +231,7 @@ def test_a_good_plugin_is_checked_without_a_test(third_party):
     assert all(line.startswith("  not checked  ") for line in rest)
 
 
+@pytest.mark.slow
 def test_passed_checks_are_listed_where_that_is_asked_for(third_party):
     ran = call("plugins", "check", "good-entry", "--verbose")
     count = int(re.search(r"(\d+) passed", ran.out)[1])
@@ -237,6 +239,7 @@ def test_passed_checks_are_listed_where_that_is_asked_for(third_party):
     assert "  passed       it is documented and can be registered\n" in ran.out
 
 
+@pytest.mark.slow
 def test_a_bad_plugin_is_reported_with_the_reason_and_is_code_1(third_party):
     ran = call("plugins", "check", "bad-package")
     assert ran.code == 1

@@ -76,6 +76,7 @@ def test_reconstruction_of_an_encoder_alone_is_not_applicable(results, exported,
     assert "not applicable: the weights hold no decoder" in err
 
 
+@pytest.mark.slow
 def test_reconstruction_of_a_full_file_equals_the_runs(results, tmp_path, capsys):
     out = tmp_path / "folder"
     assert call(capsys, results, "export", "--to", "hf", "--out", str(out))[0] == 0
@@ -144,6 +145,7 @@ def test_export_does_not_replace_what_is_there_unasked(results, exported, capsys
     assert exported.read_bytes() != before
 
 
+@pytest.mark.slow
 def test_without_a_run_a_foreign_model_wants_a_data_set(tmp_path, capsys):
     spec = "timm:resnet10t,image-size=32"
     code, _, err = call(capsys, tmp_path, "eval", "knn", spec, *EVAL)

@@ -222,6 +222,7 @@ def test_test_images_in_training_mode_fail(model):
         predict(classifier.train(), EvaluatedModel(model, Finetune(), model.splits, 0))
 
 
+@pytest.mark.slow
 def test_crops_are_the_data_sets_whatever_the_run_was_pretrained_with(tmp_path):
     found = []
     for number, augment in enumerate(({}, {"augment": {"scale": (0.2, 0.3), "flip": True}})):

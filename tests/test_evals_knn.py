@@ -44,6 +44,7 @@ def test_votes_are_scikit_learns_with_cosine_distance(digits):
 
 @settings(max_examples=300)
 @given(st.lists(st.lists(st.integers(0, 4), min_size=7, max_size=7), min_size=1, max_size=4))
+@pytest.mark.slow
 def test_of_equally_many_votes_the_class_of_the_nearest_voter_wins(neighbours):
     found = vote(torch.tensor(neighbours), torch.zeros(len(neighbours), 7), [1, 2, 4, 7])
     for k, ranking in found.items():

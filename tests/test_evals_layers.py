@@ -135,6 +135,7 @@ def test_the_picture_shows_accuracy_over_depth_with_a_line_per_pooling():
 # ---- on models
 
 
+@pytest.mark.slow
 def test_one_pass_over_each_split_gives_every_layer_and_each_is_the_linear_probes(
     tmp_path, monkeypatch
 ):

@@ -134,6 +134,7 @@ def test_baselines_are_the_error_of_what_was_filled_in(model):
         assert psnr[7] == pytest.approx(expected.item(), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_ratio_and_masking_are_those_that_were_asked_for(model, monkeypatch):
     seen, original = [], EvaluatedModel.reconstruct
 
@@ -223,6 +224,7 @@ def test_an_objective_that_learns_hidden_patches_alone_has_no_psnr_of_whole_imag
     assert [key for key in rows if key[0] == "psnr_whole"] == [("psnr_whole", None)]
 
 
+@pytest.mark.slow
 def test_psnr_of_whole_images_is_torchmetrics_over_all_pixels(variational):
     rows, path = rows_of(variational)
     subject, normal, _, made = by_hand(variational)
@@ -246,6 +248,7 @@ def test_a_perfect_copy_of_whole_images_has_the_best_psnr(variational, tmp_path,
     assert rows["psnr", None]["value"] < 50  # what is hidden it cannot copy
 
 
+@pytest.mark.slow
 def test_baselines_are_the_same_beside_objectives_of_both_kinds(variational, tmp_path):
     tiny.plan(tmp_path, image_size=16, objective={"name": "mae", "target": "pixels"})
     mine, theirs = rows_of(variational)[0], rows_of(tiny.load(tmp_path))[0]
@@ -254,6 +257,7 @@ def test_baselines_are_the_same_beside_objectives_of_both_kinds(variational, tmp
             assert mine[metric, name]["value"] == pytest.approx(theirs[metric, name]["value"])
 
 
+@pytest.mark.slow
 def test_what_is_made_of_whole_images_is_shown_below_the_rest(variational, tmp_path, monkeypatch):
     shown, headed = {}, {}
     original = pictures.draw_images
@@ -278,6 +282,7 @@ def test_what_is_made_of_whole_images_is_shown_below_the_rest(variational, tmp_p
     }
 
 
+@pytest.mark.slow
 def test_whole_images_alone_can_be_shown_where_hidden_ones_have_no_pixels(
     variational, tmp_path, monkeypatch
 ):

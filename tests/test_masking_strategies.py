@@ -78,6 +78,7 @@ def test_jitter_moves_the_outline_and_does_not_fray_it(cls, shape):
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 20), st.integers(1, 20), st.floats(0.05, 0.95))
+@pytest.mark.slow
 def test_inverse_block_sees_the_first_cells_of_one_rectangle(h, w, ratio):
     try:
         mask = mask_of(InverseBlock(), ratio, (h, w), range(20))

@@ -33,6 +33,7 @@ SLOW = (
 
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)])
 @torch.no_grad()
+@pytest.mark.slow
 def test_features_are_timms_own(name):
     made = load_foreign("timm", name, {})
     encoder, model = made.module.encoder, made.module.encoder.model

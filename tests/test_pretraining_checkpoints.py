@@ -80,6 +80,7 @@ def falls_back(folder):
 
 
 @given(st.data())
+@pytest.mark.slow
 def test_one_damaged_byte_of_the_weights_is_noticed_wherever_it_is(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("run")
     for step in (5, 10):

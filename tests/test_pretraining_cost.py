@@ -167,6 +167,7 @@ def test_equal_flops_are_fewer_steps_where_every_patch_is_seen(tmp_path):
     assert spent_by(whole)["tokens"] == 16 * 8 * whole.steps
 
 
+@pytest.mark.slow
 def test_tokens_follow_the_ratio_of_each_stage(tmp_path):
     moved = {"ratio": 0.5, "schedule": {"ratio": 0.75, "stages": 2}}
     plan = prepare(config(budget="tokens=5000", **moved), tmp_path)

@@ -203,6 +203,7 @@ def updates(monkeypatch):
 
 
 @pytest.mark.parametrize("objective", ["mae", "labelled"])
+@pytest.mark.slow
 def test_a_batch_in_parts_gives_the_gradients_of_the_whole(objective, tmp_path, updates):
     losses = {}
     for parts in (1, 4, 10):  # 4 parts of a batch of 10 are 3, 3, 3 and 1
@@ -228,6 +229,7 @@ def test_the_optimiser_gets_the_options_that_were_given(tmp_path, updates):
         assert groups == [(step.lr, 0.2, (0.8, 0.7)), (step.lr, 0.0, (0.8, 0.7))]
 
 
+@pytest.mark.slow
 def test_two_maskings_start_from_the_same_weights_and_see_the_same_crops(tmp_path, monkeypatch):
     seen = []
     original = story.make_batch
@@ -365,6 +367,7 @@ QUICK = ("random", "hard")  # the fast suite's; each takes seconds
         for name, change in CHANGES.items()
     ],
 )
+@pytest.mark.slow
 def test_a_run_that_stopped_anywhere_ends_the_same_to_the_last_bit(changes, tmp_path, every_step):
     once = prepare(config(**changes, machine=OFTEN), tmp_path / "once")
     losses = [step.loss for step in pretrain(once)]
@@ -498,6 +501,7 @@ def test_a_tracker_is_told_every_step_and_closed_once(tmp_path, told):
 
 
 @pytest.mark.parametrize("fails", ["open", "log", "close"])
+@pytest.mark.slow
 def test_a_tracker_that_raises_is_dropped_with_a_warning_and_the_run_goes_on(fails, tmp_path, told):
     trackers = (Notes(fails=fails), Notes())
     with pytest.warns(UserWarning, match=f"tracker .*no way to {fails}"):

@@ -296,6 +296,7 @@ VARIED = st.lists(CHANGE, max_size=2).map(dict)
 
 @settings(max_examples=100)
 @given(st.lists(VARIED, min_size=1, max_size=5), st.booleans())
+@pytest.mark.slow
 def test_no_two_different_numbers_fall_into_one_cell_and_equal_rows_fall_into_one(changes, by):
     rows, groups = [], {}
     for i, change in enumerate([{}, *changes]):

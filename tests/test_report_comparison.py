@@ -171,6 +171,7 @@ def test_tables_pictures_and_one_page_are_written(clear):
         assert line.strip() in page
 
 
+@pytest.mark.slow
 def test_the_same_difference_in_every_seed_is_said_and_tests_nothing(tmp_path):
     asked = design(ratios=(0.25, 0.5, 0.75), seeds=4, target=0.5, margin=1.0)
     half, more = (np.r_[np.ones(n), np.zeros(100 - n)] for n in (50, 60))
@@ -183,6 +184,7 @@ def test_the_same_difference_in_every_seed_is_said_and_tests_nothing(tmp_path):
     assert "nan" not in "\n".join(lines)
 
 
+@pytest.mark.slow
 def test_an_arm_without_a_number_has_its_row_and_is_named_beside_the_groups(tmp_path):
     asked = design(seeds=2)
     outcomes = drawn(np.random.default_rng(1), {"0.25": 0.5, "0.5": 0.5}, asked.seeds)
@@ -195,6 +197,7 @@ def test_an_arm_without_a_number_has_its_row_and_is_named_beside_the_groups(tmp_
     assert "seed 0 has no number" in "\n".join(lines_of(found))
 
 
+@pytest.mark.slow
 def test_floors_of_several_arms_are_told_apart(tmp_path):
     asked = design(seeds=2)
     outcomes = drawn(np.random.default_rng(1), dict.fromkeys(asked.names, 0.5), asked.seeds)
@@ -216,6 +219,7 @@ def test_floors_of_several_arms_are_told_apart(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_options_of_any_length_make_names_of_files(tmp_path):
     asked = design(seeds=2)
     outcomes = drawn(np.random.default_rng(1), dict.fromkeys(asked.names, 0.5), asked.seeds)
