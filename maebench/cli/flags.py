@@ -186,8 +186,8 @@ class Single(click.ParamType):
         return self.item.convert(value, param, ctx)
 
 
-def compare_options(command: F) -> F:
-    """Adds the flags of a comparison: those of a run, four of which take lists, and its own."""
+def options_of_arms() -> list[Callable[[F], F]]:
+    """The flags of a run as a comparison takes them: four of them take lists, --seed is not."""
     several = ("masking", "ratio", "encoder", "objective")
     added: list[Callable[[F], F]] = []
     for name, chosen in FLAGS.items():
@@ -203,7 +203,13 @@ def compare_options(command: F) -> F:
         added.append(
             option(*(written, name), type=kind, metavar=metavar, help=what, shown=chosen.default)
         )
-    added += [
+    return added
+
+
+def compare_options(command: F) -> F:
+    """Adds the flags of a comparison: those of a run, four of which take lists, and its own."""
+    added: list[Callable[[F], F]] = [
+        *options_of_arms(),
         option("--seeds", metavar="N|A-B", help="seeds of each arm: how many, or which", shown="3"),
         option(
             "--baseline",
