@@ -10,6 +10,7 @@ from maebench import files
 from maebench.analysis.cells import Estimate
 from maebench.analysis.seeds import detectable
 from maebench.report import comparison as report
+from maebench.report import plan
 
 
 @pytest.fixture(scope="module")
@@ -93,14 +94,14 @@ def test_one_seed_says_what_it_can_still_answer(tmp_path):
         {"knn": drawn(np.random.default_rng(0), {a: 0.5 for a in ("0.25", "0.5")}, (0,))},
         asked,
     )
-    assert any("whether two models differ can be answered" in x for x in report.plan_lines(found))
+    assert any("whether two models differ can be answered" in x for x in plan.plan_lines(found))
     lines = lines_of(found)
     assert "  one seed says nothing about that: add seeds (--seeds 3)" in lines
     assert any("0 of 1 pairs of models differ" in line for line in lines)
 
 
 def test_the_plan_names_the_family_and_what_it_can_detect(clear):
-    text = "\n".join(report.plan_lines(clear))
+    text = "\n".join(plan.plan_lines(clear))
     assert "tests: 2 against 0.25 for each evaluation (0.5; 0.75); Holm over these 2" in text
     assert f"5 seeds find a difference of {detectable(1.0, 5, 2):.1f} times the standard" in text
     assert "cannot fall below p = 0.0625; it can be significant from 7 seeds on" in text
@@ -112,7 +113,7 @@ def test_a_failed_cell_is_a_row_with_its_reason(tmp_path):
     asked = design(seeds=2)
     outcomes = drawn(np.random.default_rng(1), {"0.25": 0.5, "0.5": 0.5}, asked.seeds)
     found = comparison(tmp_path, {"knn": outcomes}, asked)
-    table = report.cells_table(found.cells)
+    table = plan.cells_table(found.cells)
     row = table[table["arm"] == "0.75"].iloc[0].to_dict()
     assert row == {"arm": "0.75", "seeds": "0-1", "state": "failed before", "reason": "made up"}
     assert "failed: 0.75 seed 1: made up" in report.footnotes(found)
@@ -148,13 +149,13 @@ def test_p_values_have_two_digits(p, text):
 def test_the_time_is_told_by_arm_and_in_all(clear):
     cells = [type(c)(**{**vars(c), "missing": 1}) for c in clear.cells]
     unknown = Estimate({"0.25": 0.02}, 600.0, 40.0, None)
-    lines = report.time_lines(unknown, cells, 2)
+    lines = plan.time_lines(unknown, cells, 2)
     assert lines[0] == "  0.25: 20 ms per update"
     assert "about 5 min on 2 worker(s); how long evaluations take is known when" in lines[1]
     assert (
-        "evaluations about 60 s" in report.time_lines(Estimate({}, 600.0, 40.0, 120.0), cells, 2)[0]
+        "evaluations about 60 s" in plan.time_lines(Estimate({}, 600.0, 40.0, 120.0), cells, 2)[0]
     )
-    assert report.time_lines(unknown, clear.cells, 2) == []
+    assert plan.time_lines(unknown, clear.cells, 2) == []
 
 
 @pytest.mark.slow
@@ -214,7 +215,7 @@ def test_floors_of_several_arms_are_told_apart(tmp_path):
     assert table["untrained as 0.5"].startswith("55.0")
     assert table["raw pixels"] == "not applicable"
     assert "knn of raw pixels, seed 0: not applicable: no decoder" in report.footnotes(found)
-    assert list(report.cells_table(found.cells)["arm"])[-3:] == [
+    assert list(plan.cells_table(found.cells)["arm"])[-3:] == [
         *("untrained as 0.25", "untrained as 0.5", "raw pixels")
     ]
 
@@ -237,5 +238,5 @@ def test_fewer_cells_than_workers_take_as_long_as_the_longest(clear):
     cells = [type(c)(**{**vars(c), "missing": int(c.seed == 0)}) for c in clear.cells]
     assert (
         "about 4 min on 3 worker(s)"
-        in report.time_lines(Estimate({}, 600.0, 240.0, None), cells, 16)[0]
+        in plan.time_lines(Estimate({}, 600.0, 240.0, None), cells, 16)[0]
     )

@@ -66,7 +66,7 @@ def show_plan(found: Comparison, workers: int | None) -> None:
     """Prints every cell with its reason, the tests, what they can detect, and the time."""
     from maebench.analysis.cells import estimate
     from maebench.analysis.compare import num_workers
-    from maebench.report import comparison as report
+    from maebench.report import plan as report
     from maebench.report.terminal import print_table
 
     for line in report.plan_lines(found):
