@@ -20,6 +20,7 @@ from maebench.component import Options, explain, parse
 from maebench.config.parts import Budget, Machine, Optimiser, Recipe, Schedule
 from maebench.data.augment import Augment
 from maebench.data.dataset import Dataset, Request, Splits
+from maebench.data.reading import Reading
 from maebench.encoders.encoder import Encoder
 from maebench.errors import ConfigError
 from maebench.evaluation import Evaluation
@@ -68,6 +69,7 @@ class RunConfig(Options):
     )
     schedule: Schedule = Field(default=Schedule(), description="how the ratio moves")
     augment: Augment = Field(default=Augment(), description="crops and flips")
+    data: Reading = Field(default=Reading(), description="how files become images")
     optimiser: Optimiser = Field(default=Optimiser(), description="how weights are updated")
     machine: Machine = Field(default=Machine(), description="how the work is done")
     recipe: Recipe | None = Field(
@@ -152,6 +154,7 @@ class RunConfig(Options):
             image_size=self.size,
             on_bad_image=self.on_bad_image,
             memory_limit=int(self.machine.memory_gb * 2**30),
+            reading=self.data,
         )
         return Splits(self.dataset, request, self.limit)
 
@@ -228,7 +231,7 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_mapping(key: str, value: Any) -> Any:
     """A text as the mapping that it stands for: a component's name, or a budget."""
-    if not isinstance(value, str) or key in ("augment", "optimiser", "machine"):
+    if not isinstance(value, str) or key in ("augment", "data", "optimiser", "machine"):
         return value
     if key != "budget":
         return {"name": value}

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from maebench.component import Component
 from maebench.data.images import Images, OnBadImage, limited
+from maebench.data.reading import Reading
 
 MEMORY_LIMIT_GB = 2.0  # a split up to this size is decoded once
 
@@ -25,6 +26,7 @@ class Request:
         on_bad_image: "fail" names the first unreadable image, "skip" leaves them out and counts.
         memory_limit: bytes up to which a split is decoded into memory.
         progress: called with (done, total) while images are decoded.
+        reading: how files become images.
     """
 
     split: str
@@ -34,6 +36,7 @@ class Request:
     on_bad_image: OnBadImage = "fail"
     memory_limit: int = int(MEMORY_LIMIT_GB * 2**30)
     progress: Callable[[int, int], None] = lambda done, total: None
+    reading: Reading = Reading()
 
 
 class Dataset(Component):

@@ -9,6 +9,23 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Remark:
+    """What was found in a user's files that a reader of the numbers must know, and how often.
+
+    It is one line on the screen, a count in the run's facts and a note under the table.
+
+    Args:
+        what: its key in the facts, such as "alpha".
+        count: how many files it is true of.
+        text: one sentence with the count in it, without a full stop.
+    """
+
+    what: str
+    count: int
+    text: str
+
+
+@dataclass(frozen=True)
 class SplitInfo:
     """What is known of a split beside its pixels.
 
@@ -22,6 +39,7 @@ class SplitInfo:
         skipped: names of images that could not be read and were left out.
         groups: int64 (N,), equal for images that belong together, such as those of one patient;
             None where each stands for itself. They change no image and no fingerprint.
+        remarks: what was lost or found on the way from files to pixels.
     """
 
     ids: Tensor
@@ -32,6 +50,7 @@ class SplitInfo:
     channels: int
     skipped: tuple[str, ...] = ()
     groups: Tensor | None = None
+    remarks: tuple[Remark, ...] = ()
 
     def at(self, index: Tensor) -> SplitInfo:
         """The same for a part of the split; the fingerprint covers which part."""

@@ -1,0 +1,56 @@
+"""How a user's files become images, where there is more than one way to take them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from PIL import ImageColor
+from pydantic import Field, field_validator
+
+from maebench.component import Options
+
+# Half a minute of reading at 500 MB/s, a common SSD; above it three parts of each file are read.
+WHOLE_GB = 16.0
+
+
+class Reading(Options):
+    """How files become images, and what is done with copies: the settings `-o data.key=value`."""
+
+    levels: tuple[float, ...] | None = Field(
+        default=None,
+        description="black,white of images of more than 8 bits; none: 0 and the smallest of 8, 10, "
+        "12, 14 or 16 bits that holds those looked at",
+    )
+    exif: Literal["apply", "ignore"] = Field(
+        default="apply", description="whether an image is turned as its EXIF orientation says"
+    )
+    background: str = Field(
+        default="white", description="colour under transparent pixels, such as black or #808080"
+    )
+    on_duplicates: Literal["warn", "drop", "fail"] = Field(
+        default="warn",
+        description="what to do with images that are in train and in test: warn, drop leaves them "
+        "out of train, fail",
+    )
+    whole_gb: float = Field(
+        default=WHOLE_GB,
+        ge=0,
+        description="size in GiB up to which files of a split too large for memory are read whole "
+        "for its fingerprint; above it three parts of each",
+    )
+
+    @field_validator("levels")
+    @classmethod
+    def _two_levels(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is not None and (len(value) != 2 or value[0] >= value[1]):
+            raise ValueError(f"write BLACK,WHITE, such as 0,4095, given {value}")
+        return value
+
+    @field_validator("background")
+    @classmethod
+    def _colour(cls, value: str) -> str:
+        try:
+            ImageColor.getrgb(value)
+        except ValueError as error:
+            raise ValueError(f"a colour such as white or #808080, given {value!r}") from error
+        return value
