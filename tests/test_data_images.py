@@ -260,6 +260,13 @@ def test_a_limit_beyond_what_there_is_is_refused():
         limited(images, 6)
 
 
+def test_a_limit_that_leaves_a_class_without_an_image_is_refused():
+    images = from_arrays(np.zeros((9, 8, 8), np.uint8), np.arange(9) % 3, list("abcd"), None)
+    with pytest.raises(DataError, match="--limit 2: train has 3 classes: give 3 or more"):
+        limited(images, 2)
+    assert sorted(limited(images, 3).info.labels.tolist()) == [0, 1, 2]
+
+
 def test_channel_statistics_are_numpys():
     pixels = noise(300, 3, 6, 5)
     pixels[:, 1] //= 3

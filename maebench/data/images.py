@@ -238,7 +238,7 @@ def limited(images: Images, limit: int, seed: int = 0) -> Images:
         seed: of the order in which a class gives its images.
 
     Raises:
-        DataError: `limit` is more than there is.
+        DataError: `limit` is more than there is, or less than one image of each class.
     """
     if limit > len(images):
         raise DataError(f"--limit {limit}: train has only {len(images)} images")
@@ -246,6 +246,9 @@ def limited(images: Images, limit: int, seed: int = 0) -> Images:
     labels = images.info.labels
     if labels is None:
         return images.subset(order[:limit].sort().values)
+    # no probe can name a class that it never saw: its test images would all count as wrong
+    if limit < (classes := len(labels.unique())):
+        raise DataError(f"--limit {limit}: train has {classes} classes: give {classes} or more")
     ordered = labels[order]
     # the how-manieth of its class each image is: sorting by it takes classes in turn
     turn = torch.zeros_like(order)
