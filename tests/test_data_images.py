@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import signal
 
 import numpy as np
@@ -306,3 +307,20 @@ def test_arrays_of_another_kind_are_refused(pixels, labels, said):
     with pytest.raises(PluginError, match=said):
         from_arrays(pixels, labels, ["a"], None)
     assert from_arrays(np.zeros((6, 3, 8, 3), "uint8"), None, [], None).info.channels == 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "given"),
+    [
+        ([0, 1, 2, 1], "ab", "2 for image 2 (1 of 4"),
+        ([1, 2, 3, 2], "abc", "3 for image 2 (1 of 4"),  # counted from 1
+        ([0, -1, 1, -1], "ab", "-1 for image 1 (2 of 4"),  # -1 for images without a label
+        ([0, 2**63, 1, 0], "ab", f"{2**63} for image 1"),  # would be negative as int64
+        ([0, 0, 0, 0], "", "0 for image 0 (4 of 4"),
+    ],
+)
+def test_labels_without_a_class_name_are_refused(labels, names, given):
+    wanted = f"labels: each the place of one of {len(names)} class names, from 0, given {given}"
+    kind = "uint64" if max(labels) > 3 else "int64"
+    with pytest.raises(PluginError, match=re.escape(wanted)):
+        from_arrays(noise(4, 8, 8), np.array(labels, kind), names, None)

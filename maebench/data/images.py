@@ -187,12 +187,12 @@ def from_arrays(
 
     Args:
         pixels: uint8 (N, H, W) or (N, C, H, W).
-        labels: integers (N,), or None.
+        labels: integers (N,), each the place of its class among the names; or None.
         class_names: one per class.
         size: rows and columns to resize to where they differ; None keeps the array's.
 
     Raises:
-        PluginError: pixels or labels are of another kind or shape.
+        PluginError: pixels or labels are of another kind or shape, or a label has no name.
     """
     shape = "x".join(map(str, pixels.shape))
     if pixels.dtype != "uint8" or pixels.ndim not in (3, 4):
@@ -203,6 +203,11 @@ def from_arrays(
         raise PluginError(
             f"labels: one integer for each of {len(pixels)} images, given {labels.dtype} "
             f"{'x'.join(map(str, labels.shape))}"
+        )
+    if labels is not None and (bad := (labels < 0) | (labels >= len(class_names))).any():
+        raise PluginError(
+            f"labels: each the place of one of {len(class_names)} class names, from 0, given "
+            f"{labels[bad][0]} for image {bad.argmax()} ({bad.sum()} of {len(labels)} are outside)"
         )
     images = torch.from_numpy(pixels[:, None] if pixels.ndim == 3 else pixels)
     if size is not None and size != tuple(images.shape[2:]):
