@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from maebench.data.dataset import Request as Request
     from maebench.data.digits import Digits as Digits
     from maebench.data.folder import Folder as Folder
+    from maebench.data.from_files import from_files as from_files
     from maebench.data.images import Images as Images
     from maebench.data.images import from_arrays as from_arrays
-    from maebench.data.images import from_files as from_files
     from maebench.data.torchvision_sets import CIFAR10 as CIFAR10
     from maebench.data.torchvision_sets import CIFAR100 as CIFAR100
     from maebench.data.torchvision_sets import KMNIST as KMNIST
@@ -156,7 +156,7 @@ _PUBLIC = {
     "Folds": "maebench.evaluation",
     "Food101": "maebench.data.torchvision_sets",
     "from_arrays": "maebench.data.images",
-    "from_files": "maebench.data.images",
+    "from_files": "maebench.data.from_files",
     "GreenNoise": "maebench.masking.noise",
     "Grid": "maebench.masking.grids",
     "half_cosine": "maebench.pretraining.optimiser",

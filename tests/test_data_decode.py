@@ -1,18 +1,29 @@
 """How an image file becomes pixels, whatever it holds; what cannot be read is named in one line."""
 
 import io
+import struct
+from zlib import compress, crc32
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
-from maebench.data.decode import fit, read_header, read_image, to_tensor
+from maebench.data.decode import Decoding, fit, read_header, read_image, to_tensor
 from maebench.errors import DataError
 
 
 def noise(*shape):
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def read(path, channels=3, **how):
+    """The pixels, (H, W) or (H, W, 3)."""
+    return np.array(read_image(path, Decoding(channels, **how))[0])
+
+
+def traits(path, **how):
+    return read_image(path, Decoding(3, **how))[1]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"])
@@ -24,7 +35,7 @@ def test_every_mode_is_brought_to_gray_or_colour(tmp_path, mode, channels):
     if mode == "HSV":  # no format holds it
         picture = picture.convert("RGB")
     picture.save(path)
-    image = read_image(path, channels)
+    image, _ = read_image(path, Decoding(channels, background="black"))
     assert image.mode == ("L" if channels == 1 else "RGB")
     pixels = to_tensor(image)
     assert pixels.shape == (channels, 5, 7) and pixels.dtype == torch.uint8
@@ -37,32 +48,16 @@ def test_sixteen_bits_of_gray_keep_their_range(tmp_path):
     wanted = np.rint(levels / 257).astype("uint8")
     for name in ("image.png", "image.tif"):
         Image.fromarray(levels).save(tmp_path / name)
-        assert np.array_equal(np.array(read_image(tmp_path / name, 1)), wanted), name
-        assert np.array_equal(np.array(read_image(tmp_path / name, 3))[..., 2], wanted), name
+        assert np.array_equal(read(tmp_path / name, 1), wanted), name
+        assert np.array_equal(read(tmp_path / name)[..., 2], wanted), name
     (tmp_path / "image.pgm").write_bytes(b"P5 8 5 65535\n" + levels.astype(">u2").tobytes())
-    assert np.array_equal(np.array(read_image(tmp_path / "image.pgm", 1)), wanted)
+    assert np.array_equal(read(tmp_path / "image.pgm", 1), wanted)
 
 
 def test_one_bit_is_black_and_white(tmp_path):
     bits = noise(6, 6) > 127
     Image.fromarray(bits).save(tmp_path / "image.png")
-    assert np.array_equal(np.array(read_image(tmp_path / "image.png", 1)), bits * np.uint8(255))
-
-
-def test_a_palette_with_transparent_colours_keeps_its_colours_without_a_warning(tmp_path):
-    picture = Image.fromarray(noise(6, 6, 3)).convert("P", palette=Image.Palette.ADAPTIVE)
-    picture.save(tmp_path / "image.png", transparency=bytes([0, 128] * 10))
-    wanted = np.array(picture.convert("RGB"))
-    assert np.array_equal(np.array(read_image(tmp_path / "image.png", 3)), wanted)
-
-
-@pytest.mark.parametrize("levels", [np.ones((3, 3), "float32"), np.full((3, 3), 70_000, "int32")])
-def test_numbers_whose_white_is_unknown_are_refused(tmp_path, levels):
-    path = tmp_path / "image.tif"
-    Image.fromarray(levels).save(path)
-    with pytest.raises(DataError, match="wanted 8 or 16 bits of gray") as caught:
-        read_image(path, 1)
-    assert str(path) in str(caught.value)
+    assert np.array_equal(read(tmp_path / "image.png", 1), bits * np.uint8(255))
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", "cut off", "missing", "folder"])
@@ -77,7 +72,7 @@ def test_a_file_that_is_no_image_is_named_in_one_line(tmp_path, content):
     elif content != "missing":
         path.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        read_image(path, 3)
+        read(path)
     message = str(caught.value)
     assert message.count(str(path)) == 1 and "\n" not in message
     assert "--on-bad-image skip" in message
@@ -96,17 +91,192 @@ def test_damaged_bytes_are_always_a_data_error(tmp_path):
                 data[place] = random.integers(256)
             path.write_bytes(data[: random.integers(1, len(data) + 1)])
             try:
-                assert read_image(path, 3).mode == "RGB"
+                assert read(path).shape[2] == 3
             except DataError as error:
                 assert "\n" not in str(error)
+
+
+# Transparent pixels.
+
+
+def test_transparent_pixels_are_laid_over_the_background(tmp_path):
+    """Pictures drawn in alpha alone are all the same where alpha is dropped."""
+    shape = noise(6, 6)
+    drawn = np.concatenate([np.zeros((6, 6, 3), "uint8"), shape[..., None]], -1)
+    Image.fromarray(drawn).save(tmp_path / "image.png")
+    assert np.abs(read(tmp_path / "image.png", 1).astype(int) - (255 - shape)).max() <= 1
+    assert (read(tmp_path / "image.png", 3, background="black") == 0).all()
+    red = read(tmp_path / "image.png", 3, background="#ff0000")
+    assert np.abs(red[..., 0].astype(int) - (255 - shape)).max() <= 1 and not red[..., 1:].any()
+    assert "alpha" in traits(tmp_path / "image.png")
+
+
+def test_alpha_that_is_opaque_everywhere_loses_nothing_and_is_not_told(tmp_path):
+    colours = noise(6, 6, 3)
+    Image.fromarray(np.concatenate([colours, np.full((6, 6, 1), 255, "uint8")], -1)).save(
+        tmp_path / "image.png"
+    )
+    assert np.array_equal(read(tmp_path / "image.png"), colours)
+    assert traits(tmp_path / "image.png") == {"colour"}
+
+
+@pytest.mark.parametrize("mode", ["P", "RGB", "L", "LA", "1"])
+def test_every_kind_of_transparency_is_seen(tmp_path, mode):
+    picture = Image.new("L", (4, 4), 0)
+    picture.putpixel((0, 0), 200)
+    whole = picture.convert(mode if mode != "P" else "RGB")
+    if mode == "P":
+        whole = whole.quantize(2)
+        key = whole.getpixel((0, 0))
+    elif mode == "LA":
+        whole.putpixel((0, 0), (200, 0))
+    else:
+        key = whole.getpixel((0, 0))
+    whole.save(tmp_path / "image.png", **({} if mode == "LA" else {"transparency": key}))
+    found = read(tmp_path / "image.png", 1)
+    assert found[0, 0] == 255 and found[1, 1] == 0
+    assert "alpha" in traits(tmp_path / "image.png")
+
+
+# More than 8 bits.
+
+
+def test_levels_go_from_black_to_white_and_what_is_cut_off_is_told(tmp_path):
+    levels = np.array([[-1000, 0], [200, 4000]], "int32")
+    Image.fromarray(levels).save(tmp_path / "image.tif")
+    how = {"levels": (-1000.0, 1000.0), "stated": True}
+    assert read(tmp_path / "image.tif", 1, **how).tolist() == [[0, 128], [153, 255]]
+    assert traits(tmp_path / "image.tif", **how) == {"gray", "deep", "outside"}
+
+
+def test_levels_that_others_of_the_set_do_not_explain_are_refused(tmp_path):
+    Image.fromarray(np.array([[0, 5000]], "uint16")).save(tmp_path / "image.png")
+    with pytest.raises(DataError, match=r"to 5000, .* above 4095: .* -o data\.levels=BLACK,WHITE"):
+        read(tmp_path / "image.png", 1, levels=(0.0, 4095.0))
+
+
+@pytest.mark.parametrize(
+    ("levels", "wanted"),
+    [
+        (np.array([[0, 4095]], "uint16"), [0, 255]),
+        (np.array([[100, 255]], "int32"), [100, 255]),
+        (np.array([[0, 1023]], "int32"), [0, 255]),
+        (np.array([[0.0, 1.0]], "float32"), [0, 255]),
+        (np.array([[0.0, 255.0]], "float32"), [0, 255]),
+    ],
+)
+def test_white_is_of_the_fewest_bits_that_hold_the_levels(tmp_path, levels, wanted):
+    Image.fromarray(levels).save(tmp_path / "image.tif")
+    assert read(tmp_path / "image.tif", 1)[0].tolist() == wanted
+
+
+@pytest.mark.parametrize("levels", [[-1, 3], [0, 70_000], [0, float("nan")]])
+def test_numbers_whose_white_is_unknown_are_refused(tmp_path, levels):
+    path = tmp_path / "image.tif"
+    Image.fromarray(np.array([levels, levels], "float32")).save(path)
+    with pytest.raises(DataError, match="wanted 0 to 65535") as caught:
+        read(path, 1)
+    assert str(path) in str(caught.value)
+
+
+def png_of_16_bits(levels):
+    """A PNG of 16 bits a channel, which PIL cannot write in colour."""
+    rows, columns, channels = levels.shape
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", crc32(name + data))
+
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in levels)
+    header = struct.pack(">IIBBBBB", columns, rows, 16, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        [chunk(b"IHDR", header), chunk(b"IDAT", compress(lines)), chunk(b"IEND", b"")]
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_colours_of_16_bits_keep_their_range_too(tmp_path, channels):
+    levels = np.random.default_rng(0).integers(0, 4096, (5, 7, channels)).astype("uint16")
+    levels[0, 0] = 4095
+    if channels in (2, 4):
+        levels[..., -1] = 65535
+    (tmp_path / "image.png").write_bytes(png_of_16_bits(levels))
+    colours = levels[..., : 1 if channels <= 2 else 3]
+    wanted = np.floor(colours / 4095 * 255 + 0.5).astype("uint8")
+    assert np.array_equal(read(tmp_path / "image.png"), np.broadcast_to(wanted, (5, 7, 3)))
+    assert traits(tmp_path / "image.png") == {"deep", "gray" if channels <= 2 else "colour"}
+    assert read_header(tmp_path / "image.png").gray == (channels <= 2)
+
+
+def tiff_of_16_bits(levels):
+    """A TIFF of 16 bits a colour, uncompressed."""
+    rows, columns, channels = levels.shape
+    data = levels.astype("<u2").tobytes()
+    end = 8 + 2 + 9 * 12 + 4
+    entries = [(256, columns), (257, rows), (258, end), (259, 1), (262, 2), (273, end + 6)]
+    entries += [(277, channels), (278, rows), (279, len(data))]
+    out = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    for tag, value in entries:
+        out += struct.pack("<HHII", tag, 3 if tag == 258 else 4, 3 if tag == 258 else 1, value)
+    return out + struct.pack("<I", 0) + struct.pack("<3H", 16, 16, 16) + data
+
+
+def test_colours_of_16_bits_in_a_tiff_keep_their_range(tmp_path):
+    levels = np.random.default_rng(0).integers(0, 4096, (5, 7, 3)).astype("uint16")
+    levels[0, 0] = 4095
+    (tmp_path / "image.tif").write_bytes(tiff_of_16_bits(levels))
+    wanted = np.floor(levels / 4095 * 255 + 0.5).astype("uint8")
+    assert np.array_equal(read(tmp_path / "image.tif"), wanted)
+    assert traits(tmp_path / "image.tif") == {"colour", "deep"}
+
+
+def test_levels_of_which_the_upper_byte_is_read_are_told_and_refused_where_it_is_dark(tmp_path):
+    path = tmp_path / "image.png"
+    levels = np.full((2, 2, 2), 65535, "uint16")
+    levels[..., 0] = 0x8040
+    path.write_bytes(png_of_16_bits(levels))
+    assert (read(path) == 0x80).all() and traits(path) == {"gray", "deep", "upper byte"}
+    levels[..., 0] = 4095
+    path.write_bytes(png_of_16_bits(levels))
+    with pytest.raises(DataError, match="12 bits or fewer in 16"):
+        read(path)
+
+
+# EXIF, frames, headers.
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_turned_as_its_exif_says(tmp_path, kind, orientation):
+    picture = Image.fromarray(np.kron(noise(2, 3, 3), np.ones((8, 8, 1), "uint8")))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"image.{kind}"
+    picture.save(path, exif=exif, **({"lossless": True} if kind == "webp" else {"quality": 95}))
+    with Image.open(path) as opened:
+        wanted = np.array(ImageOps.exif_transpose(opened).convert("RGB"))
+        plain = np.array(opened.convert("RGB"))
+    assert np.array_equal(read(path), wanted)
+    assert np.array_equal(read(path, exif=False), plain)
+    assert ("orientation" in traits(path)) == (orientation > 1)
+    assert read_header(path)[:2] == wanted.shape[:2]
+    assert read_header(path, exif=False)[:2] == plain.shape[:2]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_several_frames_are_told_and_the_first_is_taken(tmp_path, kind):
+    first, second = (Image.fromarray(np.full((4, 4, 3), level, "uint8")) for level in (0, 255))
+    first.save(tmp_path / "image", kind, save_all=True, append_images=[second])
+    assert read(tmp_path / "image").max() == 0
+    assert "frames" in traits(tmp_path / "image")
 
 
 def test_a_header_gives_size_and_grayness(tmp_path):
     for mode, gray in {"1": True, "L": True, "LA": True, "P": False, "RGB": False}.items():
         Image.new(mode, (7, 5)).save(tmp_path / "image.png")
-        assert read_header(tmp_path / "image.png") == (5, 7, gray)
+        assert read_header(tmp_path / "image.png")[:3] == (5, 7, gray)
     Image.fromarray(np.zeros((5, 7), "uint16")).save(tmp_path / "image.png")
-    assert read_header(tmp_path / "image.png") == (5, 7, True)
+    assert read_header(tmp_path / "image.png")[:3] == (5, 7, True)
 
 
 def test_fit_takes_the_largest_centre_of_the_wanted_shape():

@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,12 +13,12 @@ from PIL import Image
 
 from maebench.data import on_disk
 from maebench.data.augment import Augment
+from maebench.data.from_files import from_files
 from maebench.data.images import (
     InMemory,
     OnDisk,
     channel_statistics,
     from_arrays,
-    from_files,
     limited,
 )
 from maebench.errors import DataError, PluginError
@@ -68,7 +69,7 @@ def test_the_fit_into_memory_decides_what_holds_a_split(pictures):
 @pytest.mark.parametrize("shift", [0, 2])
 def test_crops_from_disk_are_the_crops_from_memory(pictures, workers, shift):
     memory, disk = load(pictures), load(pictures, limit=0)
-    disk = OnDisk(disk.paths, disk.info, workers)
+    disk = replace(disk, workers=workers)
     assert torch.equal(torch.cat(list(disk.whole(5))), memory.pixels)
     plan = [
         (torch.tensor([3, 0, 11, 3]), torch.tensor([0, 0, 1, 1])),
@@ -88,7 +89,7 @@ def test_crops_from_disk_are_the_crops_from_memory(pictures, workers, shift):
 def test_reading_by_workers_leaves_the_global_random_state_as_found(pictures):
     disk = load(pictures, limit=0)
     before = torch.get_rng_state()
-    for _ in OnDisk(disk.paths, disk.info, 1).whole(6):
+    for _ in replace(disk, workers=1).whole(6):
         pass
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -98,7 +99,7 @@ def test_reading_by_workers_leaves_the_global_random_state_as_found(pictures):
 @pytest.mark.parametrize("what", ["whole", "crops", "pick"])
 def test_a_bad_image_read_by_a_worker_is_named_in_one_line(pictures, workers, what):
     disk = load(pictures, limit=0, leave=())
-    disk = OnDisk(disk.paths, disk.info, workers)
+    disk = replace(disk, workers=workers)
     plan = [(torch.arange(13), torch.zeros(13, dtype=torch.int64))]
     read = {
         "whole": lambda: list(disk.whole(4)),
@@ -117,7 +118,7 @@ def test_a_worker_that_is_killed_is_explained(pictures, monkeypatch):
     disk = load(pictures, limit=0)
     monkeypatch.setattr(on_disk, "read_image", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(DataError, match=r"killed.*--batch"):
-        list(OnDisk(disk.paths, disk.info, 1).whole(4))
+        list(replace(disk, workers=1).whole(4))
 
 
 def test_other_errors_of_a_worker_are_not_hidden(pictures, monkeypatch):
@@ -127,12 +128,12 @@ def test_other_errors_of_a_worker_are_not_hidden(pictures, monkeypatch):
     disk = load(pictures, limit=0)
     monkeypatch.setattr(on_disk, "read_image", broken)
     with pytest.raises(RuntimeError, match="ours"):
-        list(OnDisk(disk.paths, disk.info, 0).whole(4))
+        list(replace(disk, workers=0).whole(4))
 
 
 def test_what_workers_get_can_be_sent_to_another_process(pictures):
     disk = load(pictures, limit=0)
-    items = on_disk._Cropped(disk.paths, disk.info, Augment(), 0)
+    items = on_disk._Cropped(disk.files, disk.info, disk.how, Augment(), 0)
     (a, b) = (x.__getitems__([(2, 0)]) for x in (items, pickle.loads(pickle.dumps(items))))
     assert torch.equal(a.images, b.images)
 

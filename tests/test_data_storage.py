@@ -14,8 +14,10 @@ from test_testing_dataset import Plain, changed, finding, images_of
 
 from maebench import Draws
 from maebench.data import Digits, Folder
+from maebench.data import from_files as from_files_module
 from maebench.data import images as images_module
 from maebench.data.augment import Augment, Crops
+from maebench.data.from_files import from_files
 from maebench.data.images import InMemory
 from maebench.rng import isolated
 from maebench.testing import DatasetContract, NotChecked
@@ -30,12 +32,13 @@ def turned_labels():
     """Every image in memory has the label of the one before it."""
     make = images_module.in_memory_images
 
-    def turned(pixels, info, names=()):
+    def turned(pixels, info, names=(), paths=()):
         labels = None if info.labels is None else info.labels.roll(1)
-        return make(pixels, dataclasses.replace(info, labels=labels), names)
+        return make(pixels, dataclasses.replace(info, labels=labels), names, paths)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(images_module, "in_memory_images", turned)
+        for module in (images_module, from_files_module):
+            patch.setattr(module, "in_memory_images", turned)
         yield
 
 
@@ -240,7 +243,7 @@ def test_files_are_stored_rightly_in_memory_and_on_disk(memory_limit, name, tmp_
 def test_labels_of_files_on_disk_are_in_the_fingerprint(tmp_path):
     paths = sorted(tree(tmp_path, cat=2, dog=2).rglob("*.png"))
     marks = {
-        images_module.from_files(
+        from_files(
             paths, labels, ["a", "b"], tmp_path, (8, 8), 1, "fail", limit
         ).info.fingerprint
         for labels in ([0, 0, 1, 1], [0, 1, 0, 1])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, ClassVar
 
 from maebench.component import Component
@@ -36,7 +37,7 @@ class Request:
     on_bad_image: OnBadImage = "fail"
     memory_limit: int = int(MEMORY_LIMIT_GB * 2**30)
     progress: Callable[[int, int], None] = lambda done, total: None
-    reading: Reading = Reading()
+    reading: Reading = field(default_factory=Reading)
 
 
 class Dataset(Component):
@@ -67,6 +68,24 @@ class Dataset(Component):
     def notes(self) -> list[str]:
         """Lines to tell the user before a run, such as what was chosen by itself."""
         return []
+
+    @property
+    def title(self) -> str:
+        """Its name in tables: `digits`; of a folder `folder:` and the last part of its path."""
+        where = getattr(self, self.spec) if self.spec else None
+        return self.name if where is None else f"{self.name}:{_last_part(str(where))}"
+
+    def changed(self) -> str:
+        """The title and the options that differ from their defaults, in one short text."""
+        options = self.changed_options().items()
+        parts = [f"{key}={_last_part(value)}" for key, value in options if key != self.spec]
+        return self.title + (f"({', '.join(parts)})" if parts else "")
+
+
+def _last_part(value: str) -> str:
+    """The last part of an absolute path, and any other text as it is."""
+    path = PurePath(os.path.normpath(value))
+    return path.name if path.is_absolute() and path.name else value
 
 
 # MAE's 1.5e-4 for ViT-B; a narrower encoder takes, and needs, a larger one. On 10,000 images of

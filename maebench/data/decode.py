@@ -7,61 +7,167 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from maebench.data.levels import DEEP, apart, deep_colour, eight_bits, levels_of
+from maebench.data.reading import Reading
 from maebench.errors import DataError
 
-WHITE_16, TO_8 = 65535, 257  # 65535 = 257 * 255: what 16 bits of gray are divided by
+ORIENTATION = ExifTags.Base.Orientation
+# formats that can hold several pictures one after the other; an MPO's second is another size
+ANIMATED = ("GIF", "PNG", "TIFF", "WEBP")
 
 
-def read_image(path: Path, channels: int) -> Image.Image:
-    """A decoded image of one or three channels, whatever the file holds.
+@dataclass(frozen=True)
+class Decoding:
+    """How the files of a split become pixels.
 
-    Gray, 1-bit, palette, CMYK and 16-bit gray are brought there; alpha is dropped and the EXIF
-    orientation left alone, as torchvision's loader does.
+    Args:
+        channels: 1 for gray, 3 for colour.
+        levels: black and white of images of more than 8 bits; None where there are none.
+        stated: whether the user gave the levels, so that what lies outside is cut off.
+        exif: whether images are turned as their EXIF orientation says.
+        background: the colour under transparent pixels.
+    """
+
+    channels: int
+    levels: tuple[float, float] | None = None
+    stated: bool = False
+    exif: bool = True
+    background: str = "white"
+
+    @classmethod
+    def of(cls, reading: Reading, channels: int, levels: tuple[float, float] | None) -> Decoding:
+        """The settings of a user, and the levels where they are stated or were found."""
+        stated = reading.levels is not None
+        both = (reading.levels[0], reading.levels[1]) if reading.levels else levels
+        return cls(channels, both, stated, reading.exif == "apply", reading.background)
+
+
+class FileHeader(NamedTuple):
+    """What the first bytes of an image file say, as it is shown: turned, where that is applied."""
+
+    height: int
+    width: int
+    gray: bool
+    traits: frozenset[str]
+
+
+def read_image(path: Path, how: Decoding) -> tuple[Image.Image, frozenset[str]]:
+    """A decoded image of one or three channels, whatever the file holds, and what it had besides.
+
+    Gray, 1-bit, palette, CMYK and deeper images are brought there; transparent pixels are laid
+    over a background.
 
     Args:
         path: the file.
-        channels: 1 for gray, 3 for colour.
+        how: what becomes of them.
+
+    Returns:
+        The image, and its traits: "gray" or "colour", "alpha" where a pixel was not opaque,
+        "orientation" where EXIF turns it, "deep" where it had more than 8 bits, "upper byte" where
+        only the upper 8 of 16 bits could be read, "outside" where levels were cut off, "frames"
+        where it had several.
 
     Raises:
-        DataError: the file is no image or is cut off; names it.
+        DataError: the file is no image, is cut off, or has levels that nobody explains; names it.
     """
     with _opened(path) as image:
+        traits, deep = _traits(image) - {"alpha"}, deep_colour(image)
         image.load()
-        image.info.pop("transparency", None)  # a palette's would warn that it is dropped
-        return _eight_bits(image).convert("L" if channels == 1 else "RGB")
+        made, lost = eight_bits(image, deep, path, how.levels, how.stated)
+        made, had_alpha = _without_alpha(made, how.background)
+        if "orientation" in traits and how.exif:
+            made = _turned(made, image)
+        traits |= lost | ({"alpha"} if had_alpha else set())
+        return made.convert("L" if how.channels == 1 else "RGB"), frozenset(traits)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16 bits of gray as 8 (PIL would clip them at 255); other images as they are.
-
-    Raises:
-        ValueError: numbers whose white is unknown.
-    """
-    if not image.mode.startswith(("I", "F")):
-        return image
-    levels = np.asarray(image)
-    low, high = levels.min(), levels.max()
-    if image.mode == "F" or low < 0 or high > WHITE_16:
-        raise ValueError(f"gray levels from {low:g} to {high:g}, wanted 8 or 16 bits of gray")
-    return Image.fromarray(((levels.astype("uint32") + TO_8 // 2) // TO_8).astype("uint8"))
-
-
-def read_header(path: Path) -> tuple[int, int, bool]:
-    """Rows, columns and whether an image is gray, from the first bytes of its file.
+def read_header(path: Path, exif: bool = True) -> FileHeader:
+    """Size and traits of an image from the first bytes of its file; alpha where it has a channel.
 
     Raises:
         DataError: the file is no image; names it.
     """
     with _opened(path) as image:
-        return image.height, image.width, image.mode[0] in "1LI"  # 1, L, LA, I, I;16 ...
+        traits = frozenset(_traits(image))
+        turned = exif and "orientation" in traits and _orientation(image) >= 5  # by 90 degrees
+        rows, columns = (image.width, image.height) if turned else (image.height, image.width)
+        return FileHeader(rows, columns, "gray" in traits, traits)
+
+
+def _traits(image: Image.Image) -> set[str]:
+    """What a file's header says of it; before it is decoded, for PIL then forgets its bits."""
+    deep = deep_colour(image)
+    gray = (image.mode[0] in "1LIF" and image.mode != "LAB") or deep.startswith("LA")
+    found = {"gray" if gray else "colour"}  # gray: 1, L, LA, I, I;16, F
+    if image.has_transparency_data:
+        found.add("alpha")
+    if _orientation(image) > 1:
+        found.add("orientation")
+    if image.mode.startswith(DEEP) or deep:
+        found.add("deep")
+    if image.format in ANIMATED and getattr(image, "is_animated", False):
+        found.add("frames")
+    return found
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8 as EXIF numbers them; 1 where it says nothing. PIL itself turns a TIFF."""
+    if "exif" not in image.info or image.format == "TIFF":
+        return 1
+    value = image.getexif().get(ORIENTATION, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _turned(made: Image.Image, original: Image.Image) -> Image.Image:
+    made.getexif()[ORIENTATION] = _orientation(original)
+    turned: Image.Image = ImageOps.exif_transpose(made)
+    return turned
+
+
+# ---- transparent pixels
+
+
+def _without_alpha(image: Image.Image, background: str) -> tuple[Image.Image, bool]:
+    """The image over a background, and whether any pixel was not opaque."""
+    if not image.has_transparency_data:
+        return image, False
+    gray = image.mode in ("L", "LA", "La", "1")
+    whole = image.convert("RGBA")
+    if whole.getchannel("A").getextrema()[0] == 255:
+        return whole.convert("L" if gray else "RGB"), False
+    under = Image.new("RGBA", image.size, background)
+    under.alpha_composite(whole)
+    return under.convert("RGB"), True
+
+
+def deepest(path: Path) -> np.ndarray | None:
+    """Lowest and highest level of an image of more than 8 bits; None where it has 8.
+
+    Raises:
+        DataError: the file cannot be read; names it.
+    """
+    with _opened(path) as image:
+        deep = deep_colour(image)
+        if deep or image.mode.startswith(DEEP):
+            image.load()
+        levels = levels_of(image, deep, path)
+        if levels is None:
+            return None
+        colours, _ = apart(levels)
+        return np.asarray([colours.min(), colours.max()])
+
+
+# ---- files
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from maebench.data.augment import Augment, Crops, crop_parameters, cut, resize
-from maebench.data.decode import unreadable
-from maebench.data.on_disk import BLOCK, OnDisk, by_threads, num_workers
+from maebench.data.on_disk import BLOCK, OnDisk
 from maebench.data.split_info import SplitInfo, digest, identity
 from maebench.errors import DataError, PluginError
 from maebench.rng import permutation
@@ -49,10 +48,17 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class InMemory:
-    """A split decoded once into one uint8 tensor (N, C, H, W)."""
+    """A split decoded once into one uint8 tensor (N, C, H, W).
+
+    Args:
+        pixels: all images.
+        info: what is known beside the pixels.
+        paths: the files that they come from, or none.
+    """
 
     pixels: Tensor
     info: SplitInfo
+    paths: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -82,97 +88,11 @@ class InMemory:
 
     def subset(self, index: Tensor) -> InMemory:
         """The images at these positions."""
-        return InMemory(self.pixels[index], self.info.at(index))
+        paths = tuple(self.paths[i] for i in index.tolist()) if self.paths else ()
+        return InMemory(self.pixels[index], self.info.at(index), paths)
 
 
-def from_files(
-    paths: Sequence[Path],
-    labels: Sequence[int] | None,
-    class_names: Sequence[str],
-    root: Path,
-    size: tuple[int, int],
-    channels: int,
-    on_bad_image: OnBadImage,
-    memory_limit: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    groups: Sequence[int] | None = None,
-) -> Images:
-    """A split from image files: decoded once where it fits into memory, else read on demand.
-
-    Args:
-        paths: the files in their order; an image's id is its position here, skipped or not.
-        labels: one per file, or None.
-        class_names: one per class.
-        root: the folder that names are relative to.
-        size: rows and columns every image is brought to.
-        channels: 1 or 3.
-        on_bad_image: "fail" or "skip".
-        memory_limit: bytes up to which a split is decoded into memory.
-        progress: called with (done, total).
-        groups: one number per file, equal for images that belong together, or None.
-
-    Raises:
-        DataError: no image can be read, or one is bad and `on_bad_image` is "fail".
-    """
-    info = SplitInfo(
-        ids=torch.arange(len(paths)),
-        labels=None if labels is None else torch.tensor(list(labels), dtype=torch.int64),
-        class_names=tuple(class_names),
-        fingerprint="",
-        size=size,
-        channels=channels,
-        groups=None if groups is None else torch.tensor(list(groups), dtype=torch.int64),
-    )
-    in_memory = len(paths) * channels * size[0] * size[1] <= memory_limit
-    good = list(range(len(paths)))
-    skipped: list[str] = []
-    pixels = torch.empty((len(paths) if in_memory else 0, channels, *size), dtype=torch.uint8)
-    if in_memory or on_bad_image == "skip":
-        good = _decode(paths, info, on_bad_image, pixels if in_memory else None, progress)
-        bad = set(range(len(paths))).difference(good)
-        skipped = [paths[i].relative_to(root).as_posix() for i in sorted(bad)]
-    if not good:
-        raise DataError(f"no image in {root} can be read ({len(skipped)} files were tried)")
-    info = replace(info.at(torch.tensor(good)), skipped=tuple(skipped))
-    kept = tuple(paths[i] for i in good)
-    names = [path.relative_to(root).as_posix() for path in kept]
-    if in_memory:
-        return in_memory_images(pixels[: len(good)], info, names)
-    # Reading every byte of a large set takes hours: names and sizes stand for the content.
-    listing = [f"{name} {_bytes(path)}" for name, path in zip(names, kept, strict=True)]
-    mark = digest(*identity(info), _joined(listing))
-    return OnDisk(kept, replace(info, fingerprint=mark), num_workers())
-
-
-def _decode(
-    paths: Sequence[Path],
-    info: SplitInfo,
-    on_bad_image: OnBadImage,
-    pixels: Tensor | None,
-    progress: Callable[[int, int], None],
-) -> list[int]:
-    """Decodes files, into `pixels` one after the other where it is given; which can be read."""
-    good: list[int] = []
-    for i, image in enumerate(by_threads(paths, info)):
-        if not isinstance(image, DataError):
-            if pixels is not None:
-                pixels[len(good)] = image
-            good.append(i)
-        elif on_bad_image == "fail":
-            raise image
-        progress(i + 1, len(paths))
-    return good
-
-
-def _bytes(path: Path) -> int:
-    """The size of a file, which a data set's own list may name though it is missing."""
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise unreadable(path, error) from error
-
-
-def _joined(names: Sequence[str]) -> bytes:
+def joined(names: Sequence[str]) -> bytes:
     """Names as bytes; a file system may hold names that are no text, but no zero."""
     return "\0".join(names).encode(errors="surrogateescape")
 
@@ -225,11 +145,13 @@ def from_arrays(
     return in_memory_images(images.contiguous(), info)
 
 
-def in_memory_images(pixels: Tensor, info: SplitInfo, names: Sequence[str] = ()) -> InMemory:
+def in_memory_images(
+    pixels: Tensor, info: SplitInfo, names: Sequence[str] = (), paths: Sequence[Path] = ()
+) -> InMemory:
     """A split in memory with the fingerprint of its pixels, labels, ids and file names."""
     content = pixels.numpy().data.cast("B")
-    mark = digest(*identity(info), _joined(names), content)
-    return InMemory(pixels, replace(info, fingerprint=mark))
+    mark = digest(*identity(info), joined(names), content)
+    return InMemory(pixels, replace(info, fingerprint=mark), tuple(paths))
 
 
 def limited(images: Images, limit: int, seed: int = 0) -> Images:
@@ -285,6 +207,5 @@ __all__ = [
     "channel_statistics",
     "digest",
     "from_arrays",
-    "from_files",
     "limited",
 ]

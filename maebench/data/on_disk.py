@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from maebench.data.augment import Augment, Crops, crop_parameters
-from maebench.data.decode import crop, fit, read_image
+from maebench.data.content import KnownFile
+from maebench.data.decode import Decoding, crop, fit, read_image
 from maebench.data.split_info import SplitInfo
 from maebench.errors import DataError
 
@@ -27,17 +28,19 @@ class OnDisk:
     """A split that is too large for memory; crops are cut from the original files by workers.
 
     Args:
-        paths: the image files.
+        files: the image files, and what they held when the split was loaded.
         info: what is known beside the pixels.
+        how: what becomes of the files' levels, colours, alpha and orientation.
         workers: processes that read; 0 reads in this one.
     """
 
-    paths: tuple[Path, ...]
+    files: tuple[KnownFile, ...]
     info: SplitInfo
+    how: Decoding
     workers: int = 2
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.files)
 
     def whole(self, batch: int) -> Iterator[Tensor]:
         """All images in order, decoded by workers.
@@ -46,19 +49,22 @@ class OnDisk:
             DataError: an image cannot be read; names it.
         """
         order = (part.tolist() for part in torch.arange(len(self)).split(batch))
-        yield from _by_workers(_Whole(self.paths, self.info), order, self.workers)
+        yield from _by_workers(_Whole(self.files, self.info, self.how), order, self.workers)
 
     def pick(self, index: Sequence[int]) -> Tensor:
         """Some images.
 
         Raises:
-            DataError: an image cannot be read; names it.
+            DataError: an image cannot be read, or was changed; names it.
         """
         images = []
-        for image in by_threads([self.paths[int(i)] for i in index], self.info):
-            if isinstance(image, DataError):
-                raise image
-            images.append(image)
+        chosen = [self.files[int(i)] for i in index]
+        for found in by_threads([file.path for file in chosen], self.info.size, self.how):
+            if isinstance(found, DataError):
+                raise found
+            images.append(found[0])
+        for file in chosen:  # afterwards: what was decoded is then what was known
+            file.check()
         return torch.stack(images)
 
     def crops(
@@ -70,14 +76,14 @@ class OnDisk:
             DataError: an image cannot be read; names it.
         """
         batches = ([*zip(i.tolist(), e.tolist(), strict=True)] for i, e in plan)
-        items = _Cropped(self.paths, self.info, augment, seed)
+        items = _Cropped(self.files, self.info, self.how, augment, seed)
         for crops in _by_workers(items, batches, self.workers):
             yield crops.to(device)
 
     def subset(self, index: Tensor) -> OnDisk:
         """The images at these positions."""
         return replace(
-            self, paths=tuple(self.paths[i] for i in index.tolist()), info=self.info.at(index)
+            self, files=tuple(self.files[i] for i in index.tolist()), info=self.info.at(index)
         )
 
 
@@ -85,23 +91,29 @@ class OnDisk:
 class _Whole:
     """What a worker makes of a batch of positions: whole images, or the error to raise."""
 
-    paths: tuple[Path, ...]
+    files: tuple[KnownFile, ...]
     info: SplitInfo
+    how: Decoding
 
     def __getitems__(self, index: list[int]) -> Tensor | DataError:
-        channels, size = self.info.channels, self.info.size
         try:
-            return torch.stack([fit(read_image(self.paths[i], channels), size) for i in index])
+            return torch.stack([self._image(self.files[i]) for i in index])
         except DataError as error:
             return error
+
+    def _image(self, file: KnownFile) -> Tensor:
+        image, _ = read_image(file.path, self.how)
+        file.check()
+        return fit(image, self.info.size)
 
 
 @dataclass(frozen=True)
 class _Cropped:
     """What a worker makes of a batch of (position, epoch): crops, or the error to raise."""
 
-    paths: tuple[Path, ...]
+    files: tuple[KnownFile, ...]
     info: SplitInfo
+    how: Decoding
     augment: Augment
     seed: int
 
@@ -112,7 +124,8 @@ class _Cropped:
             return error
 
     def _crop(self, position: int, epoch: int) -> Crops:
-        image = read_image(self.paths[position], self.info.channels)
+        image, _ = read_image(self.files[position].path, self.how)
+        self.files[position].check()
         index, epochs = torch.tensor([position]), torch.tensor([epoch])
         ids = self.info.ids[index]
         size = torch.tensor([[image.height, image.width]])
@@ -152,15 +165,18 @@ def _as_it_is(made: Any) -> Any:
     return made
 
 
-def by_threads(paths: Sequence[Path], info: SplitInfo) -> Iterator[Tensor | DataError]:
-    """Each image at the split's size, in order, or why it cannot be read.
+def by_threads(
+    paths: Sequence[Path], size: tuple[int, int], how: Decoding
+) -> Iterator[tuple[Tensor, frozenset[str]] | DataError]:
+    """Each image at this size with its traits, in order, or why it cannot be read.
 
     Threads, not processes: they start at once, and PIL decodes beside Python.
     """
 
-    def read(path: Path) -> Tensor | DataError:
+    def read(path: Path) -> tuple[Tensor, frozenset[str]] | DataError:
         try:
-            return fit(read_image(path, info.channels), info.size)
+            image, traits = read_image(path, how)
+            return fit(image, size), traits
         except DataError as error:
             return error
 

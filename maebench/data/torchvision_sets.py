@@ -9,7 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from maebench.data.dataset import Dataset, Request
-from maebench.data.images import Images, from_arrays, from_files
+from maebench.data.from_files import from_files
+from maebench.data.images import Images, from_arrays
 from maebench.data.torchvision_sources import PRESETS, SOURCES, Part, Source, read_idx
 from maebench.errors import DataError
 from maebench.files import with_home
@@ -172,6 +173,7 @@ class FileSet(TorchvisionSet):
             on_bad_image=request.on_bad_image,
             memory_limit=request.memory_limit,
             progress=request.progress,
+            reading=request.reading,
         )
 
 

@@ -1,0 +1,173 @@
+"""A split from image files: decoded once where it fits into memory, else read on demand."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from maebench.data.content import known
+from maebench.data.decode import Decoding, deepest, unreadable
+from maebench.data.images import Images, OnBadImage, in_memory_images, joined
+from maebench.data.levels import white_of
+from maebench.data.on_disk import OnDisk, by_threads, num_workers
+from maebench.data.reading import Reading
+from maebench.data.remarks import remarks_of
+from maebench.data.split_info import Remark, SplitInfo, digest, identity
+from maebench.errors import DataError
+
+LEVELS_SAMPLE = 64  # images whose levels are read: in one set they come from one camera
+
+
+def from_files(
+    paths: Sequence[Path],
+    labels: Sequence[int] | None,
+    class_names: Sequence[str],
+    root: Path,
+    size: tuple[int, int],
+    channels: int,
+    on_bad_image: OnBadImage,
+    memory_limit: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    groups: Sequence[int] | None = None,
+    reading: Reading | None = None,
+    remarks: Sequence[Remark] = (),
+    same_levels: Sequence[Path] | None = None,
+) -> Images:
+    """A split from image files: decoded once where it fits into memory, else read on demand.
+
+    Args:
+        paths: the files in their order; an image's id is its position here, skipped or not.
+        labels: one per file, or None.
+        class_names: one per class.
+        root: the folder that names are relative to.
+        size: rows and columns every image is brought to.
+        channels: 1 or 3.
+        on_bad_image: "fail" or "skip".
+        memory_limit: bytes up to which a split is decoded into memory.
+        progress: called with (done, total).
+        groups: one number per file, equal for images that belong together, or None.
+        reading: how files become images; `Reading()` where it is left out.
+        remarks: what is known of the files already.
+        same_levels: files whose levels tell what white is, such as those of both splits; `paths`
+            where it is left out.
+
+    Raises:
+        DataError: no image can be read, or one is bad and `on_bad_image` is "fail".
+    """
+    reading = reading or Reading()
+    how = Decoding.of(
+        reading, channels, None if reading.levels else levels_in(same_levels or paths)
+    )
+    info = SplitInfo(
+        ids=torch.arange(len(paths)),
+        labels=None if labels is None else torch.tensor(list(labels), dtype=torch.int64),
+        class_names=tuple(class_names),
+        fingerprint="",
+        size=size,
+        channels=channels,
+        groups=None if groups is None else torch.tensor(list(groups), dtype=torch.int64),
+        remarks=tuple(remarks),
+    )
+    in_memory = len(paths) * channels * size[0] * size[1] <= memory_limit
+    good, traits = list(range(len(paths))), list[frozenset[str]]()
+    skipped: list[str] = []
+    pixels = torch.empty((len(paths) if in_memory else 0, channels, *size), dtype=torch.uint8)
+    if in_memory or on_bad_image == "skip":
+        kept = pixels if in_memory else None
+        good, traits = _decode(paths, size, how, on_bad_image, kept, progress)
+        bad = set(range(len(paths))).difference(good)
+        skipped = [paths[i].relative_to(root).as_posix() for i in sorted(bad)]
+    if not good:
+        raise DataError(f"no image in {root} can be read ({len(skipped)} files were tried)")
+    info = replace(info.at(torch.tensor(good)), skipped=tuple(skipped))
+    chosen = tuple(paths[i] for i in good)
+    if not in_memory:
+        return on_disk(chosen, root, info, how, reading.whole_gb, progress)
+    info = replace(info, remarks=(*info.remarks, *remarks_of(traits, how)))
+    return in_memory_images(pixels[: len(good)], info, _names(chosen, root), chosen)
+
+
+def on_disk(
+    paths: Sequence[Path],
+    root: Path,
+    info: SplitInfo,
+    how: Decoding,
+    whole_gb: float,
+    progress: Callable[[int, int], None],
+) -> OnDisk:
+    """A split read on demand, with the fingerprint of what its files hold."""
+    gigabytes = sum(_bytes(path) for path in paths) / 2**30
+    whole = gigabytes <= whole_gb
+    found = known(paths, root, whole, progress)
+    remarks = [*info.remarks, *remarks_of((file.traits for file in found), how, decoded=False)]
+    if not whole:
+        remarks.append(
+            Remark(
+                "sampled",
+                len(found),
+                f"the fingerprint covers the size and three parts of each of {len(found):,} files, "
+                f"{gigabytes:,.0f} GiB together; -o data.whole_gb=N reads larger ones whole",
+            )
+        )
+    listing = [f"{n} {file.digest}" for n, file in zip(_names(paths, root), found, strict=True)]
+    mark = digest(*identity(info), joined(listing), repr((how, whole)).encode())
+    info = replace(info, fingerprint=mark, remarks=tuple(remarks))
+    return OnDisk(tuple(found), info, how, num_workers())
+
+
+def levels_in(paths: Sequence[Path]) -> tuple[float, float] | None:
+    """Black and white by up to 64 evenly chosen images; None where none has more than 8 bits.
+
+    Raises:
+        DataError: levels that nobody explains; names the image.
+    """
+    count = min(LEVELS_SAMPLE, len(paths))
+    white = 0.0
+    for path in (paths[i * len(paths) // count] for i in range(count)):
+        with contextlib.suppress(DataError):  # who decodes it says so
+            found = deepest(path)
+            white = max(white, 0.0 if found is None else white_of(found))
+    return (0.0, white) if white else None
+
+
+def _decode(
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    how: Decoding,
+    on_bad_image: OnBadImage,
+    pixels: Tensor | None,
+    progress: Callable[[int, int], None],
+) -> tuple[list[int], list[frozenset[str]]]:
+    """Decodes files, into `pixels` one after the other where it is given.
+
+    Returns:
+        Which can be read, and the traits of those.
+    """
+    good, traits = list[int](), list[frozenset[str]]()
+    for i, found in enumerate(by_threads(paths, size, how)):
+        if not isinstance(found, DataError):
+            if pixels is not None:
+                pixels[len(good)] = found[0]
+            good.append(i)
+            traits.append(found[1])
+        elif on_bad_image == "fail":
+            raise found
+        progress(i + 1, len(paths))
+    return good, traits
+
+
+def _bytes(path: Path) -> int:
+    """The size of a file, which a data set's own list may name though it is missing."""
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _names(paths: Sequence[Path], root: Path) -> list[str]:
+    return [path.relative_to(root).as_posix() for path in paths]
