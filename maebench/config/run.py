@@ -156,7 +156,7 @@ class RunConfig(Options):
             memory_limit=int(self.machine.memory_gb * 2**30),
             reading=self.data,
         )
-        return Splits(self.dataset, request, self.limit)
+        return Splits(self.dataset, request, self.limit, self.augment.flip)
 
     def dump(self) -> dict[str, Any]:
         """Everything that is read as JSON values, names included: `RunConfig(**dump)` again."""

@@ -8,9 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any, ClassVar
 
+import torch
+
 from maebench.component import Component
+from maebench.data.copies import find_copies
 from maebench.data.images import Images, OnBadImage, limited
 from maebench.data.reading import Reading
+from maebench.data.split_info import Remark
+from maebench.errors import DataError
 
 MEMORY_LIMIT_GB = 2.0  # a split up to this size is decoded once
 
@@ -137,24 +142,74 @@ class Splits:
         dataset: what to load.
         request: how; its split is replaced.
         limit: number of training images, class-balanced, or None for all.
+        mirrored: whether a mirrored image of train is a copy of one in test.
     """
 
     dataset: Dataset
     request: Request
     limit: int | None = None
+    mirrored: bool = False
     _loaded: dict[str, Images] = field(default_factory=dict, compare=False)
+    _said: dict[str, list[Remark]] = field(default_factory=dict, compare=False)
 
     def load(
         self, split: str, progress: Callable[[int, int], None] = lambda done, total: None
     ) -> Images:
-        """A split, its training part cut to the limit.
+        """A split; its training part without copies of test where asked, and cut to the limit.
 
         Raises:
-            DataError: files are missing or unreadable, or the limit is larger than train.
+            DataError: files are missing or unreadable, the limit is larger than train, or train
+                has images of test and that is to fail.
         """
         if split not in self._loaded:
             images = self.dataset.load(replace(self.request, split=split, progress=progress))
+            self._said[split] = list(images.info.remarks)
+            if split == "train" and self.request.reading.on_duplicates != "warn":
+                images = self._apart(images, self.load("test", progress))
             if split == "train" and self.limit is not None:
                 images = limited(images, self.limit)
             self._loaded[split] = images
         return self._loaded[split]
+
+    def remarks(self) -> list[tuple[str, Remark]]:
+        """What is said of the splits that are loaded, each with the name of the split.
+
+        What is said of both alike stands once, without a name.
+        """
+        if {"train", "test"} <= self._loaded.keys() and "copies" not in self._said:
+            copies = find_copies(self._loaded["train"], self._loaded["test"], self.mirrored)
+            remark = None if copies is None else copies.remark()
+            self._said["copies"] = [] if remark is None else [remark]
+        train, test = (self._said.get(split, []) for split in ("train", "test"))
+        both = [remark for remark in train if remark in test]
+        return [
+            *(("", remark) for remark in [*both, *self._said.get("copies", ())]),
+            *(("train", remark) for remark in train if remark not in both),
+            *(("test", remark) for remark in test if remark not in both),
+        ]
+
+    def _apart(self, train: Images, test: Images) -> Images:
+        """Train without the images that test has too.
+
+        Raises:
+            DataError: there are some, and that is to fail; or nothing is left.
+        """
+        copies = find_copies(train, test, self.mirrored)
+        remark = None if copies is None else copies.remark()
+        if copies is None or remark is None:
+            return train
+        if self.request.reading.on_duplicates == "fail":
+            raise DataError(
+                f"dataset {self.dataset.name}: {remark.text}; data.on_duplicates=fail stops here, "
+                "drop leaves them out of train, warn goes on"
+            )
+        kept = torch.ones(len(train), dtype=torch.bool)
+        kept[copies.train] = False
+        if not kept.any():
+            raise DataError(f"dataset {self.dataset.name}: every train image is in test too")
+        text = (
+            f"{len(copies.train):,} of {len(train):,} train images are in test too, and were left "
+            "out of train"
+        )
+        self._said["train"].append(Remark("copies left out", len(copies.train), text))
+        return train.subset(kept.nonzero()[:, 0])

@@ -111,7 +111,8 @@ def on_disk(
                 "sampled",
                 len(found),
                 f"the fingerprint covers the size and three parts of each of {len(found):,} files, "
-                f"{gigabytes:,.0f} GiB together; -o data.whole_gb=N reads larger ones whole",
+                f"{gigabytes:,.0f} GiB together",
+                "-o data.whole_gb=N reads up to N GiB whole",
             )
         )
     listing = [f"{n} {file.digest}" for n, file in zip(_names(paths, root), found, strict=True)]

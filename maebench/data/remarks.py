@@ -22,31 +22,37 @@ def remarks_of(
     """
     each = list(traits)
     counts = Counter(trait for some in each for trait in some)
-    texts = _texts(how, decoded)
-    lost = [what for what in texts if counts[what]]
     return tuple(
-        Remark(what, counts[what], texts[what].format(f"{counts[what]:,} of {len(each):,} images"))
-        for what in lost
+        Remark(what, n, text.format(f"{n:,} of {len(each):,} images"), advice)
+        for what, (text, advice) in _texts(how, decoded).items()
+        if (n := counts[what])
     )
 
 
-def _texts(how: Decoding, decoded: bool) -> dict[str, str]:
-    """What is said of each trait, with a place for the count."""
+def _texts(how: Decoding, decoded: bool) -> dict[str, tuple[str, str]]:
+    """What is said of each trait, with a place for the count, and what does otherwise."""
     if how.levels is None:
         deep, ends = "the levels of {} became 0 to 255, in each image by its own range", ""
     else:
         ends = f"{how.levels[0]:g} to {how.levels[1]:g}"
         deep = f"levels {ends} of {{}} became 0 to 255"
-    alpha = "transparent pixels of {}" if decoded else "an alpha channel of {}"
-    ignored = "was applied; -o data.exif=ignore" if how.exif else "was ignored; -o data.exif=apply"
+    alpha = "transparent pixels of {}" if decoded else "the alpha channel of {}"
+    exif = ("applied", "ignore") if how.exif else ("ignored", "apply")
     texts = {
-        "deep": f"{deep}; -o data.levels=BLACK,WHITE says otherwise",
-        "outside": f"levels outside of {ends} were cut off in {{}}",
-        "upper byte": "of 16 bits a colour in {} the upper 8 were read",
-        "alpha": f"{alpha} laid over {how.background}; -o data.background=COLOUR takes another",
-        "orientation": f"the EXIF orientation of {{}} {ignored} does otherwise",
-        "frames": "the first of several frames was taken of {}",
+        "deep": (deep, "-o data.levels=BLACK,WHITE says otherwise"),
+        "outside": (f"levels outside of {ends} were cut off in {{}}", ""),
+        "upper byte": ("of 16 bits a colour in {} the upper 8 were read", ""),
+        "alpha": (
+            f"{alpha} laid over {how.background}",
+            "-o data.background=COLOUR takes another colour",
+        ),
+        "orientation": (
+            f"the EXIF orientation of {{}} was {exif[0]}",
+            f"-o data.exif={exif[1]} does otherwise",
+        ),
+        "frames": ("the first of several frames was taken of {}", ""),
     }
     if how.channels == 1:
-        return texts | {"colour": "colours were lost in {}, for the images looked at are gray"}
-    return texts | {"gray": "{} are gray, and were given to all channels"}
+        lost = "colours were lost in {}, for the images looked at are gray"
+        return texts | {"colour": (lost, "")}
+    return texts | {"gray": ("{} are gray, and were given to all channels", "")}

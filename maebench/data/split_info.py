@@ -18,11 +18,16 @@ class Remark:
         what: its key in the facts, such as "alpha".
         count: how many files it is true of.
         text: one sentence with the count in it, without a full stop.
+        advice: what to do for something else to happen, for the screen alone.
     """
 
     what: str
     count: int
     text: str
+    advice: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text}; {self.advice}" if self.advice else self.text
 
 
 @dataclass(frozen=True)
