@@ -22,6 +22,10 @@ class RunError(MaebenchError):
     """A run's folder that is locked, damaged, missing or cannot be written."""
 
 
+class ReadOnlyError(RunError):
+    """A folder whose storage or rights let nobody write: what is there can still be read."""
+
+
 class PluginError(MaebenchError):
     """A plugin that failed to load or breaks its contract."""
 

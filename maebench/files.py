@@ -7,10 +7,12 @@ new one and nothing between.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -19,11 +21,16 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from maebench.errors import ConfigError, RunError
+from maebench.errors import ConfigError, ReadOnlyError, RunError
 
 # Letters, digits, dot, dash and underscore; no leading dot, so no name can climb or hide.
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 BESIDE = ".writing-"  # prefix of what is not complete yet; readers skip it
+SHOWN = 40  # characters of a wrong value in a message
+# The system's answers that mean "not here" and not "not now".
+READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+# What file systems say that cannot flush a folder, such as shares and some in user space.
+NO_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, *READ_ONLY}
 
 
 def safe_name(name: str) -> str:
@@ -60,30 +67,57 @@ def make_folder(path: Path, flag: str = "--results or MAEBENCH_RESULTS") -> Path
     """The folder, made with its parents where it was missing.
 
     Raises:
-        RunError: it cannot be made or written to.
+        RunError: it cannot be made; ReadOnlyError where nobody may write to it.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(
-            f"cannot write to folder {path}: {error.strerror or error}. "
-            f"Choose another one with {flag}"
-        ) from error
+        said = f"cannot write to folder {path}: {error.strerror or error}"
+        raise _failure(error)(f"{said}. Choose another one with {flag}") from error
     if not os.access(path, os.W_OK):
-        raise RunError(
-            f"cannot write to folder {path}: permission denied. Choose another one with {flag}"
+        raise ReadOnlyError(
+            f"cannot write to folder {path}: permission denied, or the storage is read-only. "
+            f"Choose another one with {flag}"
         )
     return path
+
+
+def check_writable(folder: Path) -> None:
+    """Makes a folder where it is missing and tries it, for rights do not say all on a share.
+
+    Raises:
+        ReadOnlyError: nothing can be written there.
+        RunError: the disk is full, or the folder cannot be made.
+    """
+    write_text(folder / f"{BESIDE}tried", "")
+    remove(folder / f"{BESIDE}tried")
+
+
+def _failure(error: OSError) -> type[RunError]:
+    """What kind of failure the system's answer is."""
+    return ReadOnlyError if error.errno in READ_ONLY else RunError
+
+
+def _beside(path: Path) -> Path:
+    """Where a file or a folder is made before it is renamed to `path`.
+
+    Two hosts on one share may have processes of the same number, so it is their names and chance
+    that tell them apart.
+    """
+    host = re.sub(r"[^A-Za-z0-9]+", "", socket.gethostname())[:16]
+    mark = f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
+    return path.parent / f"{BESIDE}{mark}-{path.name[-32:]}"  # a name has 255 bytes at most
 
 
 def write(path: Path, fill: Callable[[Path], None]) -> None:
     """Lets `fill` write a file beside `path`, flushes it and renames it into place.
 
     Raises:
-        RunError: the disk is full or the folder cannot be written; what was there before stays.
+        RunError: the disk is full or the folder cannot be written (then a ReadOnlyError); what was
+            there before stays.
     """
     make_folder(path.parent)
-    beside = path.parent / f"{BESIDE}{os.getpid()}-{path.name}"
+    beside = _beside(path)
     try:
         if path.exists() and not path.is_file():  # a rename would take /dev/null away
             raise RunError(f"cannot write {path}: it is no regular file")
@@ -93,7 +127,7 @@ def write(path: Path, fill: Callable[[Path], None]) -> None:
         beside.replace(path)
         _flush_folder(path.parent)
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+        raise _failure(error)(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         with contextlib.suppress(OSError):  # such as a name too long: it is not there
             beside.unlink(missing_ok=True)
@@ -112,8 +146,7 @@ def write_json(path: Path, value: Any) -> None:
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Lets `fill` fill a folder beside `path`, flushes its files and renames it into place."""
     make_folder(path.parent)
-    beside = path.parent / f"{BESIDE}{os.getpid()}-{path.name}"
-    shutil.rmtree(beside, ignore_errors=True)
+    beside = _beside(path)
     try:
         beside.mkdir()
         fill(beside)
@@ -121,7 +154,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
         if path.exists():  # a rename cannot replace a full folder: what was there goes last
-            before = path.parent / f"{BESIDE}{os.getpid()}-before-{path.name}"
+            before = _beside(path)
             path.rename(before)
             beside.rename(path)
             shutil.rmtree(before)
@@ -129,7 +162,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
             beside.rename(path)
         _flush_folder(path.parent)
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+        raise _failure(error)(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -148,7 +181,7 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
             file.write((json.dumps(value) + "\n").encode())
             file.flush()
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+        raise _failure(error)(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def open_log(path: Path) -> BinaryIO:
@@ -161,7 +194,7 @@ def open_log(path: Path) -> BinaryIO:
     try:
         return path.open("ab")
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+        raise _failure(error)(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def read_json(path: Path) -> Any:
@@ -171,19 +204,49 @@ def read_json(path: Path) -> Any:
         RunError: missing, cut off or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if not text:
+            raise RunError(f"{path} cannot be read: it is empty")
+        return json.loads(text)
     except FileNotFoundError as error:
         raise RunError(f"{path} is missing") from error
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise RunError(f"{path} cannot be read: {said}") from error
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; lines that a crash cut off are left out."""
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object of a file.
+
+    Raises:
+        RunError: missing, cut off, or not a JSON object.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise RunError(f"{path} cannot be read: an object is wanted, it holds {shortened(value)}")
+    return value
+
+
+def shortened(value: Any) -> str:
+    """A JSON value as a message shows it."""
+    text = json.dumps(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def read_lines(path: Path, *needed: str) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file; lines that a crash cut off are left out.
+
+    Args:
+        path: the file; none is like an empty one.
+        needed: keys of numbers; a line that lacks one is left out too.
+    """
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):
-            rows.append(json.loads(line))
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if isinstance(row, dict) and all(isinstance(row.get(k), int | float) for k in needed):
+                rows.append(row)
     return rows
 
 
@@ -220,15 +283,15 @@ def lock(folder: Path) -> Iterator[None]:
     try:
         held.acquire(timeout=0)
     except Timeout as error:
-        who = {"host": "unknown", "pid": "unknown"}
+        who: dict[str, Any] = {"host": "unknown", "pid": "unknown"}
         with contextlib.suppress(RunError):  # it may be written or removed at this moment
-            who = read_json(owner)
+            who |= read_object(owner)
         raise RunError(
             f"{folder} is in use by process {who['pid']} on {who['host']}; "
             "wait for it to end or stop it"
         ) from error
     except OSError as error:
-        raise RunError(f"cannot lock {folder}: {error.strerror or error}") from error
+        raise _failure(error)(f"cannot lock {folder}: {error.strerror or error}") from error
     try:
         _sweep(folder)
         write_json(owner, {"host": socket.gethostname(), "pid": os.getpid()})
@@ -255,8 +318,13 @@ def _last_byte(file: Any) -> bytes:
 
 
 def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+    """Flushes the names in a folder where the file system can: elsewhere only a power cut tells."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in NO_FLUSH:
+            raise

@@ -188,15 +188,44 @@ def test_a_name_is_not_given_twice_to_different_arms(tmp_path, here):
 
 
 @pytest.mark.slow
+def test_a_damaged_record_or_run_fails_its_own_cell_and_no_other(tmp_path, here):
+    found = carried(tmp_path)
+    first, second = found.cells[:2]
+    record = first.records[0]
+    record.write_text("")
+    config = second.plan.run.folder / "config.json"
+    config.write_text("{")
+    for path in second.records:
+        path.with_suffix(".npz").write_bytes(b"PK")
+    with pytest.warns(UserWarning, match="left out: .*config.json cannot be read"):
+        again = carried(tmp_path)
+    failed = {cell.name: cell.reason for cell in again.cells if cell.state != "done"}
+    assert failed.keys() == {first.name, second.name}
+    assert f"{record} cannot be read: it is empty; delete it" in failed[first.name]
+    assert str(config) in failed[second.name]
+    assert len(again.scores()) == len(found.scores())  # two of them are rows with the reason
+    assert set(again.scores()["status"]) == {"ok", "failed"}
+
+
+@pytest.mark.slow
 def test_a_state_of_another_version_or_none_is_refused(tmp_path, here):
     folder = carried(tmp_path).folder
-    for content, words in (('{"format": 99}', "newer maebench"), ("[]", "no comparison's state")):
+    for content, words in (
+        ('{"format": 99}', "newer maebench"),
+        ("{}", "no comparison's state"),
+        ('{"format": 1, "arms": {"a": 1}}', r"comparison.json is damaged \(arms, machine\)"),
+        ('{"format": 1, "arms": {}, "looks": [3], "machine": []}', r"\(looks, machine\)"),
+    ):
         (folder / module.STATE).write_text(content)
         with pytest.raises(ConfigError, match=words):
             plan_comparison(designed(), tmp_path, names=NAMES)
-    (folder / module.STATE).write_text("{")
-    with pytest.raises(RunError, match="cannot be read"):
-        plan_comparison(designed(), tmp_path, names=NAMES)
+    for content in ("", "{", "[]"):
+        (folder / module.STATE).write_text(content)
+        with pytest.raises(RunError, match="comparison.json cannot be read"):
+            plan_comparison(designed(), tmp_path, names=NAMES)
+        # to another comparison it is a warning
+        with pytest.warns(UserWarning, match="left out: .*comparison.json cannot be read"):
+            plan_comparison(designed(), tmp_path, "another", names=NAMES)
 
 
 @pytest.mark.slow

@@ -10,7 +10,10 @@ from maebench.errors import RunError
 from maebench.evaluating import records
 from maebench.evaluating.records import value_name
 
-ROW = {"model": "m", "run": None, "metric": "top1", "where": {"k": 5, "chosen": True}, "value": 0.5}
+ROW = {
+    **{"model": "m", "run": None, "metric": "top1", "where": {"k": 5, "chosen": True}},
+    **{"value": 0.5, "main": True, "status": "ok"},
+}
 
 
 def test_rows_and_values_come_back_as_they_were(tmp_path):

@@ -6,6 +6,7 @@ import errno
 import os
 import pathlib
 import signal
+import stat
 import string
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maebench import files
-from maebench.errors import ConfigError, RunError
+from maebench.errors import ConfigError, ReadOnlyError, RunError
 
 CHARACTERS = string.ascii_letters + string.digits + "._-"
 
@@ -249,6 +250,66 @@ def test_a_write_that_is_killed_leaves_old_or_new(tmp_path):
     assert min(numbers) >= 1
 
 
+def refusing(monkeypatch, name, code):
+    """The system's `os.<name>` answers this code for folders."""
+    real = getattr(os, name)
+
+    def call(target, *rest):
+        found = os.fstat(target) if isinstance(target, int) else os.stat(target)
+        if stat.S_ISDIR(found.st_mode):
+            raise OSError(code, os.strerror(code))
+        return real(target, *rest)
+
+    monkeypatch.setattr(os, name, call)
+
+
+@pytest.mark.parametrize("name", ["open", "fsync"])
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM])
+def test_a_file_system_that_flushes_no_folder_is_written_to_all_the_same(
+    tmp_path, monkeypatch, name, code
+):
+    refusing(monkeypatch, name, code)
+    files.write_text(tmp_path / "a.txt", "x")
+    files.write_folder(tmp_path / "folder", lambda beside: (beside / "b").write_text("y"))
+    monkeypatch.undo()
+    assert (tmp_path / "a.txt").read_text() == "x"
+    assert (tmp_path / "folder" / "b").read_text() == "y"
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC])
+@pytest.mark.parametrize("name", ["mkdir", "write_bytes", "open"])
+def test_storage_that_is_read_only_is_told_from_a_full_one(tmp_path, monkeypatch, code, name):
+    def refuse(*_args, **_kwargs):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(pathlib.Path, name, refuse)
+    writes = {
+        "mkdir": lambda: files.make_folder(tmp_path / "a"),
+        "write_bytes": lambda: files.check_writable(tmp_path),
+        "open": lambda: files.append_line(tmp_path / "log.jsonl", {}),
+    }
+    with pytest.raises(RunError, match=os.strerror(code)) as caught:
+        writes[name]()
+    assert isinstance(caught.value, ReadOnlyError) == (code != errno.ENOSPC)
+
+
+def test_a_folder_that_can_be_written_to_is_left_as_it_was(tmp_path):
+    files.check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_hosts_with_the_same_process_number_never_share_a_temporary_name(tmp_path, monkeypatch):
+    path = tmp_path / ("a" * 205)
+    names = set()
+    for host in ("node-1", "node-1", "node-2", "ä" * 64):
+        monkeypatch.setattr(files.socket, "gethostname", lambda host=host: host)
+        files.write(path, lambda beside: (names.add(beside.name), beside.write_text("x")))
+    assert len(names) == 4
+    assert all(name.startswith(files.BESIDE) and len(name.encode()) < 255 for name in names)
+    assert [str(os.getpid()) in name for name in names] == [True] * 4
+    assert {"node1", "node2"} < {name.removeprefix(files.BESIDE).split("-")[0] for name in names}
+
+
 @pytest.mark.parametrize("write", [files.write_text, lambda p, t: files.append_line(p, {})])
 def test_a_folder_that_is_a_file_is_one_clear_error(tmp_path, write):
     (tmp_path / "file").write_text("x")
@@ -283,6 +344,15 @@ def test_json_that_is_cut_off_is_refused_by_name(tmp_path, text):
         files.read_json(tmp_path / "b.json")
 
 
+@pytest.mark.parametrize("text", ["[]", "null", "3", '"a"', "[" * 100_000])
+def test_an_object_is_wanted_where_one_is(tmp_path, text):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(RunError, match=r"a\.json cannot be read") as caught:
+        files.read_object(path)
+    assert len(str(caught.value)) < len(str(path)) + 120
+
+
 # --- lines
 
 
@@ -300,6 +370,13 @@ def test_lines_before_a_torn_one_and_after_it_are_all_there(tmp_path_factory, cu
     assert files.read_lines(path) == kept
     files.append_line(path, {"step": 99})
     assert files.read_lines(path) == [*kept, {"step": 99}]
+
+
+def test_lines_that_are_no_objects_or_lack_a_number_are_left_out(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"step": 1}\n[1]\n"step"\n{"step": "2"}\n{"other": 1}\n\xff\n{"step": 3}\n')
+    assert files.read_lines(path, "step") == [{"step": 1}, {"step": 3}]
+    assert len(files.read_lines(path)) == 4
 
 
 def test_lines_of_a_file_that_is_not_there_are_none(tmp_path):
@@ -363,9 +440,10 @@ def test_a_lock_is_freed_when_its_block_raises(tmp_path):
 
 def test_a_holder_that_has_not_yet_given_its_name_is_unknown(tmp_path):
     with files.lock(tmp_path):
-        (tmp_path / "owner.json").write_text("{")
-        with pytest.raises(RunError, match="in use by process unknown"), files.lock(tmp_path):
-            pass
+        for text in ("{", "[]", "{}"):
+            (tmp_path / "owner.json").write_text(text)
+            with pytest.raises(RunError, match="in use by process unknown"), files.lock(tmp_path):
+                pass
 
 
 def test_a_lock_that_cannot_be_taken_is_one_clear_error(tmp_path):

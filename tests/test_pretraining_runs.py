@@ -21,7 +21,10 @@ from maebench.pretraining import runs
 from maebench.pretraining.hardware import environment
 from maebench.pretraining.plan import config_of, prepare
 
-FACTS = {"steps": 3, "grid": [4, 4]}
+FACTS = {
+    **{"steps": 3, "grid": [4, 4], "channels": 1, "num_classes": 10, "realised_ratio": 0.75},
+    **{"mean": [0.5], "std": [0.2]},
+}
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +106,14 @@ def test_a_config_that_is_cut_off_is_refused_by_name(start, share):
             use()
 
 
+def without(part, name):
+    """What makes a content that lacks a name in a part of it."""
+    return lambda content: {
+        **content,
+        part: {k: v for k, v in content[part].items() if k != name},
+    }
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -110,13 +121,42 @@ def test_a_config_that_is_cut_off_is_refused_by_name(start, share):
         lambda content: {k: v for k, v in content.items() if k != "facts"},
         lambda content: {k: v for k, v in content.items() if k != "created"},
         lambda content: {**content, "format": "1"},
+        lambda content: {**content, "config": []},
+        without("config", "encoder"),
+        without("facts", "steps"),
+        lambda content: {**content, "facts": {**content["facts"], "mean": 0.5}},
     ],
 )
-def test_what_is_no_runs_config_is_refused(start, tmp_path, change):
-    run = start()
+def test_what_is_no_runs_config_is_refused_by_name_and_stops_no_other_run(start, tmp_path, change):
+    whole, run = start(seed=1), start()
     (run.folder / "config.json").write_text(json.dumps(change(run.content)))
-    with pytest.raises(RunError, match="is no run's config"):
-        runs.all_runs(tmp_path)
+    says = re.escape(str(run.folder / "config.json"))
+    for use in (lambda: runs.read_run(run.folder), lambda: runs.find_run(tmp_path, run.name)):
+        with pytest.raises(RunError, match=says):
+            use()
+    assert runs.find_run(tmp_path, whole.name) == whole
+    with pytest.warns(UserWarning, match=f"left out: {says}"):
+        assert runs.find_run(tmp_path, "") == whole
+    with pytest.warns(UserWarning, match=f"left out: {says}"):
+        assert runs.all_runs(tmp_path) == [whole]
+
+
+def test_of_many_damaged_runs_the_first_are_named_and_the_others_counted(start, tmp_path):
+    for seed in range(6):
+        (start(seed=seed).folder / "config.json").write_text("")
+    with pytest.warns(UserWarning) as said:
+        assert runs.all_runs(tmp_path) == []
+    texts = [str(one.message) for one in said]
+    assert len(texts) == 4 and texts[-1] == "left out: 3 more damaged files"
+    assert all("it is empty" in text for text in texts[:3])
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"encoder": 1}'])
+def test_damaged_hashes_are_refused_by_name(start, text):
+    run = start()
+    (run.folder / runs.HASHES).write_text(text)
+    with pytest.raises(RunError, match=re.escape(str(run.folder / runs.HASHES))):
+        runs.read_hashes(run)
 
 
 def test_a_run_of_a_newer_version_is_refused(start):
@@ -192,6 +232,10 @@ def test_results_go_where_one_says_then_where_the_environment_says(monkeypatch, 
     monkeypatch.setenv(runs.ENVIRONMENT, str(tmp_path))
     assert runs.results_folder() == tmp_path
     assert str(runs.results_folder("x")) == "x"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert runs.results_folder("~/r") == tmp_path / "r"
+    monkeypatch.setenv(runs.ENVIRONMENT, "~/e")
+    assert runs.results_folder() == tmp_path / "e"
 
 
 def test_times_sort_as_text():

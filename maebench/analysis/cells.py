@@ -207,8 +207,9 @@ def record_paths(model: LoadedModel, config: RunConfig, design: Design, seed: in
 
 
 def is_done(path: Path) -> bool:
-    """Whether an evaluation is done: its rows are there, and it did not fail."""
-    return path.exists() and all(row["status"] != "failed" for row in records.read(path))
+    """Whether an evaluation is done: its rows are there and whole, and it did not fail."""
+    found = records.readable(path)
+    return bool(found) and all(row["status"] != "failed" for row in found)
 
 
 # ---- how long it will take
@@ -273,9 +274,8 @@ def _evaluation_seconds(cells: Sequence[Cell]) -> float | None:
     took: dict[tuple[str, str], list[float]] = {}
     for cell in cells:
         for path in cell.records:
-            if path.exists():
-                row = records.read(path)[0]
-                took.setdefault((cell.kind, row["options"]), []).append(row["seconds"])
+            for row in records.readable(path)[:1]:
+                took.setdefault((cell.kind, row["options"]), []).append(row["seconds"] or 0.0)
     total = 0.0
     for cell in cells:
         for evaluation in cell.plan.config.evals if cell.missing else ():

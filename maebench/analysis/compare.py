@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,17 +17,16 @@ from maebench.analysis import same, workers
 from maebench.analysis.cells import Data, cells_of
 from maebench.analysis.comparison import Comparison
 from maebench.analysis.design import Arm, Design, read_design
+from maebench.analysis.state import FAILED, FORMAT, STATE, read_failed, read_state
 from maebench.analysis.workers import Event
 from maebench.config.run import RunConfig
 from maebench.config.sources import read_yaml
-from maebench.errors import ConfigError
+from maebench.errors import ConfigError, MaebenchError
 from maebench.plugins import Names, installed
 from maebench.pretraining import runs
 from maebench.pretraining.hardware import environment, find_device, find_precision
 from maebench.pretraining.plan import build, inputs_for
 
-FORMAT = 1  # of comparison.json
-STATE, FAILED = "comparison.json", "failed.json"
 # settings of a comparison in a YAML file or in Python, beside those of a run
 OWN = ("seeds", "baseline", "arms", "probe_seeds", "target", "margin")
 
@@ -118,7 +118,7 @@ def plan_comparison(
     if threads is not None and threads < 1:
         raise ConfigError(f"threads: a whole number above 0 is wanted, given {threads}")
     where = folder / "comparisons" / files.safe_name(name or default_name(design))
-    state = _read_state(where)
+    state = read_state(where)
     here = machine(design, data, threads)
     kept = state.get("machine", here)
     if kept["device"] != here["device"]:
@@ -138,7 +138,7 @@ def plan_comparison(
             f"given {threads}: leave it out, or choose another --name"
         )
     resolved = replace(design, arms=tuple(_resolved(arm, kept["precision"]) for arm in design.arms))
-    failed = files.read_json(where / FAILED) if (where / FAILED).exists() else {}
+    failed = read_failed(where)
     cells = cells_of(resolved, folder, names, failed, data)
     found = Comparison(where.name, where, resolved, tuple(cells), kept)
     return replace(found, notes=(*notes_of(state, here), *extension(found), *seen_elsewhere(found)))
@@ -198,18 +198,6 @@ def _resolved(arm: Arm, precision: Mapping[str, str]) -> Arm:
     return replace(arm, config=arm.config.model_copy(update={"machine": settings}))
 
 
-def _read_state(folder: Path) -> dict[str, Any]:
-    path = folder / STATE
-    if not path.exists():
-        return {}
-    state = files.read_json(path)
-    if not isinstance(state, dict) or not isinstance(state.get("format"), int):
-        raise ConfigError(f"{path} is no comparison's state: move it away")
-    if state["format"] > FORMAT:
-        raise ConfigError(f"{path} was written by a newer maebench (format {state['format']})")
-    return state
-
-
 def notes_of(state: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[str, ...]:
     """What has changed on the machine since the comparison was begun."""
     begun = state.get("machine", here)
@@ -263,7 +251,7 @@ def run_cells(
     design, kept = comparison.design, comparison.machine
     tasks = [cell.as_task(design.evaluation_seeds(cell.seed)) for cell in left]
     path = comparison.folder / FAILED
-    failed = dict(files.read_json(path)) if path.exists() else {}
+    failed = read_failed(comparison.folder)
     logs = comparison.folder / "logs"
     for event in workers.run_tasks(tasks, num, int(kept["threads"]), logs, fail_fast):
         say(event)
@@ -297,7 +285,7 @@ def num_workers(asked: int | None, machine: Mapping[str, Any]) -> int:
 
 def _write_state(comparison: Comparison) -> None:
     """Keeps what the comparison is made of; what was seen of it before stays."""
-    state, design = _read_state(comparison.folder), comparison.design
+    state, design = read_state(comparison.folder), comparison.design
     files.write_json(
         comparison.folder / STATE,
         {
@@ -318,7 +306,7 @@ def _write_state(comparison: Comparison) -> None:
 
 def _note_look(comparison: Comparison) -> None:
     """Keeps which seeds' p values have been seen, so that an extension can be told."""
-    state = _read_state(comparison.folder)
+    state = read_state(comparison.folder)
     design = comparison.design
     compared = {c.seed for c in comparison.cells if c.kind == "run" and c.state == "done"}
     seen = sorted(compared & set(design.seeds))
@@ -334,7 +322,7 @@ def _note_look(comparison: Comparison) -> None:
 
 def extension(comparison: Comparison) -> tuple[str, ...]:
     """Says so where seeds or the baseline changed after p values of some seeds had been seen."""
-    looks = _read_state(comparison.folder).get("looks", [])
+    looks = read_state(comparison.folder).get("looks", [])
     design, notes = comparison.design, []
     now = set(design.seeds)
     looks = [look for look in looks if now & set(look["seeds"])]
@@ -364,7 +352,11 @@ def seen_elsewhere(comparison: Comparison) -> tuple[str, ...]:
     for path in sorted(comparison.folder.parent.glob(f"*/{STATE}")):
         if path.parent == comparison.folder:
             continue
-        state = _read_state(path.parent)
+        try:
+            state = read_state(path.parent)
+        except MaebenchError as error:  # another comparison's: this one goes on without it
+            warnings.warn(f"left out: {error}", stacklevel=2)
+            continue
         theirs = {files.short_hash(_without_evals(spec)) for spec in state["arms"].values()}
         seen = {seed for look in state["looks"] for seed in look["seeds"]}
         if len(mine & theirs) > 1 and seen & set(comparison.design.seeds):

@@ -72,9 +72,9 @@ class Comparison:
         found = []
         for cell in self.cells:
             for path in cell.records:
-                if path.exists():
-                    found += [_score(cell, path, row) for row in records.read(path) if row["main"]]
-            if cell.state == "failed before" and not any(path.exists() for path in cell.records):
+                rows = records.readable(path)  # one that cannot be read is its cell's reason
+                found += [_score(cell, path, row) for row in rows if row["main"]]
+            if cell.state == "failed before" and not any(map(records.readable, cell.records)):
                 named = {"arm": cell.arm, "kind": cell.kind, "seed": cell.seed}
                 found.append({**named, "status": "failed", "reason": cell.reason})
         return pd.DataFrame(found, columns=_SCORES)

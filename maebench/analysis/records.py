@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maebench import files
 from maebench.config.overrides import differing
-from maebench.evaluating.records import COLUMNS, Row, paths, read
+from maebench.errors import RunError
+from maebench.evaluating.records import COLUMNS, Row, paths, read, wrong
 from maebench.pretraining import runs
 
 if TYPE_CHECKING:
@@ -25,25 +26,118 @@ FROM_CONFIG = (
 )
 
 
+# columns without which a row of a table says nothing
+NEEDED = (
+    *("model", "model_kind", "dataset", "dataset_fingerprint", "evaluation", "evaluation_version"),
+    *("options", "metric", "where", "main", "status", "seed", "created"),
+)
+
+
 def load_records(results: str | Path | None = None) -> pd.DataFrame:
     """All rows as a tidy DataFrame, joined with the settings of their runs.
 
     One row is one metric of one evaluation of one model; `where` is a dict, `file` the path of
-    the rows' file. The frame is empty, with all columns, where there are no results.
+    the rows' file. The frame is empty, with all columns, where there are no results. What is
+    damaged is left out with a warning that names it: a record, or a run whose settings cannot be
+    read, for its numbers would then stand for any setting.
     """
+    folder = runs.results_folder(results)
+    found, damaged = runs.readable_runs(folder)
+    settings: dict[str, Row] = {}
+    for run in found:
+        try:
+            settings[run.name] = settings_of(run, damaged)
+        except RunError as error:
+            damaged.append(str(error))
+    rows = []
+    for path in paths(folder):
+        try:
+            rows += [row for row in rows_of(path, settings) if _has_settings(row, settings)]
+        except RunError as error:
+            damaged.append(str(error))
+    runs.warn_of_damaged(damaged)
+    return _frame(rows)
+
+
+def records_at(paths: Iterable[Path], results: Path | None = None) -> pd.DataFrame:
+    """The rows of these files alone, in their order, joined with the settings of their runs.
+
+    Args:
+        paths: of `maebench.evaluating.records`.
+        results: where their runs lie; where the files do, if left out.
+
+    Raises:
+        RunError: one of them is damaged, or its run.
+    """
+    rows, damaged = list[Row](), list[str]()
+    for path in paths:
+        found = read(path)
+        home = (results or path.parents[3]) / "runs"
+        names = {row["run"] for row in found if row["run"] and (home / row["run"]).is_dir()}
+        settings = {name: settings_of(runs.read_run(home / name), damaged) for name in names}
+        rows += rows_of(path, settings)
+    runs.warn_of_damaged(list(dict.fromkeys(damaged)))
+    return _frame(rows)
+
+
+def _frame(rows: list[Row]) -> pd.DataFrame:
     import pandas as pd
 
-    folder = runs.results_folder(results)
-    settings = {run.name: _settings(run) for run in runs.all_runs(folder)}
-    rows = [
-        {**row, **settings.get(row["run"], {}), "file": str(path)}
-        for path in paths(folder)
-        for row in read(path)
-    ]
-    for row in rows:
-        if row.get("model_kind") != "run":  # an untrained encoder has its run's settings at no cost
-            row.update(dict.fromkeys(COST))
     return pd.DataFrame(rows, columns=[*COLUMNS, *FROM_CONFIG, "file"])
+
+
+def rows_of(path: Path, settings: Mapping[str, Row]) -> list[Row]:
+    """The rows of a file, joined with the settings of their runs.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    found = []
+    for row in read(path):
+        if why := wrong(row, NEEDED):
+            raise RunError(f"{path} is damaged: {why}; delete it and evaluate again")
+        row = {**row, **settings.get(row.get("run") or "", {}), "file": str(path)}
+        if row["model_kind"] != "run":  # an untrained encoder has its run's settings at no cost
+            row.update(dict.fromkeys(COST))
+        found.append(row)
+    return found
+
+
+def _has_settings(row: Row, settings: Mapping[str, Row]) -> bool:
+    return row["model_kind"] != "run" or row.get("run") in settings
+
+
+def settings_of(run: runs.Run, damaged: list[str]) -> Row:
+    """What a run's config.json adds to its rows, and what its pretraining has cost.
+
+    Args:
+        run: whose settings.
+        damaged: costs that cannot be read are missing, and noted here.
+
+    Raises:
+        RunError: config.json is damaged.
+    """
+    try:
+        found = _settings(run)
+    # it has the shape that we wrote, or somebody or something has changed it
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{run.folder / 'config.json'} is damaged: {error!r}") from error
+    if lists := [name for name, value in found.items() if isinstance(value, list | dict)]:
+        raise RunError(f"{run.folder / 'config.json'} is damaged: {lists[0]} is no single value")
+    try:
+        return found | _spent(run)
+    except RunError as error:
+        damaged.append(str(error))
+        return found
+
+
+def _spent(run: runs.Run) -> Row:
+    """What pretraining has cost; nothing of a run of an earlier version or that is not finished."""
+    path = run.folder / runs.SPENT
+    spent = files.read_object(path) if path.exists() else {}
+    if wrong := [key for key, value in spent.items() if type(value) not in (int, float)]:
+        raise RunError(f"{path} cannot be read: {wrong[0]} is no number")
+    return {key: value for key, value in spent.items() if key in COST}
 
 
 def _settings(run: runs.Run) -> Row:
@@ -51,7 +145,6 @@ def _settings(run: runs.Run) -> Row:
     # options that came later and are at their defaults are not in an identity: one text for all
     whole = config | {"objective": run.content["identity"].get("objective", config["objective"])}
     chosen = {p: written(whole[p]) for p in ("encoder", "objective", "masking") if p in whole}
-    spent = run.folder / runs.SPENT
     recipe = config.get("recipe")  # a run of an earlier version may have none
     return {
         **chosen,
@@ -71,7 +164,6 @@ def _settings(run: runs.Run) -> Row:
         ),
         "recipe": recipe and recipe["name"],
         "overrides": recipe and "; ".join(differing(recipe["overrides"])),
-        **(files.read_json(spent) if spent.exists() else {}),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maebench.analysis.records import load_records
+from maebench.analysis.records import records_at
 from maebench.config.run import RunConfig
 from maebench.evaluating.model import Progress, no_progress
 from maebench.evaluating.suite import evaluate
@@ -39,15 +39,11 @@ def evaluate_run(plan: Plan, progress: Progress = no_progress) -> pd.DataFrame:
     """
     names = installed()
     paths = [
-        str(evaluate(model, evaluation, plan.config.seed, names=names, progress=progress))
+        evaluate(model, evaluation, plan.config.seed, names=names, progress=progress)
         for model in models_of(plan, names)
         for evaluation in plan.config.evals
     ]
-    table = load_records(plan.run.results)
-    place = {path: i for i, path in enumerate(paths)}
-    table = table[table["file"].isin(place)]
-    order = table["file"].map(place)
-    return table.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
+    return records_at(paths)
 
 
 def models_of(plan: Plan, names: Names) -> list[LoadedModel]:

@@ -68,7 +68,9 @@ def _check_hashes(seed: int, cells: Sequence[Cell], compared: Sequence[Path]) ->
 
 def _spent(cell: Cell) -> Mapping[str, Any]:
     """What a run has cost; nothing where an earlier version did not write it."""
-    found: Mapping[str, Any] = files.read_json(cell.plan.spent) if cell.plan.spent.exists() else {}
+    found: Mapping[str, Any] = (
+        files.read_object(cell.plan.spent) if cell.plan.spent.exists() else {}
+    )
     return found
 
 
@@ -104,14 +106,14 @@ def _machines(cells: Iterable[Cell]) -> Iterator[str]:
         there: dict[str, int] = {}
         for cell in cells:
             path = cell.plan.run.folder / "environment.json"
-            found = str(files.read_json(path).get(name)) if path.exists() else "unknown"
+            found = str(files.read_object(path).get(name)) if path.exists() else "unknown"
             there[found] = there.get(found, 0) + 1
         if len(there) > 1:
             yield f"runs differ in {name}: " + ", ".join(f"{k} ({n})" for k, n in there.items())
     versions: dict[str, int] = {}
     for cell in cells:
         path = cell.plan.run.folder / "environment.json"
-        packages = files.read_json(path).get("packages", {}) if path.exists() else {}
+        packages = files.read_object(path).get("packages", {}) if path.exists() else {}
         text = f"torch {packages.get('torch', 'unknown')}"
         versions[text] = versions.get(text, 0) + 1
     if len(versions) > 1:

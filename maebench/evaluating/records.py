@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maebench import files
+from maebench.errors import RunError
 
 FORMAT = 1
 HELD_OUT = "held out of train"  # the split of values by which choices are made
@@ -24,6 +27,15 @@ COLUMNS = (
     *("device", "precision", "source", "package", "package_version", "maebench_version"),
     *("created",),
 )
+_WHOLE = ("train_examples", "examples", "num_groups", "skipped", "evaluation_version", "seed")
+# what is no text; whatever is not there is None
+KINDS: dict[str, tuple[type, ...]] = {
+    "where": (dict,),
+    **dict.fromkeys((*_WHOLE, "choices", "choices_alike"), (int,)),
+    **dict.fromkeys(("value", "low", "high", "choice_low", "choice_high", "seconds"), (float, int)),
+    **dict.fromkeys(("higher_is_better", "main"), (bool,)),
+}
+NEEDED = ("metric", "where", "main", "status")  # of any row
 Row = dict[str, Any]
 
 
@@ -38,27 +50,109 @@ def write(folder: Path, name: str, rows: Sequence[Row], values: Mapping[str, NDA
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of one file."""
-    return list(files.read_json(path)["rows"])
+    """The rows of one file.
+
+    Raises:
+        RunError: it is damaged, or of a newer format.
+    """
+    again = "delete it and evaluate again"
+    try:
+        content = files.read_object(path)
+    except RunError as error:
+        raise RunError(f"{error}; {again}") from error
+    found, number = content.get("rows"), content.get("format")
+    if type(number) is not int or not isinstance(found, list) or not found:
+        raise RunError(f"{path} is damaged: it holds no rows; {again}")
+    if number > FORMAT:
+        raise RunError(f"{path} was written by a newer maebench (format {number})")
+    for row in found:
+        if why := wrong(row):
+            raise RunError(f"{path} is damaged: {why}; {again}")
+    return found
+
+
+def readable(path: Path) -> list[Row]:
+    """The rows of one file; none where it, or the file of values beside it, cannot be read."""
+    try:
+        with _arrays(path):
+            return read(path)
+    except RunError:
+        return []
+
+
+def wrong(row: Any, needed: Sequence[str] = NEEDED) -> str:
+    """What of a row's content cannot be, in words; empty where all can.
+
+    Args:
+        row: as it was read.
+        needed: the columns that have to have a value.
+    """
+    if not isinstance(row, dict):
+        return "a row is no object"
+    for name in needed:
+        if row.get(name) is None:
+            return f"a row has no {name}"
+    for name in COLUMNS:
+        value, kinds = row.get(name), KINDS.get(name, (str,))
+        good = type(value) in kinds and not (type(value) is float and not math.isfinite(value))
+        if value is not None and not good:
+            return f"a row's {name} is {files.shortened(value)}"
+    if row["status"] == "ok" and row.get("value") is None:
+        return f"{row['metric']} is ok and has no value"
+    return ""
+
+
+@contextlib.contextmanager
+def _arrays(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """The arrays beside the rows of a file.
+
+    Raises:
+        RunError: they are missing or damaged.
+    """
+    beside = path.with_suffix(".npz")
+    try:
+        with np.load(beside, allow_pickle=False) as packed:
+            yield packed
+    except FileNotFoundError as error:
+        raise RunError(f"{beside} is missing; delete {path.name} and evaluate again") from error
+    except RunError:  # of what was done with them
+        raise
+    # zip archives and arrays have a dozen ways to say that they are cut off or are something else
+    except Exception as error:
+        raise RunError(
+            f"{beside} cannot be read: {error}; delete {path.name} and evaluate again"
+        ) from error
 
 
 def values(
     path: Path, row: Mapping[Any, Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
-    """Image ids and per-example values of a row; None where its metric has none."""
-    with np.load(path.with_suffix(".npz"), allow_pickle=False) as packed:
+    """Image ids and per-example values of a row; None where its metric has none.
+
+    Raises:
+        RunError: the file beside the rows is missing or damaged.
+    """
+    with _arrays(path) as packed:
         name = value_name(row)
         ids = "held_out_ids" if row.get("split") == HELD_OUT else "ids"
-        return (packed[ids], packed[name]) if name in packed else None
+        if name not in packed:
+            return None
+        found = packed[ids], packed[name]
+        if found[0].ndim != 1 or found[0].shape != found[1].shape:
+            raise ValueError(f"{found[0].shape} ids and {found[1].shape} values")
+        return found
 
 
 def groups(path: Path, held_out: bool = False) -> NDArray[np.int64] | None:
     """The group of each test image, in the order of the ids; None where each stands for itself.
 
     Or that of each image held out of train, in the order of theirs.
+
+    Raises:
+        RunError: the file beside the rows is missing or damaged.
     """
     name = "held_out_groups" if held_out else "groups"
-    with np.load(path.with_suffix(".npz"), allow_pickle=False) as packed:
+    with _arrays(path) as packed:
         return packed[name] if name in packed else None
 
 

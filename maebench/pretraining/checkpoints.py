@@ -68,9 +68,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises:
         RunError: it is missing, cut off, or speaks of another step than its folder.
     """
-    manifest = files.read_json(path / MANIFEST)
-    if not isinstance(manifest, dict) or path.name != folder_name(manifest.get("step")):
+    manifest = files.read_object(path / MANIFEST)
+    if path.name != folder_name(manifest.get("step")):
         raise RunError(f"checkpoint {path} is damaged: its manifest names another step")
+    if not isinstance(manifest.get("spent", {}), dict):
+        raise RunError(f"checkpoint {path} is damaged: its manifest is not whole")
     return manifest
 
 
@@ -86,9 +88,13 @@ def load_newest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None
             return load(path)
         except RunError as error:
             aside = path.with_name(f"damaged-{path.name}")
-            files.remove(aside)
-            path.rename(aside)
-            warnings.warn(f"{error}; moved to {aside.name}", stacklevel=2)
+            moved = f"; moved to {aside.name}"
+            try:
+                files.remove(aside)
+                path.rename(aside)
+            except OSError:  # on storage that is read-only it stays, and is passed over again
+                moved = ""
+            warnings.warn(f"{error}{moved}", stacklevel=2)
     return None
 
 

@@ -142,7 +142,7 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[St
 
 def cut_log(log: Path, done: int) -> None:
     """Leaves out of the log what was written after the checkpoint to go on from."""
-    kept = [row for row in files.read_lines(log) if row["step"] <= done]
+    kept = [row for row in files.read_lines(log, "step") if row["step"] <= done]
     files.write_text(log, "".join(json.dumps(row) + "\n" for row in kept))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +21,14 @@ ENVIRONMENT = "MAEBENCH_RESULTS"
 SPENT = "spent.json"  # what a finished run has cost
 HASHES = "hashes.json"  # of its weights and batches, by which two runs are known to begin alike
 FORMAT = 1  # of config.json; a newer one is refused
+NAMED = 3  # damaged files that are named, each in a line, before the others are counted
+# what config.json holds, and what of its parts a table needs
+CONTENT = {"created": str, "config": dict, "identity": dict, "facts": dict}
+FACTS = {
+    **{"steps": (int, type(None)), "channels": (int,), "num_classes": (int,)},
+    **{"realised_ratio": (int, float), "mean": (list,), "std": (list,)},
+}
+SETTINGS = ("dataset", "encoder", "objective", "budget", "batch", "lr", "seed", "limit")
 
 
 @dataclass(frozen=True)
@@ -50,8 +60,12 @@ class Run:
 
 
 def results_folder(folder: str | Path | None = None) -> Path:
-    """Where results go: this folder, else MAEBENCH_RESULTS, else ./results."""
-    return Path(folder or os.environ.get(ENVIRONMENT) or "results")
+    """Where results go: this folder, else MAEBENCH_RESULTS, else ./results; ~ is the home folder.
+
+    Raises:
+        ConfigError: ~USER, and there is no such user.
+    """
+    return files.with_home(folder or os.environ.get(ENVIRONMENT) or "results")
 
 
 def run_name(config: RunConfig, identity: dict[str, Any]) -> str:
@@ -120,57 +134,90 @@ def note_hashes(run: Run, **hashes: str) -> None:
 
 
 def read_hashes(run: Run) -> dict[str, str]:
-    """Hashes of the encoder, module, first and last batch; none of a run of an earlier version."""
+    """Hashes of the encoder, module, first and last batch; none of a run of an earlier version.
+
+    Raises:
+        RunError: the file is damaged.
+    """
     path = run.folder / HASHES
-    return dict(files.read_json(path)) if path.exists() else {}
+    found = files.read_object(path) if path.exists() else {}
+    if wrong := [name for name, value in found.items() if not isinstance(value, str)]:
+        raise RunError(f"{path} cannot be read: {wrong[0]} is no text")
+    return found
 
 
 def read_run(folder: Path) -> Run:
     """The run in a folder.
 
     Raises:
-        RunError: it holds none, or one of a newer format.
+        RunError: it holds none, or one that is damaged or of another format.
     """
-    if not (folder / "config.json").exists():
+    path = folder / "config.json"
+    if not path.exists():
         raise RunError(f"{folder} holds no run: config.json is missing")
-    content = files.read_json(folder / "config.json")
-    if (
-        not isinstance(content, dict)
-        or not {"format", "created", "config", "identity", "facts"} <= content.keys()
-        or not isinstance(content["format"], int)
-    ):
-        raise RunError(f"{folder / 'config.json'} is no run's config")
-    if content["format"] > FORMAT:
-        raise RunError(f"{folder} was written by a newer maebench (format {content['format']})")
+    content = files.read_object(path)
+    number = content.get("format")
+    if type(number) is not int:
+        raise RunError(f"{path} is no run's config: it has no format")
+    if number > FORMAT:
+        raise RunError(f"{path} was written by a newer maebench (format {number})")
+    for name, kind in CONTENT.items():
+        if not isinstance(content.get(name), kind):
+            raise RunError(f"{path} is no run's config: {name} is missing or damaged")
+    missing = [name for name in SETTINGS if name not in content["config"]]
+    facts = content["facts"]
+    missing += [n for n, kinds in FACTS.items() if n not in facts or type(facts[n]) not in kinds]
+    if missing:
+        raise RunError(f"{path} is damaged: {', '.join(missing)} missing or of another kind")
     return Run(folder, content)
 
 
 def all_runs(results: Path) -> list[Run]:
-    """Every run under a results folder, the newest last."""
-    folders = sorted((results / "runs").glob("*/config.json"))
-    return sorted(
-        (read_run(f.parent) for f in folders), key=lambda r: (r.content["created"], r.name)
-    )
+    """Every run under a results folder that can be read, the newest last.
+
+    One that cannot be read is warned of.
+    """
+    found, damaged = readable_runs(results)
+    warn_of_damaged(damaged)
+    return found
+
+
+def readable_runs(results: Path) -> tuple[list[Run], list[str]]:
+    """Every run that can be read, the newest last; and of the others what is wrong with them."""
+    found, damaged = [], []
+    for path in sorted((results / "runs").glob("*/config.json")):
+        try:
+            found.append(read_run(path.parent))
+        except RunError as error:
+            damaged.append(str(error))
+    return sorted(found, key=lambda run: (run.content["created"], run.name)), damaged
+
+
+def warn_of_damaged(problems: Sequence[str]) -> None:
+    """Warns of files that are left out: of the first ones by name, of the others how many."""
+    for problem in problems[:NAMED]:
+        warnings.warn(f"left out: {problem}", stacklevel=3)
+    if (more := len(problems) - NAMED) > 0:
+        noun = "file" if more == 1 else "files"
+        warnings.warn(f"left out: {more} more damaged {noun}", stacklevel=3)
 
 
 def find_run(results: Path, name: str) -> Run:
     """A run by name or folder; the newest one where the name is empty.
 
     Raises:
-        RunError: there is none; names the nearest.
+        RunError: there is none, or it is damaged; names the nearest.
     """
-    runs = all_runs(results)
     if not name:
-        if not runs:
-            raise RunError(f"no run in {results}: start one with `maebench run`")
-        return runs[-1]
-    for run in runs:
-        if run.name == name:
-            return run
+        if found := all_runs(results):
+            return found[-1]
+        raise RunError(f"no run in {results}: start one with `maebench run`")
     with contextlib.suppress(OSError):  # a name too long for a path is no folder either
-        if (Path(name) / "config.json").exists():
-            return read_run(Path(name))
-    raise RunError(unknown("run", name, [r.name for r in runs], str(results)))
+        for folder in (results / "runs" / name, files.with_home(name)):
+            if (folder / "config.json").exists():
+                return read_run(folder)
+    names = [path.parent.name for path in (results / "runs").glob("*/config.json")]
+    raise RunError(unknown("run", name, names, str(results)))
 
 
 def now() -> str:

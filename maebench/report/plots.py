@@ -18,7 +18,9 @@ def loss_curve(run: runs.Run, path: Path) -> None:
     """Writes the loss of each step, and its running mean over a fiftieth of the run, as a PNG."""
     from matplotlib.figure import Figure
 
-    rows = files.read_lines(run.folder / "log.jsonl")
+    rows = files.read_lines(run.folder / "log.jsonl", "step", "loss")
+    if not rows:  # the log was lost: there is nothing to draw
+        return
     steps = np.array([row["step"] for row in rows])
     loss = np.array([row["loss"] for row in rows])
     width = max(1, len(loss) // 50)
