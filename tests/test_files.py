@@ -255,7 +255,7 @@ def refusing(monkeypatch, name, code):
     real = getattr(os, name)
 
     def call(target, *rest):
-        found = os.fstat(target) if isinstance(target, int) else os.stat(target)
+        found = os.fstat(target) if isinstance(target, int) else pathlib.Path(target).stat()
         if stat.S_ISDIR(found.st_mode):
             raise OSError(code, os.strerror(code))
         return real(target, *rest)

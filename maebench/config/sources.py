@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
 from maebench.component import parse
 from maebench.config.run import DEFAULT_EVALUATIONS, HIDING, RunConfig, merge
+from maebench.config.yaml_file import load_yaml
 from maebench.errors import ConfigError, unknown
 from maebench.evaluation import Evaluation
 from maebench.objectives.objective import Objective
@@ -122,19 +121,18 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """The settings of a YAML file.
 
     Raises:
-        ConfigError: it is missing, no YAML, or no mapping.
+        ConfigError: it is missing, no YAML, no mapping, or a key is given twice.
     """
-    try:
-        value = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {file}: {error}") from error
-    except yaml.YAMLError as error:
-        text = " ".join(str(error).split())
-        raise ConfigError(f"--config {file} is no YAML: {text}") from error
+    value = load_yaml(file, "--config", _alike)
     if not isinstance(value, dict):
         raise ConfigError(f"--config {file}: a mapping of settings is wanted, got {value!r}")
     flags = {field.replace("_", "-"): field for field in RunConfig.model_fields}
     return {flags.get(str(key), str(key)): _keys_as_text(v) for key, v in value.items()}
+
+
+def _alike(key: Hashable) -> Hashable:
+    """A setting's name, however it is spelled: with dashes as a flag, or `on`, read as true."""
+    return "on" if key is True else str(key).replace("-", "_")
 
 
 def _keys_as_text(value: Any) -> Any:
