@@ -53,6 +53,8 @@ def with_home(path: str | Path) -> Path:
     Raises:
         ConfigError: there is no such user.
     """
+    if not str(path).startswith("~") and str(Path(path)).startswith("~"):
+        return Path(path).absolute()  # ./~ is a name, and Path forgets the dot
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

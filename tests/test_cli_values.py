@@ -6,7 +6,10 @@ import click
 import pytest
 
 from maebench.cli.values import (
+    FILE,
+    FOLDER,
     KINDS,
+    OUT,
     RATIO,
     RECIPES,
     SHARE,
@@ -17,6 +20,7 @@ from maebench.cli.values import (
     OneOf,
     Several,
 )
+from maebench.errors import ConfigError
 from maebench.plugins import KINDS as REGISTERED
 
 LISTED = Kind(RECIPES, plural=True)
@@ -81,3 +85,18 @@ def test_a_bad_text_is_refused_with_what_is_allowed(kind, text, words):
 
 def test_the_kinds_are_those_that_plugins_register():
     assert set(KINDS) == set(REGISTERED)
+
+
+def test_a_path_in_the_home_folder_is_found_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.yaml").write_text("seed: 1")
+    assert FILE("~/a.yaml") == tmp_path / "a.yaml"
+    assert FOLDER("~/results") == tmp_path / "results"
+    assert OUT("~/b.csv") == tmp_path / "b.csv"
+    assert str(OUT("b~.csv")) == "b~.csv"
+    monkeypatch.chdir(tmp_path)
+    assert OUT("./~/b.csv") == tmp_path / "~" / "b.csv"
+    with pytest.raises(ConfigError, match="there is no home folder for ~nobody-here"):
+        OUT("~nobody-here/b.csv")
+    with pytest.raises(click.BadParameter, match="names no path"):
+        FOLDER("")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from maebench.errors import ConfigError, unknown
+from maebench.files import with_home
 
 if TYPE_CHECKING:
     from maebench.outputs import Report
@@ -21,9 +22,21 @@ if TYPE_CHECKING:
 # a test compares them with the kinds that plugins register
 KINDS = ("masking", "encoder", "objective", "dataset", "evaluation", "tracker", "report")
 RECIPES = "recipes"  # of no plugin: files of maebench's own
-FOLDER = click.Path(file_okay=False, path_type=Path)  # which may be made
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)  # to read
-OUT = click.Path(path_type=Path)  # to write
+
+
+class OnDisk(click.Path):
+    """A path; a leading ~ is the home folder, where the shell has left it, as in `--out=~/a`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path."""
+        if not str(value):
+            self.fail("'' names no path", param, ctx)
+        return super().convert(with_home(value), param, ctx)
+
+
+FOLDER = OnDisk(file_okay=False, path_type=Path)  # which may be made
+FILE = OnDisk(exists=True, dir_okay=False, path_type=Path)  # to read
+OUT = OnDisk(path_type=Path)  # to write
 POSITIVE = click.IntRange(min=1)
 COUNT = click.IntRange(min=0)  # a seed, a block, an image: from 0
 
@@ -169,7 +182,8 @@ class TableFormat(click.ParamType):
 
         names = installed()
         if value not in names.table["report"]:
-            self.fail(unknown("format", value, [*FORMATS, *names.table["report"]]), param, ctx)
+            allowed = [*FORMATS, *names.table["report"]]
+            self.fail(unknown("format", value, allowed) + names.missing(), param, ctx)
         try:
             report: Report = parse(Report, value, names.context(), "format")
         except ConfigError as error:

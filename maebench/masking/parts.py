@@ -11,10 +11,11 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from maebench.errors import ConfigError
+from maebench.files import with_home
 from maebench.masking.mask import Masking, View
 
 LABELS = 256  # a label map's labels are 0 to 255
@@ -101,6 +102,11 @@ class LabelMap(ByPart):
     name: ClassVar[str] = "label-map"
     spec: ClassVar[str | None] = "file"
     file: Path = Field(description="the .npy of labels, integers (N, H, W)")
+
+    @field_validator("file")
+    @classmethod
+    def _with_home(cls, value: Path) -> Path:
+        return with_home(value)
 
     def check(self, grid: tuple[int, int], num_hidden: int) -> None:
         """Refuses a file that is missing or of another kind."""
