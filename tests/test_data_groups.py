@@ -56,8 +56,15 @@ def refused(root, groups, *words):
         assert word in message, message
 
 
-def test_without_groups_each_image_stands_for_itself(by_folder):
-    assert [info.groups for info in splits(by_folder, None)] == [None, None]
+def test_each_image_stands_for_itself_where_it_is_said(by_folder):
+    assert [info.groups for info in splits(by_folder, "image")] == [None, None]
+
+
+def test_folders_below_the_class_are_groups_where_nothing_is_said(by_folder):
+    by_default, told = splits(by_folder, None), splits(by_folder, "folder")
+    for one, other in zip(by_default, told, strict=True):
+        assert one.fingerprint == other.fingerprint
+        assert torch.equal(one.groups, other.groups)
 
 
 def test_images_of_a_folder_below_the_class_are_a_group(by_folder):
@@ -173,7 +180,8 @@ def test_the_folder_of_a_split_is_no_class_and_a_class_may_be_called_train(tmp_p
     for name in ("train", "car"):
         for number in range(10):
             picture(tmp_path / name / f"{number // 2}" / f"{number}.png", number)
-    train, test = splits(tmp_path, "folder")
+    data = Folder(path=tmp_path, groups="folder", splits=("classes",))
+    train, test = (data.load(Request(split, image_size=(8, 8))).info for split in ("train", "test"))
     assert [len(info.groups.unique()) for info in (train, test)] == [8, 2]
 
 

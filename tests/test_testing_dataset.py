@@ -81,29 +81,29 @@ NO_FILES = "missing_files_are_a_data_error_and_nothing_is_written_unasked"
 NO_LABELS = {"every_label_names_a_class", "every_class_of_test_is_learned_in_train"}
 
 
-def groups_of(root, folder):
-    """Values to try for `groups`: a CSV in which two images each belong together."""
+def options_of(root, folder, splits):
+    """Values to try: other splits, and a CSV of groups in which two images belong together."""
     images = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
     lines = [f"{name},{number // 2}" for number, name in enumerate(images)]
     (root / "groups.csv").write_text("\n".join(lines))
-    return {"groups": [str(root / "groups.csv")]}
+    return {"groups": [str(root / "groups.csv")], "splits": [splits]}
 
 
 def test_a_folder_with_class_folders_keeps_to_the_contract(tmp_path):
     root = tree(tmp_path / "images", cat=10, dog=9)
-    variants = groups_of(tmp_path, root)
+    variants = options_of(tmp_path, root, ("cat", "dog"))
     assert outcome(Folder(path=root), variants=variants) == ({}, {NO_FILES})
 
 
 def test_a_folder_that_does_not_fit_into_memory_keeps_to_the_contract(tmp_path):
     root = tree(tmp_path / "images", cat=10, dog=9)
-    more = {"request": {"memory_limit": 0}, "variants": groups_of(tmp_path, root)}
+    more = {"request": {"memory_limit": 0}, "variants": options_of(tmp_path, root, ("cat", "dog"))}
     assert outcome(Folder(path=root), **more) == ({}, {NO_FILES})
 
 
 def test_a_folder_without_labels_keeps_to_the_contract(tmp_path):
-    root = tree(tmp_path, pictures=20) / "pictures"
-    variants = groups_of(tmp_path, root)
+    root = tree(tmp_path / "pictures", train=16, test=4)
+    variants = options_of(tmp_path, root, ("test", "train"))
     assert outcome(Folder(path=root), variants=variants) == ({}, {NO_FILES, *NO_LABELS})
 
 

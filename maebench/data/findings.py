@@ -1,0 +1,134 @@
+"""What a reader of the numbers must know of a folder's files: links, other files, lost classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from maebench.data.divide import Classes
+from maebench.data.split_info import Remark
+from maebench.data.tree import Tree, composed, readable
+
+MOST_NAMES = 3  # that a remark lists
+
+
+def of_tree(root: Path, tree: Tree) -> list[Remark]:
+    """What was found beside images, and what links lead to.
+
+    Args:
+        root: the folder that names are relative to.
+        tree: what was found.
+    """
+
+    def named(path: Path) -> str:
+        inner = path.relative_to(root) if path.is_relative_to(root) else path
+        return readable(inner.as_posix())
+
+    cycles = [f"{named(link)} -> {named(place)}" for link, place in tree.cycles]
+    again = [*tree.again_folders, *tree.again_images]
+    repeated = [f"{named(link)} -> {named(place)}" for link, place in again]
+    found = [
+        on_names(
+            "links in a circle",
+            cycles,
+            "link leads back to a folder that it lies in and was not followed",
+            "links lead back to a folder that they lie in and were not followed",
+        ),
+        on_names(
+            "repeated links",
+            repeated,
+            "folder or image is reached twice by links and counted once",
+            "folders or images are reached twice by links and counted once",
+        ),
+        on_names(
+            "broken links",
+            [named(path) for path in tree.broken],
+            "link cannot be followed and was left out",
+            "links cannot be followed and were left out",
+        ),
+        on_names(
+            "other files",
+            [named(path) for path in tree.others],
+            "file is no image and was left out",
+            "files are no images and were left out",
+        ),
+        on_names(
+            "ignored files",
+            [named(path) for path in tree.system_files],
+            "hidden or system file was left out",
+            "hidden or system files were left out",
+        ),
+        on_names(
+            "ignored folders",
+            [named(path) for path in tree.system_folders],
+            "hidden or system folder was left out",
+            "hidden or system folders were left out",
+        ),
+        on_names(
+            "suffix",
+            [named(path) for path in tree.by_content],
+            "image has no image's suffix and is known by its content",
+            "images have no image's suffix and are known by their content",
+        ),
+    ]
+    return [remark for remark in found if remark is not None]
+
+
+def of_classes(tree: Tree, train: Classes, test: Classes) -> list[Remark]:
+    """Classes that are not in test, and those whose name is spelled in two ways."""
+    missing = [readable(name) for name in train if not test.get(name)]
+    # an empty folder of test that is no class of train loses nothing, but is strange
+    empty = [composed(path.name) for path in tree.folders if path.parent == tree.starts[-1]]
+    strange = [readable(name) for name in empty if name not in train]
+    found = [
+        on_names(
+            "classes not in test",
+            [] if "" in train else missing,
+            "class has no image in test",
+            "classes have no image in test",
+        ),
+        on_names(
+            "empty folders",
+            [] if "" in train else strange,
+            "folder of test holds no image and is no class of train",
+            "folders of test hold no image and are no classes of train",
+        ),
+        on_names(
+            "class names",
+            [readable(name) for name in _spelled_twice(tree)],
+            "class has two folders, with its name composed and decomposed in Unicode, taken as one",
+            "classes have two folders, with names composed and decomposed in Unicode, taken as one",
+        ),
+    ]
+    return [remark for remark in found if remark is not None]
+
+
+def _spelled_twice(tree: Tree) -> Iterator[str]:
+    """Names of class folders of one split that are the same but for how they are composed."""
+    seen: set[tuple[Path, str]] = set()
+    for path in tree.folders:
+        key = path.parent, composed(path.name)
+        if key in seen:
+            yield path.name
+        seen.add(key)
+
+
+def on_names(what: str, names: Sequence[str], one: str, several: str) -> Remark | None:
+    """A remark on some names, the first of which it lists; None where there are none.
+
+    Args:
+        what: its key.
+        names: what it is true of.
+        one: what follows the number where there is one name.
+        several: the same of more.
+    """
+    if not names:
+        return None
+    text = f"{len(names):,} {one if len(names) == 1 else several}: {some_of(names)}"
+    return Remark(what, len(names), text)
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
