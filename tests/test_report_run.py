@@ -91,3 +91,20 @@ def test_a_run_ends_with_its_table_its_differences_and_its_gaps(tmp_path, capsys
     assert "some of raw pixels: failed: no eyes" in text
     assert text.count("lies on the edge of the grid") == 2
     assert str(plan.run.folder) in text.replace("\n", "")
+
+
+def test_digits_are_spoken_of_where_images_are_like_them(tmp_path, capsys):
+    def right(model):
+        yield Result("score", torch.ones(360).double())
+
+    plan = tiny.plan(tmp_path)
+    for model in models_of(plan, tiny.names()):
+        suite.evaluate(model, evaluation(right, "right"))
+    rows = load_records(tmp_path)
+    print_run(rows, plan)
+    assert "without an encoder: small centred pictures such as digits" in capsys.readouterr().out
+    plan.run.content["facts"]["channels"] = 3
+    print_run(rows, plan)
+    text = capsys.readouterr().out
+    assert "Raw pixels are the control without an encoder; what pretraining taught" in text
+    assert "such as digits" not in text

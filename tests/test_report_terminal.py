@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
 
 from maebench import Cell
 from maebench.report import terminal
@@ -45,3 +50,73 @@ def test_a_table_without_an_index_is_one_too():
 
 def test_output_that_is_no_terminal_is_not_cut_off():
     assert terminal.console().width == terminal.WIDE
+
+
+def narrow(monkeypatch, columns):
+    """What is printed goes to a terminal of so many columns."""
+    console = Console(width=columns, highlight=False, markup=False, force_terminal=False)
+    monkeypatch.setattr(terminal, "console", lambda: console)
+
+
+TABLE = pd.DataFrame(
+    {
+        "model": ["digits-vit-nano-mae-random-0.75-s0-a1b2c3d4e5", "pixels:folder:birds"],
+        "linear-probe top1 (%)": [Cell(0.911, 0.902, 0.92, "%"), Cell(None, status="failed")],
+        "reconstruction r2": [Cell(-0.5, -0.625, 0.25), Cell(0.8125, 0.75, 0.875)],
+        "steps": [1234567, 3],
+        "lr": [1e-05, 0.00123456],
+    }
+)
+NUMBERS = ("91.1", "90.2", "92.0", "-0.500", "-0.625", "0.812", "1,234,567", "1e-05", "0.00123456")
+
+
+@pytest.mark.parametrize("columns", [200, 120, 100, 80, 60, 40, 30])
+def test_no_number_is_broken_however_narrow_the_terminal_is(monkeypatch, capsys, columns):
+    narrow(monkeypatch, columns)
+    terminal.print_table(TABLE)
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= columns
+    words = {word.strip("[],") for word in re.split(r"[\s│]+", out)}
+    assert set(NUMBERS) <= words
+    # nothing is left out
+    plain = re.sub(r"[^A-Za-z0-9.]", "", out)
+    assert "failed" in plain and "s0" in plain
+
+
+def test_a_terminal_that_is_too_narrow_for_a_table_has_it_row_by_row(monkeypatch, capsys):
+    narrow(monkeypatch, 40)
+    terminal.print_table(TABLE)
+    assert capsys.readouterr().out.splitlines()[:10] == [
+        "model                 digits-vit-nano-",
+        "                      mae-random-0.75-",
+        "                      s0-a1b2c3d4e5",
+        "linear-probe top1     91.1 [90.2, 92.0]",
+        "(%)",
+        "reconstruction r2     -0.500 [-0.625,",
+        "                      0.250]",
+        "steps                 1,234,567",
+        "lr                    1e-05",
+        "",
+    ]
+
+
+@given(st.text("ab -/_:=.0129e", max_size=60), st.integers(12, 40))
+def test_folded_text_is_the_same_text_and_no_word_that_fits_is_broken(text, width):
+    folded = terminal._folded(text, width, anywhere=False)
+    assert folded.split() == text.split()
+    folded = terminal._folded(text, width, anywhere=True)
+    assert "".join(folded.split()) == "".join(text.split())
+    assert all(len(line) <= width for line in folded.split("\n"))
+
+
+def test_a_line_is_whole_in_a_file_and_broken_between_words_at_a_terminal(monkeypatch, capsys):
+    text = "means over images with 95 % intervals: " * 8
+    terminal.say(text)
+    assert capsys.readouterr().out.rstrip() == text.rstrip()
+    narrow(monkeypatch, 40)
+    monkeypatch.setattr(terminal.sys.stdout, "isatty", lambda: True, raising=False)
+    terminal.say(text)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 40 and " ".join(lines).split() == text.split()
+    terminal.say("results   /" + "a" * 60, whole=True)
+    assert capsys.readouterr().out == "results   /" + "a" * 60 + "\n"

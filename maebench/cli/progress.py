@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LINE_SECONDS = 10.0  # between plain lines
+DECODED = 2000  # images from which on decoding is shown: fewer take a second or two
+DECODED_STEP = 1000  # between two numbers on a terminal
 REST = 0.9  # how much of the running mean stays at a step
 
 
@@ -56,10 +58,38 @@ def shown(steps: Iterable[T], total: int, what: str) -> Iterator[T]:
             show(done)
 
 
-def decoding(done: int, total: int) -> None:
-    """Called while images are decoded: a line every thousand."""
-    if total >= 2000 and (done % 1000 == 0 or done == total):
-        click.echo(f"\rdecoding {done}/{total} images", err=True, nl=done == total)
+class _Decoding:
+    """Called while images are decoded: a line that is written over on a terminal, else now and then.
+
+    What else is written in between begins in a line's first column.
+    """
+
+    def __init__(self) -> None:
+        self.done, self.last = 0, 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        """Shows how far it is, where it takes a while."""
+        now, ends = time.monotonic(), done == total
+        if done <= self.done:  # another split
+            self.last = now
+        self.done = done
+        if total < DECODED:
+            return
+        text = f"decoding {done:,}/{total:,} images"
+        if sys.stderr.isatty():
+            if done % DECODED_STEP == 0 or ends:
+                click.echo(text + ("" if ends else "\r"), err=True, nl=ends)
+        elif now - self.last >= LINE_SECONDS or ends:
+            self.last = now
+            click.echo(text, err=True)
+
+
+decoding = _Decoding()
+
+
+def terminal(**settings: Any) -> Console:
+    """Standard error; a terminal only where it is one, whatever FORCE_COLOR says of colours."""
+    return Console(stderr=True, force_terminal=None if sys.stderr.isatty() else False, **settings)
 
 
 class bar:  # noqa: N801 - used as a function
@@ -67,7 +97,7 @@ class bar:  # noqa: N801 - used as a function
 
     def __init__(self, what: str, total: int, extra: str = "") -> None:
         self.what, self.total, self.extra = what, total, extra
-        self.console = Console(stderr=True)
+        self.console = terminal()
         self.last = self.began = time.monotonic()
         self.first: int | None = None
 
@@ -111,7 +141,7 @@ def grid(comparison: Comparison) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Shows the cells of a comparison while they run: a bar on a terminal, lines elsewhere."""
     cells = {cell.name: cell for cell in comparison.cells}
     left = [name for name, cell in cells.items() if cell.state != "done"]
-    console = Console(stderr=True, highlight=False, markup=False)
+    console = terminal(highlight=False, markup=False)
     began = time.monotonic()
     ended: list[str] = []
     now: dict[str, str] = {}

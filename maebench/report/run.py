@@ -16,13 +16,18 @@ from maebench.report.differences import differences, unpaired
 from maebench.report.footnotes import footnotes, of_differences
 from maebench.report.notes import mixed
 from maebench.report.table import LABELS, cell_of, headlines
-from maebench.report.terminal import console, edges, print_table, protocols
+from maebench.report.terminal import edges, print_table, protocols, say
 
 PIXELS = (
-    "Raw pixels are the control without an encoder: small centred pictures such as digits lie so "
-    "close together in pixels that they are hard to beat; what pretraining taught the encoder is "
+    "Raw pixels are the control without an encoder{why}; what pretraining taught the encoder is "
     "its distance to the untrained one."
 )
+# true of characters and clothes, and of no photographs
+CENTRED = (
+    ": small centred pictures such as digits lie so close together in pixels that they are hard to "
+    "beat"
+)
+SMALL = 32  # pixels of a side, with one channel: the largest such sets are MNIST's relatives
 
 
 def print_run(rows: pd.DataFrame, plan: Plan) -> None:
@@ -53,15 +58,16 @@ def print_run(rows: pd.DataFrame, plan: Plan) -> None:
             say(line)
         say_differences(rows, names["run"], names["untrained"])
         if ((main["model_kind"] == "pixels") & (main["status"] == "ok")).any():
-            say(PIXELS)
+            like_digits = plan.run.facts["channels"] == 1 and max(config.size) <= SMALL
+            say(PIXELS.format(why=CENTRED if like_digits else ""))
     say_gaps(rows)
     for line in [*edges(rows), *(f"note: {note}" for note in mixed(rows))]:
         say(f"  {line}")
     for row in rows[rows["skipped"] > 0].drop_duplicates("dataset").to_dict("records"):
         say(f"  {row['skipped']} unreadable images were left out: see skipped in config.json")
     say(protocols(rows))
-    say(f"results   {plan.run.folder}")
-    say("pictures  " + str(plan.run.folder / "pictures"))
+    say(f"results   {plan.run.folder}", whole=True)
+    say(f"pictures  {plan.run.folder / 'pictures'}", whole=True)
     other = "--masking block" if config.objective.hides else "--objective mae"
     say(f"next      maebench table    maebench eval linear-probe    maebench run {other}")
 
@@ -102,8 +108,3 @@ def say_gaps(rows: pd.DataFrame) -> None:
         # where the main metric is there, only some of the others are missing
         some = "" if group["main"].any() else " " + ", ".join(group["metric"].unique())
         say(f"  {evaluation}{some} of {kinds}: {status}: {reason}")
-
-
-def say(text: str, style: str | None = None) -> None:
-    """Prints a line."""
-    console().print(text, style=style)
