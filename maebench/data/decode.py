@@ -53,12 +53,16 @@ class Decoding:
 
 
 class FileHeader(NamedTuple):
-    """What the first bytes of an image file say, as it is shown: turned, where that is applied."""
+    """What the first bytes of an image file say, as it is shown: turned, where that is applied.
+
+    `kind` is the format and PIL's mode, which tells channels and bits, as in "PNG I;16".
+    """
 
     height: int
     width: int
     gray: bool
     traits: frozenset[str]
+    kind: str
 
 
 def read_image(path: Path, how: Decoding) -> tuple[Image.Image, frozenset[str]]:
@@ -101,7 +105,7 @@ def read_header(path: Path, exif: bool = True) -> FileHeader:
         traits = frozenset(_traits(image))
         turned = exif and "orientation" in traits and _orientation(image) >= 5  # by 90 degrees
         rows, columns = (image.width, image.height) if turned else (image.height, image.width)
-        return FileHeader(rows, columns, "gray" in traits, traits)
+        return FileHeader(rows, columns, "gray" in traits, traits, f"{image.format} {image.mode}")
 
 
 def _traits(image: Image.Image) -> set[str]:
