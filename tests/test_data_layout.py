@@ -209,7 +209,7 @@ def test_an_image_linked_twice_into_a_class_counts_once(tmp_path):
     tree(tmp_path, "a", "b")
     (tmp_path / "a" / "again.png").symlink_to("000.png")
     assert len(read_layout(tmp_path).train.paths) == 2
-    assert remarks(tmp_path)["repeated links"].text.endswith("a/again.png -> a/000.png")
+    assert remarks(tmp_path)["repeated images"].text.endswith("a/again.png -> a/000.png")
 
 
 def test_a_class_that_is_a_broken_link_is_refused_and_a_folder_below_is_remarked(tmp_path):
@@ -313,6 +313,16 @@ def test_names_that_are_not_utf_8_work_and_are_escaped_where_shown(tmp_path):
     (tmp_path / latin / "x").mkdir()
     (tmp_path / "000.png").write_bytes(b"")
     refused(tmp_path, "images (000.png) and class folders (b)")
+
+
+def test_a_path_that_is_not_utf_8_is_refused_and_a_link_to_it_works(tmp_path):
+    root = tmp_path / os.fsdecode(b"\xe9")
+    for i in range(6):
+        Image.new("L", (8, 8), i).save(touch(root, 0) / f"{i}.png")
+    with pytest.raises(ConfigError, match=r"xe9 is not UTF-8: rename it, or give a link to it"):
+        RunConfig(dataset={"name": "folder", "path": str(root)})
+    (tmp_path / "link").symlink_to(root)
+    assert len(Folder(path=tmp_path / "link").load(Request("test")).info.ids) == 1
 
 
 # Images that belong together.

@@ -12,6 +12,53 @@ from maebench.data.tree import Tree, composed, readable
 MOST_NAMES = 3  # that a remark lists
 
 
+# Key, attribute of Tree, and what is said of one and of several.
+LINKS = (
+    (
+        *("links in a circle", "cycles"),
+        "link leads back to a folder that it lies in and was not followed",
+        "links lead back to a folder that they lie in and were not followed",
+    ),
+    (
+        *("repeated links", "again_folders"),
+        "folder is reached again by a link and counted once",
+        "folders are reached again by links and counted once",
+    ),
+    (
+        *("repeated images", "again_images"),
+        "image is reached again by a link and counted once",
+        "images are reached again by links and counted once",
+    ),
+)
+FILES = (
+    (
+        *("broken links", "broken"),
+        "link cannot be followed and was left out",
+        "links cannot be followed and were left out",
+    ),
+    (
+        *("other files", "others"),
+        "file is no image and was left out",
+        "files are no images and were left out",
+    ),
+    (
+        *("ignored files", "system_files"),
+        "hidden or system file was left out",
+        "hidden or system files were left out",
+    ),
+    (
+        *("ignored folders", "system_folders"),
+        "hidden or system folder was left out",
+        "hidden or system folders were left out",
+    ),
+    (
+        *("suffix", "by_content"),
+        "image has no image's suffix and is known by its content",
+        "images have no image's suffix and are known by their content",
+    ),
+)
+
+
 def of_tree(root: Path, tree: Tree) -> list[Remark]:
     """What was found beside images, and what links lead to.
 
@@ -24,53 +71,12 @@ def of_tree(root: Path, tree: Tree) -> list[Remark]:
         inner = path.relative_to(root) if path.is_relative_to(root) else path
         return readable(inner.as_posix())
 
-    cycles = [f"{named(link)} -> {named(place)}" for link, place in tree.cycles]
-    again = [*tree.again_folders, *tree.again_images]
-    repeated = [f"{named(link)} -> {named(place)}" for link, place in again]
-    found = [
-        on_names(
-            "links in a circle",
-            cycles,
-            "link leads back to a folder that it lies in and was not followed",
-            "links lead back to a folder that they lie in and were not followed",
-        ),
-        on_names(
-            "repeated links",
-            repeated,
-            "folder or image is reached twice by links and counted once",
-            "folders or images are reached twice by links and counted once",
-        ),
-        on_names(
-            "broken links",
-            [named(path) for path in tree.broken],
-            "link cannot be followed and was left out",
-            "links cannot be followed and were left out",
-        ),
-        on_names(
-            "other files",
-            [named(path) for path in tree.others],
-            "file is no image and was left out",
-            "files are no images and were left out",
-        ),
-        on_names(
-            "ignored files",
-            [named(path) for path in tree.system_files],
-            "hidden or system file was left out",
-            "hidden or system files were left out",
-        ),
-        on_names(
-            "ignored folders",
-            [named(path) for path in tree.system_folders],
-            "hidden or system folder was left out",
-            "hidden or system folders were left out",
-        ),
-        on_names(
-            "suffix",
-            [named(path) for path in tree.by_content],
-            "image has no image's suffix and is known by its content",
-            "images have no image's suffix and are known by their content",
-        ),
-    ]
+    found = []
+    for what, kind, one, several in LINKS:
+        pairs = [f"{named(link)} -> {named(place)}" for link, place in getattr(tree, kind)]
+        found.append(on_names(what, pairs, one, several))
+    for what, kind, one, several in FILES:
+        found.append(on_names(what, [named(p) for p in getattr(tree, kind)], one, several))
     return [remark for remark in found if remark is not None]
 
 

@@ -17,6 +17,7 @@ from maebench.data.groups import BY_FOLDER, BY_IMAGE
 from maebench.data.images import Images
 from maebench.data.layout import Layout, read_layout
 from maebench.data.split_names import CLASSES
+from maebench.data.tree import readable
 from maebench.encoders.vit import default_patch
 from maebench.errors import DataError
 from maebench.files import with_home
@@ -72,12 +73,14 @@ class Folder(Dataset):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         """A run may be evaluated from another working directory."""
-        return with_home(value).absolute()
+        return _in_text(with_home(value).absolute())
 
     @field_validator("groups")
     @classmethod
     def _whole_path(cls, value: str | None) -> str | None:
-        return value if value in (None, BY_FOLDER, BY_IMAGE) else str(with_home(value).absolute())
+        if value in (None, BY_FOLDER, BY_IMAGE):
+            return value
+        return str(_in_text(with_home(value).absolute()))
 
     @field_validator("splits")
     @classmethod
@@ -135,6 +138,20 @@ class Folder(Dataset):
             f"image size {header.side}, {chosen['encoder']}, patch {patch}, "
             f"{chosen['budget']}, batch {chosen['batch']} where no flag says otherwise"
         ]
+
+
+def _in_text(path: Path) -> Path:
+    """The path, which records and tables keep as text; names below it may be any bytes.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        named = readable(str(path))
+        raise ValueError(f"{named} is not UTF-8: rename it, or give a link to it") from error
+    return path
 
 
 @dataclass(frozen=True)
