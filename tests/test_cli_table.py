@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import warnings
+from pathlib import Path
 from typing import ClassVar
 
 import click
@@ -97,3 +100,76 @@ def test_numbers_of_a_file_that_was_overwritten_are_marked_by_its_weights(tmp_pa
     assert re.fullmatch(r"weights [0-9a-f]{8}", old[2]) and old[2] != new[2]
     assert (old[4], new[3]) == ("", "")
     assert old[3] and new[4]
+
+
+def refused(monkeypatch, folder, code=errno.EROFS):
+    """Nothing can be written below a folder, as on storage that is read-only."""
+
+    def guard(place, name):
+        real = getattr(place, name)
+
+        def call(path, *args, **kwargs):
+            if folder in (Path(path), *Path(path).parents):
+                raise OSError(code, os.strerror(code))
+            return real(path, *args, **kwargs)
+
+        monkeypatch.setattr(place, name, call)
+
+    for name in ("mkdir", "write_bytes", "replace", "rename"):
+        guard(Path, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+def test_results_on_read_only_storage_are_shown_and_a_new_number_is_not_kept(
+    tmp_path, capsys, monkeypatch, code
+):
+    to = ("--results", tmp_path, "--device", "cpu")
+    run = tiny.plan(tmp_path).run
+    maebench(capsys, "eval", "knn", *to)
+    before = sorted(path for path in tmp_path.rglob("*"))
+    with pytest.MonkeyPatch.context() as patch:
+        refused(patch, tmp_path, code)
+        said = maebench(capsys, "table", "--results", tmp_path)
+        assert run.name[:20] in said.out and said.err == ""
+        # a number that is there needs no place, a new one is shown and gone
+        assert "not kept" not in "".join(maebench(capsys, "eval", "knn", *to))
+        for model in ("", "untrained:", "pixels:"):
+            said = maebench(capsys, "eval", "knn", model, "-o", "k=1", *to)
+            assert f"its record is not kept: cannot write to folder {tmp_path}" in said.err
+            assert "record    not kept: its folder is read-only" in said.out
+            assert re.search(r"\d\d\.\d \[\d\d\.\d, \d\d\.\d\]", said.out)
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+    kept = maebench(capsys, "eval", "knn", "untrained:", "-o", "k=1", *to).out
+    assert f"record    {tmp_path}" in kept
+
+
+@pytest.mark.slow
+def test_a_table_of_some_runs_data_sets_and_evaluations(tmp_path, capsys, monkeypatch):
+    to = ("--results", tmp_path, "--device", "cpu")
+    first, second = (tiny.plan(tmp_path, seed=seed).run for seed in (0, 1))
+    maebench(capsys, "eval", "knn", first.name, second.name, "pixels:", *to)
+    maebench(capsys, "eval", "reconstruction", second.name, *to)
+
+    def shown(*arguments):
+        found = lines(maebench(capsys, "table", *arguments, "--results", tmp_path).out)
+        return [line[0] for line in found]
+
+    assert shown() == [first.name, second.name, "pixels:digits"]
+    assert shown(second.name, "pixels:digits") == [second.name, "pixels:digits"]
+    assert shown("--evaluation", "reconstruction") == [second.name]
+    assert shown("--dataset", "digits", "--evaluation", "knn", first.folder) == [first.name]
+    # a folder says itself under which results it lies
+    monkeypatch.chdir(tmp_path.parent)
+    found = maebench(capsys, "table", first.folder, "--tidy", "--format", "csv").out
+    assert found.count("\n") > 1 and second.name not in found
+    for wrong, says in (
+        ((first.name[:-1],), f"unknown run or model '{first.name[:-1]}'. Did you mean"),
+        (("--dataset", "digts"), "unknown data set 'digts'. Did you mean 'digits'"),
+        (("--evaluation", "kn"), "unknown evaluation 'kn'. Did you mean 'knn'"),
+        ((first.name, "--evaluation", "reconstruction"), "no results are of"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["table", *map(str, wrong), "--results", str(tmp_path)])
+        assert ended.value.code == 1
+        assert says in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +63,9 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
       maebench eval knn file:mae_pretrain_vit_base.pth --dataset cifar10 --data-dir DIR
       maebench eval reconstruction RUN RUN -o across=true
     """  # noqa: D301 - click wants the character \b itself
-    from maebench.cli.progress import shown
-    from maebench.evaluating import suite
+    import pandas as pd
+
+    from maebench.analysis.records import records_at
     from maebench.models.load import load_model
     from maebench.plugins import installed
     from maebench.pretraining import runs
@@ -83,34 +86,61 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
         )
         for spec in models or ("",)
     ]
-    paths = []
-    for model in loaded:
-        click.echo(f"{name} of {model.name}", err=True)
-        if model.verdict is not None:
-            click.echo(f"  weights: {model.verdict}", err=True)
-        splits = other_splits(model, data, names)
-        seed, again = settings["seed"], settings["again"]
-        paths.append(suite.evaluate(model, evaluation, seed, splits, names, shown, again))
-    rows = rows_of(paths)
-    show(rows, paths)
-    show_summaries(evaluation, rows, results)
+    with tempfile.TemporaryDirectory() as aside:
+        kept: dict[Path, pd.DataFrame] = {}
+        for model in loaded:
+            path = measured(model, evaluation, settings, other_splits(model, data, names), aside)
+            kept[path] = records_at([path], model.folder.parents[1])
+        rows = pd.concat(kept.values(), ignore_index=True)
+        show(rows, [None if path.is_relative_to(aside) else path for path in kept])
+        show_summaries(evaluation, rows, results)
     if (rows["status"] == "failed").any():
         raise click.exceptions.Exit(1)
 
 
-def rows_of(paths: list[Path]) -> pd.DataFrame:
-    """The rows of these files, with the settings of their runs."""
-    import pandas as pd
+def measured(
+    model: LoadedModel,
+    evaluation: Evaluation,
+    settings: dict[str, Any],
+    splits: Splits | None,
+    aside: str,
+) -> Path:
+    """The file of a model's rows, in a folder aside where its own cannot be written to."""
+    from maebench.analysis.cells import is_done
+    from maebench.cli.progress import shown
+    from maebench.evaluating import suite
 
-    from maebench.analysis.records import load_records
+    click.echo(f"{evaluation.name} of {model.name}", err=True)
+    if model.verdict is not None:
+        click.echo(f"  weights: {model.verdict}", err=True)
+    seed, again = settings["seed"], settings["again"]
+    done = suite.record_path(model, evaluation, splits or model.splits, seed)
+    if again or not is_done(done):
+        model = beside_read_only(model, Path(aside))
+    return suite.evaluate(model, evaluation, seed, splits, progress=shown, again=again)
 
-    # a run named by its folder keeps its records there, under whichever results folder
-    rows = pd.concat([load_records(folder) for folder in dict.fromkeys(map(home, paths))])
-    return rows[rows["file"].isin([str(path) for path in paths])].reset_index(drop=True)
+
+def beside_read_only(model: LoadedModel, aside: Path) -> LoadedModel:
+    """The model, with a folder aside where nothing can be written to its own."""
+    from dataclasses import replace
+
+    from maebench import files
+    from maebench.errors import ReadOnlyError
+
+    try:
+        files.check_writable(model.folder / "records")
+        return model
+    except ReadOnlyError as error:
+        click.echo(f"  its record is not kept: {error}", err=True)
+    return replace(model, folder=aside / "results" / model.folder.parent.name / model.folder.name)
 
 
-def show(rows: pd.DataFrame, paths: list[Path]) -> None:
+def show(rows: pd.DataFrame, paths: Sequence[Path | None]) -> None:
     """Prints what was measured, and what could not be.
+
+    Args:
+        rows: of all models.
+        paths: of their records; None for one that is not kept.
 
     Raises:
         MaebenchError: nothing was measured.
@@ -132,31 +162,30 @@ def show(rows: pd.DataFrame, paths: list[Path]) -> None:
     terminal.print_table(table)
     notes = [f"note: {note}" for note in [*mixed(rows), *left_out(rows, by=False)]]
     for line in [*footnotes(headlines(rows), table), *reasons, *terminal.edges(rows), *notes]:
-        click.echo(line)
-    click.echo(terminal.protocols(rows))
+        terminal.say(line)
+    terminal.say(terminal.protocols(rows))
     for path in paths:
-        click.echo(f"record    {path}")
+        terminal.say(f"record    {path or 'not kept: its folder is read-only'}", whole=True)
 
 
 def show_summaries(evaluation: Evaluation, rows: pd.DataFrame, results: Path) -> None:
     """Prints what an evaluation shows of its models beside the table, and writes its figures."""
     from maebench import files
+    from maebench.errors import ReadOnlyError
     from maebench.report import plots, terminal
 
     for summary in evaluation.summary(rows):
         for band in terminal.bands(summary.table, terminal.console().width):
             terminal.print_table(band)
         for note in summary.notes:
-            click.echo(note)
+            terminal.say(note)
         if summary.figure is not None:
             picture = results / "pictures" / f"{files.safe_name(summary.name)}.png"
-            plots.write_figure(summary.figure, picture)
-            click.echo(f"picture   {picture}")
-
-
-def home(path: Path) -> Path:
-    """The results folder that a file of rows lies in: <results>/runs/<run>/records/<file>."""
-    return path.parents[3]
+            try:
+                plots.write_figure(summary.figure, picture)
+                terminal.say(f"picture   {picture}", whole=True)
+            except ReadOnlyError as error:
+                terminal.say(f"picture   not kept: {error}", whole=True)
 
 
 def data_settings(settings: dict[str, Any]) -> dict[str, Any]:

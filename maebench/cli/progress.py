@@ -59,7 +59,7 @@ def shown(steps: Iterable[T], total: int, what: str) -> Iterator[T]:
 
 
 class _Decoding:
-    """Called while images are decoded: a line that is written over on a terminal, else now and then.
+    """Called while images are decoded: one line at a terminal, elsewhere one now and then.
 
     What else is written in between begins in a line's first column.
     """

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 
 @click.command("table")
+@click.argument("models", nargs=-1, metavar="[RUN]...")
+@option("--dataset", metavar="NAME", help="rows of this data set, such as folder:birds")
+@option(
+    "--evaluation", type=Several(example="knn"), metavar="NAMES", help="rows of these evaluations"
+)
 @option(
     *("--format", "form"),
     type=TableFormat(),
@@ -34,6 +39,9 @@ if TYPE_CHECKING:
 @option("--out", type=OUT, metavar="FILE", help="write to a file (parquet needs one)")
 @results_option
 def table_command(
+    models: tuple[str, ...],
+    dataset: str | None,
+    evaluation: tuple[str, ...] | None,
     form: str | Report | None,
     by: tuple[str, ...] | None,
     metric: str | None,
@@ -46,20 +54,28 @@ def table_command(
 
     A row is a model, a column an evaluation's main metric with its 95 % interval. With --by a row
     is a setting: the mean over its runs, their deviation, and the interval over test images. What
-    differs in anything that can change a number, such as the train images, stands apart.
-    """
-    from maebench.analysis.records import load_records
+    differs in anything that can change a number, such as the train images, stands apart. RUN is a
+    run's or another model's name, as the table has it, or its folder; all where none is named.
+
+    \b
+    Examples:
+      maebench table
+      maebench table RUN untrained:RUN --evaluation knn,linear-probe
+      maebench table --dataset folder:birds --by masking,ratio
+    """  # noqa: D301 - click wants the character \b itself
     from maebench.errors import ConfigError
     from maebench.pretraining import runs
     from maebench.report.notes import mixed
-    from maebench.report.terminal import print_table, protocols
+    from maebench.report.selection import selected
+    from maebench.report.terminal import print_table, protocols, say
 
     if form == "parquet" and out is None:
         raise ConfigError("--format parquet writes a file: add --out FILE")
     folder = runs.results_folder(results)
-    rows = load_records(folder)
+    rows = rows_below(folder, models)
     if rows.empty:
         raise ConfigError(f"no results in {folder}: start with `maebench run`, or name --results")
+    rows = selected(rows, models, dataset, evaluation)
     table, notes, below = (rows, [], []) if tidy else arranged(rows, by, metric, cost)
     for note in [*mixed(rows), *notes]:
         click.echo(f"note: {note}", err=True)
@@ -68,7 +84,21 @@ def table_command(
     else:
         print_table(table)
         for line in [*below, protocols(rows)]:
-            click.echo(line)
+            say(line)
+
+
+def rows_below(results: Path, models: Sequence[str]) -> pd.DataFrame:
+    """All rows of a results folder, and of those that models lie in that are named by theirs."""
+    import pandas as pd
+
+    from maebench.analysis.records import load_records
+    from maebench.files import with_home
+
+    named = [with_home(name).resolve() for name in models]
+    homes = [path.parents[1] for path in named if path.is_dir() and len(path.parts) > 2]
+    others = [home for home in dict.fromkeys(homes) if home != results.resolve()]
+    found = [load_records(place) for place in (results, *others)]
+    return pd.concat([rows for rows in found if not rows.empty] or found[:1], ignore_index=True)
 
 
 def arranged(
