@@ -91,9 +91,9 @@ def test_reconstruction_of_a_full_file_equals_the_runs(results, tmp_path, capsys
 def test_a_key_map_is_taken_from_a_file(results, exported, tmp_path, capsys):
     from safetensors.torch import load_file
 
-    renamed = {f"net.{name}": t for name, t in load_file(exported).items()}
+    renamed = {name.replace("blocks.", "layers."): t for name, t in load_file(exported).items()}
     torch.save(renamed, tmp_path / "theirs.pth")
-    (tmp_path / "map.yaml").write_text("'^net\\.': ''\n")
+    (tmp_path / "map.yaml").write_text("'^layers\\.': 'blocks.'\n")
     options = "heads=2,mean=0.3,std=0.4"
     spec = f"file:{tmp_path / 'theirs.pth'},{options}"
     code, _, err = call(capsys, results, "eval", "knn", spec, *EVAL)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from maebench import Batch, ConfigError, MaebenchError
+from maebench.encoders.blocks import sincos_positions
 from maebench.errors import RunError
 from maebench.masking.mask import hide
 from maebench.models.load import load_foreign
@@ -48,6 +49,8 @@ def hugging_face(normalised=True, eps=1e-12, **changes):
         for parameter in model.parameters():
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
         model.decoder.decoder_pos_embed[:, 0] = 0  # the class token's, as sin-cos positions have it
+        # positions that show their grid, as in the official code
+        model.vit.embeddings.position_embeddings[0, 1:] = sincos_positions((4, 4), WIDTH)
     return model
 
 
@@ -269,12 +272,12 @@ def test_a_vision_transformer_of_timm_gives_timms_features(tmp_path, kind):
     for parameter in theirs.parameters():
         parameter.copy_(0.3 * torch.randn(parameter.shape))
     save_file(theirs.state_dict(), tmp_path / "vit.safetensors")
-    # without positions of prefix tokens, and on oblong grids, the size has to be stated
-    size = {"oblong": "8,16", "no_embed_class": "16"}.get(kind)
-    options = {"heads": "3"} | ({"image_size": size} if size else {})
-    if size:
-        with pytest.raises(ConfigError, match=r"no square grid.*,image-size=96,192"):
-            load_foreign("file", str(tmp_path / "vit.safetensors"), {"heads": "3"})
+    # drawn positions show no grid: the size has to be stated
+    options = {"heads": "3", "image_size": "8,16" if kind == "oblong" else "16"}
+    square = kind in ("plain", "registers")
+    message = r"do not show their grid.*,image-size=16$" if square else "no square grid.*=96,192$"
+    with pytest.raises(ConfigError, match=message):
+        load_foreign("file", str(tmp_path / "vit.safetensors"), {"heads": "3"})
     made = load_foreign("file", str(tmp_path / "vit.safetensors"), options)
     assert made.verdict.unused == ("head.bias", "head.weight")
     images = IMAGES[:, :, :8] if kind == "oblong" else IMAGES
@@ -290,7 +293,7 @@ def test_parts_that_change_the_function_are_not_dropped(tmp_path):
     theirs = VisionTransformer(**size, init_values=1e-5)
     torch.save(theirs.state_dict(), tmp_path / "vit.pth")
     with pytest.raises(ConfigError, match=r"has no blocks.0.ls1.gamma.*timm:NAME,weights="):
-        load_foreign("file", str(tmp_path / "vit.pth"), {"heads": "3"})
+        load_foreign("file", str(tmp_path / "vit.pth"), {"heads": "3", "image_size": "16"})
 
 
 # ---- what does not fit
@@ -352,7 +355,7 @@ def test_the_heads_of_the_official_sizes_are_known(tmp_path):
     from timm.models import VisionTransformer
 
     theirs = VisionTransformer(img_size=32, patch_size=16, embed_dim=768, depth=1, num_heads=12)
-    made = load_foreign("file", saved(tmp_path, theirs.state_dict()), {})
+    made = load_foreign("file", saved(tmp_path, theirs.state_dict()), {"image_size": "32"})
     assert made.module.encoder.blocks[0].attn.num_heads == 12
     with torch.no_grad():
         images = torch.randn(1, 3, 32, 32)
@@ -424,8 +427,6 @@ def test_grey_weights_of_hugging_face_take_their_preprocessors_mean(tmp_path):
 
 @pytest.mark.parametrize("grid", [(2, 8), (2, 4), (4, 6), (4, 4)])
 def test_a_grid_of_sin_cos_positions_is_read_off_them(tmp_path, grid):
-    from maebench.encoders.blocks import sincos_positions
-
     tensors = encoder_only(official_names(hugging_face()))
     tensors["pos_embed"] = torch.cat([torch.zeros(1, WIDTH), sincos_positions(grid, WIDTH)])[None]
     made = load_foreign("file", saved(tmp_path, tensors), {"heads": "3"})

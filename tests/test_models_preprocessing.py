@@ -15,7 +15,7 @@ from maebench.models.preprocessing import (
     of_weights,
     with_options,
 )
-from maebench.models.weights import SpecOptions
+from maebench.models.spec import SpecOptions
 
 NONE = SpecOptions()
 

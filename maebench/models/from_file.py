@@ -5,7 +5,6 @@ Shapes: D width, E decoder width, L patches, P prefix tokens, p q pixels of a pa
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,25 +13,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maebench.encoders.blocks import sincos_positions
 from maebench.encoders.vit import VisionTransformer, ViTBase
 from maebench.errors import ConfigError
 from maebench.models import preprocessing
-from maebench.models.reading import HEAD_NAMES, Facts, WeightsFile, as_timm
+from maebench.models.naming import HEAD_NAMES, as_timm
+from maebench.models.pooled_norm import NOTE, NormAfterPooling
+from maebench.models.reading import Facts, WeightsFile
+from maebench.models.spec import SpecOptions
+from maebench.models.trained_size import trained_grid
 from maebench.models.weights import (
     COMPLETE,
     NO_DECODER,
     ODD_DECODER,
     EncoderHolder,
     ForeignModel,
-    SpecOptions,
     Verdict,
     decoder_target,
     incomplete,
     listed,
     norm_epsilon,
     stated_heads,
-    stated_size,
 )
 from maebench.objectives.decoders import DecoderSize
 from maebench.objectives.mae import MAE, MaskedAutoencoder
@@ -54,14 +54,15 @@ def from_weights(found: WeightsFile, options: SpecOptions, spec: str) -> Foreign
         ConfigError: it is no plain vision transformer, or what cannot be read off the weights has
             to be given by name.
     """
-    tensors, facts = as_timm(found.tensors, options.key_map), found.facts
+    named = as_timm(found.chosen, options.key_map, spec)
+    tensors, facts = named.tensors, found.facts
     if "patch_embed.proj.weight" not in tensors or "pos_embed" not in tensors:
         core = {"patch_embed.proj.weight", "pos_embed", "cls_token"} - tensors.keys()
-        raise incomplete(spec, core, tensors.keys())
+        raise incomplete(spec, core, {*tensors, *named.outside})
     act = facts.get("config", {}).get("hidden_act", "gelu")
     if act != "gelu":
         raise ConfigError(f"{spec}: its activation is {act!r}; a plain vision transformer has gelu")
-    shape = read_shape(tensors, options, facts, spec)
+    shape, grid_note = read_shape(tensors, options, facts, spec)
     heads = encoder_heads(shape, facts, options, spec)
     encoder, unused = read_encoder(tensors, shape, heads, spec)
     eps = norm_epsilon(facts, options)
@@ -69,14 +70,15 @@ def from_weights(found: WeightsFile, options: SpecOptions, spec: str) -> Foreign
     for part in module.modules():
         if isinstance(part, nn.LayerNorm):
             part.eps = eps
-    left = unused - used
+    left = unused - used | set(named.outside)
+    notes = [*named.notes, grid_note, NOTE if isinstance(encoder, NormAfterPooling) else ""]
     there = any(name.startswith("decoder_") for name in left)
     verdict = Verdict(
         text=COMPLETE if used else ODD_DECODER if there else NO_DECODER,
         source=str(found.path),
         used=len(encoder.state_dict()) + len(used),
         unused=tuple(sorted(left)),
-        notes=(why,) if why and (used or there) else (),
+        notes=tuple(n for n in (*notes, why if used or there else "") if n),
     )
     preprocess = preprocessing.of_weights(facts, shape.size, shape.channels, options, spec)
     return ForeignModel(spec, module, preprocess, verdict, why, facts_beside_weights(module))
@@ -105,47 +107,26 @@ class EncoderShape:
 
 def read_shape(
     tensors: Mapping[str, Tensor], options: SpecOptions, facts: Facts, spec: str
-) -> EncoderShape:
-    """Sizes from the shapes of the weights.
+) -> tuple[EncoderShape, str]:
+    """Sizes from the shapes of the weights, and a note where the grid is not stated.
 
     Raises:
-        ConfigError: the positions are those of no square grid and nobody says the size.
+        ConfigError: nobody says the size and the positions do not show it.
     """
     D, C, p, q = tensors["patch_embed.proj.weight"].shape
     registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
-    count = tensors["pos_embed"].shape[1]
-    # positions of the prefix tokens are there, as in the official code; timm's no_embed_class,
-    # which has none, looks like an oblong grid that has them
-    length = count - 1 - registers
-    grid = grid_of(tensors["pos_embed"][0, count - length :], D) if length > 0 else None
-    size = options.size or stated_size(facts)
-    if size is not None:
-        grid = (size[0] // p, size[1] // q)
-        lengths = {count, count - 1, count - 1 - registers}
-        if size[0] % p or size[1] % q or grid[0] * grid[1] not in lengths:
-            raise ConfigError(
-                f"{spec}: image-size {size[0]},{size[1]} does not fit {count} positions "
-                f"of {p}x{q} patches"
-            )
-    if grid is None:
-        raise ConfigError(
-            f"{spec}: {count} positions lie on no square grid beside a class token: give the size "
-            "that the weights were trained at, as in ,image-size=96,192"
-        )
+    decoder = tensors.get("decoder_pos_embed")
+    grid, note = trained_grid(
+        tensors["pos_embed"][0],
+        (1 + registers, 1, 0),  # as in the official code; timm's no_embed_class has none
+        (p, q),
+        (options, facts, spec),
+        None if decoder is None else decoder[0],
+    )
     hidden = tensors.get("blocks.0.mlp.fc1.weight")
     ratio = 4.0 if hidden is None else hidden.shape[0] / D
-    return EncoderShape(D, num_blocks(tensors, "blocks"), (p, q), C, grid, registers, ratio)
-
-
-def grid_of(positions_LD: Tensor, width: int) -> tuple[int, int] | None:
-    """The grid of these positions: one whose sin-cos positions they are, else a square one."""
-    length = len(positions_LD)
-    for rows in (n for n in range(1, length + 1) if length % n == 0 and width % 4 == 0):
-        grid = (rows, length // rows)
-        if torch.allclose(positions_LD.float(), sincos_positions(grid, width), atol=1e-4):
-            return grid
-    side = math.isqrt(length)
-    return (side, side) if side * side == length else None
+    shape = EncoderShape(D, num_blocks(tensors, "blocks"), (p, q), C, grid, registers, ratio)
+    return shape, note
 
 
 def num_blocks(names: Iterable[str], group: str) -> int:
@@ -189,8 +170,10 @@ def read_encoder(
         patch=shape.patch,
         registers=shape.registers,
     )
+    pooled = "norm.weight" not in tensors and "fc_norm.weight" in tensors
+    kind = NormAfterPooling if pooled else VisionTransformer
     with isolated(0, "weights"):  # drawn, and replaced below
-        encoder = VisionTransformer(layout, shape.size, shape.patch, shape.channels)
+        encoder = kind(layout, shape.size, shape.patch, shape.channels)
     own = encoder.state_dict()
     weights = {**tensors, **positions(tensors, shape)}
     missing = own.keys() - weights.keys()
@@ -282,7 +265,7 @@ def facts_beside_weights(module: Any) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "grid": list(encoder.grid),
         "heads": encoder.blocks[0].attn.num_heads,
-        "eps": encoder.norm.eps,
+        "eps": getattr(encoder, "fc_norm", encoder.norm).eps,
     }
     if decoder is not None:
         facts["decoder_heads"] = decoder.decoder_blocks[0].attn.num_heads

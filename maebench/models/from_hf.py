@@ -20,12 +20,12 @@ from maebench.masking.mask import Mask
 from maebench.models.from_file import from_weights
 from maebench.models.preprocessing import as_stated
 from maebench.models.reading import read_weights
+from maebench.models.spec import SpecOptions
 from maebench.models.weights import (
     COMPLETE,
     NO_HEAD,
     EncoderHolder,
     ForeignModel,
-    SpecOptions,
     Verdict,
     asking,
     incomplete,
@@ -76,7 +76,7 @@ def from_folder(folder: Path, options: SpecOptions, spec: str) -> ForeignModel:
     """
     kind = kind_of(folder)
     if kind == "vit_mae":
-        return from_weights(read_weights(folder), options, spec)
+        return from_weights(read_weights(folder, options.key), options, spec)
     if kind not in TYPES:
         raise ConfigError(unknown("kind of model", str(kind), ["vit_mae", *TYPES], spec))
     network, loading, beside = by_transformers(folder, kind, spec)

@@ -21,18 +21,9 @@ from maebench.encoders.encoder import Tokens
 from maebench.errors import ConfigError, unknown
 from maebench.masking.mask import Mask
 from maebench.models.preprocessing import RESAMPLE
-from maebench.models.reading import HEAD_NAMES, as_timm, read_weights
-from maebench.models.weights import (
-    COMPLETE,
-    NO_HEAD,
-    RANDOM,
-    EncoderHolder,
-    ForeignModel,
-    SpecOptions,
-    Verdict,
-    asking,
-    incomplete,
-)
+from maebench.models.spec import SpecOptions
+from maebench.models.timm_weights import filled, made
+from maebench.models.weights import EncoderHolder, ForeignModel
 from maebench.rng import isolated
 
 WANTED = ("forward_features", "forward_intermediates", "reset_classifier")  # what features need
@@ -49,13 +40,14 @@ def from_timm(name: str, options: SpecOptions, spec: str, download: bool) -> For
     from timm.data import resolve_model_data_config
 
     check_name(name, spec)
-    if options.key_map is not None and options.weights is None:
-        raise ConfigError(f"{spec}: a key map is for ,weights=FILE, which is not given")
-    with isolated(0, "timm", name):
-        network = timm.create_model(name, pretrained=False)
+    for key in ("key", "key_map"):
+        if getattr(options, key) is not None and options.weights is None:
+            what = key.replace("_", " ")
+            raise ConfigError(f"{spec}: a {what} is for ,weights=FILE, which is not given")
+    network = made(name)
     if not all(hasattr(network, method) for method in WANTED):
         raise ConfigError(f"{spec}: this model of timm gives no features")
-    verdict = fill(network, name, options, spec, download)
+    network, verdict = filled(network, name, options, spec, download)
     data = resolve_model_data_config(network)
     network.reset_classifier(0)
     size = options.size or tuple(data["input_size"][1:])
@@ -81,7 +73,11 @@ def from_timm(name: str, options: SpecOptions, spec: str, download: bool) -> For
         preprocess=preprocess,
         verdict=verdict,
         no_decoder="timm's models have no decoder",
-        facts={"timm": timm.__version__, "architecture": name},
+        facts={
+            "timm": timm.__version__,
+            "architecture": name,
+            **({"pooled_norms": sorted(encoder.pooled_norms)} if encoder.pooled_norms else {}),
+        },
     )
 
 
@@ -115,74 +111,6 @@ def check_size(network: nn.Module, size: tuple[int, int], spec: str) -> None:
             f"{spec}: image-size {size[0]},{size[1]}: patches of {patch[0]}x{patch[1]} do not "
             "divide it"
         )
-
-
-# ---- weights
-
-
-def fill(network: Any, name: str, options: SpecOptions, spec: str, download: bool) -> Verdict:
-    """Loads weights into a model of timm and says how they fit."""
-    import timm
-
-    if options.weights is not None:
-        return fill_from_file(network, options, spec)
-    here = cached(network)
-    if not download and here is None:
-        hint = (
-            "no hub was asked and nothing of it is on this machine: --download fetches weights, "
-            ",weights=FILE takes yours"
-        )
-        return Verdict(RANDOM, "timm's initialisation", 0, notes=(hint,))
-    with asking(spec):
-        # what is here is read from here: without --download nobody is asked for a newer one
-        overlay = {} if download else {"pretrained_cfg_overlay": {"file": here}}
-        fresh = timm.create_model(name, pretrained=True, **overlay)
-    network.load_state_dict(fresh.state_dict())
-    source = network.pretrained_cfg.get("hf_hub_id") or "the hub"
-    return Verdict(COMPLETE, str(source), len(network.state_dict()))
-
-
-def cached(network: Any) -> str | None:
-    """The hub's file of this model on this machine, or None."""
-    from huggingface_hub import try_to_load_from_cache
-
-    hub = network.pretrained_cfg.get("hf_hub_id")
-    for name in ("model.safetensors", "pytorch_model.bin") if hub else ():
-        path = try_to_load_from_cache(hub, name)
-        if isinstance(path, str):
-            return path
-    return None
-
-
-def fill_from_file(network: Any, options: SpecOptions, spec: str) -> Verdict:
-    """Loads a file's weights; its head may be missing or another, its encoder may not.
-
-    Raises:
-        RunError: a weight of the encoder is missing, has another shape, or is one too many.
-    """
-    assert options.weights is not None
-    tensors = read_weights(options.weights).tensors
-    if options.key_map is not None:
-        tensors = as_timm(tensors, options.key_map)
-    own = network.state_dict()
-    named = network.pretrained_cfg.get("classifier") or "head"
-    heads = tuple(f"{n}." for n in ((named,) if isinstance(named, str) else named))
-    missing, unused = own.keys() - tensors.keys(), tensors.keys() - own.keys()
-    wrong = {n for n in own.keys() & tensors.keys() if own[n].shape != tensors[n].shape}
-    lost = {n for n in missing | wrong if n.startswith(heads)}
-    # a decoder and its token belong to pretraining; anything else would change the features
-    strange = {n for n in unused if not HEAD_NAMES.match(n) and not n.startswith(heads)}
-    if missing - lost or wrong - lost or strange:
-        raise incomplete(spec, missing - lost, strange, wrong - lost)
-    taken = {n: tensors[n] for n in own.keys() - lost}
-    network.load_state_dict({**own, **taken})
-    return Verdict(
-        text=NO_HEAD if lost else COMPLETE,
-        source=str(options.weights),
-        used=len(taken),
-        missing=tuple(sorted(lost)),
-        unused=tuple(sorted(unused)),
-    )
 
 
 # ---- the encoder
@@ -232,6 +160,15 @@ class TimmEncoder(nn.Module):
             kept = dict(zip(sorted(layers), found, strict=True))
         end = self._tokens(self.model.forward_features(images))
         return Tokens(end.prefix, end.patches, end.grid, None, kept)
+
+    @property
+    def pooled_norms(self) -> dict[str, nn.Module]:
+        """What timm's model applies after pooling, by the kind of pooling that it was made for."""
+        norm = getattr(self.model, "fc_norm", None)
+        pool = {"avg": "mean", "token": "cls"}.get(getattr(self.model, "global_pool", ""))
+        if norm is None or isinstance(norm, nn.Identity) or pool is None:
+            return {}
+        return {pool: norm}
 
     def layer_ids(self) -> dict[str, int]:
         """The layer of each parameter by timm's own grouping, 0 to depth + 1."""

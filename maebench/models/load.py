@@ -25,14 +25,8 @@ from maebench.models import from_hf, from_timm, preprocessing
 from maebench.models.from_file import from_weights
 from maebench.models.model import LoadedModel
 from maebench.models.reading import read_weights
-from maebench.models.weights import (
-    RANDOM,
-    USES,
-    ForeignModel,
-    SpecOptions,
-    read_spec_options,
-    split_spec,
-)
+from maebench.models.spec import USES, SpecOptions, read_spec_options, split_spec
+from maebench.models.weights import RANDOM, ForeignModel
 from maebench.plugins import Names, installed
 from maebench.pretraining import checkpoints, runs
 from maebench.pretraining.hardware import find_device
@@ -75,7 +69,7 @@ def load_model(
     if colon and kind not in KINDS and not Path(spec).exists():
         raise ConfigError(unknown("kind of model", kind, [f"{k}:" for k in KINDS], repr(spec)))
     if kind in FOREIGN and colon:
-        name, texts = split_spec(rest)
+        name, texts = split_spec(kind, rest)
         if key_map is not None:
             if "key_map" not in USES[kind]:
                 raise ConfigError(f"--key-map: {spec} has names that are known")
@@ -247,7 +241,7 @@ def from_path(path: Path, options: SpecOptions, spec: str) -> ForeignModel:
         ConfigError: the folder says itself what an option says.
     """
     if not path.is_dir() or from_hf.kind_of(path) not in from_hf.TYPES:
-        return from_weights(read_weights(path), options, spec)
+        return from_weights(read_weights(path, options.key), options, spec)
     moot = [key.replace("_", "-") for key in USES["file"] if getattr(options, key) is not None]
     if moot:
         raise ConfigError(f"{spec}: its config.json says all; leave out {', '.join(moot)}")

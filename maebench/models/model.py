@@ -102,10 +102,13 @@ class LoadedModel:
         tokens = self.encoder(pixels, None, tuple(layers))
         found = {}
         for layer, level in ((None, tokens), *tokens.layers.items()):
-            found[layer, "mean"] = level.patches.mean(1).float().cpu()
+            found[layer, "mean"] = level.patches.mean(1)
             if has_class_token(self.encoder) and level.prefix.shape[1]:
-                found[layer, "cls"] = level.prefix[:, 0].float().cpu()
-        return found
+                found[layer, "cls"] = level.prefix[:, 0]
+        # weights fine-tuned on pooled tokens have their last norm after pooling
+        for pool, norm in getattr(self.encoder, "pooled_norms", {}).items():
+            found[None, pool] = norm(found[None, pool])
+        return {which: features.float().cpu() for which, features in found.items()}
 
     @torch.no_grad()
     def patches(self, images: Tensor, layer: int | None = None) -> Tensor:

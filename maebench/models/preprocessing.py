@@ -10,7 +10,7 @@ from typing import Any
 from maebench.data.preprocess import Preprocess
 from maebench.errors import ConfigError, RunError
 from maebench.models.reading import OURS, Facts
-from maebench.models.weights import SpecOptions
+from maebench.models.spec import SpecOptions
 
 # ImageNet's statistics, which the official MAE code normalises with (main_pretrain.py).
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -1,109 +1,19 @@
-"""What models from elsewhere share: a MODEL string's options, facts beside weights, a verdict."""
+"""What models from elsewhere share: facts beside their weights, and a verdict."""
 
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 from torch import nn
 
-from maebench.component import Options, explain
 from maebench.data.preprocess import Preprocess
-from maebench.errors import ConfigError, RunError, unknown
+from maebench.errors import RunError
 from maebench.models.reading import OURS, Facts
-
-# ---- what follows a name in a MODEL string
-
-# which options each kind of model can use beside those of pre-processing
-USES = {
-    "file": {"heads", "decoder_heads", "target", "eps", "key_map"},
-    "timm": {"weights", "key_map"},
-    "hf": {"revision"},
-}
-PREPROCESSING = {"image_size", "mean", "std", "interpolation", "crop"}
-PixelTarget = Literal["pixels", "normalised-pixels"]
-
-
-class SpecOptions(Options):
-    """What weights do not say of themselves, or what is to be other than they say."""
-
-    heads: PositiveInt | None = Field(default=None, description="attention heads of the encoder")
-    decoder_heads: PositiveInt | None = Field(
-        default=None, description="attention heads of the decoder"
-    )
-    target: PixelTarget | None = Field(default=None, description="what the decoder predicts")
-    eps: PositiveFloat | None = Field(default=None, description="epsilon of the norms")
-    key_map: Path | None = Field(
-        default=None, description="YAML file of regular expressions for names"
-    )
-    weights: Path | None = Field(default=None, description="file of weights for the architecture")
-    revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
-    image_size: tuple[PositiveInt, ...] | None = Field(
-        default=None, description="pixels of a side of what the encoder takes, or rows,columns"
-    )
-    mean: tuple[float, ...] | None = Field(
-        default=None, description="mean per channel, of pixels in 0..1"
-    )
-    std: tuple[PositiveFloat, ...] | None = Field(default=None, description="deviation per channel")
-    interpolation: Literal["bicubic", "bilinear", "nearest"] | None = Field(
-        default=None, description="how images are resized"
-    )
-    crop: float | None = Field(
-        default=None,
-        ge=0.1,
-        le=1,
-        description="share of the resized side that the centre crop keeps",
-    )
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """Rows and columns."""
-        if self.image_size is None:
-            return None
-        return self.image_size[0], self.image_size[-1]
-
-
-def split_spec(spec: str) -> tuple[str, dict[str, str]]:
-    """The name and what follows it: `a,b=1,2,c=3` is a, {b: "1,2", c: "3"}.
-
-    Raises:
-        ConfigError: an option is given twice.
-    """
-    parts = re.split(r",([a-z][a-z-]*)=", spec)
-    names = [name.replace("-", "_") for name in parts[1::2]]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ConfigError(f"{spec}: {', '.join(sorted(twice))} is given twice")
-    return parts[0], dict(zip(names, parts[2::2], strict=True))
-
-
-def read_spec_options(kind: str, spec: str, texts: Mapping[str, str]) -> SpecOptions:
-    """The options of a MODEL string, from their texts.
-
-    Raises:
-        ConfigError: one that this kind of model does not use, or a value out of range.
-    """
-    allowed = USES[kind] | PREPROCESSING
-    for key in texts:
-        if key not in allowed:
-            names = [name.replace("_", "-") for name in allowed]
-            raise ConfigError(unknown("option", key.replace("_", "-"), names, repr(spec)))
-    try:
-        options = SpecOptions.model_validate(dict(texts))
-    except ValidationError as error:
-        raise explain(error, spec) from error
-    for key, values in (("mean", options.mean), ("std", options.std)):
-        if values and not all(0 <= value <= 1 for value in values):
-            raise ConfigError(f"{spec}: {key}: of pixels in 0..1, not 0..255, given {values}")
-    if options.image_size is not None and len(options.image_size) > 2:
-        raise ConfigError(f"{spec}: image-size: a side or rows,columns, given {options.image_size}")
-    return options
-
+from maebench.models.spec import PixelTarget, SpecOptions
 
 # ---- what stands beside weights: an export of ours, a config.json, arguments of a training
 
