@@ -7,7 +7,10 @@ the table and the row in the docs.
 from __future__ import annotations
 
 import json
+import os
 import re
+import sysconfig
+import traceback
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -27,6 +30,8 @@ from pydantic_core import PydanticUndefined
 
 from maebench.errors import ConfigError, unknown
 from maebench.files import SAFE_NAME
+
+STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
 
 
 class Options(BaseModel):
@@ -123,13 +128,17 @@ class Component(Options):
 
     def changed(self) -> str:
         """The name and the options that differ from their defaults, in one short text."""
+        parts = [f"{key}={value}" for key, value in self.changed_options().items()]
+        return self.name + (f"({', '.join(parts)})" if parts else "")
+
+    def changed_options(self) -> dict[str, str]:
+        """The options that differ from their defaults, as short texts."""
         defaults = type(self).model_fields
-        parts = [
-            f"{key}={_short(value)}"
+        return {
+            key: _short(value)
             for key, value in self
             if value != defaults[key].get_default(call_default_factory=True, validated_data={})
-        ]
-        return self.name + (f"({', '.join(parts)})" if parts else "")
+        }
 
 
 def look_up(cls: type[Component], name: str, context: Any) -> type[Component]:
@@ -149,12 +158,36 @@ def look_up(cls: type[Component], name: str, context: Any) -> type[Component]:
             raise ValueError(
                 f"{cls.kind} {name!r} is claimed by {packages}: uninstall one of them to use it"
             )
-        raise ValueError(
-            unknown(cls.kind, name, (context or {}).get("origins", {}).get(cls.kind) or names)
-        )
+        known = (context or {}).get("origins", {}).get(cls.kind) or names
+        raise ValueError(unknown(cls.kind, name, known) + (context or {}).get("missing", ""))
     if not issubclass(found, cls):
         raise ValueError(f"{cls.kind} {name!r} does not fit here: a {cls.name} is asked for")
     return found
+
+
+def raised_by(error: BaseException) -> list[type[Component]]:
+    """The components whose code raised an error itself; none where other code did.
+
+    Only the innermost frame outside of Python's own library counts: an exit that a handler of
+    signals or a test runner raises while a component is at work is not the component's.
+    """
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        file = frame.f_code.co_filename
+        if file.startswith(("<frozen", STANDARD_LIBRARY)) and "site-packages" not in file:
+            continue
+        if isinstance(own := frame.f_locals.get("self"), Component):
+            return [type(own)]
+        module = str(frame.f_globals.get("__name__", ""))
+        there = [cls for cls in _below(Component) if cls.__module__ == module]
+        package = module.split(".")[0]
+        return there or [c for c in _below(Component) if c.__module__.split(".")[0] == package]
+    return []
+
+
+def _below(cls: type[Component]) -> list[type[Component]]:
+    """All classes that inherit from this one and can be chosen by a name."""
+    found = [c for sub in cls.__subclasses__() for c in (sub, *_below(sub))]
+    return [c for c in dict.fromkeys(found) if c.name]
 
 
 def check_class(cls: object, base: type[Component]) -> str | None:
@@ -251,4 +284,13 @@ def parse(cls: type[Component], value: Any, context: Mapping[str, Any], where: s
         raise explain(error, where) from error
 
 
-__all__ = ["Component", "Options", "Self", "check_class", "explain", "look_up", "parse"]
+__all__ = [
+    "Component",
+    "Options",
+    "Self",
+    "check_class",
+    "explain",
+    "look_up",
+    "parse",
+    "raised_by",
+]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from maebench.component import Component
+from maebench.component import Component, raised_by
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,8 +46,8 @@ class Tracking:
         for tracker in trackers:
             try:
                 self._opened.append((tracker.name, tracker.open(folder, config)))
-            except Exception as error:
-                warnings.warn(f"tracker {tracker.name!r} is dropped: {error}", stacklevel=2)
+            except BaseException as error:
+                _warn(f"tracker {tracker.name!r} is dropped", error)
         self._working = list(self._opened)
 
     def __enter__(self) -> Tracking:
@@ -58,17 +58,27 @@ class Tracking:
         for name, tracker in self._opened:
             try:
                 tracker.close()
-            except Exception as error:
-                warnings.warn(f"tracker {name!r} did not close: {error}", stacklevel=2)
+            except BaseException as error:
+                _warn(f"tracker {name!r} did not close", error)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Gives the numbers of a step to every tracker."""
         for at_work in list(self._working):
             try:
                 at_work[1].log(step, values)
-            except Exception as error:
-                warnings.warn(f"tracker {at_work[0]!r} is dropped: {error}", stacklevel=2)
+            except BaseException as error:
+                _warn(f"tracker {at_work[0]!r} is dropped", error)
                 self._working.remove(at_work)
+
+
+def _warn(what: str, error: BaseException) -> None:
+    """Warns of what a tracker raised, an exit too; Ctrl-C and what others raised ends the run."""
+    if isinstance(error, KeyboardInterrupt) or not (
+        isinstance(error, Exception) or raised_by(error)
+    ):
+        raise error
+    text = str(error) if isinstance(error, Exception) else f"{type(error).__name__}: {error}"
+    warnings.warn(f"{what}: {text}", stacklevel=3)
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,18 @@ broken plugin is reported and takes nothing else with it.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.metadata
 import os
+import time
 import traceback
 import types
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import pluggy
 
@@ -22,7 +26,7 @@ import maebench.encoders
 import maebench.masking
 import maebench.objectives
 from maebench import hookspecs
-from maebench.component import Component, check_class, look_up
+from maebench.component import Component, check_class, look_up, raised_by
 from maebench.data.dataset import Dataset
 from maebench.encoders.encoder import Encoder
 from maebench.errors import ConfigError, PluginError, unknown
@@ -30,7 +34,10 @@ from maebench.evaluation import Evaluation
 from maebench.masking.mask import Masking
 from maebench.objectives.objective import Objective
 from maebench.outputs import FORMATS, Report, Tracker
+from maebench.state import compared, steady
 
+P = ParamSpec("P")
+T = TypeVar("T")
 GROUP = "maebench"
 SELECT = "MAEBENCH_PLUGINS"  # "" loads no third-party plugin, "a,b" only those
 # hook -> the class that what it returns must inherit from
@@ -44,6 +51,9 @@ HOOKS: Mapping[str, type[Component]] = {
     "register_reports": Report,
 }
 KINDS: Mapping[str, type[Component]] = {base.kind: base for base in HOOKS.values()}
+# A plugin costs every command its import: one that doubles the wait, of which torch's own import
+# is about this much, is named.
+SLOW_IMPORT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,8 @@ class Plugin:
         package: the distribution that brings it, and its version.
         problem: why it is not loaded, or None.
         components: what it registered.
+        changed: what its import changed of what all code shares; it was put back.
+        seconds: what its import took.
     """
 
     name: str
@@ -62,6 +74,22 @@ class Plugin:
     version: str
     problem: str | None = None
     components: tuple[type[Component], ...] = ()
+    changed: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a user should know of a plugin that may work all the same."""
+        found = []
+        if self.changed:
+            found.append(f"its import changed {', '.join(self.changed)}: put back")
+        if self.seconds > SLOW_IMPORT_SECONDS:
+            found.append(f"its import took {self.seconds:.1f} s, for which most commands wait")
+        return found
+
+
+# What the import of a plugin's module did: a process imports it once.
+_IMPORTED: dict[tuple[str, str, str], tuple[tuple[str, ...], float]] = {}
 
 
 @dataclass(frozen=True)
@@ -90,7 +118,13 @@ class Names:
             ]
             for kind, names in self.table.items()
         }
-        return {**self.table, "conflicts": self.conflicts, "origins": origins}
+        missing = {"missing": self.missing(), "conflicts": self.conflicts, "origins": origins}
+        return {**self.table, **missing}
+
+    def missing(self) -> str:
+        """What to say beside an unknown name: which plugins could not be loaded."""
+        failed = [f"{p.name} ({p.package}): {p.problem}" for p in self.plugins if p.problem]
+        return f". Not loaded, and may bring it: {'; '.join(failed)}" if failed else ""
 
     def origin(self, cls: type[Component]) -> Plugin:
         """The plugin that brought a class; one that none brought came from Python code."""
@@ -176,27 +210,100 @@ def _selected(entry_point: importlib.metadata.EntryPoint) -> bool:
 def _load(manager: pluggy.PluginManager, entry_point: importlib.metadata.EntryPoint) -> Plugin:
     package = entry_point.dist.name if entry_point.dist else "unknown"
     version = entry_point.dist.version if entry_point.dist else "unknown"
-    registered = f"{package}:{entry_point.name}"
+    if package == "maebench":
+        return _register(manager, entry_point, package, version)
+    began = time.monotonic()
+    with compared() as changed:
+        described = _register(manager, entry_point, package, version)
+    place = (package, version, entry_point.value)
+    first = place not in _IMPORTED
+    found, seconds = _IMPORTED.setdefault(place, (tuple(changed), time.monotonic() - began))
+    described = replace(described, changed=found, seconds=seconds)
+    for remark in described.remarks if first else ():
+        warnings.warn(f"plugin {described.name} ({package} {version}): {remark}", stacklevel=2)
+    return described
+
+
+def _register(
+    manager: pluggy.PluginManager,
+    entry_point: importlib.metadata.EntryPoint,
+    package: str,
+    version: str,
+) -> Plugin:
+    """Imports and registers one plugin, or says why it cannot be."""
     plugin = None
     try:
         plugin = entry_point.load()
-        manager.register(plugin, registered)
+        manager.register(plugin, f"{package}:{entry_point.name}")
         for caller in manager.get_hookcallers(plugin) or []:
             if caller.name not in HOOKS:  # a misspelt hook is silence otherwise
                 raise PluginError(unknown("hook", caller.name, HOOKS))
         manager.check_pending()
         described = _describe(manager, plugin, entry_point.name, (package, version))
-    # SystemExit too: a plugin that ends the interpreter at import must not take the command line
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    # not only an Exception: a plugin that ends the interpreter must not take the command line
+    except BaseException as error:
         described = Plugin(entry_point.name, package, version, _in_words(error))
     if described.problem and plugin is not None and manager.is_registered(plugin):
         manager.unregister(plugin)
     return described
 
 
+def ended_by(error: BaseException) -> PluginError | None:
+    """What a component's code raised to end the program, as an error that names the component.
+
+    None where it is a plain exception, or other code raised it, such as the caller's.
+    """
+    classes = [] if isinstance(error, Exception | KeyboardInterrupt) else raised_by(error)
+    if not classes:
+        return None
+    origin = installed().origin(classes[0])
+    who = " or ".join(dict.fromkeys(f"{cls.kind} {cls.name!r}" for cls in classes))
+    version = f" {origin.version}" if origin.version != "unknown" else ""
+    return PluginError(f"{who} of {origin.package}{version} raised {_in_words(error)}")
+
+
+@contextlib.contextmanager
+def contained() -> Iterator[None]:
+    """Runs code of components: under torch's own defaults, and where one exits it is an error.
+
+    Raises:
+        PluginError: a component raised SystemExit, or another exception that is no Exception.
+    """
+    with steady():
+        try:
+            yield
+        except BaseException as error:
+            if found := ended_by(error):
+                raise found from error
+            raise
+
+
+def contained_steps(steps: Callable[P, Generator[T]]) -> Callable[P, Generator[T]]:
+    """A generator whose steps are `contained`; between them its caller has his own settings."""
+
+    @functools.wraps(steps)
+    def each(*args: P.args, **kwargs: P.kwargs) -> Generator[T]:
+        going = steps(*args, **kwargs)
+        try:
+            while True:
+                with contained():
+                    step = next(going, None)
+                if step is None:
+                    return
+                yield step
+        finally:
+            with contained():
+                going.close()
+
+    return each
+
+
 def _in_words(error: BaseException) -> str:
     """An exception in one line, with the place in the plugin where it arose."""
-    own = (str(Path(maebench.data.__file__).parent.parent), str(Path(pluggy.__file__).parent))
+    core, hooks = Path(maebench.data.__file__).parent.parent, Path(pluggy.__file__).parent
+    own = (f"{core}{os.sep}", f"{hooks}{os.sep}")
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -254,7 +361,7 @@ def _without_clashes(found: Sequence[Plugin]) -> Names:
         elif twice:
             problem = f"{twice[0][0]} {twice[0][1]!r} is registered twice"
         if problem:
-            plugin = Plugin(plugin.name, plugin.package, plugin.version, problem)
+            plugin = replace(plugin, problem=problem, components=())
         plugins.append(plugin)
         for cls in plugin.components:
             claims.setdefault((cls.kind, cls.name), []).append((plugin, cls))

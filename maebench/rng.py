@@ -15,7 +15,8 @@ import copy
 import hashlib
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 
 _GAMMA = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, from the paper
 _MIX1, _MIX2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # variant 13 of Stafford's mixers
+FEW_WORDS = 64  # of 32 bits: dozens of libraries with a number each
 _CALL = 1 << 32  # counters of one call; a call may draw that many numbers per sample
 
 
@@ -125,3 +127,46 @@ def isolated(seed: int, *purpose: object) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(array)
+
+
+def few_drawn(before: Any, after: Any) -> bool:
+    """Whether Python's random state is another one after a few draws, and was not seeded anew.
+
+    Libraries draw while they are imported: rich one number, which scikit-learn's import pays.
+    """
+    stream = random.Random()
+    stream.setstate(before)
+    for _ in range(FEW_WORDS):
+        stream.getrandbits(32)
+        if stream.getstate() == after:
+            return True
+    return False
+
+
+def _numpy_state() -> tuple[Any, ...]:
+    """Numpy's global random state with its array as bytes, so that two can be compared."""
+    state: Any = np.random.get_state()
+    name, words, *rest = state
+    return name, words.tobytes(), *rest
+
+
+def _set_numpy_state(state: tuple[Any, ...]) -> None:
+    name, words, *rest = state
+    np.random.set_state((name, np.frombuffer(words, np.uint32), *rest))
+
+
+def _torch_state() -> bytes:
+    return torch.random.get_rng_state().numpy().tobytes()
+
+
+def _set_torch_state(state: bytes) -> None:
+    torch.random.set_rng_state(torch.from_numpy(np.frombuffer(state, np.uint8).copy()))
+
+
+PYTHON_STATE = "Python's random state"
+# whose global random state -> how it is read, as something to compare, and put back
+GLOBAL_STATES: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
+    PYTHON_STATE: (random.getstate, random.setstate),
+    "numpy's random state": (_numpy_state, _set_numpy_state),
+    "torch's random state": (_torch_state, _set_torch_state),
+}

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "maebench"
 # Each only from those before it. A new module has to find its place here.
 ORDER = [
-    *("errors", "files", "rng", "component", "masking", "encoders", "objectives", "data"),
+    *("errors", "files", "rng", "state", "component", "masking", "encoders", "objectives", "data"),
     *("evaluation", "outputs", "hookspecs", "plugins", "config", "pretraining", "models"),
     *("evaluating", "analysis", "report", "testing", "cli", "__main__"),
 ]

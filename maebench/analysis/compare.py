@@ -22,7 +22,7 @@ from maebench.analysis.workers import Event
 from maebench.config.run import RunConfig
 from maebench.config.sources import read_yaml
 from maebench.errors import ConfigError, MaebenchError
-from maebench.plugins import Names, installed
+from maebench.plugins import Names, contained, installed
 from maebench.pretraining import runs
 from maebench.pretraining.hardware import environment, find_device, find_precision
 from maebench.pretraining.plan import build, inputs_for
@@ -31,6 +31,7 @@ from maebench.pretraining.plan import build, inputs_for
 OWN = ("seeds", "baseline", "arms", "probe_seeds", "target", "margin")
 
 
+@contained()
 def compare(
     *,
     seeds: int | str | Sequence[int] = 3,

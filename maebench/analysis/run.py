@@ -11,7 +11,7 @@ from maebench.evaluating.model import Progress, no_progress
 from maebench.evaluating.suite import evaluate
 from maebench.models.load import pixels_of, trained_model, untrained_model
 from maebench.models.model import LoadedModel
-from maebench.plugins import Names, installed
+from maebench.plugins import Names, contained, installed
 from maebench.pretraining import runs
 from maebench.pretraining.loop import pretrain
 from maebench.pretraining.plan import Plan, prepare
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@contained()
 def run(config: RunConfig, results: str | Path | None = None) -> pd.DataFrame:
     """Pretrains and evaluates as `maebench run` does; returns the rows as a DataFrame.
 
@@ -32,6 +33,7 @@ def run(config: RunConfig, results: str | Path | None = None) -> pd.DataFrame:
     return evaluate_run(plan)
 
 
+@contained()
 def evaluate_run(plan: Plan, progress: Progress = no_progress) -> pd.DataFrame:
     """The rows of a pretrained run, its untrained floor and raw pixels, in the order of --evals.
 

@@ -51,11 +51,34 @@ class Lazy(click.Group):
             if not isinstance(command, click.Command):
                 raise TypeError(f"a click command is wanted, got {command!r}")
             return command
-        # SystemExit too: a plugin that ends the interpreter at import does so in silence
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        # not only an Exception: a plugin that ends the interpreter at import does so in silence
+        except BaseException as error:
             package = found.dist.name if found.dist else "unknown"
             raise MaebenchError(
                 f"command {name!r} of {package} does not load: {type(error).__name__}: {error}"
+            ) from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command; an exit that is not ours, such as a plugin's, is an error.
+
+        Another package's command ends with whatever exit code it chooses.
+        """
+        try:
+            return super().invoke(ctx)
+        except BaseException as error:
+            own = ctx.invoked_subcommand in COMMANDS
+            if isinstance(error, Exception | KeyboardInterrupt) or not own:
+                raise
+            from maebench.plugins import ended_by
+
+            text = " ".join(str(error).split())
+            raise (
+                ended_by(error)
+                or MaebenchError(
+                    f"{ctx.invoked_subcommand} ended by {type(error).__name__}: {text}"
+                )
             ) from error
 
     def resolve_command(

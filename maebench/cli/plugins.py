@@ -52,8 +52,8 @@ def list_command() -> None:
     for plugin in names.plugins:
         mark = "FAILED" if plugin.problem else "ok"
         click.echo(f"{mark:7}{plugin.name}  ({plugin.package} {plugin.version})")
-        if plugin.problem:
-            click.echo(f"       {plugin.problem}")
+        for line in [plugin.problem] * bool(plugin.problem) + plugin.remarks:
+            click.echo(f"       {line}")
         for cls in plugin.components:
             disputed = (cls.kind, cls.name) in names.conflicts
             click.echo(f"       {cls.kind} {cls.name}" + ("  (claimed twice)" if disputed else ""))
@@ -86,6 +86,12 @@ def check_command(package: str, verbose: bool) -> None:
             failed = True
             click.echo(f"FAILED {plugin.name} ({plugin.package} {plugin.version}) does not load:")
             click.echo(f"  {plugin.problem}")
+        if plugin.remarks:
+            failed = failed or bool(plugin.changed)
+            mark = "FAILED" if plugin.changed else "note"
+            click.echo(f"{mark} {plugin.name} ({plugin.package} {plugin.version})")
+            for remark in plugin.remarks:
+                click.echo(f"  {remark}")
         for cls in plugin.components:
             if packages := names.conflicts.get((cls.kind, cls.name)):
                 failed = True

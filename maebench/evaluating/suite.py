@@ -25,7 +25,7 @@ from maebench.evaluating.intervals import group_sums, indistinguishable, mean_in
 from maebench.evaluating.model import EvaluatedModel, Progress, no_progress
 from maebench.evaluation import Evaluation, Metric, NotApplicable, Result
 from maebench.models.model import LoadedModel
-from maebench.plugins import Names, installed
+from maebench.plugins import Names, contained, ended_by, installed
 from maebench.pretraining import checkpoints, runs
 from maebench.rng import isolated
 
@@ -61,6 +61,7 @@ def record_path(model: LoadedModel, evaluation: Evaluation, splits: Splits, seed
     return model.folder / "records" / f"{name}.json"
 
 
+@contained()
 def evaluate(
     model: LoadedModel,
     evaluation: Evaluation,
@@ -158,8 +159,12 @@ def _run(model: EvaluatedModel, path: Path) -> tuple[list[Result], str, str]:
         status, reason, results = "not applicable", str(error), []
     except MaebenchError as error:
         status, reason, results = "failed", str(error), []
-    except Exception as error:
-        status, reason, results = "failed", f"{type(error).__name__}: {error}", []
+    except BaseException as error:
+        found = ended_by(error)
+        if found is None and not isinstance(error, Exception):  # Ctrl-C, or the caller's own
+            raise
+        status, results = "failed", []
+        reason = str(found or f"{type(error).__name__}: {error}")
         files.write_text(path.with_suffix(".traceback"), traceback.format_exc())
     if _weights(loaded) == before:
         return results, status, reason

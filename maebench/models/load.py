@@ -27,7 +27,7 @@ from maebench.models.model import LoadedModel
 from maebench.models.reading import read_weights
 from maebench.models.spec import USES, SpecOptions, read_spec_options, split_spec
 from maebench.models.weights import RANDOM, ForeignModel
-from maebench.plugins import Names, installed
+from maebench.plugins import Names, contained, installed
 from maebench.pretraining import checkpoints, runs
 from maebench.pretraining.hardware import find_device
 from maebench.pretraining.plan import build, config_of, inputs_of
@@ -37,6 +37,7 @@ FOREIGN = {"file": "PATH", "timm": "NAME, such as timm:vit_tiny_patch16_224", "h
 KINDS = ("untrained", "pixels", *FOREIGN)  # prefixes of MODEL strings; without one it is a run
 
 
+@contained()
 def load_model(
     spec: str = "",
     results: str | Path | None = None,

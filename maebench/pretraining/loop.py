@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from maebench.errors import RunError
 from maebench.masking.statistics import describe
 from maebench.objectives.objective import Batch
 from maebench.outputs import Tracking
+from maebench.plugins import contained_steps
 from maebench.pretraining import checkpoints, cost, runs
 from maebench.pretraining.batches import batch_hash, batches, make_batch, sample
 from maebench.pretraining.optimiser import learning_rate
@@ -57,7 +58,8 @@ class Step:
     done: float
 
 
-def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Iterator[Step]:
+@contained_steps
+def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Generator[Step]:
     """Pretrains, one yielded step at a time; goes on from the newest checkpoint.
 
     Raises:

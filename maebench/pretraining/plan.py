@@ -16,7 +16,7 @@ from maebench.data.images import Images, channel_statistics
 from maebench.data.split_info import SplitInfo
 from maebench.errors import ConfigError
 from maebench.objectives.objective import Inputs
-from maebench.plugins import Names
+from maebench.plugins import Names, contained
 from maebench.pretraining import runs
 from maebench.pretraining.budget import Length, num_steps, stage_steps
 from maebench.pretraining.checkpoints import newest
@@ -82,6 +82,7 @@ class Plan:
         return whole and (self.masks.exists() or not self.config.objective.hides)
 
 
+@contained()
 def prepare(
     config: RunConfig,
     results: Path | None = None,

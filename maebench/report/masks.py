@@ -19,7 +19,7 @@ from maebench.data.preprocess import Normaliser
 from maebench.errors import ConfigError
 from maebench.masking.mask import Masking
 from maebench.masking.statistics import STATISTICS, Sample, describe
-from maebench.plugins import installed
+from maebench.plugins import contained, installed
 from maebench.pretraining.batches import sample
 from maebench.pretraining.hardware import find_device, find_precision
 from maebench.pretraining.plan import build, check_needs, inputs_for
@@ -33,6 +33,7 @@ SIDE = 1.5  # inches of a picture
 HIDDEN = torch.tensor([0.62, 0.55, 0.45])  # a brownish gray: neither a black nor a white patch
 
 
+@contained()
 def mask_statistics(
     maskings: Iterable[Masking | str] | None = None,
     ratios: Sequence[float] = (0.75,),
