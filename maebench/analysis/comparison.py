@@ -61,7 +61,8 @@ class Comparison:
         A cell that failed before it had any is one row with the reason.
 
         Columns arm, kind, seed, evaluation_seed, evaluation, metric, unit, higher_is_better, value,
-        low, high, interval, choice_low, choice_high, num_groups, status, reason and file.
+        low, high, interval, choice_low, choice_high, num_groups, status, reason, file, dataset and
+        remarks.
         """
         return self._scores.copy()
 
@@ -265,7 +266,7 @@ class Comparison:
 _SCORES = [
     *("arm", "kind", "seed", "evaluation_seed", *KEY, "value", "low", "high", "interval"),
     *("choice_low", "choice_high", "choices", "choices_alike", "num_groups", "protocol", "status"),
-    *("reason", "file"),
+    *("reason", "file", "dataset", "remarks"),
 ]
 
 

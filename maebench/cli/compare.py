@@ -67,10 +67,14 @@ def show_plan(found: Comparison, workers: int | None) -> None:
     from maebench.analysis.cells import estimate
     from maebench.analysis.compare import num_workers
     from maebench.report import plan as report
+    from maebench.report.data import summary
     from maebench.report.terminal import print_table
 
     for line in report.plan_lines(found):
         click.echo(line)
+    for splits in {id(cell.plan.splits): cell.plan.splits for cell in found.cells}.values():
+        for line in summary(splits):
+            click.echo(line)
     print_table(report.cells_table(found.cells))
     threads = int(found.machine["threads"])
     num = num_workers(workers, found.machine)

@@ -57,6 +57,7 @@ def _pretrain(settings: dict[str, Any]) -> Any:
     from maebench.pretraining.loop import pretrain
     from maebench.pretraining.plan import prepare
     from maebench.report import plots
+    from maebench.report.data import summary
 
     results = settings.pop("results")
     config = read(**settings)
@@ -64,6 +65,8 @@ def _pretrain(settings: dict[str, Any]) -> Any:
         click.echo(line, err=True)
     plan = prepare(config, runs.results_folder(results), decoding)
     if not plan.finished:
+        for line in summary(plan.splits):
+            click.echo(line, err=True)
         length = f"{plan.steps:,} steps" if plan.steps else CLOCK.format(config.budget.amount)
         click.echo(f"{plan.run.name}: {length} on {plan.device}", err=True)
         follow(plan, pretrain(plan))

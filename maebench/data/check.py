@@ -18,6 +18,7 @@ from maebench.data.decode import FileHeader, read_header
 from maebench.data.images import Images, InMemory
 from maebench.data.look_alikes import SIDE, look_alikes, one_colour, thumbnails
 from maebench.data.on_disk import OnDisk
+from maebench.data.tree import readable
 from maebench.errors import DataError
 
 BATCH = 256  # images decoded at once
@@ -127,7 +128,7 @@ def look(images: Images, root: Path, split: str) -> Looked:
         digests += [(_digest(image), _digest(image.flip(2))) for image in pixels]
         small.append(thumbnails(pixels))
         constant.append(one_colour(pixels).numpy())
-    names = [path.relative_to(root).as_posix() for path in paths]
+    names = [readable(path.relative_to(root).as_posix()) for path in paths]
     return Looked(
         images=images,
         names=names or [f"{split} {i}" for i in images.info.ids.tolist()],
@@ -149,6 +150,12 @@ def _digest(image: torch.Tensor) -> bytes:
     return hashlib.blake2b(image.contiguous().numpy().data, digest_size=16).digest()
 
 
+def _some(count: int, what: str) -> str:
+    """A count and its noun."""
+    many = "es" if what.endswith("s") else "s"
+    return f"{count:,} {what}{many * (count != 1)}"
+
+
 # ---- findings
 
 
@@ -164,7 +171,7 @@ def _unreadable(looked: dict[str, Looked]) -> Iterator[Finding]:
     for split, one in looked.items():
         if skipped := one.images.info.skipped:
             count = len(skipped)
-            yield Finding("error", f"{split}: {count:,} files cannot be read as images", skipped)
+            yield Finding("error", f"{split}: {_some(count, 'file')} cannot be read", skipped)
 
 
 def _twice_in_a_split(looked: dict[str, Looked]) -> Iterator[Finding]:
@@ -179,12 +186,12 @@ def _twice_in_a_split(looked: dict[str, Looked]) -> Iterator[Finding]:
         if torn:
             yield Finding(
                 "error",
-                f"{split}: {len(torn):,} images are there in several classes",
+                f"{split}: {_some(len(torn), 'image')} in several classes",
                 _written(one.names, torn),
             )
         if plain:
             more = sum(len(found) - 1 for found in plain)
-            text = f"{split}: {len(plain):,} images are there more than once, {more:,} too many"
+            text = f"{split}: {_some(len(plain), 'image')} more than once, {more:,} too many"
             yield Finding("warning", text, _written(one.names, plain))
 
 
@@ -225,7 +232,7 @@ def _constant(looked: dict[str, Looked]) -> Iterator[Finding]:
     for split, one in looked.items():
         if one.constant.any():
             names = tuple(one.names[i] for i in np.flatnonzero(one.constant))
-            yield Finding("warning", f"{split}: {len(names):,} images have one colour", names)
+            yield Finding("warning", f"{split}: {_some(len(names), 'image')} of one colour", names)
 
 
 def _classes(train: Images, test: Images) -> Iterator[Finding]:
@@ -236,9 +243,13 @@ def _classes(train: Images, test: Images) -> Iterator[Finding]:
     for split, there in counts.items():
         if none := [name for name, count in there.items() if not count]:
             severity = "error" if split == "train" else "warning"
-            yield Finding(severity, f"{split}: {len(none):,} classes have no image", tuple(none))
+            yield Finding(
+                severity, f"{split}: {_some(len(none), 'class')} without an image", tuple(none)
+            )
         if one := [name for name, count in there.items() if count == 1]:
-            yield Finding("warning", f"{split}: {len(one):,} classes have one image", tuple(one))
+            yield Finding(
+                "warning", f"{split}: {_some(len(one), 'class')} with one image", tuple(one)
+            )
 
 
 def class_counts(images: Images) -> dict[str, int]:

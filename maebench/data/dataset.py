@@ -171,6 +171,25 @@ class Splits:
             self._loaded[split] = images
         return self._loaded[split]
 
+    def has(self, split: str) -> bool:
+        """Whether a split is loaded."""
+        return split in self._loaded
+
+    def look_at_test(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Loads test, so that copies of it in train are found; says so where it cannot be read."""
+        try:
+            self.load("test", progress)
+        except DataError as error:  # pretraining alone needs no test
+            text = f"test cannot be read, and was not searched for copies of train: {error}"
+            self._said["copies"] = [Remark("no test", 1, text)]
+
+    def remark_facts(self) -> list[dict[str, Any]]:
+        """What is said of the loaded splits, as JSON values."""
+        return [
+            {"split": split, "what": remark.what, "count": remark.count, "text": remark.text}
+            for split, remark in self.remarks()
+        ]
+
     def remarks(self) -> list[tuple[str, Remark]]:
         """What is said of the splits that are loaded, each with the name of the split.
 

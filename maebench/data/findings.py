@@ -66,18 +66,20 @@ def of_tree(root: Path, tree: Tree) -> list[Remark]:
         root: the folder that names are relative to.
         tree: what was found.
     """
-
-    def named(path: Path) -> str:
-        inner = path.relative_to(root) if path.is_relative_to(root) else path
-        return readable(inner.as_posix())
-
     found = []
     for what, kind, one, several in LINKS:
-        pairs = [f"{named(link)} -> {named(place)}" for link, place in getattr(tree, kind)]
+        pairs = [
+            f"{named(root, link)} -> {named(root, place)}" for link, place in getattr(tree, kind)
+        ]
         found.append(on_names(what, pairs, one, several))
     for what, kind, one, several in FILES:
-        found.append(on_names(what, [named(p) for p in getattr(tree, kind)], one, several))
+        found.append(on_names(what, [named(root, p) for p in getattr(tree, kind)], one, several))
     return [remark for remark in found if remark is not None]
+
+
+def named(root: Path, path: Path) -> str:
+    """A path as it lies below a folder, in a form that can be printed."""
+    return readable((path.relative_to(root) if path.is_relative_to(root) else path).as_posix())
 
 
 def of_classes(tree: Tree, train: Classes, test: Classes) -> list[Remark]:

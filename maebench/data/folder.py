@@ -116,6 +116,7 @@ class Folder(Dataset):
             request.progress,
             split.groups,
             request.reading,
+            layout.remarks,
             same_levels=[*layout.train.paths, *layout.test.paths],
         )
 

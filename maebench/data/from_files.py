@@ -18,6 +18,7 @@ from maebench.data.on_disk import OnDisk, by_threads, num_workers
 from maebench.data.reading import Reading
 from maebench.data.remarks import remarks_of
 from maebench.data.split_info import Remark, SplitInfo, digest, identity
+from maebench.data.tree import readable
 from maebench.errors import DataError
 
 LEVELS_SAMPLE = 64  # images whose levels are read: in one set they come from one camera
@@ -81,7 +82,7 @@ def from_files(
         kept = pixels if in_memory else None
         good, traits = _decode(paths, size, how, on_bad_image, kept, progress)
         bad = set(range(len(paths))).difference(good)
-        skipped = [paths[i].relative_to(root).as_posix() for i in sorted(bad)]
+        skipped = [readable(paths[i].relative_to(root).as_posix()) for i in sorted(bad)]
     if not good:
         raise DataError(f"no image in {root} can be read ({len(skipped)} files were tried)")
     info = replace(info.at(torch.tensor(good)), skipped=tuple(skipped))

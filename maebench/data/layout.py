@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maebench.data.divide import Classes, divided
-from maebench.data.findings import of_classes, of_tree
+from maebench.data.findings import named, of_classes, of_tree, on_names
 from maebench.data.groups import BY_IMAGE, by_default, numbered, read_groups
 from maebench.data.sides import find_sides
 from maebench.data.split_info import Remark
@@ -55,7 +55,7 @@ def read_layout(
     sides = find_sides(root, splits)
     starts = [root] if sides.whole else [sides.train, sides.test]
     tree = walk(starts)
-    _check_links(tree)
+    in_two = _check_links(tree, root)
     read = [by_class(start, tree, may_be_empty=start != starts[0]) for start in starts]
     _check(starts[0], read[0], starts[-1], read[-1])
     if sides.whole and groups is None and splits is None:
@@ -71,7 +71,7 @@ def read_layout(
         _split(train, labels, together),
         _split(test, labels, together),
         tuple(readable(name) for name in labels or ()),
-        (*sides.remarks, *of_tree(root, tree), *said, *of_classes(tree, train, test)),
+        (*sides.remarks, *of_tree(root, tree), *in_two, *said, *of_classes(tree, train, test)),
     )
 
 
@@ -136,8 +136,11 @@ def _split(
 # What is refused.
 
 
-def _check_links(tree: Tree) -> None:
-    """Refuses a class that cannot be reached, and links that give an image two places.
+def _check_links(tree: Tree, root: Path) -> list[Remark]:
+    """Refuses a class that cannot be reached, and links that give images two places.
+
+    An image that a link puts into a second class stays in its first: that is remarked, for data
+    sets that sort by several topics are made so.
 
     Raises:
         DataError: names the first link and where it leads.
@@ -147,14 +150,24 @@ def _check_links(tree: Tree) -> None:
         raise DataError(f"the link {where} cannot be followed: mend it or take it away")
     folders = [(*pair, [_owner(path, tree, 0) for path in pair]) for pair in tree.again_folders]
     images = [(*pair, [_owner(path, tree, 1) for path in pair]) for pair in tree.again_images]
-    wrong = [(link, place, owners) for link, place, owners in images if len({*owners}) > 1]
+    wrong = [found for found in images if found[2][0][0] != found[2][1][0]]
     wrong += [
         (link, place, owners)
         for link, place, owners in folders
         if len({*owners}) > 1 and any(below(place, tree.images))
     ]
     if not wrong:
-        return
+        two = [
+            f"{named(root, link)} is in {first[1]!r} already"
+            for link, _, (second, first) in images
+            if first != second
+        ]
+        remark = on_names(
+            *("in two classes", two),
+            "link puts an image into a second class and was left out",
+            "links put images into a second class and were left out",
+        )
+        return [remark] if remark is not None else []
     link, place, (one, other) = wrong[0]
     if one[0] != other[0]:
         problem = "what is tested on would be trained on"

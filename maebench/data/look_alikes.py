@@ -80,7 +80,7 @@ def look_alikes(
 
 def _centred(gray_NSS: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Thumbnails without their mean as rows of length 1."""
-    rows = gray_NSS.reshape(len(gray_NSS), -1).astype(np.float32)
+    rows = gray_NSS.reshape(len(gray_NSS), SIDE * SIDE).astype(np.float32)
     return _standard(rows - rows.mean(1, keepdims=True))
 
 

@@ -21,6 +21,7 @@ HELD_OUT = "held out of train"  # the split of values by which choices are made
 COLUMNS = (
     *("model", "model_kind", "run", "weights", "weights_hash", "dataset", "dataset_fingerprint"),
     *("train_examples", "train_fingerprint", "split", "examples", "num_groups", "skipped"),
+    *("remarks",),
     *("evaluation", "evaluation_version", "protocol", "options", "metric", "where"),
     *("value", "low", "high", "interval", "choice_low", "choice_high", "choices"),
     *("choices_alike", "unit", "higher_is_better", "main", "status", "reason", "seed", "seconds"),

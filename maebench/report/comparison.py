@@ -11,6 +11,7 @@ import pandas as pd
 from maebench import files
 from maebench.analysis import arms
 from maebench.analysis.comparison import LEVEL, Comparison
+from maebench.report.footnotes import remarks
 from maebench.report.plots import write_figure
 
 FLOORS = {"untrained": "untrained", "pixels": "raw pixels"}
@@ -277,7 +278,8 @@ def footnotes(comparison: Comparison) -> list[str]:
     for cell in failed:
         who = names.get((cell.kind, cell.arm), cell.arm)
         lines.append(f"failed: {who} seed {cell.seed}: {' '.join(cell.reason.split())}")
-    return [*lines, *(f"note: {note}" for note in comparison.notes)]
+    notes = [*comparison.notes, *remarks(scores)]
+    return [*lines, *(f"note: {note}" for note in notes)]
 
 
 def write(comparison: Comparison) -> list[str]:

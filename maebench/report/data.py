@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CLASSES = 40  # rows of the table and of the picture; the others are counted
 PER_ROW = {"train": 8, "test": 4}  # images of a class in the picture
 TILE, GAP, LABEL = 64, 4, 160  # pixels of an image, between two, and of a class's name
+PAPER = "#dddddd"  # on which white and black pictures have an edge
 LETTERS = 24  # of a name that fit
 
 
@@ -107,7 +108,7 @@ def drawn(check: Check) -> Image:
     rows = names[:CLASSES] if labelled else [""] * 4
     step = TILE + GAP
     width = LABEL + sum(PER_ROW.values()) * step + 2 * GAP
-    whole = Image.new("RGB", (width, (len(rows) + 1) * step), "white")
+    whole = Image.new("RGB", (width, (len(rows) + 1) * step), PAPER)
     draw = ImageDraw.Draw(whole)
     left = LABEL
     for split, count in PER_ROW.items():

@@ -35,7 +35,17 @@ def footnotes(shown: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     if any(cell.over == "evaluation seeds" and cell.num_runs for cell in cells):
         lines.append("evaluation seeds: the same model evaluated again with another seed")
     lines += [CHOICE] * any(cell.choice for cell in cells)
-    return [line for line in [*lines, MARKS * (MARK in table)] if line]
+    lines += [MARKS * (MARK in table), *remarks(shown)]
+    return [line for line in lines if line]
+
+
+def remarks(shown: pd.DataFrame) -> list[str]:
+    """What was lost or found in the images of each data set; of several texts the longest hold."""
+    lines = []
+    for name, group in shown[shown["remarks"].notna()].groupby("dataset", sort=False):
+        parts = dict.fromkeys(part for text in group["remarks"] for part in text.split("; "))
+        lines.append(f"{name}: {'; '.join(parts)}")
+    return lines
 
 
 def _values(done: pd.DataFrame) -> str:
