@@ -106,6 +106,34 @@ def test_a_key_map_is_taken_from_a_file(results, exported, tmp_path, capsys):
     assert "│ file:" in out
 
 
+def test_a_path_with_commas_and_equals_signs_is_a_path(results, exported, tmp_path, capsys):
+    folder = tmp_path / "lr=1e-3,wd=0.05"
+    folder.mkdir()
+    path = exported.rename(folder / "vit,heads=9.safetensors")
+    code, _, err = call(capsys, results, "eval", "knn", f"file:{path},heads=2", *EVAL)
+    assert code == 0, err
+    assert f"{path}" in err
+
+
+def test_raw_and_averaged_weights_are_two_rows_and_the_raw_ones_say_so(
+    results, exported, tmp_path, capsys
+):
+    from safetensors.torch import load_file
+
+    raw = load_file(exported)
+    mean = {name: tensor * 0.5 for name, tensor in raw.items()}
+    mean["pos_embed"] = raw["pos_embed"]
+    torch.save({"state_dict": raw, "state_dict_ema": mean}, tmp_path / "both.pth.tar")
+    spec = f"file:{tmp_path / 'both.pth.tar'},heads=2,mean=0.3,std=0.4"
+    ema = f"{spec},key=state_dict_ema"
+    code, _, err = call(capsys, results, "eval", "knn", spec, ema, *EVAL)
+    assert code == 0, err
+    assert err.count("the raw weights of key state_dict were taken") == 1
+    table = load_records(results)
+    rows = table[table["model"].isin([spec, ema]) & table["main"].astype(bool)]
+    assert rows["weights_hash"].nunique() == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

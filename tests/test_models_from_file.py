@@ -468,3 +468,56 @@ def test_a_value_on_another_scale_is_refused(tmp_path, options, message):
     path = saved(tmp_path, encoder_only(official_names(hugging_face())))
     with pytest.raises(ConfigError, match=message):
         load_foreign("file", path, options)
+
+
+# ---- several sets of weights, wrappers, grids: end to end
+
+
+def test_the_verdict_says_which_of_raw_and_averaged_weights_were_taken(tmp_path):
+    raw = encoder_only(official_names(hugging_face()))
+    mean = {name: tensor + 1 for name, tensor in raw.items()}
+    mean["pos_embed"] = raw["pos_embed"]
+    torch.save({"model": raw, "model_ema": mean, "epoch": 9}, tmp_path / "a.pth")
+    made = load_foreign("file", str(tmp_path / "a.pth"), {"heads": "3"})
+    assert "the raw weights of key model were taken; the file holds model_ema too: " in str(
+        made.verdict
+    )
+    assert torch.equal(made.module.encoder.norm.bias, raw["norm.bias"])
+    other = load_foreign("file", str(tmp_path / "a.pth"), {"heads": "3", "key": "model_ema"})
+    assert "raw" not in str(other.verdict)
+    assert torch.equal(other.module.encoder.norm.bias, mean["norm.bias"])
+    assert other.name.endswith(",key=model_ema")
+    with pytest.raises(ConfigError, match="unknown key 'model_eam'.*Did you mean 'model_ema'"):
+        load_foreign("file", str(tmp_path / "a.pth"), {"heads": "3", "key": "model_eam"})
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.module.", "model.encoder.", "net.module._orig_mod."])
+@pytest.mark.parametrize("names", ["official", "hub"])
+def test_a_full_model_below_any_name_gives_the_same_numbers(tmp_path, prefix, names):
+    theirs = hugging_face(True, eps=1e-6)
+    plain = official_names(theirs) if names == "official" else hub_names(theirs)
+    tensors = {f"{prefix}{name}": tensor for name, tensor in plain.items()}
+    tensors["n_averaged"] = torch.tensor(5)
+    torch.save({"state_dict": tensors}, tmp_path / "a.ckpt")
+    options = {"heads": "3", "decoder_heads": "2", "target": "normalised-pixels"}
+    made = load_foreign("file", str(tmp_path / "a.ckpt"), options)
+    assert (made.verdict.text, made.verdict.unused) == ("complete", ())
+    assert made.verdict.notes == ("averaged over 5 models",)
+    same_numbers(made.module, theirs)
+
+
+def test_learned_positions_of_2_x_8_are_not_taken_for_4_x_4(tmp_path):
+    from timm.models import VisionTransformer
+
+    theirs = VisionTransformer(
+        img_size=(8, 32), patch_size=PATCH, embed_dim=WIDTH, depth=1, num_heads=HEADS
+    ).eval()
+    path = saved(tmp_path, theirs.state_dict())
+    with pytest.raises(ConfigError, match="do not show their grid, which may be 1x16, 2x8, 4x4"):
+        load_foreign("file", path, {"heads": "3"})
+    made = load_foreign("file", path, {"heads": "3", "image_size": "8,32"})
+    images = torch.randn(2, 3, 8, 32)
+    with torch.no_grad():
+        tokens = made.module.encoder(images)
+        both = torch.cat([tokens.prefix, tokens.patches], 1)
+        torch.testing.assert_close(both, theirs.forward_features(images), atol=1e-5, rtol=0)

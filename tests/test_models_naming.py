@@ -155,7 +155,7 @@ def test_raw_and_averaged_encoders_in_one_set_of_names_are_told_apart():
     found = as_timm(find_set(content, "a.ckpt", None), None, "file:a.ckpt")
     same(found.tensors)
     (note,) = found.notes
-    assert note.startswith("raw weights, those of key state_dict.model, were taken")
+    assert note.startswith("the raw weights of key state_dict.model were taken")
     assert note.endswith(",key=state_dict.ema")
     found = as_timm(find_set(content, "a.ckpt", "state_dict.ema"), None, "file:a.ckpt")
     same(found.tensors, other)

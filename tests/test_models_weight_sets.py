@@ -58,8 +58,7 @@ def test_raw_weights_are_taken_with_a_word_and_averaged_ones_by_their_key(raw, a
     assert (one.key, one.others) == (raw, (averaged,))
     assert torch.equal(one.tensors["a.weight"], RAW["a.weight"])
     assert one.note == (
-        f"raw weights, those of key {raw}, were taken; the file holds {averaged} too: "
-        f",key={averaged}"
+        f"the raw weights of key {raw} were taken; the file holds {averaged} too: ,key={averaged}"
     )
     other = found(content, averaged)
     assert torch.equal(other.tensors["a.weight"], MEAN["a.weight"])

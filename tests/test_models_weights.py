@@ -1,21 +1,8 @@
-"""Options of a MODEL string, facts beside weights, and the verdict on how weights fit."""
+"""Facts beside weights, and the verdict on how weights fit."""
 
 from __future__ import annotations
 
-import pytest
-
-from maebench.errors import ConfigError
-from maebench.models.spec import split_spec
 from maebench.models.weights import Verdict, incomplete
-
-
-def test_an_option_given_twice_is_refused():
-    assert split_spec("file", "a,b.pth,heads=3,mean=1,2,std=4") == (
-        "a,b.pth",
-        {"heads": "3", "mean": "1,2", "std": "4"},
-    )
-    with pytest.raises(ConfigError, match="heads is given twice"):
-        split_spec("file", "a,heads=3,heads=4")
 
 
 def test_a_verdict_names_the_first_six_weights_and_counts_the_others():

@@ -44,11 +44,13 @@ def trained_grid(
     exact = _exact(positions_ND, lengths, decoder_ND)
     size = options.size or stated_size(facts)
     if size is not None:
-        stated = _stated(size, patch, count, lengths, spec)
+        who = "image-size" if options.size else "image_size beside the weights,"
+        where = f"{spec}: {who} {size[0]},{size[1]}"
+        stated = _stated(size, patch, count, lengths, where)
         if exact not in (None, stated):
             raise ConfigError(
-                f"{spec}: image-size {size[0]},{size[1]} is not that of its sin-cos positions, "
-                f"which are those of {_shown(exact)} patches: {_asked(exact, patch)}"
+                f"{where} is not that of its sin-cos positions, which are those of "
+                f"{_shown(exact)} patches: {_asked(exact, patch)}"
             )
         return stated, ""
     if exact is not None:
@@ -73,13 +75,12 @@ def _exact(positions_ND: Tensor, lengths: list[int], decoder_ND: Tensor | None) 
 
 
 def _stated(
-    size: tuple[int, int], patch: tuple[int, int], count: int, lengths: list[int], spec: str
+    size: tuple[int, int], patch: tuple[int, int], count: int, lengths: list[int], where: str
 ) -> Grid:
     grid = size[0] // patch[0], size[1] // patch[1]
     if size[0] % patch[0] or size[1] % patch[1] or grid[0] * grid[1] not in lengths:
         raise ConfigError(
-            f"{spec}: image-size {size[0]},{size[1]} does not fit {count} positions of "
-            f"{patch[0]}x{patch[1]} patches"
+            f"{where} does not fit {count} positions of {patch[0]}x{patch[1]} patches"
         )
     return grid
 

@@ -114,11 +114,11 @@ def choose(sets: Mapping[str, Mapping[str, Tensor]], where: str) -> tuple[str, s
             f"as in ,key={max(plain or keys, key=is_teacher)}"
         )
     others = [k for k in keys if k != chosen[0]]
-    named = f"those of key {chosen[0]}" if chosen[0] else "those at the top"
-    kind = "raw weights, " if any(map(is_averaged, others)) else ""
+    place = f"of key {chosen[0]}" if chosen[0] else "at the top"
+    kind = "raw weights" if any(map(is_averaged, others)) else "weights"
     averaged = next((k for k in others if is_averaged(k)), others[0])
     return chosen[0], (
-        f"{kind}{named}, were taken; the file holds {', '.join(others)} too: ,key={averaged}"
+        f"the {kind} {place} were taken; the file holds {', '.join(others)} too: ,key={averaged}"
     )
 
 
