@@ -171,17 +171,22 @@ def raised_by(error: BaseException) -> list[type[Component]]:
     Only the innermost frame outside of Python's own library counts: an exit that a handler of
     signals or a test runner raises while a component is at work is not the component's.
     """
-    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
-        file = frame.f_code.co_filename
-        if file.startswith(("<frozen", STANDARD_LIBRARY)) and "site-packages" not in file:
-            continue
-        if isinstance(own := frame.f_locals.get("self"), Component):
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    while frames and _is_pythons(frames[-1].f_code.co_filename):
+        frames.pop()
+    module = str(frames[-1].f_globals.get("__name__", "")) if frames else ""
+    package = module.split(".")[0]
+    near = [cls for cls in _below(Component) if cls.__module__.split(".")[0] == package]
+    for frame in reversed(frames):  # the method that led there, where it is one of a component
+        own = frame.f_locals.get("self")
+        if isinstance(own, Component) and type(own) in near:
             return [type(own)]
-        module = str(frame.f_globals.get("__name__", ""))
-        there = [cls for cls in _below(Component) if cls.__module__ == module]
-        package = module.split(".")[0]
-        return there or [c for c in _below(Component) if c.__module__.split(".")[0] == package]
-    return []
+    return [cls for cls in near if cls.__module__ == module] or near
+
+
+def _is_pythons(file: str) -> bool:
+    """Whether a file is of Python's own library."""
+    return file.startswith(("<frozen", STANDARD_LIBRARY)) and "site-packages" not in file
 
 
 def _below(cls: type[Component]) -> list[type[Component]]:

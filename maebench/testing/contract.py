@@ -377,8 +377,10 @@ def examine(contract: type[Contract]) -> Iterator[Finding]:
             yield Finding(sentence, "not checked", str(error))
         except Broken as error:
             yield Finding(sentence, "fail", " ".join(str(error).split()))
-        # SystemExit too: a plugin that ends the interpreter must not end the report
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        # not only an Exception: a plugin that ends the interpreter must not end the report
+        except BaseException as error:
             yield Finding(sentence, "fail", described(error, contract.component))
         else:
             yield Finding(sentence, "pass")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -32,7 +32,8 @@ from maebench.objectives.objective import Inputs
 from maebench.plugins import Names
 from maebench.pretraining import checkpoints
 from maebench.pretraining.plan import build
-from maebench.rng import Draws, isolated, permutation
+from maebench.rng import GLOBAL_STATES, Draws, isolated, permutation
+from maebench.state import SHARED
 from maebench.testing.contract import described
 
 SPLITS = ("train", "test")  # what every data set has
@@ -42,14 +43,10 @@ TRAIN = 240  # images: enough to learn plain patterns without error, in a fracti
 NOISE = 20  # deviation in grey levels: patterns three times as high are not yet clipped
 ENCODER = ViTNano(width=16, depth=2, heads=2)  # milliseconds for a whole split
 # What an evaluation could leave changed for all that come after it, and how it is put back.
-GLOBALS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
-    "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
-    "whether torch makes gradients": (torch.is_grad_enabled, torch.set_grad_enabled),
-    "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
-    "torch's deterministic algorithms": (
-        torch.are_deterministic_algorithms_enabled,
-        torch.use_deterministic_algorithms,
-    ),
+GLOBALS = {
+    what: SHARED[what]
+    for what in SHARED
+    if what.startswith(("torch", "whether torch", "numpy")) and what not in GLOBAL_STATES
 }
 
 
@@ -274,8 +271,10 @@ def run(evaluation: Evaluation, case: Case) -> Outcome:
                     found.append(result)
                     value = getattr(result, "value", None)
                     copies += [(value, value.clone())] if isinstance(value, Tensor) else []
-        # SystemExit too: a plugin that ends the interpreter must not end the report
-        except (Exception, SystemExit) as raised:
+        except KeyboardInterrupt:
+            raise
+        # not only an Exception: a plugin that ends the interpreter must not end the report
+        except BaseException as raised:
             error = raised
         changed = [what for what, (get, _) in GLOBALS.items() if get() != process[what]]
         for what in changed:
