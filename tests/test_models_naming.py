@@ -90,7 +90,7 @@ def test_torchs_own_wrappers_are_seen_through():
     assert "n_averaged" in tensors and "module._orig_mod.0.weight" in tensors
     found = as_own(WeightSet("", tensors), None, list(plain), "timm:x")
     same(found.tensors, plain)
-    assert found.notes == ("averaged over 1 models",)
+    assert found.notes == ("averaged over 1 model",)
 
 
 def test_blocks_that_were_compiled_or_checkpointed_one_by_one_are_seen_through():

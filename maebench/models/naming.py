@@ -171,7 +171,7 @@ def below(
     places = {n: n.removeprefix(start) for n in mine if n.startswith(start)}
     places = _with_decoder(places, mine)
     averaged = [
-        f"averaged over {int(t)} models"
+        f"averaged over {int(t)} model{'' if int(t) == 1 else 's'}"
         for n, t in counters.items()
         if start.startswith(n.removesuffix(COUNTER)) and t.numel() == 1
     ]
