@@ -7,9 +7,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from maebench.analysis.compare import read_file
 from maebench.config.sources import from_sources, read_yaml
 from maebench.config.yaml_file import load_yaml
 from maebench.errors import ConfigError
+from maebench.models.key_map import read_key_map
 
 
 @pytest.mark.parametrize(
@@ -87,6 +89,24 @@ def test_what_is_no_yaml_is_one_line(tmp_path, text):
     with pytest.raises(ConfigError, match=r"--config .*a\.yaml is no YAML") as caught:
         read_yaml(path)
     assert "\n" not in str(caught.value)
+
+
+def test_an_expression_of_a_key_map_is_there_once(tmp_path):
+    path = tmp_path / "map.yaml"
+    path.write_text("^a: b\n^a-b: c\n^a_b: d\n^a: e\n")
+    with pytest.raises(
+        ConfigError, match=r"--key-map .*'\^a' is given twice, in line 1 and in .*4"
+    ):
+        read_key_map(path)
+    path.write_text("^a: b\n^a-b: c\n^a_b: d\n")
+    assert len(read_key_map(path)) == 3
+
+
+def test_a_setting_of_a_comparison_is_there_once_however_it_is_spelled(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("probe-seeds: 2\nseeds: 3\nprobe_seeds: 1\n")
+    with pytest.raises(ConfigError, match="'probe-seeds' is given twice, in line 1 and in line 3"):
+        read_file(path)
 
 
 def test_a_file_of_the_home_folder_is_found(tmp_path, monkeypatch):

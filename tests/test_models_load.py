@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import fakes
+import numpy as np
 import pytest
 import tiny
 import torch
+from PIL import Image
 
 from maebench import ConfigError, NotApplicable
 from maebench.errors import MaebenchError, RunError
@@ -176,3 +180,64 @@ def test_a_model_that_does_not_exist_is_named_with_what_there_is(results, plan, 
 def test_without_a_run_the_newest_one_cannot_be_taken(tmp_path, spec):
     with pytest.raises(RunError, match="no run in .*start one with"):
         tiny.load(tmp_path, spec)
+
+
+@pytest.fixture
+def birds(tmp_path):
+    """Makes a folder of this path with two classes of gray images."""
+
+    def make(path):
+        for number in range(16):
+            kind = tmp_path / path / ("train", "test")[number % 2] / "ab"[number // 2 % 2]
+            kind.mkdir(parents=True, exist_ok=True)
+            image = np.full((8, 8), 16 * number + len(path), np.uint8)
+            Image.fromarray(image).save(kind / f"{number}.png")
+        return tmp_path / path
+
+    return make
+
+
+def of_folder(folder):
+    return {"dataset": f"folder:{folder}", "limit": None, "image_size": 8}
+
+
+def test_the_control_of_a_folder_has_its_name_and_is_found_again_by_it(tmp_path, birds):
+    results = tmp_path / "results"
+    folder = birds("data/birds")
+    plan = tiny.plan(results, **of_folder(folder))
+    mine = tiny.load(results, "pixels:")
+    assert mine.name == "pixels:folder:birds"
+    for spec in (mine.name, f"pixels:folder:{folder}"):
+        again = tiny.load(results, spec)
+        assert (again.name, again.config.dataset) == (mine.name, plan.config.dataset)
+    assert tiny.load(results, mine.name).folder == mine.folder
+    # no run here knows where such a folder lies: it is a path
+    with pytest.raises(MaebenchError, match="folder:.*birds does not exist"):
+        tiny.load(tmp_path / "others", mine.name)
+
+
+def test_two_folders_of_one_name_are_told_apart(tmp_path, birds, monkeypatch):
+    results = tmp_path / "results"
+    first, second = birds("one/birds"), birds("another/birds")
+    for folder in (first, second):
+        tiny.plan(results, **of_folder(folder))
+    with pytest.raises(ConfigError, match="several folders of this name") as caught:
+        tiny.load(results, "pixels:folder:birds")
+    assert f"pixels:folder:{first} or pixels:folder:{second}" in str(caught.value)
+    monkeypatch.chdir(first.parent)
+    with pytest.warns(UserWarning, match=f"is read as {first}; .* are on {second}"):
+        found = tiny.load(results, "pixels:folder:birds")
+    assert found.config.dataset.path == first
+
+
+def test_a_copy_of_a_folder_has_the_same_control(tmp_path, birds):
+    results = tmp_path / "results"
+    folder = birds("data/birds")
+    tiny.plan(results, **of_folder(folder))
+    control = tiny.load(results, "pixels:").folder
+    copy = tmp_path / "copy" / "birds"
+    shutil.copytree(folder, copy)
+    says = f"the images of folder:{copy} are the same as those of folder:{folder}, so their run is"
+    with pytest.warns(UserWarning, match=says):
+        tiny.plan(results, **of_folder(copy))
+    assert tiny.load(results, "pixels:").folder == control

@@ -8,7 +8,9 @@ do not say follows as `,heads=6`.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +22,7 @@ from maebench.config.run import RunConfig
 from maebench.data.dataset import Dataset, Splits
 from maebench.data.images import channel_statistics
 from maebench.data.preprocess import Preprocess
-from maebench.errors import ConfigError, RunError, unknown
+from maebench.errors import ConfigError, ReadOnlyError, RunError, unknown
 from maebench.models import from_hf, from_timm, preprocessing
 from maebench.models.from_file import from_weights
 from maebench.models.model import LoadedModel
@@ -102,7 +104,7 @@ def trained_model(
     config = config or config_of(run, names)
     found = checkpoints.load_newest(run.folder / "checkpoint")
     done = found[1]["step"] if found else 0
-    if found is None or done != found[1]["total"]:
+    if found is None or done != found[1].get("total"):
         steps = run.facts["steps"]
         far = f"{done} of {steps} steps" if steps else f"{done} steps"
         raise RunError(
@@ -159,12 +161,51 @@ def _of_run(
 
 
 def pixels_model(rest: str, results: Path, device: str, names: Names) -> LoadedModel:
-    """Raw pixels of a data set, or of the newest run's where none is named: the control."""
+    """Raw pixels of a data set, or of the newest run's where none is named: the control.
+
+    A folder is named by its path, or as tables name it, by the last part of the path, where the
+    runs here say which folder that is.
+
+    Raises:
+        ConfigError: the runs are on several folders of this name.
+    """
     if not rest:
         run = runs.find_run(results, "")
         return pixels_of(config_of(run, names), run.facts, results, device)
     dataset = parse(Dataset, rest, names.context(), "pixels:")
+    found = runs_titled(rest, dataset, results)
+    if found and not Path(getattr(dataset, dataset.spec or "")).exists():
+        if len(found) > 1:
+            raise ConfigError(
+                f"pixels:{rest}: runs in {results} are on several folders of this name: write "
+                + " or ".join(f"pixels:{dataset.name}:{path}" for path in found)
+            )
+        (run,) = found.values()
+        return pixels_of(config_of(run, names), run.facts, results, device)
+    if found:
+        here, there = getattr(dataset, dataset.spec or ""), " and ".join(found)
+        warnings.warn(
+            f"pixels:{rest} is read as {here}; runs in {results} of this name are on {there}",
+            stacklevel=3,
+        )
     return pixels_of(RunConfig(names, dataset=dataset), None, results, device)
+
+
+def runs_titled(title: str, dataset: Dataset, results: Path) -> dict[str, runs.Run]:
+    """The newest run on each other place, such as a folder, that tables name by this title."""
+    found: dict[str, runs.Run] = {}
+    if dataset.spec is None or dataset.title != title:  # a whole path was written
+        return found
+    for run in runs.readable_runs(results)[0]:
+        kept = run.content["config"]["dataset"]
+        if not isinstance(kept, Mapping) or kept.get("name") != dataset.name:
+            continue
+        with contextlib.suppress(ConfigError):  # of an option that is no longer there
+            other = parse(type(dataset), kept, {}, str(run.folder))
+            place = str(getattr(other, dataset.spec))
+            if other.title == title and place != str(getattr(dataset, dataset.spec)):
+                found[place] = run
+    return found
 
 
 def pixels_of(
@@ -181,14 +222,15 @@ def pixels_of(
         mean, std = channel_statistics(train)
         facts = {"channels": train.info.channels, "mean": list(mean), "std": list(std)}
     kept = {key: facts[key] for key in ("channels", "mean", "std")}
-    weights = files.short_hash(
-        {"dataset": config.dump()["dataset"], "size": list(config.size), **kept}
-    )
-    name = config.dataset.name
+    dataset = config.dump()["dataset"]
+    if config.dataset.spec:  # the images of a copy are the same wherever it lies
+        dataset.pop(config.dataset.spec)
+    weights = files.short_hash({"dataset": dataset, "size": list(config.size), **kept})
+    folder = files.safe_name(f"pixels-{config.dataset.name}-{weights}")
     return LoadedModel(
-        name=f"pixels:{name}",
+        name=f"pixels:{config.dataset.title}",
         kind="pixels",
-        folder=results / "models" / files.safe_name(f"pixels-{name}-{weights}"),
+        folder=results / "models" / folder,
         module=None,
         config=config,
         splits=splits,
@@ -277,7 +319,8 @@ def foreign_model(
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", foreign.name.partition(":")[2]).strip("-.")[-80:]
     safe = files.safe_name(f"{kind}-{plain or 'model'}-{files.short_hash(content)}")
     folder = results / "models" / safe
-    files.write_json(folder / "model.json", {**content, **foreign.verdict.dump()})
+    with contextlib.suppress(ReadOnlyError):  # `maebench eval` says that nothing is kept
+        files.write_json(folder / "model.json", {**content, **foreign.verdict.dump()})
     return LoadedModel(
         name=foreign.name,
         kind=kind,

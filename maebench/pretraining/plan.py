@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from maebench import files, masking
+from maebench.component import parse
 from maebench.config.run import HIDING, RunConfig
 from maebench.data.dataset import Splits
 from maebench.data.images import Images, channel_statistics
 from maebench.data.split_info import SplitInfo
-from maebench.errors import ConfigError
+from maebench.errors import ConfigError, RunError
 from maebench.objectives.objective import Inputs
 from maebench.plugins import Names, contained
 from maebench.pretraining import runs
@@ -78,7 +79,7 @@ class Plan:
     def finished(self) -> bool:
         """Whether the last step's checkpoint is there, and what the masks were like in the end."""
         manifest = newest(self.checkpoints)
-        whole = manifest is not None and manifest["step"] == manifest["total"]
+        whole = manifest is not None and manifest["step"] == manifest.get("total")
         return whole and (self.masks.exists() or not self.config.objective.hides)
 
 
@@ -128,12 +129,20 @@ def prepare(
         config.masking.check_ids(info.ids)
     precision = find_precision(config.machine.precision, device, encoder.width)
     identity = config.identity(info.fingerprint, precision)
-    if run := runs.existing(folder, config, identity):
+    try:
+        run = runs.existing(folder, config, identity)
+    except RunError as error:
+        if write:
+            raise
+        warnings.warn(f"left out: {error}", stacklevel=2)
+        run = None
+    if run is not None:
         return Plan(config, with_dataset(run, config) if write else run, splits, device)
     if facts is None:
         costs = count(module, inputs, num_hidden or [None])
         facts = facts_of(config, images, encoder, num_hidden, costs)
-        facts |= {"precision": precision, "device": device}
+        splits.look_at_test(progress)
+        facts |= {"precision": precision, "device": device, "remarks": splits.remark_facts()}
     run = runs.new_run(folder, config, identity, dict(facts))
     if write:
         runs.write_run(run, environment())
@@ -143,15 +152,23 @@ def prepare(
 def with_dataset(run: runs.Run, config: RunConfig) -> runs.Run:
     """The run with these settings of its data set, such as its groups, for later evaluations.
 
-    They have not changed its weights, for it is the run of this identity.
+    They have not changed its weights, for it is the run of this identity: its images are the same
+    by content, though their folder may be a copy.
     """
-    before = type(config.dataset).model_validate(run.content["config"]["dataset"]).changed()
-    if before == config.dataset.changed():
+    now = config.dataset
+    where = str(run.folder / "config.json")
+    before = parse(type(now), run.content["config"]["dataset"], {}, where)
+    if before == now:
         return run
-    warnings.warn(
-        f"{run.name}: its config.json now has dataset {config.dataset.changed()}, before {before}",
-        stacklevel=3,
-    )
+    if now.spec and getattr(before, now.spec) != getattr(now, now.spec):
+        old, new = (f"{d.name}:{getattr(d, now.spec)}" for d in (before, now))
+        text = (
+            f"the images of {new} are the same as those of {old}, so their run is used: {run.name}"
+        )
+    else:
+        text = f"{run.name}: its config.json now has dataset {now.changed()}, before "
+        text += before.changed()
+    warnings.warn(text, stacklevel=3)
     return runs.rewritten(run, dataset=config.dump()["dataset"])
 
 
