@@ -17,14 +17,14 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from maebench import Block, Dataset, Random, hidden_pixels, patchify, unpatchify
+from maebench import Block, Dataset, MaebenchError, Random, hidden_pixels, patchify, unpatchify
 from maebench.analysis.run import models_of
 from maebench.data.images import from_arrays
 from maebench.evaluating import records, suite
 from maebench.evaluating.model import EvaluatedModel
 from maebench_evals import reconstruction as module
 from maebench_evals import reconstruction_pictures as pictures
-from maebench_evals.hidden import HIDDEN_ALONE, distance_to_seen
+from maebench_evals.hidden import HIDDEN_ALONE, TargetVariance, distance_to_seen
 from maebench_evals.inpainting import BASELINES
 from maebench_evals.reconstruction import FLAT, ReconstructionQuality
 
@@ -416,6 +416,25 @@ def test_images_without_labels_can_be_reconstructed_and_nothing_that_needs_label
 
 def test_targets_that_are_all_equal_have_no_r2(tmp_path):
     plan = tiny.plan(tmp_path, dataset=Unlabelled(plain=True), limit=None)
-    rows, _ = rows_of(models_of(plan, fakes.names())[0])
-    assert rows["r2", None]["status"] == "failed"
-    assert "all hidden targets are equal" in rows["r2", None]["reason"]
+    rows, _ = rows_of(models_of(plan, fakes.names())[0], ReconstructionQuality(across=True))
+    for key, row in rows.items():
+        if key[0] in ("r2", "error"):
+            assert row["status"] == "not applicable" and row["value"] is None
+            assert "all hidden targets are equal" in row["reason"]
+    for name in (None, *BASELINES):
+        assert (rows["psnr", name]["status"], rows["r2", name]["status"]) == (
+            "ok",
+            "not applicable",
+        )
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1 / 3, 1e-3, 77.7])
+def test_targets_that_are_all_equal_but_for_rounding_have_no_r2(value):
+    found = TargetVariance()
+    for _ in range(1000):
+        found.add(torch.full((7, 3, 5), value).double())
+    with pytest.raises(MaebenchError, match="all hidden targets are equal"):
+        found.per_image()
+    level = max(1.0, abs(value)) / 255  # of one image among 7,001
+    found.add(torch.full((1, 3, 5), value + level).double())
+    assert found.per_image() > 0

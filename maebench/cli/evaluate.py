@@ -156,7 +156,7 @@ def show(rows: pd.DataFrame, paths: Sequence[Path | None]) -> None:
         f"{row['evaluation']} of {row['model']}: {row['status']}: {row['reason']}"
         for row in bad[bad["main"].astype(bool)].to_dict("records")
     ]
-    if len(reasons) == len(paths):  # nothing was measured
+    if not (rows["status"] == "ok").any():
         raise MaebenchError("; ".join(reasons))
     table = by_model(rows)
     terminal.print_table(table)

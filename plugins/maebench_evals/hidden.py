@@ -20,6 +20,9 @@ NO_PIXELS = "the objective gives no pixels"
 HIDDEN_ALONE = (
     "nothing is learnt of seen patches, or they are not predicted in pixels without their own mean"
 )
+# Share of a sum of squares that is rounding: 2^-53 an addition, over some thousand batches. Equal
+# targets have a variance of about that, and not of zero.
+ROUNDING = 1e-12
 SMALLEST_ERROR = 1e-10  # mean squared error below which PSNR is 100 dB
 
 
@@ -91,7 +94,7 @@ class TargetVariance:
             MaebenchError: there is none.
         """
         found = (self.square - self.total.square() / self.patches).sum().item() / self.images
-        if found <= 0:
+        if found <= ROUNDING * self.square.sum().item() / self.images:
             raise MaebenchError("reconstruction: all hidden targets are equal, there is no R2")
         return found
 

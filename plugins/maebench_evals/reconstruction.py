@@ -12,6 +12,7 @@ from torch import Tensor
 
 from maebench import (
     Evaluation,
+    MaebenchError,
     Mask,
     Masking,
     Metric,
@@ -127,7 +128,8 @@ class ReconstructionQuality(Evaluation):
                     own_pictures(model, normal[:LENT], here[:LENT])
                 done += len(part)
         errors = list(found.errors())
-        distance_curves(model, errors, f"{self.masking.changed()}, ratio {self.ratio:g}")
+        if errors[0].value is not None:
+            distance_curves(model, errors, f"{self.masking.changed()}, ratio {self.ratio:g}")
         yield from found.r2()
         yield from found.in_pixels()
         yield from found.with_true_statistics()
@@ -194,10 +196,18 @@ class Pass:
 
     def r2(self) -> Iterator[Result]:
         """One minus the error of each image over the mean deviation of hidden targets."""
-        variance = self.variance.per_image()
+        variance, reason = self._variance()
         for name, found in self.guesses.items():
             where = where_of(name) or {"space": self.space, "chosen": True}
-            yield Result("r2", 1 - torch.cat(found.errors) / variance, where)
+            r2 = None if variance is None else 1 - torch.cat(found.errors) / variance
+            yield Result("r2", r2, where, reason)
+
+    def _variance(self) -> tuple[float | None, str]:
+        """The deviation of an image's hidden targets; or none, where all are equal, and why."""
+        try:
+            return self.variance.per_image(), ""
+        except MaebenchError as error:
+            return None, str(error)
 
     def in_pixels(self) -> Iterator[Result]:
         """Peak signal to noise ratio and structural similarity, without true statistics."""
@@ -221,13 +231,16 @@ class Pass:
 
     def errors(self) -> Iterator[Result]:
         """Error over variance at each distance that is there, so that 1 is guessing the mean."""
-        per_patch = self.variance.per_image() * self.variance.images / self.variance.patches
+        variance, reason = self._variance()
+        whole = self.variance
+        per_patch = None if variance is None else variance * whole.images / whole.patches
         for name, found in self.guesses.items():
             for distance, number in enumerate(self.patches.tolist()):
                 if number:
                     where = {"distance": distance, "patches": int(number), **where_of(name)}
                     error = float(found.by_distance[distance]) / number
-                    yield Result("error", error / per_patch, where)
+                    share = None if per_patch is None else error / per_patch
+                    yield Result("error", share, where, reason)
 
 
 def where_of(baseline: str) -> dict[str, object]:
