@@ -65,7 +65,7 @@ def test_the_head_starts_near_zero():
 
 def test_an_encoder_without_drop_path_is_refused_where_it_is_asked_for():
     dense = Dense().build((8, 8), 1)
-    with pytest.raises(MaebenchError, match="no drop path; use -o drop_path=0"):
+    with pytest.raises(MaebenchError, match="no drop path; use -o finetune.drop_path=0"):
         make_classifier(dense, 10, 0.1)
     assert make_classifier(dense, 10, 0.0)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 

@@ -135,7 +135,7 @@ def test_pixels_have_no_encoder_to_train(model):
 def test_a_loss_that_is_not_finite_fails_with_what_to_try(model):
     (row,) = rows_of(model, epochs=8, lr=1e30, smoothing=0.0).values()
     assert row["status"] == "failed"
-    assert "finetune: the loss is nan; try a smaller -o lr" in row["reason"]
+    assert "finetune: the loss is nan; try a smaller -o finetune.lr" in row["reason"]
 
 
 @pytest.mark.slow

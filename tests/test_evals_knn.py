@@ -166,7 +166,7 @@ def test_more_neighbours_than_images_are_refused(digits):
     voters = min(len(fit) for fit, _ in few.folds().rounds())
     assert len(results(few, k=(voters,))[0][voters]) == 20
     with pytest.raises(
-        MaebenchError, match=rf"knn\.k: \[1, {voters + 1}\] for stub: 1 to {voters} training images"
+        MaebenchError, match=rf"-o knn\.k=1,{voters + 1} for stub: 1 to {voters} training images"
     ):
         list(KNN(k=(1, voters + 1)).run(few))
 
@@ -232,12 +232,12 @@ def test_a_k_of_the_protocols_own_that_does_not_fit_is_a_row_that_says_so():
     ]
     with pytest.raises(NotApplicable, match="only 8 training images can vote, the least k is 10"):
         rows(two_classes(10), protocol="dino")
-    with pytest.raises(MaebenchError, match=r"knn.k: \[20, 100\] .* 1 to 80 training images"):
+    with pytest.raises(MaebenchError, match=r"-o knn.k=20,100 .* 1 to 80 training images"):
         rows(two_classes(100), protocol="dino", k=(20, 100))
 
 
 def test_a_temperature_without_effect_is_refused():
-    with pytest.raises(ConfigError, match="temperature=0.1 weighs the votes of -o protocol=dino"):
+    with pytest.raises(ConfigError, match="temperature=0.1 weighs the votes of -o knn.protocol=dino"):
         parse(KNN, {"temperature": 0.1}, {}, "eval")
 
 

@@ -122,7 +122,7 @@ def test_an_entry_that_train_does_not_allow_is_a_row_that_says_so_and_one_draw_h
     assert found["top1", "5"].reason == "shots=5: the rarest class of train has 4 images"
     assert found["top1", "4"].where["chosen"]
     assert found["spread", "4"].reason == "one draw has no spread"
-    with pytest.raises(MaebenchError, match="low-shot.shots: 5,6 for stub: the rarest class"):
+    with pytest.raises(MaebenchError, match="-o low-shot.shots=5,6 for stub: the rarest class"):
         rows(few, shots=("5", "6"))
     with pytest.raises(NotApplicable, match="one class"):
         rows(tiny.Stub(x, labels * 0, x, labels * 0))

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import os
 import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import fakes
 import pytest
 
+import maebench_evals
+from maebench.cli.evaluate import chosen_evaluation
+from maebench.cli.show import as_typed
 from maebench.component import check_class
 from maebench.config.run import RunConfig
+from maebench.config.sources import from_sources
 from maebench.errors import ConfigError
 from maebench.plugins import HOOKS, SELECT, installed, plugin_manager
 
@@ -336,3 +342,28 @@ def test_a_plugin_that_the_environment_names_and_nobody_brings_is_reported(monke
     (missing,) = [p for p in installed().plugins if p.problem]
     assert missing.name == "typo"
     assert missing.problem == "MAEBENCH_PLUGINS names it; no installed package has it"
+
+
+# --- what our own evaluations say
+
+
+def options_said():
+    """Every `-o PART.KEY` in a text of our evaluations."""
+    folder = Path(maebench_evals.__file__).parent
+    texts = [
+        node.value
+        for path in folder.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    return sorted({o for text in texts for o in re.findall(r"-o ([\w.-]+)", text)})
+
+
+@pytest.mark.parametrize("option", options_said())
+def test_an_option_to_change_is_spelt_as_run_and_eval_both_take_it(option):
+    part, _, key = option.partition(".")
+    names = installed()
+    default = names.get("evaluation", part).model_fields[key].default
+    value = as_typed(default)
+    config = from_sources({"evals": part}, [f"{option}={value}"], names=names)
+    assert config.evals == (chosen_evaluation(part, ((option, value),), names),)

@@ -55,7 +55,7 @@ def check_drop_path(encoder: nn.Module, asked: float) -> None:
     """
     rates = [cast(float, module.drop_prob) for module in drop_paths(encoder)]
     if asked and not rates:
-        raise MaebenchError("finetune: this encoder has no drop path; use -o drop_path=0")
+        raise MaebenchError("finetune: this encoder has no drop path; use -o finetune.drop_path=0")
     end = rates[-1] if rates else 0.0
     if rates != sorted(rates) or not math.isclose(end, asked, abs_tol=1e-6):
         found = ", ".join(f"{rate:.3g}" for rate in rates)
@@ -108,7 +108,7 @@ def layer_groups(
     if len(scales) != wanted:
         raise MaebenchError(
             f"finetune: layer decay gave {len(scales)} learning rates, {wanted} were wanted: "
-            "the encoder's layer_ids() leave layers out; or use -o layer_decay=1"
+            "the encoder's layer_ids() leave layers out; or use -o finetune.layer_decay=1"
         )
     return list(found.values())
 

@@ -60,7 +60,7 @@ def rand_augment(images: Tensor, spec: str, mean: tuple[float, ...]) -> Tensor:
     if channels not in (1, 3):
         raise MaebenchError(
             f"finetune: RandAugment wants images of 1 or 3 channels, these have {channels}; "
-            f"use -o randaugment={OFF}"
+            f"use -o finetune.randaugment={OFF}"
         )
     grey = channels == 1
     transform = rand_augment_transform(

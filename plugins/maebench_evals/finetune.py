@@ -155,7 +155,7 @@ class Finetune(Evaluation):
         classifier.to(model.device).train()
         losses, batch = self._train(classifier, model, labels, recipe)
         if not math.isfinite(losses[-1]):
-            raise MaebenchError(f"finetune: the loss is {losses[-1]}; try a smaller -o lr")
+            raise MaebenchError(f"finetune: the loss is {losses[-1]}; try a smaller -o finetune.lr")
         predicted = predict(classifier.eval(), model)
         last = losses[-max(1, len(losses) // 10) :]
         where: dict[str, object] = {}
@@ -219,7 +219,7 @@ def check_acts(
     if len(rates) != wanted:
         raise MaebenchError(
             f"finetune: {len(rates)} learning rates are in use, layer decay wants {wanted}; "
-            "or use -o layer_decay=1"
+            "or use -o finetune.layer_decay=1"
         )
     if {group["weight_decay"] for group in adam.param_groups} - {0.0, weight_decay}:
         raise MaebenchError("finetune: a group of parameters has another weight decay than asked")

@@ -65,7 +65,7 @@ class KNN(Evaluation):
     def _no_option_without_effect(self) -> Self:
         if self.temperature is not None and self.protocol != "dino":
             raise ValueError(
-                f"temperature={self.temperature:g} weighs the votes of -o protocol=dino; in a "
+                f"temperature={self.temperature:g} weighs the votes of -o knn.protocol=dino; in a "
                 f"{self.protocol} vote all count the same"
             )
         return self
@@ -114,7 +114,8 @@ class KNN(Evaluation):
         ks = sorted(set(PROTOCOLS[self.protocol] if self.k is None else self.k))
         if self.k is not None and (not ks or ks[-1] > images):
             raise MaebenchError(
-                f"knn.k: {list(self.k)} for {name}: 1 to {images} training images can vote"
+                f"-o knn.k={','.join(map(str, self.k))} for {name}: 1 to {images} training images "
+                "can vote"
             )
         if ks[0] > images:
             raise NotApplicable(f"only {images} training images can vote, the least k is {ks[0]}")

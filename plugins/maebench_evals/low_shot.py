@@ -134,8 +134,8 @@ class LowShot(Evaluation):
         found = [text for text in self.shots if "%" in text or int(text) <= rarest]
         if not found:
             raise MaebenchError(
-                f"low-shot.shots: {','.join(self.shots)} for {name}: the rarest class of train has "
-                f"{rarest} images"
+                f"-o low-shot.shots={','.join(self.shots)} for {name}: the rarest class of train "
+                f"has {rarest} images"
             )
         return found
 

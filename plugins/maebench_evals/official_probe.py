@@ -95,7 +95,9 @@ def train(head: Head, batches: Iterable[tuple[Tensor, Tensor]], steps: int, batc
     head.eval()
     check_norm(head, steps)
     if not math.isfinite(losses[-1]):
-        raise MaebenchError(f"linear-probe: the loss is {losses[-1]}; try a smaller -o batch")
+        raise MaebenchError(
+            f"linear-probe: the loss is {losses[-1]}; try a smaller -o linear-probe.batch"
+        )
     last = losses[-max(1, len(losses) // 10) :]
     return sum(last) / len(last)
 
