@@ -76,7 +76,9 @@ def test_the_highest_magnitude_posterizes_to_black_as_the_official_code_did():
 
 
 def test_images_of_two_channels_have_no_colour_to_change():
-    with pytest.raises(MaebenchError, match="1 or 3 channels, these have 2; use -o finetune.randaugment"):
+    with pytest.raises(
+        MaebenchError, match="1 or 3 channels, these have 2; use -o finetune.randaugment"
+    ):
         rand_augment(torch.zeros(1, 2, 8, 8), RANDAUGMENT, (0.5, 0.5))
 
 

@@ -237,7 +237,9 @@ def test_a_k_of_the_protocols_own_that_does_not_fit_is_a_row_that_says_so():
 
 
 def test_a_temperature_without_effect_is_refused():
-    with pytest.raises(ConfigError, match="temperature=0.1 weighs the votes of -o knn.protocol=dino"):
+    with pytest.raises(
+        ConfigError, match="temperature=0.1 weighs the votes of -o knn.protocol=dino"
+    ):
         parse(KNN, {"temperature": 0.1}, {}, "eval")
 
 
