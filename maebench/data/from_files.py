@@ -123,15 +123,11 @@ def on_disk(
 
 
 def levels_in(paths: Sequence[Path]) -> tuple[float, float] | None:
-    """Black and white by up to 64 evenly chosen images; None where none has more than 8 bits.
-
-    Raises:
-        DataError: levels that nobody explains; names the image.
-    """
+    """Black and white by up to 64 evenly chosen images; None where none has more than 8 bits."""
     count = min(LEVELS_SAMPLE, len(paths))
     white = 0.0
     for path in (paths[i * len(paths) // count] for i in range(count)):
-        with contextlib.suppress(DataError):  # who decodes it says so
+        with contextlib.suppress(DataError, ValueError):  # who decodes it says so
             found = deepest(path)
             white = max(white, 0.0 if found is None else white_of(found))
     return (0.0, white) if white else None
