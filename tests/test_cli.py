@@ -178,7 +178,7 @@ def test_every_option_that_is_listed_can_be_typed_as_it_stands():
         ["eval"],
         ["eval", "knn", "--wrong"],
         ["features"],
-        ["table", "stray"],
+        ["table", "--wrong"],
         ["list", "maskings", "stray"],
     ],
     ids=" ".join,

@@ -16,6 +16,9 @@ from maebench.analysis.stats import paired_difference
 from maebench.evaluating import records
 from maebench.report import differences, formats, notes, table
 
+# a row that chose nothing: what is paired lies beside it
+STORED = [{"metric": "top1", "where": {}, "main": False, "status": "ok", "value": 0.5}]
+
 COLUMNS = [*records.COLUMNS, *FROM_CONFIG, "file"]
 ROW = {
     "model": "a",
@@ -156,7 +159,7 @@ def test_differences_are_paired_by_image_and_left_out_where_there_is_nothing_to_
     mine, theirs = (rng.random(50) for _ in range(2))
     changes = []
     for model, values in (("a", mine), ("b", theirs)):
-        path = records.write(tmp_path, model, [], {"ids": np.arange(50), "top1[]": values})
+        path = records.write(tmp_path, model, STORED, {"ids": np.arange(50), "top1[]": values})
         changes += [
             {"model": model, "file": str(path)},
             {"model": model, "file": str(path), "options": "plain", "metric": "loss"},

@@ -42,10 +42,10 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 def _is_look(look: Any) -> bool:
     """Whether it says of which seeds p values have been seen."""
-    seeds = look.get("seeds") if isinstance(look, dict) else None
-    baseline = look.get("baseline", "") if isinstance(look, dict) else None
-    whole = isinstance(seeds, list) and bool(seeds) and isinstance(baseline, str)
-    return whole and all(type(seed) is int for seed in seeds)
+    if not isinstance(look, dict) or not isinstance(look.get("baseline", ""), str):
+        return False
+    seeds = look.get("seeds")
+    return isinstance(seeds, list) and bool(seeds) and all(type(seed) is int for seed in seeds)
 
 
 def read_failed(folder: Path) -> dict[str, str]:
