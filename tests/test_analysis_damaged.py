@@ -119,6 +119,17 @@ def test_each_damaged_file_is_named_in_a_line_and_the_rest_is_shown(whole, tmp_p
     assert tiny.load(folder, other.name).run.name == other.name
 
 
+def test_the_numbers_of_a_run_whose_settings_are_gone_are_not_left_out_in_silence(whole, tmp_path):
+    folder = tmp_path / "results"
+    shutil.copytree(whole, folder)
+    gone, other = sorted(folder.glob("runs/*/config.json"))
+    gone.unlink()
+    with pytest.warns(UserWarning, match=f"left out: {gone} is missing"):
+        found = load_records(folder)
+    runs_left = found[found["model_kind"] == "run"]["model"].unique().tolist()
+    assert runs_left == [other.parent.name]
+
+
 @pytest.mark.slow
 @settings(max_examples=25)
 @given(data=st.data())

@@ -42,17 +42,24 @@ def load_records(results: str | Path | None = None) -> pd.DataFrame:
     read, for its numbers would then stand for any setting.
     """
     folder = runs.results_folder(results)
-    found, damaged = runs.readable_runs(folder)
+    readable, damaged = runs.readable_runs(folder)
     settings: dict[str, Row] = {}
-    for run in found:
+    for found in readable:
         try:
-            settings[run.name] = settings_of(run, damaged)
+            settings[found.name] = settings_of(found, damaged)
         except RunError as error:
             damaged.append(str(error))
+    there = paths(folder)
+    of_runs = dict.fromkeys(p.parents[1] for p in there if p.parents[2] == folder / "runs")
+    for run in of_runs:
+        if not (run / "config.json").exists():
+            damaged.append(f"{run / 'config.json'} is missing")
     rows = []
-    for path in paths(folder):
+    for path in there:
+        if path.parents[1] in of_runs and path.parents[1].name not in settings:
+            continue
         try:
-            rows += [row for row in rows_of(path, settings) if _has_settings(row, settings)]
+            rows += rows_of(path, settings)
         except RunError as error:
             damaged.append(str(error))
     runs.warn_of_damaged(damaged)
@@ -101,10 +108,6 @@ def rows_of(path: Path, settings: Mapping[str, Row]) -> list[Row]:
             row.update(dict.fromkeys(COST))
         found.append(row)
     return found
-
-
-def _has_settings(row: Row, settings: Mapping[str, Row]) -> bool:
-    return row["model_kind"] != "run" or row.get("run") in settings
 
 
 def settings_of(run: runs.Run, damaged: list[str]) -> Row:
