@@ -12,9 +12,16 @@ from maebench import Digits, hookspecs
 from maebench.cli import COMMANDS, cli
 from maebench.cli.show import as_typed
 from maebench.config.run import Augment, Budget, Machine, Optimiser, RunConfig, Schedule
+from maebench.data.reading import Reading
 from maebench.plugins import HOOKS, KINDS, installed
 
-PARTS = {"schedule": Schedule, "augment": Augment, "optimiser": Optimiser, "machine": Machine}
+PARTS = {
+    "schedule": Schedule,
+    "augment": Augment,
+    "data": Reading,
+    "optimiser": Optimiser,
+    "machine": Machine,
+}
 PRESET = Digits().preset().keys()  # what every data set says
 PAGE = Path(__file__).with_name("reference.md")
 
@@ -41,6 +48,10 @@ def commands() -> list[str]:
         assert command is not None
         shown = click.Context(command, context, info_name=name, terminal_width=100)
         found.append(f"### maebench {name}\n\n```\n{command.get_help(shown)}\n```")
+        for inner in command.commands.values() if isinstance(command, click.Group) else ():
+            below = click.Context(inner, shown, info_name=inner.name, terminal_width=100)
+            text = f"#### maebench {name} {inner.name}\n\n```\n{inner.get_help(below)}\n```"
+            found.append(text)
     return found
 
 

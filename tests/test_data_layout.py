@@ -81,7 +81,7 @@ def test_what_is_not_used_beside_the_splits_is_remarked(tmp_path):
     }
     assert found["unused split"].text == "4 images in val/ are not used: test/ is the test split"
     assert found["unused folder"].text == "5 images in extra/ are not used: it is no split"
-    assert found["unused images"].text == (
+    assert str(found["unused images"]) == (
         "3 images beside train/ and test/ are not used: 000.png, 001.png, 002.png"
     )
 
@@ -90,7 +90,7 @@ def test_an_empty_test_folder_is_remarked_where_validation_stands_in(tmp_path):
     for split in ("train", "val"):
         tree(tmp_path / split, "a", "b")
     (tmp_path / "test").mkdir()
-    assert remarks(tmp_path)["empty split"].text == (
+    assert str(remarks(tmp_path)["empty split"]) == (
         "1 folder of a split holds no image, and val/ is the test split: test"
     )
     (tmp_path / "val").rename(tmp_path / "x")
@@ -109,7 +109,7 @@ def test_what_looks_like_splits_and_is_none_is_refused_until_it_is_said(tmp_path
 def test_train_is_a_class_beside_other_classes_and_this_is_remarked(tmp_path):
     tree(tmp_path, "train", "bus", "car")
     assert read_layout(tmp_path).class_names == ("bus", "car", "train")
-    assert "taken as a class" in remarks(tmp_path)["class named train"].text
+    assert "taken as a class" in str(remarks(tmp_path)["class named train"])
     assert remarks(tmp_path, splits=("classes",)) == {}
 
 
@@ -169,7 +169,7 @@ def test_a_link_to_its_own_parent_multiplies_nothing(tmp_path, given):
     (remark,) = after.remarks
     assert (remark.what, remark.count) == ("links in a circle", 1)
     loop = "train/a/loop -> train" if given else "a/loop -> ."
-    assert remark.text == (
+    assert str(remark) == (
         f"1 link leads back to a folder that it lies in and was not followed: {loop}"
     )
 
@@ -198,7 +198,7 @@ def test_an_image_that_a_link_puts_into_a_second_class_stays_in_its_first(tmp_pa
     after = read_layout(root)
     assert (after.train, after.test) == (before.train, before.test)
     said = {remark.what: remark for remark in after.remarks}
-    assert said["in two classes"].text == (
+    assert str(said["in two classes"]) == (
         "1 link puts an image into a second class and was left out: a/x.png is in 'b' already"
     )
 
@@ -221,13 +221,13 @@ def test_an_image_linked_twice_into_a_class_counts_once(tmp_path):
     tree(tmp_path, "a", "b")
     (tmp_path / "a" / "again.png").symlink_to("000.png")
     assert len(read_layout(tmp_path).train.paths) == 2
-    assert remarks(tmp_path)["repeated images"].text.endswith("a/again.png -> a/000.png")
+    assert str(remarks(tmp_path)["repeated images"]).endswith("a/again.png -> a/000.png")
 
 
 def test_a_class_that_is_a_broken_link_is_refused_and_a_folder_below_is_remarked(tmp_path):
     tree(tmp_path, "a", "b")
     (tmp_path / "a" / "patient").symlink_to("gone")
-    assert remarks(tmp_path)["broken links"].text.endswith("left out: a/patient")
+    assert str(remarks(tmp_path)["broken links"]).endswith("left out: a/patient")
     (tmp_path / "c").symlink_to("gone")
     refused(tmp_path, f"the link {tmp_path / 'c'} cannot be followed")
 
@@ -258,7 +258,7 @@ def test_other_files_hidden_ones_and_other_suffixes_are_counted_and_said(tmp_pat
     layout = read_layout(tmp_path)
     assert len(layout.train.paths + layout.test.paths) == 6
     assert layout.class_names == ("a", "b")
-    assert {remark.what: remark.text for remark in layout.remarks} == {
+    assert {remark.what: str(remark) for remark in layout.remarks} == {
         "other files": "3 files are no images and were left out: README.txt, a/x.json, labels.csv",
         "ignored files": "2 hidden or system files were left out: a/._0.jpg, b/Thumbs.db",
         "ignored folders": "4 hidden or system folders were left out: __MACOSX, a/@eaDir, "
@@ -279,7 +279,7 @@ def test_an_empty_class_folder_in_test_is_a_class_without_test(tmp_path):
     (tmp_path / "test" / "zebra").mkdir()
     layout = read_layout(tmp_path)
     assert layout.class_names == ("a", "b", "c") and layout.test.labels == (0, 0)
-    assert [(r.what, r.text) for r in layout.remarks] == [
+    assert [(r.what, str(r)) for r in layout.remarks] == [
         ("classes not in test", "2 classes have no image in test: b, c"),
         (
             "empty folders",
@@ -292,7 +292,7 @@ def test_an_empty_class_folder_in_test_is_a_class_without_test(tmp_path):
 
 def test_a_class_of_one_image_is_not_in_the_test_split_and_this_is_remarked(tmp_path):
     touch(tree(tmp_path, "a", "b") / "c", 1)
-    assert remarks(tmp_path)["classes not in test"].text == "1 class has no image in test: c"
+    assert str(remarks(tmp_path)["classes not in test"]) == "1 class has no image in test: c"
 
 
 def test_composed_and_decomposed_names_are_one_class(tmp_path):
@@ -321,7 +321,7 @@ def test_names_that_are_not_utf_8_work_and_are_escaped_where_shown(tmp_path):
     info = Folder(path=tmp_path).load(Request("train")).info
     assert info.class_names == ("b", r"caf\xe9") and len(info.ids) == 10
     (tmp_path / latin / "notes.txt").write_text("")
-    assert remarks(tmp_path)["other files"].text.endswith(r": caf\xe9/notes.txt")
+    assert str(remarks(tmp_path)["other files"]).endswith(r": caf\xe9/notes.txt")
     (tmp_path / latin / "x").mkdir()
     (tmp_path / "000.png").write_bytes(b"")
     refused(tmp_path, "images (000.png) and class folders (b)")
@@ -361,7 +361,7 @@ def test_one_folder_in_each_class_is_divided_by_images_and_this_is_remarked(tmp_
     tree(tmp_path, "a/images", "b/images", count=5)
     layout = read_layout(tmp_path)
     assert layout.test.groups is None and layout.test.labels == (0, 1)
-    assert layout.remarks[0].text == (
+    assert str(layout.remarks[0]) == (
         "2 folders below their class, one in each class: their images are divided one by one"
     )
 

@@ -9,9 +9,6 @@ from maebench.data.divide import Classes
 from maebench.data.split_info import Remark
 from maebench.data.tree import Tree, composed, readable
 
-MOST_NAMES = 3  # that a remark lists
-
-
 # Key, attribute of Tree, and what is said of one and of several.
 LINKS = (
     (
@@ -132,11 +129,5 @@ def on_names(what: str, names: Sequence[str], one: str, several: str) -> Remark 
     """
     if not names:
         return None
-    text = f"{len(names):,} {one if len(names) == 1 else several}: {some_of(names)}"
-    return Remark(what, len(names), text)
-
-
-def some_of(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
-    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
+    text = f"{len(names):,} {one if len(names) == 1 else several}"
+    return Remark(what, len(names), text, examples=tuple(names))

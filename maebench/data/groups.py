@@ -116,9 +116,9 @@ def by_default(
         return None, [Remark("folders divided", len(folders), text)]
     text = (
         f"{count}: the images of each stay together in train or in test, and intervals take them "
-        "whole (-o dataset.groups=image divides them)"
+        "whole"
     )
-    return found, [Remark("groups", len(folders), text)]
+    return found, [Remark("groups", len(folders), text, "-o dataset.groups=image divides them")]
 
 
 def numbered(groups: Mapping[Path, str], paths: Sequence[Path]) -> list[int]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from maebench.data.findings import on_names, some_of
-from maebench.data.split_info import Remark
+from maebench.data.findings import on_names
+from maebench.data.split_info import Remark, some_of
 from maebench.data.split_names import CLASSES, Chosen, Shape, choose, only_a_vehicle, role_of
 from maebench.data.tree import (
     holds,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -18,6 +19,7 @@ class Remark:
         what: its key in the facts, such as "alpha".
         count: how many files it is true of.
         text: one sentence with the count in it, without a full stop.
+        examples: what it is true of, the first few for the screen alone.
         advice: what to do for something else to happen, for the screen alone.
     """
 
@@ -25,9 +27,20 @@ class Remark:
     count: int
     text: str
     advice: str = ""
+    examples: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.text}; {self.advice}" if self.advice else self.text
+        some = f": {some_of(self.examples)}" if self.examples else ""
+        return self.text + some + (f"; {self.advice}" if self.advice else "")
+
+
+MOST_NAMES = 3  # in a line; the others are counted
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
 
 
 @dataclass(frozen=True)
