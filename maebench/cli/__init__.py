@@ -20,6 +20,7 @@ COMMANDS = {
     "eval": ("maebench.cli.evaluate", "Run one evaluation on models."),
     "table": ("maebench.cli.table", "Print results as one table."),
     "masks": ("maebench.cli.masks", "Show masking strategies: a picture and statistics."),
+    "data": ("maebench.cli.data", "Look at a data set: counts, sizes, copies, a picture."),
     "features": ("maebench.cli.features", "Write a model's features to a file."),
     "export": ("maebench.cli.export", "Write a run's weights in the files of others."),
     "list": ("maebench.cli.show", "List what can be chosen, with every option."),

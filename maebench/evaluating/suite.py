@@ -267,6 +267,7 @@ def _shared(
         "split": evaluation.test,
         "examples": len(test),
         "skipped": skipped,
+        "remarks": _remarks(model, splits) or None,
         "evaluation": evaluation.name,
         "evaluation_version": evaluation.version,
         "protocol": evaluation.protocol_name,
@@ -280,6 +281,18 @@ def _shared(
         "maebench_version": maebench.__version__,
         "created": runs.now(),
     }
+
+
+def _remarks(model: LoadedModel, splits: Splits) -> str:
+    """What was lost or found in the images, and whether they are still those of the run."""
+    found = [
+        f"{split}: {remark.text}" if split else remark.text for split, remark in splits.remarks()
+    ]
+    if model.run is not None and splits is model.splits and splits.has("train"):
+        now = splits.load("train").info.fingerprint
+        if now != model.run.facts["fingerprint"]:
+            found.append("the train images are not those any more that the run was pretrained on")
+    return "; ".join(found)
 
 
 def _train(evaluation: Evaluation, splits: Splits) -> records.Row:

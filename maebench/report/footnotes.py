@@ -35,7 +35,7 @@ def footnotes(shown: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     if any(cell.over == "evaluation seeds" and cell.num_runs for cell in cells):
         lines.append("evaluation seeds: the same model evaluated again with another seed")
     lines += [CHOICE] * any(cell.choice for cell in cells)
-    lines += [MARKS * (MARK in table), *remarks(shown)]
+    lines += [MARKS * (MARK in table), *remarks(shown), *_weights(shown)]
     return [line for line in lines if line]
 
 
@@ -46,6 +46,13 @@ def remarks(shown: pd.DataFrame) -> list[str]:
         parts = dict.fromkeys(part for text in group["remarks"] for part in text.split("; "))
         lines.append(f"{name}: {'; '.join(parts)}")
     return lines
+
+
+def _weights(shown: pd.DataFrame) -> list[str]:
+    """What a reader must know of weights from elsewhere: all that follows their verdict."""
+    known = shown[shown["weights"].notna()].drop_duplicates(["model", "weights"])
+    pairs = zip(known["model"], known["weights"], strict=True)
+    return [f"{model}: weights {text}" for model, text in pairs if "; " in text]
 
 
 def _values(done: pd.DataFrame) -> str:
