@@ -25,7 +25,7 @@ BATCH = 256  # images decoded at once
 SHOWN = 3  # examples in a finding; the others are counted
 SEVERITIES = ("note", "warning", "error")  # of which the last makes numbers wrong
 # What is said of files and is no reason to look again.
-HARMLESS = ("alpha", "deep", "groups", "orientation", "sampled")
+HARMLESS = ("alpha", "deep", "groups", "orientation", "own results", "sampled")
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,11 @@ FILES = (
         "hidden or system folders were left out",
     ),
     (
+        *("own results", "results"),
+        "folder of maebench's results was left out",
+        "folders of maebench's results were left out",
+    ),
+    (
         *("suffix", "by_content"),
         "image has no image's suffix and is known by its content",
         "images have no image's suffix and are known by their content",

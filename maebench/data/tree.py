@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from maebench.data.own_results import is_results
 from maebench.errors import DataError
 
 # Taken without being opened: a split may have a million files.
@@ -39,6 +40,7 @@ class Tree:
         others: files that are no images.
         system_files: hidden files and those of an operating system.
         system_folders: the same of folders, which nobody looked into.
+        results: folders with results of ours, which nobody looked into.
         broken: links that cannot be followed and have no image's suffix.
         cycles: links to a folder that they lie in, and that folder.
         again_folders: folders that were reached before, and where.
@@ -52,6 +54,7 @@ class Tree:
     others: list[Path] = field(default_factory=list)
     system_files: list[Path] = field(default_factory=list)
     system_folders: list[Path] = field(default_factory=list)
+    results: list[Path] = field(default_factory=list)
     broken: list[Path] = field(default_factory=list)
     cycles: list[tuple[Path, Path]] = field(default_factory=list)
     again_folders: list[tuple[Path, Path]] = field(default_factory=list)
@@ -77,7 +80,7 @@ def walk(starts: Sequence[Path]) -> Tree:
     _take_links(tree, reached, links)
     for some in (tree.folders, tree.images, tree.by_content, tree.others, tree.broken):
         some.sort(key=order)
-    for some in (tree.system_files, tree.system_folders):
+    for some in (tree.system_files, tree.system_folders, tree.results):
         some.sort(key=order)
     return tree
 
@@ -104,7 +107,10 @@ def holds_image(folder: Path) -> bool:
         if real in seen or (place.is_symlink() and leads_back(place)):
             continue
         seen.add(real)
-        kinds = [(entry.name, kind_of(entry)) for entry in listed(place)]
+        entries = listed(place)
+        if _is_results(place, entries):
+            continue
+        kinds = [(entry.name, kind_of(entry)) for entry in entries]
         kinds = [(name, kind) for name, kind in kinds if not is_system(name)]
         if any(kind == "file" and is_image(place / name) for name, kind in kinds):
             return True
@@ -133,9 +139,13 @@ def _take(
             tree.again_folders.append((place, reached[real]))
             continue
         reached[real] = place
+        entries = listed(place)
+        if place not in tree.starts and _is_results(place, entries):
+            tree.results.append(place)
+            continue
         if place.parent in tree.starts:
             tree.folders.append(place)
-        for entry in listed(place):
+        for entry in entries:
             path = place / entry.name
             if is_system(entry.name):
                 _system(entry, path, tree)
@@ -172,6 +182,10 @@ def _take_links(tree: Tree, reached: dict[str, Path], links: list[Path]) -> None
         tree.images.append(link)
         if not has_suffix(link.name):
             tree.by_content.append(link)
+
+
+def _is_results(place: Path, entries: Sequence[os.DirEntry[str]]) -> bool:
+    return is_results(place, [entry.name for entry in entries if not is_system(entry.name)])
 
 
 def _system(entry: os.DirEntry[str], path: Path, tree: Tree) -> None:
