@@ -52,7 +52,8 @@ maskings. `loss_on` says whether the loss looks at hidden patches only.
     "dataset": """
 A data set loads its splits train and test as uint8 images with integer labels or none, and says
 which settings suit it. `maebench.from_arrays` and `maebench.from_files` make an `Images` of
-arrays and of files, with the fingerprint that changes when the content does.
+arrays and of files, with the fingerprint that changes when the content does; files are read as
+`-o data.*` says where `reading=request.reading` is passed on.
 """,
     "evaluation": """
 An evaluation is a generator of results. Its metrics say unit, range and direction;
