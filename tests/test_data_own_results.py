@@ -27,6 +27,10 @@ def results(folder):
     images(folder / "comparisons" / "first")
     (folder / "comparisons" / "first" / "comparison.json").write_text("{}")
     Image.new("RGB", (4, 4)).save(images(folder / "pictures", 0) / "data-folder-0123abcd.png")
+    for kind in ("png", "csv"):
+        images(folder / "masks", 1).joinpath("0.png").rename(
+            folder / "masks" / f"digits-vit-nano-0123abcd45.{kind}"
+        )
     return folder
 
 
@@ -52,7 +56,7 @@ def test_results_in_the_data_sets_own_folder_are_no_classes(tmp_path):
     results(tmp_path)
     found, said = classes(tmp_path)
     assert found == ("cat", "dog")
-    assert said["own results"].startswith("4 folders of maebench's results were left out: compar")
+    assert said["own results"].startswith("5 folders of maebench's results were left out: compar")
 
 
 def test_results_beside_splits_are_no_split_and_do_not_make_one_unclear(tmp_path):
@@ -62,6 +66,16 @@ def test_results_beside_splits_are_no_split_and_do_not_make_one_unclear(tmp_path
     assert classes(tmp_path) == (("cat", "dog"), {})
 
 
+@pytest.mark.parametrize("there", ["results/runs", "runs", "results/pictures", "runs/new"])
+def test_results_that_are_only_begun_are_no_class(tmp_path, there):
+    for name in ("cat", "dog"):
+        images(tmp_path / name)
+    (tmp_path / there).mkdir(parents=True)
+    if there == "runs/new":
+        (tmp_path / there / "lock").touch()
+    assert classes(tmp_path)[0] == ("cat", "dog")
+
+
 def test_a_folder_of_results_alone_holds_no_image(tmp_path):
     results(tmp_path / "results")
     assert not holds_image(tmp_path / "results")
@@ -69,7 +83,7 @@ def test_a_folder_of_results_alone_holds_no_image(tmp_path):
         read_layout(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["runs", "models", "pictures", "comparisons", "results"])
+@pytest.mark.parametrize("name", ["runs", "models", "pictures", "comparisons", "masks", "results"])
 def test_a_class_of_such_a_name_stays_a_class(tmp_path, name):
     images(tmp_path / name)
     images(tmp_path / name / "series")

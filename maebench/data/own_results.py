@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection
 from pathlib import Path
 
-# The folders below --results, and by what each of them is known: a part of what every folder in it
-# holds. Pictures are known by their neighbours, or by the names that `data check` gives them.
+# The folders below --results that hold folders, and what one of those holds at the least.
 HOLDS = {
-    "runs": {"config.json"},
+    "runs": {"config.json", "lock"},
     "models": {"model.json", "records", "features"},
     "comparisons": {"comparison.json"},
 }
-PICTURES = "pictures"
-SHEET = re.compile(r"data-.+-[0-9a-f]{8}\.png")  # `data-<data set>-<fingerprint>.png`
+# Those that hold pictures, known by a neighbour or by the names of all: `data check` calls its
+# sheets data-<data set>-<fingerprint>.png; `masks` writes a table beside each picture.
+PICTURES = {
+    "pictures": re.compile(r"data-.+-[0-9a-f]{8}\.png"),
+    "masks": re.compile(r".+-[0-9a-f]{10}\.(png|csv)"),
+}
 
 
 def is_results(folder: Path, names: Collection[str]) -> bool:
@@ -25,24 +27,30 @@ def is_results(folder: Path, names: Collection[str]) -> bool:
         folder: the folder.
         names: what it holds, without hidden files.
     """
-    inside = {*HOLDS, PICTURES}
+    inside = {*HOLDS, *PICTURES}
     if names and inside.issuperset(names):
         return any(_written(folder / name) for name in names)
     return folder.name in inside and _written(folder)
 
 
 def _written(folder: Path) -> bool:
-    """Whether one of the folders below --results holds what is written there."""
+    """Whether one of the folders below --results holds what is written there, or nothing yet."""
     names = _names(folder)
-    if folder.name == PICTURES:
-        beside = any(_written(folder.with_name(name)) for name in HOLDS)
-        return beside or (bool(names) and all(map(SHEET.fullmatch, names)))
+    if folder.name in PICTURES:
+        beside = any(_known(folder.with_name(name)) for name in HOLDS)
+        return beside or all(map(PICTURES[folder.name].fullmatch, names))
+    return not names or _known(folder)
+
+
+def _known(folder: Path) -> bool:
+    """Whether a folder of runs, models or comparisons holds one of them."""
     known = HOLDS[folder.name]
-    return any(not known.isdisjoint(_names(folder / name)) for name in names)
+    return any(not known.isdisjoint(_names(folder / name)) for name in _names(folder))
 
 
 def _names(folder: Path) -> list[str]:
+    """What a folder holds; nothing where it is none, or may not be entered: its reader says so."""
     try:
-        return [name for name in os.listdir(folder) if not name.startswith(".")]
-    except OSError:  # no folder, or one that may not be entered: its own reader says so
+        return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError:
         return []

@@ -109,7 +109,7 @@ def prepare(
     device = find_device(config.device)
     folder = runs.results_folder(results)
     if write:
-        files.make_folder(folder)
+        files.make_folder(folder / "runs")  # by which it is known as no class of a folder
     splits = splits or config.splits()
     images = splits.load("train", progress)
     info = images.info
