@@ -323,6 +323,63 @@ def test_every_key_of_the_encoder_is_needed(tmp_path):
             load_foreign("file", saved(tmp_path, tensors), {"heads": "3"})
 
 
+ODD = [
+    (lambda t: (100 * t).to(torch.int8), "weights of int8 where real numbers are wanted"),
+    (lambda t: t.to(torch.complex64), "weights of complex64"),
+    (lambda t: torch.where(t > t.mean(), torch.nan, t), "NaN or infinity in"),
+    (lambda t: torch.where(t > t.mean(), torch.inf, t), "NaN or infinity in"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), ODD)
+@pytest.mark.parametrize("name", ["blocks.1.attn.qkv.weight", "decoder_blocks.0.mlp.fc1.bias"])
+def test_weights_that_are_no_finite_real_numbers_are_refused(tmp_path, name, change, message):
+    tensors = official_names(hugging_face())
+    tensors[name] = change(tensors[name])
+    options = {"heads": "3", "decoder_heads": "2", "target": "pixels"}
+    with pytest.raises(RunError, match=f"{message}.* {name}"):
+        load_foreign("file", saved(tmp_path, tensors), options)
+
+
+def test_a_head_that_is_not_used_may_hold_anything(tmp_path):
+    tensors = encoder_only(official_names(hugging_face()))
+    tensors["head.weight"] = torch.full((3, WIDTH), torch.nan)
+    made = load_foreign("file", saved(tmp_path, tensors), {"heads": "3"})
+    assert made.verdict.unused == ("head.weight",)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_weights_of_another_precision_become_single(tmp_path, dtype):
+    tensors = encoder_only(official_names(hugging_face()))
+    given = {name: t.to(dtype) for name, t in tensors.items()}
+    own = load_foreign("file", saved(tmp_path, given), {"heads": "3"}).module.encoder.state_dict()
+    for name, tensor in given.items():
+        assert torch.equal(own[name], tensor.float()), name
+
+
+def test_weights_in_another_order_of_memory_are_the_same_weights(tmp_path):
+    tensors = encoder_only(official_names(hugging_face()))
+    given = {
+        name: t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t.T.clone().T
+        for name, t in tensors.items()
+        if t.ndim in (2, 4)
+    }
+    assert not all(t.is_contiguous() for t in given.values())
+    options = {"heads": "3"}
+    own = load_foreign("file", saved(tmp_path, tensors | given), options).module.encoder
+    for name, tensor in own.state_dict().items():
+        assert torch.equal(tensor, tensors[name]), name
+
+
+def test_a_distilled_transformer_is_named_as_that(tmp_path):
+    tensors = encoder_only(official_names(hugging_face()))
+    tensors["dist_token"] = torch.zeros(1, 1, WIDTH)
+    tensors["pos_embed"] = torch.cat([torch.zeros(1, 1, WIDTH), tensors["pos_embed"]], 1)
+    for more in ({}, {"image_size": "16"}):
+        with pytest.raises(ConfigError, match="has a distillation token.*timm:NAME,weights="):
+            load_foreign("file", saved(tmp_path, tensors), {"heads": "3", **more})
+
+
 def test_a_weight_of_another_shape_is_refused(tmp_path):
     tensors = encoder_only(official_names(hugging_face()))
     tensors["norm.bias"] = tensors["norm.bias"][:5]

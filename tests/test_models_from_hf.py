@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -144,11 +145,14 @@ def test_it_hides_no_patches(saved):
         encoder(torch.zeros(1, 3, 16, 16), hide(torch.rand(1, 16), 8, (4, 4)))
 
 
-def change(folder, tmp_path, **config):
+def copied(folder, tmp_path):
     import shutil
 
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def change(folder, tmp_path, **config):
+    copy = copied(folder, tmp_path)
     content = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**content, **config}))
     return copy
@@ -170,6 +174,40 @@ def test_a_folder_that_asks_for_more_than_weights_or_for_what_cannot_be_is_one_l
     with pytest.raises((RunError, ConfigError), match=message) as caught:
         load_foreign("hf", str(change(saved[2], tmp_path, **config)), {})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: (100 * t).to(torch.int8), "weights of int8 where real numbers are wanted"),
+        (lambda t: t * torch.inf, "NaN or infinity in"),
+    ],
+)
+def test_weights_that_are_no_finite_real_numbers_are_refused(saved, tmp_path, change, message):
+    from safetensors.torch import load_file, save_file
+
+    copy = copied(saved[2], tmp_path)
+    tensors = load_file(copy / "model.safetensors")
+    name = next(n for n in tensors if "layer.1." in n and n.endswith("weight") and "norm" not in n)
+    tensors[name] = change(tensors[name])
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RunError, match=f"{message}.*{name}"):
+        load_foreign("hf", str(copy), {})
+
+
+def test_files_of_which_one_is_of_another_version_are_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    with torch.random.fork_rng():
+        made("vit").save_pretrained(tmp_path, max_shard_size="20KB")
+    content = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]
+    name, first = next(iter(content.items()))
+    last = tmp_path / max(content.values())
+    assert last.name != first
+    stale = {name: torch.full_like(load_file(tmp_path / first)[name], 7.0)}
+    save_file(load_file(last) | stale, last, metadata={"format": "pt"})
+    with pytest.raises(RunError, match=f"{name} in files where the index does not look for"):
+        load_foreign("hf", str(tmp_path), {"mean": "0.5", "std": "0.5"})
 
 
 def test_a_folder_cannot_choose_its_attention_or_precision(saved, tmp_path):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from maebench.errors import MaebenchError, RunError
 from maebench.models.reading import read_weights
@@ -97,3 +99,50 @@ def test_an_odd_index_of_shards_is_one_line(tmp_path, index):
     (tmp_path / "model.safetensors.index.json").write_text(index)
     with pytest.raises(RunError):
         read_weights(tmp_path)
+
+
+# ---- weights in several files, and tensors that hold no plain numbers
+
+
+def shards(folder, first, second, index):
+    """Two files of weights, 1.0 each where a value is not given, and the index that names them."""
+    for name, tensors in (("a.safetensors", first), ("b.safetensors", second)):
+        save_file({n: torch.full((2, 2), value) for n, value in tensors.items()}, folder / name)
+    content = {"weight_map": {n: f"{place}.safetensors" for n, place in index.items()}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_the_index_says_from_which_file_a_weight_is_taken(tmp_path):
+    for stale in ({"x": 9.0}, {"y": 9.0}):
+        first, second = {"x": 1.0, **stale}, {"y": 1.0, **stale}
+        first["x"] = second["y"] = 1.0
+        found = read_weights(shards(tmp_path, first, second, {"x": "a", "y": "b"}))
+        assert {n: t.unique().tolist() for n, t in found.chosen.tensors.items()} == {
+            "x": [1.0],
+            "y": [1.0],
+        }
+        assert found.stray == tuple(stale)
+        said = "1 weight left out that the index looks for elsewhere or does not name"
+        assert found.chosen.note == said
+
+
+def test_a_weight_that_is_not_where_the_index_says_is_refused(tmp_path):
+    shards(tmp_path, {"x": 1.0}, {"y": 1.0}, {"x": "a", "y": "b", "z": "b"})
+    with pytest.raises(RunError, match=r"says that z is in b\.safetensors, and it is not"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")  # files that were written before
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), "is quantised"),
+        (lambda t: t.to_sparse(), "is sparse"),
+        (lambda t: t.to("meta"), "without values, on the device meta"),
+    ],
+)
+def test_tensors_that_are_no_plain_numbers_are_refused(tmp_path, change, message):
+    content = {"a.weight": torch.ones(2, 2), "b.weight": change(torch.ones(2, 2))}
+    with pytest.raises(RunError, match=rf"a\.pth: b\.weight .*{message}"):
+        read_weights(write(tmp_path / "a.pth", content))

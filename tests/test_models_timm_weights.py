@@ -10,7 +10,7 @@ import torch
 from timm.layers import resample_abs_pos_embed
 
 from maebench.encoders.blocks import sincos_positions
-from maebench.errors import ConfigError
+from maebench.errors import ConfigError, RunError
 from maebench.models.load import load_foreign
 
 NAME = "vit_tiny_patch16_224"
@@ -113,6 +113,27 @@ def test_what_lies_beside_a_whole_model_is_not_used_and_in_the_verdict(tmp_path)
     wrapped = {f"backbone.{n}": t for n, t in network().state_dict().items()}
     made = load(tmp_path, {**wrapped, "projector.0.weight": torch.ones(3, 3)})
     assert made.verdict.unused == ("projector.0.weight",)
+
+
+def test_weights_that_are_no_finite_real_numbers_are_refused(tmp_path):
+    own = network().state_dict()
+    name = "blocks.1.mlp.fc1.weight"
+    for odd, message in (
+        ((100 * own[name]).to(torch.int8), "weights of int8 where real numbers are wanted"),
+        (own[name] * torch.nan, "NaN or infinity in"),
+    ):
+        with pytest.raises(RunError, match=f"{message}.* {name}"):
+            load(tmp_path, {**own, name: odd})
+
+
+def test_counters_beside_weights_stay_whole_numbers(tmp_path, monkeypatch):
+    monkeypatch.undo()  # a residual network has no depth
+    with torch.random.fork_rng():
+        tensors = timm.create_model("resnet18", num_classes=0).state_dict()
+    tensors["bn1.num_batches_tracked"] = torch.tensor(7)
+    torch.save(tensors, tmp_path / "weights.pth")
+    made = load_foreign("timm", "resnet18", {"weights": str(tmp_path / "weights.pth")})
+    assert made.module.encoder.state_dict()["model.bn1.num_batches_tracked"] == 7
 
 
 def test_a_key_without_a_file_is_refused():

@@ -28,6 +28,7 @@ from maebench.models.weights import (
     EncoderHolder,
     ForeignModel,
     Verdict,
+    check_values,
     decoder_target,
     incomplete,
     listed,
@@ -59,6 +60,11 @@ def from_weights(found: WeightsFile, options: SpecOptions, spec: str) -> Foreign
     if "patch_embed.proj.weight" not in tensors or "pos_embed" not in tensors:
         core = {"patch_embed.proj.weight", "pos_embed", "cls_token"} - tensors.keys()
         raise incomplete(spec, core, {*tensors, *named.outside})
+    if "dist_token" in tensors:  # it has a position too, so that no grid would fit
+        raise ConfigError(
+            f"{spec}: it has a distillation token, and a plain vision transformer has none; if "
+            f"timm knows the architecture: timm:NAME,weights={spec.partition(':')[2]}"
+        )
     act = facts.get("config", {}).get("hidden_act", "gelu")
     if act != "gelu":
         raise ConfigError(f"{spec}: its activation is {act!r}; a plain vision transformer has gelu")
@@ -188,7 +194,9 @@ def read_encoder(
             f"if timm knows the architecture: timm:NAME,weights={spec.partition(':')[2]}; "
             "if they do not matter: --key-map FILE.yaml with 'expression: null'"
         )
-    encoder.load_state_dict({name: weights[name] for name in own})
+    taken = {name: weights[name] for name in own}
+    check_values(taken, spec)
+    encoder.load_state_dict(taken)
     return encoder, unused
 
 
@@ -251,6 +259,7 @@ def with_decoder(
         weights["decoder_pos_embed"] = places[:, 1:]
     if odd := {*(own.keys() ^ names), *wrong_shapes(own, weights)}:
         return alone, set(), f"the decoder is no plain one: {', '.join(sorted(odd)[:4])}"
+    check_values(weights, "the decoder")
     checkpoints.load_strictly(module.decoder, weights, "the decoder")
     if target is None:
         either = ",target=normalised-pixels or ,target=pixels"

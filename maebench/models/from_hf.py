@@ -28,7 +28,9 @@ from maebench.models.weights import (
     ForeignModel,
     Verdict,
     asking,
+    check_values,
     incomplete,
+    listed,
 )
 
 FILES = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
@@ -120,7 +122,16 @@ def by_transformers(
     except ImportError as error:
         raise ConfigError(f"{spec} needs transformers: pip install 'maebench[hf]'") from error
 
-    facts = read_weights(folder).facts  # refuses what is damaged or would run, in our words
+    found = read_weights(folder)  # refuses what is damaged or would run, in our words
+    if found.stray:  # transformers takes whichever it reads last
+        raise RunError(
+            f"{spec}: {listed(found.stray)} in files where the index does not look for them: take "
+            "the files that belong to it"
+        )
+    facts = found.facts
+    own = {n: t for n, t in found.chosen.tensors.items() if not n.startswith(HEADS)}
+    names = [n for n, t in own.items() if t.is_floating_point() or n.endswith((".weight", ".bias"))]
+    check_values({n: own[n] for n in names}, spec)
     refuse_more_than_weights(folder, facts["config"], spec)
     try:
         network, loading = AutoModel.from_pretrained(

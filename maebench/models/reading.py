@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -33,11 +34,13 @@ class WeightsFile:
         chosen: the set of weights that is meant, by the names they have there.
         facts: what stands beside them: `args` of a training checkpoint, `config` and
             `preprocessor` of a Hugging Face folder, `maebench` of an export of ours.
+        stray: names of weights in files where the index of a folder does not look for them.
     """
 
     path: Path
     chosen: WeightSet
     facts: Facts = field(default_factory=dict)
+    stray: tuple[str, ...] = ()
 
 
 def read_weights(path: Path, key: str | None = None) -> WeightsFile:
@@ -56,7 +59,8 @@ def read_weights(path: Path, key: str | None = None) -> WeightsFile:
     if not path.exists():
         raise RunError(f"file:{path}: there is no such file")
     content, facts = _read_file(path)
-    return WeightsFile(path, find_set(content, path, key), {**_beside(path.parent), **facts})
+    found = _plain(find_set(content, path, key), path)
+    return WeightsFile(path, found, {**_beside(path.parent), **facts})
 
 
 def _read_folder(folder: Path, key: str | None) -> WeightsFile:
@@ -67,18 +71,66 @@ def _read_folder(folder: Path, key: str | None) -> WeightsFile:
         raise RunError(f"file:{folder}: no {' or '.join(IN_FOLDER)} is in this folder")
     if name != SHARDS:
         return replace(read_weights(folder / name, key), path=folder)
-    tensors: dict[str, Tensor] = {}
     index = read_json(folder / SHARDS)
     named = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(named, dict) or not named:
         raise RunError(f"file:{folder}: {SHARDS} has no weight_map of names to files")
+    tensors, stray = _read_shards(folder, named)
+    found = _plain(find_set(tensors, folder, key), folder)
+    if stray:
+        count = f"{len(stray)} weight{'s' * (len(stray) > 1)}"
+        note = f"{count} left out that the index looks for elsewhere or does not name"
+        found = replace(found, note="; ".join(n for n in (found.note, note) if n))
+    return WeightsFile(folder, found, _beside(folder), stray)
+
+
+def _read_shards(
+    folder: Path, named: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The weights that an index names, each from the file that it names for it; and the others.
+
+    A shard that was kept from another version of the model may hold others of the same names.
+
+    Raises:
+        RunError: a file is missing, or a weight is missing in it.
+    """
+    tensors, stray = dict[str, Tensor](), list[str]()
     for shard in sorted(set(map(str, named.values()))):
         # a name that leaves the folder is no shard of it
         if Path(shard).name != shard or not (folder / shard).is_file():
             raise RunError(f"file:{folder}: {SHARDS} names {shard!r}, which is no file beside it")
         refuse_other_kinds(folder / shard)
-        tensors |= _read_safetensors(folder / shard)[0]
-    return WeightsFile(folder, find_set(tensors, folder, key), _beside(folder))
+        there = _read_safetensors(folder / shard)[0]
+        wanted = [name for name, place in named.items() if place == shard]
+        if lost := sorted(set(wanted) - there.keys()):
+            more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+            raise RunError(
+                f"file:{folder}: {SHARDS} says that {lost[0]}{more} is in {shard}, and it is not: "
+                "one of them is of another version; download both again"
+            )
+        tensors |= {name: there[name] for name in wanted}
+        stray += sorted(there.keys() - set(wanted))
+    return tensors, tuple(stray)
+
+
+def _plain(found: WeightSet, path: Path) -> WeightSet:
+    """The set, where each of its weights is a plain tensor with values.
+
+    Raises:
+        RunError: one is sparse, quantised, or a shape alone.
+    """
+    for name, tensor in found.tensors.items():
+        if tensor.is_meta:
+            raise RunError(f"file:{path}: {name} is a shape without values, on the device meta")
+        if tensor.is_quantized or tensor.layout != torch.strided:
+            kind, how = (
+                ("quantised", "dequantize") if tensor.is_quantized else ("sparse", "to_dense")
+            )
+            raise RunError(
+                f"file:{path}: {name} is {kind}, and plain tensors are wanted: save the model as "
+                f"it was before, or each weight by .{how}()"
+            )
+    return found
 
 
 def _beside(folder: Path) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,15 @@ from maebench.models.pooled_norm import NOTE
 from maebench.models.reading import Facts, read_weights
 from maebench.models.spec import SpecOptions
 from maebench.models.trained_size import trained_grid
-from maebench.models.weights import COMPLETE, NO_HEAD, RANDOM, Verdict, asking, incomplete
+from maebench.models.weights import (
+    COMPLETE,
+    NO_HEAD,
+    RANDOM,
+    Verdict,
+    asking,
+    check_values,
+    incomplete,
+)
 from maebench.rng import isolated
 
 NORMS = ("norm.", "fc_norm.")  # the last norm, before pooling or after it
@@ -102,6 +110,7 @@ def loaded(network: Any, named: NamedWeights, source: str, spec: str, notes: lis
     if missing - lost or wrong - lost or strange:
         raise incomplete(spec, missing - lost, strange, wrong - lost)
     taken = {n: tensors[n] for n in own.keys() - lost}
+    check_values({n: t for n, t in taken.items() if own[n].is_floating_point()}, spec)
     network.load_state_dict({**own, **taken})
     return Verdict(
         text=NO_HEAD if lost else COMPLETE,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from maebench.data.preprocess import Preprocess
 from maebench.errors import RunError
@@ -157,6 +157,31 @@ def incomplete(
         f"{source}: the encoder is incomplete: {'; '.join(parts)}. "
         "--key-map FILE.yaml gives names their own"
     )
+
+
+def check_values(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Refuses weights that are no finite real numbers.
+
+    torch copies whole numbers of a quantised model, and NaN, without a word.
+
+    Args:
+        tensors: weights that a model computes with; no counters, and no indices.
+        source: what an error names.
+
+    Raises:
+        RunError: names the first few.
+    """
+    kinds = {n: str(t.dtype)[6:] for n, t in tensors.items() if not t.is_floating_point()}
+    if kinds:
+        raise RunError(
+            f"{source}: weights of {', '.join(sorted({*kinds.values()}))} where real numbers are "
+            f"wanted: {listed(kinds)}; save a quantised model as it was before, or dequantise it"
+        )
+    if odd := [n for n, t in tensors.items() if not bool(t.isfinite().all())]:
+        raise RunError(
+            f"{source}: NaN or infinity in {listed(odd)}: the training diverged, or the file is "
+            "damaged; take an earlier checkpoint"
+        )
 
 
 # ---- what every source makes of a name
