@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageFile
 
 from maebench.rng import GLOBAL_STATES, PYTHON_STATE, few_drawn
 
@@ -41,6 +42,8 @@ def steady() -> Iterator[None]:
     with contextlib.ExitStack() as back:
         back.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
+        back.callback(_put_truncated, ImageFile.LOAD_TRUNCATED_IMAGES)
+        _put_truncated(False)
         back.enter_context(torch.inference_mode(False))
         back.enter_context(torch.enable_grad())
         if torch.get_default_device().type != "cpu":  # it costs time at every call of torch
@@ -162,6 +165,14 @@ def _put_plots(before: Mapping[str, Any]) -> None:
     dict.update(matplotlib.rcParams, dict(dict.items(matplotlib.rcParamsOrig)) | dict(before))
 
 
+def _put_truncated(before: bool) -> None:
+    ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def _put_largest(before: int | None) -> None:
+    Image.MAX_IMAGE_PIXELS = before
+
+
 def _working_directory() -> str | None:
     with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
         return str(Path.cwd())
@@ -204,6 +215,11 @@ SHARED: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "torch's cuDNN settings": (_cudnn, _put_cudnn),
     "torch's search for anomalies": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
     "matplotlib's settings": (_plots, _put_plots),
+    "whether PIL fills up truncated images": (
+        lambda: ImageFile.LOAD_TRUNCATED_IMAGES,
+        _put_truncated,
+    ),
+    "PIL's largest image": (lambda: Image.MAX_IMAGE_PIXELS, _put_largest),
     **GLOBAL_STATES,
 }
 

@@ -20,6 +20,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageFile
 
 import maebench
 from maebench import RunConfig, compare, evaluate, load_model, mask_statistics, run
@@ -42,6 +43,16 @@ def default(dtype=torch.float32, device=None):
         torch.set_default_device(None)
 
 
+@contextlib.contextmanager
+def filled_up():
+    """As many scripts have it at their top; what is missing of an image is then gray."""
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+
 CALLERS = {
     "float64": lambda: default(torch.float64),
     "bfloat16": lambda: default(torch.bfloat16),
@@ -51,11 +62,12 @@ CALLERS = {
     "inference mode": torch.inference_mode,
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "numpy raises": lambda: np.errstate(all="raise"),
+    "truncated images": filled_up,
 }
 every_caller = pytest.mark.parametrize("caller", CALLERS.values(), ids=CALLERS)
 
 
-OF_NUMBERS = [what for what in SHARED if "torch" in what or "numpy" in what]
+OF_NUMBERS = [w for w in SHARED if "torch" in w or "numpy" in w or "truncated" in w]
 
 
 def settings(kinds=OF_NUMBERS):
@@ -230,6 +242,18 @@ def test_a_comparison_leaves_settings_as_it_found_them(tmp_path):
     assert {cell.state for cell in found.cells} == {"done"}
 
 
+def test_an_image_that_is_cut_off_is_not_filled_up_with_gray(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(10):
+            Image.effect_noise((16, 16), 90).save(tmp_path / name / f"{i}.png")
+    whole = (tmp_path / "a" / "1.png").read_bytes()
+    (tmp_path / "a" / "1.png").write_bytes(whole[: len(whole) // 2])
+    asked = small(dataset=f"folder:{tmp_path}", limit=None, budget="steps=1")
+    with filled_up(), pytest.raises(maebench.MaebenchError, match=r"1\.png: .*truncated"):
+        run(asked, tmp_path / "results")
+
+
 # --- what the import of a plugin changes
 
 
@@ -257,6 +281,10 @@ CHANGES = {
     "torch's cuDNN settings": lambda: setattr(torch.backends.cudnn, "benchmark", True),
     "torch's search for anomalies": lambda: torch.autograd.set_detect_anomaly(True),
     "matplotlib's settings": lambda: matplotlib.rcParams.update({"font.size": 33}),
+    "whether PIL fills up truncated images": lambda: setattr(
+        ImageFile, "LOAD_TRUNCATED_IMAGES", True
+    ),
+    "PIL's largest image": lambda: setattr(Image, "MAX_IMAGE_PIXELS", None),
     "Python's random state": lambda: random.seed(0),
     "numpy's random state": lambda: np.random.seed(0),
     "torch's random state": lambda: torch.manual_seed(0),
