@@ -263,6 +263,47 @@ def test_an_image_is_turned_as_its_exif_says(tmp_path, kind, orientation):
     assert read_header(path, exif=False)[:2] == plain.shape[:2]
 
 
+def exif_of(orientation):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = orientation, "Camera"
+    return exif.tobytes()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # as at the command line
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_damaged_exif_data_costs_no_image_and_is_told(tmp_path, kind):
+    """A share of photographs has it, and other loaders stop at them."""
+    picture, random = Image.fromarray(noise(4, 6, 3)), np.random.default_rng(0)
+    picture.save(tmp_path / "plain", kind, lossless=True)
+    plain, path = read(tmp_path / "plain"), tmp_path / "image"
+    said = set()
+    for _ in range(300):
+        data = bytearray(exif_of(1))
+        for place in random.integers(6, len(data), 3):
+            data[place] = random.integers(256)
+        picture.save(path, kind, lossless=True, exif=bytes(data[: random.integers(8, 99)]))
+        seen = traits(path) - {"colour"}
+        assert seen <= {"damaged EXIF", "orientation"} and seen == read_header(path).traits - {
+            "colour"
+        }
+        if "orientation" not in seen:
+            assert np.array_equal(read(path), plain)
+        said |= seen
+    assert "damaged EXIF" in said
+    picture.save(path, kind, lossless=True, exif=b"Exif\0\0no TIFF at all")
+    assert traits(path) == {"colour", "damaged EXIF"} and np.array_equal(read(path), plain)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_the_orientation_counts_although_the_rest_of_the_exif_data_is_damaged(tmp_path):
+    data = bytearray(exif_of(6))
+    data[-4:] = b""  # of the text that another tag points to
+    path = tmp_path / "image.png"
+    Image.fromarray(noise(4, 6, 3)).save(path, exif=bytes(data))
+    assert np.array_equal(read(path), np.rot90(noise(4, 6, 3), -1))
+    assert "orientation" in traits(path)
+
+
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_several_frames_are_told_and_the_first_is_taken(tmp_path, kind):
     first, second = (Image.fromarray(np.full((4, 4, 3), level, "uint8")) for level in (0, 255))

@@ -119,6 +119,8 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line: 1 for a bad value, 2 for an unknown flag or a missing argument."""
     warnings.showwarning = _one_line_warning
+    # what PIL warns of names no file; images that are damaged are counted and named by us
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         code = cli.main(arguments, "maebench", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

@@ -14,14 +14,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from maebench.data.exif import orientation_of, upright
 from maebench.data.levels import DEEP, apart, deep_colour, eight_bits, levels_of
 from maebench.data.reading import Reading
 from maebench.errors import DataError
 
-ORIENTATION = ExifTags.Base.Orientation
 # formats that can hold several pictures one after the other; an MPO's second is another size
 ANIMATED = ("GIF", "PNG", "TIFF", "WEBP")
 
@@ -77,20 +77,20 @@ def read_image(path: Path, how: Decoding) -> tuple[Image.Image, frozenset[str]]:
 
     Returns:
         The image, and its traits: "gray" or "colour", "alpha" where a pixel was not opaque,
-        "orientation" where EXIF turns it, "deep" where it had more than 8 bits, "upper byte" where
-        only the upper 8 of 16 bits could be read, "outside" where levels were cut off, "frames"
-        where it had several.
+        "orientation" where EXIF turns it, "damaged EXIF" where nobody can tell, "deep" where it had
+        more than 8 bits, "upper byte" where only the upper 8 of 16 bits could be read, "outside"
+        where levels were cut off, "frames" where it had several.
 
     Raises:
         DataError: the file is no image, is cut off, or has levels that nobody explains; names it.
     """
     with _opened(path) as image:
         traits, deep = _traits(image) - {"alpha"}, deep_colour(image)
+        orientation = orientation_of(image) if how.exif else 1
         image.load()
         made, lost = eight_bits(image, deep, path, how.levels, how.stated)
         made, had_alpha = _without_alpha(made, how.background)
-        if "orientation" in traits and how.exif:
-            made = _turned(made, image)
+        made = upright(made, orientation)
         traits |= lost | ({"alpha"} if had_alpha else set())
         return made.convert("L" if how.channels == 1 else "RGB"), frozenset(traits)
 
@@ -103,7 +103,7 @@ def read_header(path: Path, exif: bool = True) -> FileHeader:
     """
     with _opened(path) as image:
         traits = frozenset(_traits(image))
-        turned = exif and "orientation" in traits and _orientation(image) >= 5  # by 90 degrees
+        turned = exif and (orientation_of(image) or 1) >= 5  # by 90 degrees
         rows, columns = (image.width, image.height) if turned else (image.height, image.width)
         return FileHeader(rows, columns, "gray" in traits, traits, f"{image.format} {image.mode}")
 
@@ -115,27 +115,14 @@ def _traits(image: Image.Image) -> set[str]:
     found = {"gray" if gray else "colour"}  # gray: 1, L, LA, I, I;16, F
     if image.has_transparency_data:
         found.add("alpha")
-    if _orientation(image) > 1:
-        found.add("orientation")
+    orientation = orientation_of(image)
+    if orientation != 1:
+        found.add("damaged EXIF" if orientation is None else "orientation")
     if image.mode.startswith(DEEP) or deep:
         found.add("deep")
     if image.format in ANIMATED and getattr(image, "is_animated", False):
         found.add("frames")
     return found
-
-
-def _orientation(image: Image.Image) -> int:
-    """1 to 8 as EXIF numbers them; 1 where it says nothing. PIL itself turns a TIFF."""
-    if "exif" not in image.info or image.format == "TIFF":
-        return 1
-    value = image.getexif().get(ORIENTATION, 1)
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _turned(made: Image.Image, original: Image.Image) -> Image.Image:
-    made.getexif()[ORIENTATION] = _orientation(original)
-    turned: Image.Image = ImageOps.exif_transpose(made)
-    return turned
 
 
 # ---- transparent pixels

@@ -50,6 +50,7 @@ def _texts(how: Decoding, decoded: bool) -> dict[str, tuple[str, str]]:
             f"the EXIF orientation of {{}} was {exif[0]}",
             f"-o data.exif={exif[1]} does otherwise",
         ),
+        "damaged EXIF": ("the EXIF data of {} is damaged, and no orientation was read", ""),
         "frames": ("the first of several frames was taken of {}", ""),
     }
     if how.channels == 1:
