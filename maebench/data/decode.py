@@ -14,12 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from maebench.data.exif import orientation_of, upright
 from maebench.data.levels import DEEP, apart, deep_colour, eight_bits, levels_of
 from maebench.data.reading import Reading
+from maebench.data.stand_ins import no_image
 from maebench.errors import DataError
 
 # formats that can hold several pictures one after the other; an MPO's second is another size
@@ -174,6 +175,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 def unreadable(path: Path, error: Exception) -> DataError:
     """The error for a file that cannot be read: which, why and what to do."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if isinstance(error, UnidentifiedImageError):
+        reason = no_image(path) or reason
     reason = " ".join(reason.replace(str(path), path.name).split()) or type(error).__name__
     return DataError(f"cannot read image {path}: {reason}. Remove it, or use --on-bad-image skip")
 

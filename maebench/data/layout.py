@@ -10,8 +10,9 @@ from maebench.data.divide import Classes, divided
 from maebench.data.findings import named, of_classes, of_tree, on_names
 from maebench.data.groups import BY_IMAGE, by_default, numbered, read_groups
 from maebench.data.sides import find_sides
-from maebench.data.split_info import Remark
+from maebench.data.split_info import Remark, some_of
 from maebench.data.split_names import role_of
+from maebench.data.stand_ins import is_archive
 from maebench.data.tree import SUFFIXES, Tree, below, composed, readable, walk
 from maebench.errors import DataError, unknown
 
@@ -51,6 +52,7 @@ def read_layout(
     """
     if not root.is_dir():
         problem = "is a file, no folder" if root.exists() else "does not exist"
+        problem += ": unpack it first" if is_archive(root) else ""
         raise DataError(f"folder:{readable(str(root))} {problem}")
     sides = find_sides(root, splits)
     starts = [root] if sides.whole else [sides.train, sides.test]
@@ -94,7 +96,10 @@ def by_class(start: Path, tree: Tree, may_be_empty: bool = False) -> Classes:
         (here if len(parts) == 1 else found.setdefault(composed(parts[0]), [])).append(path)
     where = readable(str(start))
     if not here and not found:
-        raise DataError(f"{where} holds no image ({' '.join(SUFFIXES)}, or by content)")
+        found = [path for path in tree.others if start in path.parents]
+        archives = [named(start, path) for path in found if is_archive(path)]
+        more = f"; {some_of(archives)} may hold them: unpack it first" if archives else ""
+        raise DataError(f"{where} holds no image ({' '.join(SUFFIXES)}, or by content){more}")
     if here and found:
         raise DataError(
             f"{where} holds both images ({readable(here[0].name)}) and class folders "

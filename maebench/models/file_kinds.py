@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import html
 import json
-import re
 import tarfile
 import zipfile
 from pathlib import Path
 
+from maebench.data.stand_ins import HEAD, page, pointer
 from maebench.errors import RunError
 
-HEAD = 4096  # bytes that are looked at; the title of a page stands there
-PAGES = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|head|body|\?xml|!--)", re.IGNORECASE)
 # How files begin that are taken for weights by their suffix, what they are, and what to do.
 BEGINNINGS = (
     (b"\x1f\x8b", "compressed by gzip", "unpack it first: gunzip"),
@@ -51,28 +48,6 @@ def is_safetensors(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(9)
     return head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
-
-
-def pointer(head: bytes) -> tuple[str, str] | None:
-    """What stands in a checkout in place of a large file that was not fetched."""
-    if head.startswith(b"version https://git-lfs.github.com/spec/"):
-        size = re.search(rb"^size (\d+)", head, re.MULTILINE)
-        of = f" to {int(size[1]):,} bytes" if size else ""
-        return f"a Git LFS pointer{of} that were not fetched", "git lfs pull fetches them"
-    if head.startswith(b"/annex/objects/"):
-        return "a git-annex pointer to a file that was not fetched", "git annex get fetches it"
-    return None
-
-
-def page(head: bytes) -> tuple[str, str] | None:
-    """A web page, which a server sends in place of a file that it does not give."""
-    if not PAGES.match(head):
-        return None
-    title = re.search(rb"<title[^>]*>(.*?)</title>", head, re.IGNORECASE | re.DOTALL)
-    words = html.unescape(title[1].decode("utf-8", "replace")) if title else ""
-    named = f" ({' '.join(words.split())[:80]!r})" if words.strip() else ""
-    kind = "an XML page" if b"<?xml" in head[:32].lower() and not title else "an HTML page"
-    return f"{kind}{named}", "the server sent it in place of the file; download it again"
 
 
 def text(head: bytes) -> tuple[str, str] | None:
