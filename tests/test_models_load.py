@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 
 from maebench import ConfigError, NotApplicable
+from maebench.data.preprocess import Preprocess
+from maebench.data.reading import Reading
 from maebench.errors import MaebenchError, RunError
-from maebench.models.load import load_foreign
+from maebench.models.load import data_config, load_foreign, merged_data
 from maebench.pretraining import checkpoints
 from maebench.pretraining import loop as pretrain
 
@@ -241,3 +243,25 @@ def test_a_copy_of_a_folder_has_the_same_control(tmp_path, birds):
     with pytest.warns(UserWarning, match=says):
         tiny.plan(results, **of_folder(copy))
     assert tiny.load(results, "pixels:").folder == control
+
+
+# The data of a model from elsewhere.
+
+
+def test_another_folder_is_other_data_and_does_not_keep_limit_and_size(tmp_path, birds):
+    """Though both are data sets of the name "folder"."""
+    run = tiny.plan(tmp_path / "results", **{**of_folder(birds("one/birds")), "limit": 4})
+    base = {"dataset": run.config.dataset, "limit": 4, "image_size": (8, 8)}
+    for folder, kept in ((birds("two/birds"), False), (run.config.dataset.path, True)):
+        found = merged_data(base, {"dataset": f"folder:{folder}"}, fakes.names())
+        assert ("limit" in found, "image_size" in found) == (kept, kept)
+
+
+def test_files_are_read_as_the_run_reads_them_where_nothing_else_is_asked_for(tmp_path, birds):
+    reading = {"background": "black", "exif": "ignore"}
+    tiny.plan(tmp_path, **of_folder(birds("birds")), data=reading)
+    preprocess = Preprocess((8, 8), 1, [0.5], [0.5], "bicubic")
+    own = data_config(preprocess, tmp_path, fakes.names(), {})
+    assert own.data == Reading(**reading)
+    other = data_config(preprocess, tmp_path, fakes.names(), {"data": {"exif": "apply"}})
+    assert other.data == Reading(background="black")

@@ -87,6 +87,15 @@ def test_an_evaluation_on_other_images_than_a_run_learnt_from_says_so(birds, tmp
     assert "the train images are not those any more that the run was pretrained on" in out
 
 
+@pytest.mark.slow
+def test_an_evaluation_reads_files_as_it_is_told(birds, tmp_path, capsys):
+    results = ("--results", tmp_path / "results")
+    pretrain = ("pretrain", "--dataset", f"folder:{birds}", "--budget", "steps=2", *TINY)
+    called(capsys, *pretrain, *results)
+    out, _ = called(capsys, "eval", "knn", "-o", "data.background=black", "-o", "k=1,3", *results)
+    assert "1 of 9 images laid over black" in out and "knn(k=[1, 3])" in out
+
+
 def test_remarks_stand_once_for_each_data_set():
     rows = pd.DataFrame(
         {

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from maebench.models.model import LoadedModel
     from maebench.plugins import Names
 
+READING = "data."  # of -o: how image files are read, whatever the evaluation
+
 
 @click.command("eval")
 @click.argument("name")
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     type=KeyValue(),
     metavar="KEY=VALUE",
     multiple=True,
-    help="an option; repeatable",
+    help="an option, or data.KEY, how image files are read; repeatable",
 )
 @option("--dataset", metavar="NAME", help="test on other images", shown="the model's own")
 @option("--data-dir", type=FOLDER, metavar="DIR", help="folder that holds the data set's files")
@@ -189,9 +191,16 @@ def show_summaries(evaluation: Evaluation, rows: pd.DataFrame, results: Path) ->
 
 
 def data_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """What flags say of the images to test on."""
+    """What flags, and -o data.KEY, say of the images to test on."""
     flags = ("dataset", "data_dir", "image_size", "limit", "download")
-    return {key: settings[key] for key in flags if settings[key]}
+    reading = {
+        key.removeprefix(READING): value
+        for key, value in settings["options"]
+        if key.startswith(READING)
+    }
+    return {key: settings[key] for key in flags if settings[key]} | (
+        {"data": reading} if reading else {}
+    )
 
 
 def chosen_evaluation(name: str, options: tuple[tuple[str, str], ...], names: Names) -> Evaluation:
@@ -206,6 +215,8 @@ def chosen_evaluation(name: str, options: tuple[tuple[str, str], ...], names: Na
 
     chosen: dict[str, Any] = {"name": name}
     for key, value in options:
+        if key.startswith(READING):
+            continue
         chosen = merge(chosen, {key.removeprefix(f"{name}."): value})
     evaluation: Evaluation = parse(Evaluation, chosen, names.context(), "eval")
     return evaluation
@@ -220,5 +231,6 @@ def other_splits(model: LoadedModel, data: dict[str, Any], names: Names) -> Spli
 
     own = model.config
     base = {"dataset": own.dataset, "data_dir": own.data_dir, "limit": own.limit}
-    kept = merged_data({**base, "on_bad_image": own.on_bad_image}, data, names)
+    base |= {"on_bad_image": own.on_bad_image, "data": own.data.model_dump()}
+    kept = merged_data(base, data, names)
     return RunConfig(names, **{"image_size": own.size, **kept}).splits()

@@ -350,18 +350,23 @@ def data_config(
     if newest is not None:
         own = config_of(newest, names)
         base = {"dataset": own.dataset, "data_dir": own.data_dir, "limit": own.limit}
-        base |= {"on_bad_image": own.on_bad_image}
+        base |= {"on_bad_image": own.on_bad_image, "data": own.data.model_dump()}
     config = RunConfig(names, **merged_data(base, data, names))
     return config if data.get("image_size") else sized(config, preprocess)
 
 
 def merged_data(base: Mapping[str, Any], data: Mapping[str, Any], names: Names) -> dict[str, Any]:
-    """Data settings over others; another data set does not keep the limit and the size."""
+    """Data settings over others; another data set does not keep the limit and the size.
+
+    How files are read is kept where it is not asked for otherwise.
+    """
     kept = dict(base)
+    if "data" in data:
+        data = {**data, "data": {**base.get("data", {}), **data["data"]}}
     if data.get("dataset"):
         asked = parse(Dataset, data["dataset"], names.context(), "--dataset")
         before = base.get("dataset")
-        if before is None or asked.name != before.name:
+        if before is None or asked != before:
             kept.pop("limit", None)
             kept.pop("image_size", None)
     return {**kept, **data}
