@@ -19,6 +19,7 @@ from torch import Tensor
 
 from maebench.data.exif import orientation_of, upright
 from maebench.data.levels import DEEP, apart, deep_colour, eight_bits, levels_of
+from maebench.data.profile import is_other
 from maebench.data.reading import Reading
 from maebench.data.stand_ins import no_image
 from maebench.errors import DataError
@@ -80,7 +81,8 @@ def read_image(path: Path, how: Decoding) -> tuple[Image.Image, frozenset[str]]:
         The image, and its traits: "gray" or "colour", "alpha" where a pixel was not opaque,
         "orientation" where EXIF turns it, "damaged EXIF" where nobody can tell, "deep" where it had
         more than 8 bits, "upper byte" where only the upper 8 of 16 bits could be read, "outside"
-        where levels were cut off, "frames" where it had several.
+        where levels were cut off, "frames" where it had several, "profile" where its colour profile
+        is not sRGB.
 
     Raises:
         DataError: the file is no image, is cut off, or has levels that nobody explains; names it.
@@ -119,6 +121,8 @@ def _traits(image: Image.Image) -> set[str]:
     orientation = orientation_of(image)
     if orientation != 1:
         found.add("damaged EXIF" if orientation is None else "orientation")
+    if is_other(image.info.get("icc_profile")):
+        found.add("profile")
     if image.mode.startswith(DEEP) or deep:
         found.add("deep")
     if image.format in ANIMATED and getattr(image, "is_animated", False):

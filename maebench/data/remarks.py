@@ -51,6 +51,7 @@ def _texts(how: Decoding, decoded: bool) -> dict[str, tuple[str, str]]:
             f"-o data.exif={exif[1]} does otherwise",
         ),
         "damaged EXIF": ("the EXIF data of {} is damaged, and no orientation was read", ""),
+        "profile": ("the colour profile of {} is not sRGB and was not applied", ""),
         "frames": ("the first of several frames was taken of {}", ""),
     }
     if how.channels == 1:
