@@ -210,6 +210,13 @@ def test_files_of_which_one_is_of_another_version_are_refused(tmp_path):
         load_foreign("hf", str(tmp_path), {"mean": "0.5", "std": "0.5"})
 
 
+def test_of_two_files_of_weights_in_a_folder_it_is_said_which_was_taken(saved, tmp_path):
+    copy = copied(saved[2], tmp_path)
+    torch.save({}, copy / "pytorch_model.bin")
+    (note,) = load_foreign("hf", str(copy), {}).verdict.notes
+    assert note.startswith("model.safetensors was taken; the folder holds pytorch_model.bin too")
+
+
 def test_a_folder_cannot_choose_its_attention_or_precision(saved, tmp_path):
     asks = {"attn_implementation": "nobody/kernel", "_attn_implementation": "nobody/kernel"}
     copy = change(saved[2], tmp_path, dtype="float16", **asks)

@@ -146,3 +146,28 @@ def test_tensors_that_are_no_plain_numbers_are_refused(tmp_path, change, message
     content = {"a.weight": torch.ones(2, 2), "b.weight": change(torch.ones(2, 2))}
     with pytest.raises(RunError, match=rf"a\.pth: b\.weight .*{message}"):
         read_weights(write(tmp_path / "a.pth", content))
+
+
+def test_weights_in_several_files_of_torch_are_read_by_their_index(tmp_path):
+    for name in ("x", "y"):
+        torch.save({name: torch.ones(2, 2)}, tmp_path / f"{name}.bin")
+    content = {"weight_map": {"x": "x.bin", "y": "y.bin"}}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(content))
+    found = read_weights(tmp_path)
+    assert sorted(found.chosen.tensors) == ["x", "y"] and found.chosen.note == ""
+    assert found.path == tmp_path
+    alone = read_weights(tmp_path / "pytorch_model.bin.index.json")
+    assert sorted(alone.chosen.tensors) == ["x", "y"]
+
+
+@pytest.mark.parametrize("other", ["pytorch_model.bin", "model.safetensors.index.json"])
+def test_of_two_files_of_weights_in_a_folder_it_is_said_which_was_taken(tmp_path, other):
+    shards(tmp_path, {"x": 2.0}, {"y": 2.0}, {"x": "a", "y": "b"})
+    if other == "pytorch_model.bin":
+        (tmp_path / "model.safetensors.index.json").unlink()
+        torch.save({"x": torch.zeros(2, 2)}, tmp_path / other)
+    save_file({"x": torch.ones(2, 2)}, tmp_path / "model.safetensors")
+    found = read_weights(tmp_path)
+    assert found.chosen.tensors["x"].unique().tolist() == [1.0]
+    said = f"model.safetensors was taken; the folder holds {other} too, which may be others"
+    assert found.chosen.note == said

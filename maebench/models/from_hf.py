@@ -19,7 +19,7 @@ from maebench.files import read_json, with_home
 from maebench.masking.mask import Mask
 from maebench.models.from_file import from_weights
 from maebench.models.preprocessing import as_stated
-from maebench.models.reading import read_weights
+from maebench.models.reading import WeightsFile, read_weights
 from maebench.models.spec import SpecOptions
 from maebench.models.weights import (
     COMPLETE,
@@ -81,12 +81,14 @@ def from_folder(folder: Path, options: SpecOptions, spec: str) -> ForeignModel:
         return from_weights(read_weights(folder, options.key), options, spec)
     if kind not in TYPES:
         raise ConfigError(unknown("kind of model", str(kind), ["vit_mae", *TYPES], spec))
-    network, loading, beside = by_transformers(folder, kind, spec)
+    found = read_weights(folder)  # refuses what is damaged or would run, in our words
+    network, loading = by_transformers(folder, kind, found, spec)
     missing = {n for n in loading["missing_keys"] if not n.startswith(HEADS)}
     unused = {n for n in loading["unexpected_keys"] if not n.startswith(HEADS)}
     wrong = [str(item[0]) for item in loading.get("mismatched_keys", ())]
     if missing or wrong or unused:
         raise incomplete(spec, missing, unused, wrong)
+    beside = found.facts.get("preprocessor", {})
     preprocess = preprocess_of(network.config, beside, options, spec)
     left = tuple(sorted(loading["unexpected_keys"]))
     return ForeignModel(
@@ -98,6 +100,7 @@ def from_folder(folder: Path, options: SpecOptions, spec: str) -> ForeignModel:
             source=spec,
             used=len(network.state_dict()),
             unused=left,
+            notes=tuple(n for n in (found.chosen.note,) if n),
         ),
         no_decoder=f"a model of kind {kind} has no decoder",
         facts=facts_of(network.config),
@@ -112,9 +115,9 @@ def kind_of(folder: Path) -> str | None:
 
 
 def by_transformers(
-    folder: Path, kind: str, spec: str
-) -> tuple[Any, dict[str, Any], Mapping[str, Any]]:
-    """Transformers' network, what it says of the weights' names, and the preprocessor's words."""
+    folder: Path, kind: str, found: WeightsFile, spec: str
+) -> tuple[Any, dict[str, Any]]:
+    """Transformers' network, and what it says of the weights' names."""
     from huggingface_hub.errors import StrictDataclassError
 
     try:
@@ -122,21 +125,20 @@ def by_transformers(
     except ImportError as error:
         raise ConfigError(f"{spec} needs transformers: pip install 'maebench[hf]'") from error
 
-    found = read_weights(folder)  # refuses what is damaged or would run, in our words
     if found.stray:  # transformers takes whichever it reads last
         raise RunError(
             f"{spec}: {listed(found.stray)} in files where the index does not look for them: take "
             "the files that belong to it"
         )
-    facts = found.facts
+    config = found.facts["config"]
     own = {n: t for n, t in found.chosen.tensors.items() if not n.startswith(HEADS)}
     names = [n for n, t in own.items() if t.is_floating_point() or n.endswith((".weight", ".bias"))]
     check_values({n: own[n] for n in names}, spec)
-    refuse_more_than_weights(folder, facts["config"], spec)
+    refuse_more_than_weights(folder, config, spec)
     try:
         network, loading = AutoModel.from_pretrained(
             folder,
-            config=AutoConfig.for_model(kind, **settings_of(facts["config"])),
+            config=AutoConfig.for_model(kind, **settings_of(config)),
             output_loading_info=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -147,7 +149,7 @@ def by_transformers(
     except (*WRONG, StrictDataclassError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RunError(f"{spec} cannot be read: {type(error).__name__}: {reason}") from error
-    return network, loading, facts.get("preprocessor", {})
+    return network, loading
 
 
 def refuse_more_than_weights(folder: Path, config: Mapping[str, Any], spec: str) -> None:

@@ -19,8 +19,9 @@ from maebench.models.file_kinds import folder_kind, is_safetensors, refuse_other
 from maebench.models.pickles import read_pickle
 from maebench.models.weight_sets import WeightSet, find_set
 
-SHARDS = "model.safetensors.index.json"
-IN_FOLDER = ("model.safetensors", SHARDS, "pytorch_model.bin")  # as Hugging Face writes a folder
+SHARDS = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+# As Hugging Face writes a folder; the first that is there is taken, as transformers does.
+IN_FOLDER = ("model.safetensors", SHARDS[0], "pytorch_model.bin", SHARDS[1])
 OURS = "maebench"  # the key of what our own exports say about themselves
 Facts = Mapping[str, Mapping[str, Any]]
 
@@ -58,35 +59,48 @@ def read_weights(path: Path, key: str | None = None) -> WeightsFile:
         return _read_folder(path, key)
     if not path.exists():
         raise RunError(f"file:{path}: there is no such file")
+    if path.name in SHARDS:
+        return _read_by_index(path, key)
     content, facts = _read_file(path)
     found = _plain(find_set(content, path, key), path)
     return WeightsFile(path, found, {**_beside(path.parent), **facts})
 
 
 def _read_folder(folder: Path, key: str | None) -> WeightsFile:
-    name = next((n for n in IN_FOLDER if (folder / n).exists()), None)
-    if name is None and (found := folder_kind(folder)):
+    there = [name for name in IN_FOLDER if (folder / name).exists()]
+    if not there and (found := folder_kind(folder)):
         raise RunError(f"file:{folder} is {found[0]} in pieces: {found[1]}")
-    if name is None:
+    if not there:
         raise RunError(f"file:{folder}: no {' or '.join(IN_FOLDER)} is in this folder")
-    if name != SHARDS:
-        return replace(read_weights(folder / name, key), path=folder)
-    index = read_json(folder / SHARDS)
+    name, *others = there
+    weights = replace(read_weights(folder / name, key), path=folder)
+    if not others:
+        return weights
+    note = f"{name} was taken; the folder holds {' and '.join(others)} too, which may be others"
+    return replace(weights, chosen=_noted(weights.chosen, note))
+
+
+def _noted(found: WeightSet, note: str) -> WeightSet:
+    return replace(found, note="; ".join(n for n in (found.note, note) if n))
+
+
+def _read_by_index(path: Path, key: str | None) -> WeightsFile:
+    """The weights of several files, by the index that lies beside them."""
+    index = read_json(path)
     named = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(named, dict) or not named:
-        raise RunError(f"file:{folder}: {SHARDS} has no weight_map of names to files")
-    tensors, stray = _read_shards(folder, named)
-    found = _plain(find_set(tensors, folder, key), folder)
+        raise RunError(f"file:{path.parent}: {path.name} has no weight_map of names to files")
+    tensors, stray = _read_shards(path, named)
+    found = _plain(find_set(tensors, path.parent, key), path.parent)
     if stray:
         count = f"{len(stray)} weight{'s' * (len(stray) > 1)}"
-        note = f"{count} left out that the index looks for elsewhere or does not name"
-        found = replace(found, note="; ".join(n for n in (found.note, note) if n))
-    return WeightsFile(folder, found, _beside(folder), stray)
+        found = _noted(
+            found, f"{count} left out that the index looks for elsewhere or does not name"
+        )
+    return WeightsFile(path, found, _beside(path.parent), stray)
 
 
-def _read_shards(
-    folder: Path, named: Mapping[str, Any]
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def _read_shards(path: Path, named: Mapping[str, Any]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The weights that an index names, each from the file that it names for it; and the others.
 
     A shard that was kept from another version of the model may hold others of the same names.
@@ -94,18 +108,18 @@ def _read_shards(
     Raises:
         RunError: a file is missing, or a weight is missing in it.
     """
+    folder, index = path.parent, path.name
     tensors, stray = dict[str, Tensor](), list[str]()
     for shard in sorted(set(map(str, named.values()))):
         # a name that leaves the folder is no shard of it
         if Path(shard).name != shard or not (folder / shard).is_file():
-            raise RunError(f"file:{folder}: {SHARDS} names {shard!r}, which is no file beside it")
-        refuse_other_kinds(folder / shard)
-        there = _read_safetensors(folder / shard)[0]
+            raise RunError(f"file:{folder}: {index} names {shard!r}, which is no file beside it")
+        there = find_set(_read_file(folder / shard)[0], folder / shard, "").tensors
         wanted = [name for name, place in named.items() if place == shard]
         if lost := sorted(set(wanted) - there.keys()):
             more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
             raise RunError(
-                f"file:{folder}: {SHARDS} says that {lost[0]}{more} is in {shard}, and it is not: "
+                f"file:{folder}: {index} says that {lost[0]}{more} is in {shard}, and it is not: "
                 "one of them is of another version; download both again"
             )
         tensors |= {name: there[name] for name in wanted}
