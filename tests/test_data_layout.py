@@ -2,9 +2,13 @@
 
 import csv
 import os
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from maebench.config.run import RunConfig
@@ -288,6 +292,37 @@ def test_an_empty_class_folder_in_test_is_a_class_without_test(tmp_path):
     ]
     (tmp_path / "train" / "d").mkdir()
     refused(tmp_path, f"class folder {tmp_path / 'train' / 'd'} holds no image")
+
+
+CLASS_NAMES = ("0", "1", "10", "100", "2", "90", "cat", "Dog", "n01440764")
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_labels_are_those_of_trains_classes_whichever_of_them_test_has(data):
+    """Loaders that number the folders of each split score one class as the next one."""
+    train = data.draw(st.lists(st.sampled_from(CLASS_NAMES), min_size=2, unique=True))
+    test = data.draw(st.lists(st.sampled_from(train), min_size=1, unique=True))
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        tree(root, *(f"train/{name}" for name in train), *(f"test/{name}" for name in test))
+        layout = read_layout(root)
+        for split in (layout.train, layout.test):
+            labelled = [layout.class_names[label] for label in split.labels]
+            assert labelled == [path.parent.name for path in split.paths]
+
+
+def test_as_many_classes_in_test_that_are_others_are_refused(tmp_path):
+    tree(tmp_path, "train/a", "train/b", "train/c", "test/b", "test/c", "test/d")
+    refused(tmp_path, f"class folder {tmp_path / 'test' / 'd'}: train has no such class")
+
+
+def test_a_files_name_says_nothing_of_its_split_or_class(tmp_path):
+    for name in ("a cat", "a train", "test tubes", "val", "dev-1", "b"):
+        (tmp_path / f"photo of {name}.png").write_bytes(b"")
+    layout = read_layout(tmp_path)
+    assert len(layout.train.paths) + len(layout.test.paths) == 6
+    assert layout.class_names == () and layout.remarks == ()
 
 
 def test_a_class_of_one_image_is_not_in_the_test_split_and_this_is_remarked(tmp_path):
