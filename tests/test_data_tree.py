@@ -255,6 +255,7 @@ def test_files_of_a_system_are_no_images_and_not_counted_as_others(tmp_path):
 def test_names_that_are_not_utf_8_can_be_printed():
     assert readable(os.fsdecode(b"caf\xe9/1.png")) == r"caf\xe9/1.png"
     assert readable("a\nb\u2028c") == r"a\nb\u2028c"
+    assert readable("\u202egnp.exe") == r"\u202egnp.exe"  # else it turns the rest of a line around
     assert readable("e\u0301 \u3000日本 \U0001f600") == "é \u3000日本 \U0001f600"
 
 

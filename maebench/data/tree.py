@@ -276,9 +276,12 @@ def readable(name: str) -> str:
     """A name that can be printed on one line: bytes that are not UTF-8 become backslash escapes."""
     text = composed(os.fsencode(name).decode(errors="backslashreplace"))
     return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in _UNPRINTABLE else c
+        c.encode("unicode_escape").decode()
+        if unicodedata.category(c) in _UNPRINTABLE or c in _TURNING
+        else c
         for c in text
     )
 
 
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of pairs, line breaks
+_TURNING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # the rest of a line too

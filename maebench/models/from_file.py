@@ -60,14 +60,7 @@ def from_weights(found: WeightsFile, options: SpecOptions, spec: str) -> Foreign
     if "patch_embed.proj.weight" not in tensors or "pos_embed" not in tensors:
         core = {"patch_embed.proj.weight", "pos_embed", "cls_token"} - tensors.keys()
         raise incomplete(spec, core, {*tensors, *named.outside})
-    if "dist_token" in tensors:  # it has a position too, so that no grid would fit
-        raise ConfigError(
-            f"{spec}: it has a distillation token, and a plain vision transformer has none; if "
-            f"timm knows the architecture: timm:NAME,weights={spec.partition(':')[2]}"
-        )
-    act = facts.get("config", {}).get("hidden_act", "gelu")
-    if act != "gelu":
-        raise ConfigError(f"{spec}: its activation is {act!r}; a plain vision transformer has gelu")
+    check_kind(tensors, facts, spec)
     shape, grid_note = read_shape(tensors, options, facts, spec)
     heads = encoder_heads(shape, facts, options, spec)
     encoder, unused = read_encoder(tensors, shape, heads, spec)
@@ -88,6 +81,23 @@ def from_weights(found: WeightsFile, options: SpecOptions, spec: str) -> Foreign
     )
     preprocess = preprocessing.of_weights(facts, shape.size, shape.channels, options, spec)
     return ForeignModel(spec, module, preprocess, verdict, why, facts_beside_weights(module))
+
+
+def check_kind(tensors: Mapping[str, Tensor], facts: Facts, spec: str) -> None:
+    """Refuses transformers that are told apart before their shapes are read.
+
+    Raises:
+        ConfigError: it has a distillation token, whose position no grid explains, or another
+            activation.
+    """
+    if "dist_token" in tensors:
+        raise ConfigError(
+            f"{spec}: it has a distillation token, and a plain vision transformer has none; if "
+            f"timm knows the architecture: timm:NAME,weights={spec.partition(':')[2]}"
+        )
+    act = facts.get("config", {}).get("hidden_act", "gelu")
+    if act != "gelu":
+        raise ConfigError(f"{spec}: its activation is {act!r}; a plain vision transformer has gelu")
 
 
 # ---- the encoder
