@@ -96,8 +96,8 @@ def by_class(start: Path, tree: Tree, may_be_empty: bool = False) -> Classes:
         (here if len(parts) == 1 else found.setdefault(composed(parts[0]), [])).append(path)
     where = readable(str(start))
     if not here and not found:
-        found = [path for path in tree.others if start in path.parents]
-        archives = [named(start, path) for path in found if is_archive(path)]
+        others = [path for path in tree.others if start in path.parents and is_archive(path)]
+        archives = [named(start, path) for path in others]
         more = f"; {some_of(archives)} may hold them: unpack it first" if archives else ""
         raise DataError(f"{where} holds no image ({' '.join(SUFFIXES)}, or by content){more}")
     if here and found:
