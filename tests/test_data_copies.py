@@ -126,7 +126,9 @@ def test_copies_are_left_out_of_train_where_asked_and_counted(folder, memory, le
 
 
 def test_copies_stop_the_run_where_they_are_to_fail(folder):
-    with pytest.raises(DataError, match=r"2 of 3 test images, 66\.7%, are in train too.*on_duplicates=fail"):
+    with pytest.raises(
+        DataError, match=r"2 of 3 test images, 66\.7%, are in train too.*on_duplicates=fail"
+    ):
         splits(folder, on_duplicates="fail").load("train")
 
 

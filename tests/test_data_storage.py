@@ -243,9 +243,7 @@ def test_files_are_stored_rightly_in_memory_and_on_disk(memory_limit, name, tmp_
 def test_labels_of_files_on_disk_are_in_the_fingerprint(tmp_path):
     paths = sorted(tree(tmp_path, cat=2, dog=2).rglob("*.png"))
     marks = {
-        from_files(
-            paths, labels, ["a", "b"], tmp_path, (8, 8), 1, "fail", limit
-        ).info.fingerprint
+        from_files(paths, labels, ["a", "b"], tmp_path, (8, 8), 1, "fail", limit).info.fingerprint
         for labels in ([0, 0, 1, 1], [0, 1, 0, 1])
         for limit in (2**20, 0)
     }

@@ -230,7 +230,7 @@ def other_splits(model: LoadedModel, data: dict[str, Any], names: Names) -> Spli
     from maebench.models.load import merged_data
 
     own = model.config
-    base = {"dataset": own.dataset, "data_dir": own.data_dir, "limit": own.limit}
+    base: dict[str, Any] = {"dataset": own.dataset, "data_dir": own.data_dir, "limit": own.limit}
     base |= {"on_bad_image": own.on_bad_image, "data": own.data.model_dump()}
     kept = merged_data(base, data, names)
     return RunConfig(names, **{"image_size": own.size, **kept}).splits()
