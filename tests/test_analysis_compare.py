@@ -1,7 +1,9 @@
 """A comparison keeps what is done, runs what is missing, and says what it was made of."""
 
 import json
+import shutil
 
+import messy
 import pytest
 
 import maebench
@@ -44,6 +46,19 @@ def carried(results, design=None, **how):
     return carry_out(
         plan_comparison(design or designed(), results, names=NAMES), names=NAMES, **how
     )
+
+
+def test_arms_that_read_files_differently_each_have_their_own_images(tmp_path):
+    root = messy.clean(tmp_path / "images")
+    shutil.copy(root / "train/a/0.png", root / "test/a/copy.png")
+    settings = {"dataset": f"folder:{root}", "limit": None, "masking": "random"}
+    design = designed(**settings, data={"on_duplicates": ["warn", "drop"]})
+    found = plan_comparison(design, tmp_path, names=NAMES)
+    runs_of = [cell for cell in found.cells if cell.kind == "run" and cell.seed == 0]
+    assert [len(cell.plan.splits.load("train")) for cell in runs_of] == [8, 7]
+    assert len({cell.name for cell in found.cells}) == len(found.cells)
+    pixels = [cell.arm for cell in found.cells if cell.kind == "pixels"]
+    assert pixels == list(design.names), "each votes with its own train images"
 
 
 def test_the_plan_judges_by_content_and_writes_nothing(tmp_path):

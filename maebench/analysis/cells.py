@@ -89,8 +89,10 @@ class Data:
 
 
 def wanted(config: RunConfig) -> str:
-    """What of a config says which images it asks for."""
-    return repr((config.dataset, config.data_dir, config.size, config.limit, config.on_bad_image))
+    """What of a config says which images it asks for, and which of them are copies."""
+    where = config.dataset, config.data_dir, config.machine.memory_gb
+    how = config.size, config.limit, config.on_bad_image, config.data, config.augment.flip
+    return repr((where, how))
 
 
 def model_of(cell: Cell, names: Names) -> LoadedModel:
@@ -130,9 +132,9 @@ def cells_of(
             first.setdefault(arm.name, cell)
             found.append(cell)
             # arms of one encoder start from the same weights: one floor for all of them; the
-            # objective's decoder counts in reconstruction, the limit in what probes learn from
+            # objective's decoder counts in reconstruction, train's images in what probes learn from
             config = cell.plan.config
-            images = (config.size, config.limit)
+            images = (config.size, cell.plan.splits.load("train").info.fingerprint)
             for kind, start in (
                 ("untrained", (seed, config.encoder, config.objective, images)),
                 ("pixels", images),
