@@ -109,3 +109,13 @@ def drawn(
 
 
 __all__ = ["RunConfig", "comparison", "design", "drawn", "label", "replace", "write"]
+
+
+def clear_comparison(folder: Path) -> Comparison:
+    """Two arms that differ in every seed and hardly between seeds, and one like the baseline."""
+    asked = design(seeds=5, target=0.5, margin=20.0)
+    outcomes: dict = {"0.25": {}, "0.5": {}, "0.75": {}}
+    for seed in asked.seeds:
+        for arm, right in (("0.25", 50), ("0.5", 51 - seed % 3), ("0.75", 80 + seed)):
+            outcomes[arm][seed] = np.r_[np.ones(right), np.zeros(100 - right)]
+    return comparison(folder, {"knn": outcomes}, asked)

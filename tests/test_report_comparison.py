@@ -4,25 +4,17 @@ import re
 
 import numpy as np
 import pytest
-from made_up import comparison, design, drawn, replace, write
+from made_up import clear_comparison, comparison, design, drawn, replace, write
 
 from maebench import files
-from maebench.analysis.cells import Estimate
-from maebench.analysis.seeds import detectable
 from maebench.report import comparison as report
 from maebench.report import plan
 
 
 @pytest.fixture(scope="module")
 def clear(tmp_path_factory):
-    """Two arms that differ in every seed and hardly between seeds, and one like the baseline."""
-    asked = design(seeds=5, target=0.5, margin=20.0)
-    outcomes: dict = {"0.25": {}, "0.5": {}, "0.75": {}}
-    for seed in asked.seeds:
-        for arm, right in (("0.25", 50), ("0.5", 51 - seed % 3), ("0.75", 80 + seed)):
-            outcomes[arm][seed] = np.r_[np.ones(right), np.zeros(100 - right)]
-    folder = tmp_path_factory.mktemp("clear")
-    return comparison(folder, {"knn": outcomes}, asked)
+    """A comparison in which one arm differs and one does not."""
+    return clear_comparison(tmp_path_factory.mktemp("clear"))
 
 
 def lines_of(found):
@@ -100,15 +92,6 @@ def test_one_seed_says_what_it_can_still_answer(tmp_path):
     assert any("0 of 1 pairs of models differ" in line for line in lines)
 
 
-def test_the_plan_names_the_family_and_what_it_can_detect(clear):
-    text = "\n".join(plan.plan_lines(clear))
-    assert "tests: 2 against 0.25 for each evaluation (0.5; 0.75); Holm over these 2" in text
-    assert f"5 seeds find a difference of {detectable(1.0, 5, 2):.1f} times the standard" in text
-    assert "cannot fall below p = 0.0625; it can be significant from 7 seeds on" in text
-    assert re.search(r"knn: by the seeds that are done these are [\d.]+ points", text)
-    assert "15 cells: 15 done" in text
-
-
 def test_a_failed_cell_is_a_row_with_its_reason(tmp_path):
     asked = design(seeds=2)
     outcomes = drawn(np.random.default_rng(1), {"0.25": 0.5, "0.5": 0.5}, asked.seeds)
@@ -144,18 +127,6 @@ def test_seeds_are_written_as_ranges(numbers, text):
 )
 def test_p_values_have_two_digits(p, text):
     assert report.p_text(p) == text
-
-
-def test_the_time_is_told_by_arm_and_in_all(clear):
-    cells = [type(c)(**{**vars(c), "missing": 1}) for c in clear.cells]
-    unknown = Estimate({"0.25": 0.02}, 600.0, 40.0, None)
-    lines = plan.time_lines(unknown, cells, 2)
-    assert lines[0] == "  0.25: 20 ms per update"
-    assert "about 5 min on 2 worker(s); how long evaluations take is known when" in lines[1]
-    assert (
-        "evaluations about 60 s" in plan.time_lines(Estimate({}, 600.0, 40.0, 120.0), cells, 2)[0]
-    )
-    assert plan.time_lines(unknown, clear.cells, 2) == []
 
 
 @pytest.mark.slow
@@ -232,11 +203,3 @@ def test_options_of_any_length_make_names_of_files(tmp_path):
         files.write_json(cell.records[0], content)
     assert "comparison.md" in report.write(found)
     assert any(name.startswith("matrix-logistic") for name in report.write(found))
-
-
-def test_fewer_cells_than_workers_take_as_long_as_the_longest(clear):
-    cells = [type(c)(**{**vars(c), "missing": int(c.seed == 0)}) for c in clear.cells]
-    assert (
-        "about 4 min on 3 worker(s)"
-        in plan.time_lines(Estimate({}, 600.0, 240.0, None), cells, 16)[0]
-    )
