@@ -239,7 +239,7 @@ def test_a_copy_of_a_folder_has_the_same_control(tmp_path, birds):
     control = tiny.load(results, "pixels:").folder
     copy = tmp_path / "copy" / "birds"
     shutil.copytree(folder, copy)
-    says = f"the images of folder:{copy} are the same as those of folder:{folder}, so their run is"
+    says = f"the train images of folder:{copy} are the same as those of folder:{folder}, so their run is"
     with pytest.warns(UserWarning, match=says):
         tiny.plan(results, **of_folder(copy))
     assert tiny.load(results, "pixels:").folder == control

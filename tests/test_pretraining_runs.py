@@ -227,6 +227,28 @@ def test_groups_given_to_a_run_or_taken_away_are_written_to_its_config(tmp_path)
     assert runs.read_run(run.folder).content == before
 
 
+def test_levels_that_change_test_images_alone_are_written_to_the_runs_config(tmp_path):
+    """Else a later evaluation would read the test images in another way than the last run did."""
+    for number in range(16):
+        split, kind = ("train", "test")[number % 2], "ab"[number // 2 % 2]
+        path = tmp_path / "images" / split / kind / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        deep = np.uint8 if split == "train" else np.uint16
+        Image.fromarray(np.full((8, 8), 16 * number, deep)).save(path)
+
+    def prepared(**data):
+        dataset = f"folder:{tmp_path / 'images'}"
+        return prepare(tiny.config(dataset=dataset, limit=None, data=data), tmp_path).run
+
+    run = prepared()
+    with pytest.warns(UserWarning, match=r"now has data.levels=\[0.0, 65535.0\], before data.lev"):
+        again = prepared(levels=(0, 65535))
+    assert again.folder == run.folder
+    kept = config_of(runs.read_run(run.folder), tiny.names())
+    assert kept.data.levels == (0, 65535)
+    assert again == prepared(levels=(0, 65535)), "nothing is said of what stays"
+
+
 def test_results_go_where_one_says_then_where_the_environment_says(monkeypatch, tmp_path):
     assert str(runs.results_folder()) == "results"
     monkeypatch.setenv(runs.ENVIRONMENT, str(tmp_path))

@@ -12,8 +12,9 @@ from typing import Any
 from maebench import files, masking
 from maebench.component import parse
 from maebench.config.run import HIDING, RunConfig
-from maebench.data.dataset import Splits
+from maebench.data.dataset import Dataset, Splits
 from maebench.data.images import Images, channel_statistics
+from maebench.data.reading import Reading
 from maebench.data.split_info import SplitInfo
 from maebench.errors import ConfigError, RunError
 from maebench.objectives.objective import Inputs
@@ -150,26 +151,45 @@ def prepare(
 
 
 def with_dataset(run: runs.Run, config: RunConfig) -> runs.Run:
-    """The run with these settings of its data set, such as its groups, for later evaluations.
+    """The run with these settings of its data, such as groups or levels, for later evaluations.
 
-    They have not changed its weights, for it is the run of this identity: its images are the same
-    by content, though their folder may be a copy.
+    They have not changed its weights, for it is the run of this identity: its train images are the
+    same by content, though their folder may be a copy.
     """
-    now = config.dataset
+    kept, now = run.content["config"], config.dump()
     where = str(run.folder / "config.json")
-    before = parse(type(now), run.content["config"]["dataset"], {}, where)
-    if before == now:
+    before = parse(type(config.dataset), kept["dataset"], {}, where)
+    said = [_of_dataset(run.name, before, config.dataset), _of_reading(run.name, kept, now)]
+    if not any(said):
         return run
+    for text in filter(None, said):
+        warnings.warn(text, stacklevel=3)
+    return runs.rewritten(run, dataset=now["dataset"], data=now["data"])
+
+
+def _of_dataset(run: str, before: Dataset, now: Dataset) -> str:
+    """What is said where a run is asked for with other settings of its data set."""
+    if before == now:
+        return ""
     if now.spec and getattr(before, now.spec) != getattr(now, now.spec):
         old, new = (f"{d.name}:{getattr(d, now.spec)}" for d in (before, now))
-        text = (
-            f"the images of {new} are the same as those of {old}, so their run is used: {run.name}"
+        return (
+            f"the train images of {new} are the same as those of {old}, so their run is used: {run}"
         )
-    else:
-        text = f"{run.name}: its config.json now has dataset {now.changed()}, before "
-        text += before.changed()
-    warnings.warn(text, stacklevel=3)
-    return runs.rewritten(run, dataset=config.dump()["dataset"])
+    return f"{run}: its config.json now has dataset {now.changed()}, before {before.changed()}"
+
+
+def _of_reading(run: str, kept: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The same of how files are read, which may change the test images alone."""
+    default = Reading().model_dump(mode="json")
+    found = kept.get("data")
+    before = {**default, **found} if isinstance(found, dict) else default
+    changes = [key for key, value in now["data"].items() if value != before[key]]
+    new, old = (
+        ", ".join(f"data.{key}={files.shortened(some[key])}" for key in changes)
+        for some in (now["data"], before)
+    )
+    return f"{run}: its config.json now has {new}, before {old}" if changes else ""
 
 
 def hidden_in_stages(config: RunConfig, encoder: Any) -> list[int]:
