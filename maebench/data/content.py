@@ -31,7 +31,8 @@ class KnownFile:
     Args:
         path: the file.
         size: in bytes.
-        changed: its time stamp in nanoseconds; of no fingerprint, for a copy has another.
+        changed: its time stamp in nanoseconds, `time_stamp`; of no fingerprint, for a copy has
+            another.
         digest: of its bytes, or of three parts of them.
         traits: what its header says, as `read_header` does; empty where it is no image.
         whole: whether the digest is of all bytes.
@@ -51,7 +52,7 @@ class KnownFile:
             DataError: it changed, or is gone.
         """
         now = _stat(self.path)
-        if (now.st_size, now.st_mtime_ns) == (self.size, self.changed):
+        if (now.st_size, time_stamp(now)) == (self.size, self.changed):
             return
         if now.st_size != self.size or digest_of(self.path, self.size, self.whole) != self.digest:
             raise DataError(
@@ -98,7 +99,7 @@ def known(
 
 def _known(path: Path, kept: Any, whole: bool) -> tuple[KnownFile, bool]:
     now = _stat(path)
-    size, changed = now.st_size, now.st_mtime_ns
+    size, changed = now.st_size, time_stamp(now)
     if isinstance(kept, list) and len(kept) == 4 and kept[:2] == [size, changed]:
         digest, traits = str(kept[2]), frozenset(str(kept[3]).split(","))
         return KnownFile(path, size, changed, digest, traits - {""}, whole), True
@@ -161,6 +162,15 @@ def _parts(file: Any, size: int) -> Iterator[bytes]:
     for start in sorted({0, max(0, size // 2 - PART // 2), max(0, size - PART)}):
         file.seek(start)
         yield file.read(PART)
+
+
+def time_stamp(stat: os.stat_result) -> int:
+    """When a file was last written, renamed or given another time, in nanoseconds.
+
+    An archive or `cp -p` gives a new file the time of the old one; the time of that, `st_ctime`,
+    nobody can give.
+    """
+    return max(stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 def _stat(path: Path) -> os.stat_result:
