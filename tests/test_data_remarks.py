@@ -84,6 +84,29 @@ def test_twelve_bits_in_sixteen_come_out_whole_and_are_counted(folder, memory):
     assert "test levels 0 to 4095 of 1 of 5 images became 0 to 255" in texts
 
 
+@pytest.mark.parametrize("memory", [1.0, 0.0])
+def test_twelve_bits_beside_sixteen_are_said_to_be_nearly_black(folder, memory):
+    for split, top in (("train", 65535), ("test", 4095)):
+        for path in sorted((folder / split).rglob("*.png")):
+            levels = np.linspace(0, top, 64).reshape(8, 8).astype("uint16")
+            Image.fromarray(levels).save(path)
+    assert said(folder, "test", memory_gb=memory)["nearly black"] == (
+        "4 of 4 images looked at have no level above a 16th of the white of the set, 65535, and "
+        "are nearly black"
+    )
+    assert "nearly black" not in said(folder, "train", memory_gb=memory)
+    stated = said(folder, "test", memory_gb=memory, levels=(0, 65535))
+    assert "nearly black" not in stated, "who gives the levels knows them"
+
+
+def test_fractions_beside_levels_to_255_are_said_to_be_nearly_black_and_black_ones_not(folder):
+    for number, path in enumerate(sorted((folder / "train").rglob("*.png"))):
+        levels = np.full((8, 8), (0.5, 255, 0)[number % 3], "float32")
+        Image.fromarray(levels).save(path.with_suffix(".tif"))
+        path.unlink()
+    assert said(folder)["nearly black"].startswith("3 of 8 images")
+
+
 def test_a_user_says_which_levels_are_black_and_white(folder):
     save(folder / "train/a/deep.tif", np.array([[-1000, 400]] * 2, "int32").repeat(4, 0))
     with pytest.raises(DataError, match=r"-o data\.levels=BLACK,WHITE"):

@@ -22,6 +22,7 @@ from maebench.data.tree import readable
 from maebench.errors import DataError
 
 LEVELS_SAMPLE = 64  # images whose levels are read: in one set they come from one camera
+DARK = 16  # 12 bits in 16: 4095 is a 16th of 65535
 
 
 def from_files(
@@ -61,9 +62,8 @@ def from_files(
         DataError: no image can be read, or one is bad and `on_bad_image` is "fail".
     """
     reading = reading or Reading()
-    how = Decoding.of(
-        reading, channels, None if reading.levels else levels_in(same_levels or paths)
-    )
+    levels = None if reading.levels else levels_in(same_levels or paths)
+    how = Decoding.of(reading, channels, levels)
     info = SplitInfo(
         ids=torch.arange(len(paths)),
         labels=None if labels is None else torch.tensor(list(labels), dtype=torch.int64),
@@ -72,7 +72,7 @@ def from_files(
         size=size,
         channels=channels,
         groups=None if groups is None else torch.tensor(list(groups), dtype=torch.int64),
-        remarks=tuple(remarks),
+        remarks=(*remarks, *(too_dark(paths, levels[1]) if levels else ())),
     )
     in_memory = len(paths) * channels * size[0] * size[1] <= memory_limit
     good, traits = list(range(len(paths))), list[frozenset[str]]()
@@ -124,13 +124,36 @@ def on_disk(
 
 def levels_in(paths: Sequence[Path]) -> tuple[float, float] | None:
     """Black and white by up to 64 evenly chosen images; None where none has more than 8 bits."""
-    count = min(LEVELS_SAMPLE, len(paths))
-    white = 0.0
+    white = max((white for _, white in _looked_at(paths)), default=0.0)
+    return (0.0, white) if white else None
+
+
+def too_dark(paths: Sequence[Path], white: float) -> list[Remark]:
+    """What is said of images whose own levels end far below the white of the whole set.
+
+    Such are 12 bits in 16 where others of the set use all 16: no one white is right for both.
+    """
+    found = _looked_at(paths)
+    # all-black images are as black by any white
+    count = sum(high > 0 and own * DARK <= white for high, own in found)
+    if not count:
+        return []
+    text = (
+        f"{count:,} of {len(found):,} images looked at have no level above a {DARK}th of the "
+        f"white of the set, {white:g}, and are nearly black"
+    )
+    return [Remark("nearly black", count, text, "bring all files to one range")]
+
+
+def _looked_at(paths: Sequence[Path]) -> list[tuple[float, float]]:
+    """Highest level, and white by it, of those of up to 64 images that have more than 8 bits."""
+    count, looked = min(LEVELS_SAMPLE, len(paths)), list[tuple[float, float]]()
     for path in (paths[i * len(paths) // count] for i in range(count)):
         with contextlib.suppress(DataError, ValueError):  # who decodes it says so
             found = deepest(path)
-            white = max(white, 0.0 if found is None else white_of(found))
-    return (0.0, white) if white else None
+            if found is not None:
+                looked.append((float(found[1]), white_of(found)))
+    return looked
 
 
 def _decode(

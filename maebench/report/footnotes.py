@@ -40,7 +40,7 @@ def footnotes(shown: pd.DataFrame, table: pd.DataFrame) -> list[str]:
 
 
 def remarks(shown: pd.DataFrame) -> list[str]:
-    """What was lost or found in the images of each data set; of several texts the longest hold."""
+    """What was lost or found in the images of each data set, each statement once."""
     lines = []
     for name, group in shown[shown["remarks"].notna()].groupby("dataset", sort=False):
         parts = dict.fromkeys(part for text in group["remarks"] for part in text.split("; "))
