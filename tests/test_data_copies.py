@@ -125,6 +125,20 @@ def test_copies_are_left_out_of_train_where_asked_and_counted(folder, memory, le
     assert said["copies left out"].startswith(f"{6 - left} of 6 train images are in test too")
 
 
+@pytest.mark.parametrize("memory", [1.0, 0.0])
+def test_a_class_that_would_lose_all_its_images_is_refused(folder, memory):
+    """Else its test images would all count as wrong."""
+    for path in (folder / "train/b").iterdir():
+        (folder / "test/b" / path.name).write_bytes(path.read_bytes())
+    assert len(splits(folder, memory_gb=memory).load("train")) == 6
+    with pytest.raises(DataError, match="every train image of class 'b' is in test too"):
+        splits(folder, memory_gb=memory, on_duplicates="drop").load("train")
+    for path in (folder / "train/a").iterdir():
+        (folder / "test/a" / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(DataError, match="every train image is in test too"):
+        splits(folder, memory_gb=memory, on_duplicates="drop").load("train")
+
+
 def test_copies_stop_the_run_where_they_are_to_fail(folder):
     with pytest.raises(
         DataError, match=r"2 of 3 test images, 66\.7%, are in train too.*on_duplicates=fail"

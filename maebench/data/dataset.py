@@ -9,12 +9,13 @@ from pathlib import Path, PurePath
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from maebench.component import Component
 from maebench.data.copies import find_copies
 from maebench.data.images import Images, OnBadImage, limited
 from maebench.data.reading import Reading
-from maebench.data.split_info import Remark
+from maebench.data.split_info import Remark, SplitInfo
 from maebench.errors import DataError
 
 MEMORY_LIMIT_GB = 2.0  # a split up to this size is decoded once
@@ -224,11 +225,29 @@ class Splits:
             )
         kept = torch.ones(len(train), dtype=torch.bool)
         kept[copies.train] = False
-        if not kept.any():
-            raise DataError(f"dataset {self.dataset.name}: every train image is in test too")
+        self._check_left(train.info, kept)
         text = (
             f"{len(copies.train):,} of {len(train):,} train images are in test too, and were left "
             "out of train"
         )
         self._said["train"].append(Remark("copies left out", len(copies.train), text))
         return train.subset(kept.nonzero()[:, 0])
+
+    def _check_left(self, info: SplitInfo, kept: Tensor) -> None:
+        """Refuses to leave train, or a class of it, without an image.
+
+        Raises:
+            DataError: names what would be empty.
+        """
+        if not kept.any():
+            raise DataError(f"dataset {self.dataset.name}: every train image is in test too")
+        if info.labels is None:
+            return
+        # as with a limit: no probe can name a class that it never saw
+        left = set(info.labels[kept].tolist())
+        if gone := [c for c in info.labels.unique().tolist() if c not in left]:
+            raise DataError(
+                f"dataset {self.dataset.name}: every train image of class "
+                f"{info.class_names[gone[0]]!r} is in test too, and data.on_duplicates=drop would "
+                "leave none; warn goes on with all"
+            )
