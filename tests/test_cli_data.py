@@ -4,10 +4,12 @@ import warnings
 
 import numpy as np
 import pytest
+import tiny
 from messy import clean, noise, save
 from PIL import Image
 
 from maebench.cli import main
+from maebench.cli.evaluate import other_splits
 from maebench.config.run import RunConfig
 from maebench.data.check import check
 from maebench.report.data import CLASSES, class_table, drawn, lines, summary
@@ -126,3 +128,15 @@ def test_a_runs_first_lines_are_its_datas_summary(tmp_path):
     first, second = summary(splits)
     assert first == "folder:birds: train 9, test 4 images; 2 classes of 4 to 5 train images"
     assert second.startswith("  train: transparent pixels of 1 of 9 images laid over white; -o ")
+
+
+@pytest.mark.parametrize("own", [{"augment": {"flip": False}}, {"machine": {"memory_gb": 0}}])
+def test_an_evaluation_that_reads_files_as_the_run_did_has_its_images(tmp_path, own):
+    """The same copies are left out of train, and the same bytes stand for the files."""
+    root = clean(tmp_path / "images")
+    with Image.open(root / "train/a/0.png") as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(root / "test/a/mirrored.png")
+    reading = {"on_duplicates": "drop"}
+    run = tiny.plan(tmp_path, dataset=f"folder:{root}", limit=None, data=reading, **own).run
+    splits = other_splits(tiny.load(tmp_path), {"data": reading}, tiny.names())
+    assert splits.load("train").info.fingerprint == run.facts["fingerprint"]

@@ -232,5 +232,7 @@ def other_splits(model: LoadedModel, data: dict[str, Any], names: Names) -> Spli
     own = model.config
     base: dict[str, Any] = {"dataset": own.dataset, "data_dir": own.data_dir, "limit": own.limit}
     base |= {"on_bad_image": own.on_bad_image, "data": own.data.model_dump()}
+    # which images are copies, and by what their fingerprint goes
+    base |= {"augment": own.augment, "machine": own.machine}
     kept = merged_data(base, data, names)
     return RunConfig(names, **{"image_size": own.size, **kept}).splits()

@@ -16,6 +16,7 @@ from maebench import files
 from maebench.data.decode import read_header, unreadable
 from maebench.errors import DataError, RunError
 
+FORMAT = 1  # of what is kept: raised when digests or traits change, for those of before are wrong
 CACHE = "MAEBENCH_CACHE"  # the folder of what is kept between commands; below the user's own cache
 PART = 2**16  # bytes of each of three parts of a file that is not read whole
 READERS = 8  # threads: a disk is quickest with several requests at once
@@ -78,7 +79,8 @@ def known(
     Raises:
         DataError: a file cannot be read; names it.
     """
-    place = cache_folder() / "files" / f"{files.short_hash([str(root), whole])}.json"
+    name = files.short_hash([FORMAT, str(root), whole])
+    place = cache_folder() / "files" / f"{name}.json"
     kept = _kept(place)
     found, started = [], time.time_ns()
     new = False

@@ -356,7 +356,7 @@ def data_config(
 
 
 def merged_data(base: Mapping[str, Any], data: Mapping[str, Any], names: Names) -> dict[str, Any]:
-    """Data settings over others; another data set does not keep the limit and the size.
+    """Data settings over others; another data set does not keep the limit, the size and the crops.
 
     How files are read is kept where it is not asked for otherwise.
     """
@@ -367,8 +367,8 @@ def merged_data(base: Mapping[str, Any], data: Mapping[str, Any], names: Names) 
         asked = parse(Dataset, data["dataset"], names.context(), "--dataset")
         before = base.get("dataset")
         if before is None or asked != before:
-            kept.pop("limit", None)
-            kept.pop("image_size", None)
+            for key in ("limit", "image_size", "augment"):
+                kept.pop(key, None)
     return {**kept, **data}
 
 
