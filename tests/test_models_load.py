@@ -259,9 +259,9 @@ def test_another_folder_is_other_data_and_does_not_keep_limit_and_size(tmp_path,
 
 def test_files_are_read_as_the_run_reads_them_where_nothing_else_is_asked_for(tmp_path, birds):
     reading = {"background": "black", "exif": "ignore"}
-    tiny.plan(tmp_path, **of_folder(birds("birds")), data=reading)
+    tiny.plan(tmp_path, **of_folder(birds("birds")), data=reading, machine={"memory_gb": 0})
     preprocess = Preprocess((8, 8), 1, [0.5], [0.5], "bicubic")
     own = data_config(preprocess, tmp_path, fakes.names(), {})
-    assert own.data == Reading(**reading)
+    assert own.data == Reading(**reading) and own.machine.memory_gb == 0
     other = data_config(preprocess, tmp_path, fakes.names(), {"data": {"exif": "apply"}})
     assert other.data == Reading(background="black")

@@ -76,15 +76,16 @@ def from_files(
     )
     in_memory = len(paths) * channels * size[0] * size[1] <= memory_limit
     good, traits = list(range(len(paths))), list[frozenset[str]]()
-    skipped: list[str] = []
+    skipped, problem = list[str](), None
     pixels = torch.empty((len(paths) if in_memory else 0, channels, *size), dtype=torch.uint8)
     if in_memory or on_bad_image == "skip":
         kept = pixels if in_memory else None
-        good, traits = _decode(paths, size, how, on_bad_image, kept, progress)
+        good, traits, problem = _decode(paths, size, how, on_bad_image, kept, progress)
         bad = set(range(len(paths))).difference(good)
         skipped = [readable(paths[i].relative_to(root).as_posix()) for i in sorted(bad)]
     if not good:
-        raise DataError(f"no image in {root} can be read ({len(skipped)} files were tried)")
+        tried = f"{len(skipped)} files were tried, the first problem: {problem}"
+        raise DataError(f"no image in {readable(str(root))} can be read ({tried})")
     info = replace(info.at(torch.tensor(good)), skipped=tuple(skipped))
     chosen = tuple(paths[i] for i in good)
     if not in_memory:
@@ -163,13 +164,13 @@ def _decode(
     on_bad_image: OnBadImage,
     pixels: Tensor | None,
     progress: Callable[[int, int], None],
-) -> tuple[list[int], list[frozenset[str]]]:
+) -> tuple[list[int], list[frozenset[str]], DataError | None]:
     """Decodes files, into `pixels` one after the other where it is given.
 
     Returns:
-        Which can be read, and the traits of those.
+        Which can be read, the traits of those, and why the first of the others cannot.
     """
-    good, traits = list[int](), list[frozenset[str]]()
+    good, traits, problem = list[int](), list[frozenset[str]](), None
     for i, found in enumerate(by_threads(paths, size, how)):
         if not isinstance(found, DataError):
             if pixels is not None:
@@ -178,8 +179,10 @@ def _decode(
             traits.append(found[1])
         elif on_bad_image == "fail":
             raise found
+        else:
+            problem = problem or found
         progress(i + 1, len(paths))
-    return good, traits
+    return good, traits, problem
 
 
 def _bytes(path: Path) -> int:

@@ -351,6 +351,8 @@ def data_config(
         own = config_of(newest, names)
         base = {"dataset": own.dataset, "data_dir": own.data_dir, "limit": own.limit}
         base |= {"on_bad_image": own.on_bad_image, "data": own.data.model_dump()}
+        # by which a split's fingerprint is of pixels or of files
+        base["machine"] = {"memory_gb": own.machine.memory_gb}
     config = RunConfig(names, **merged_data(base, data, names))
     return config if data.get("image_size") else sized(config, preprocess)
 
