@@ -156,6 +156,14 @@ def test_a_remark_says_what_does_otherwise_on_the_screen_alone():
     assert str(remark).endswith("white; -o data.background=COLOUR takes another colour")
 
 
+def test_white_drawings_over_white_are_said_to_have_one_colour(folder):
+    drawn = np.full((8, 8, 4), 255, "uint8")
+    drawn[..., 3] = noise(8, 8)
+    save(folder / "train/a/drawn.png", drawn)
+    assert said(folder)["one colour"] == "1 of 9 images have one colour"
+    assert "one colour" not in said(folder, background="black")
+
+
 # Content.
 
 

@@ -169,3 +169,30 @@ def test_whatever_is_there_is_a_split_of_what_is_there_or_classes_or_told(found)
         assert {chosen.train, chosen.test, *chosen.unused} == set(found)
     else:  # never a class whose name is a held-out split's
         assert not {"test", "val", "dev"} & set(found)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        *(["fold1", "fold2", "fold3"], ["Fold_1", "Fold_2"], ["cv0", "cv1"], ["part-1", "part-2"]),
+        *(
+            ["split 1", "split 2"],
+            ["query", "gallery"],
+            ["labeled", "unlabeled"],
+            ["shard0", "shard1"],
+        ),
+    ],
+)
+def test_parts_that_say_not_which_is_train_are_refused_with_what_was_seen(names):
+    shapes = {name: Shape(False, frozenset("ab")) for name in names}
+    with pytest.raises(DataError, match="nothing says which part is which") as caught:
+        choose("root", shapes)
+    assert all(f"{name}/ (2 folders of images)" in str(caught.value) for name in names)
+    assert "dataset.splits=TRAIN,TEST" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "names", [["fold1", "cats"], ["part", "whole"], ["query", "answer"], ["manifold1", "manifold2"]]
+)
+def test_classes_that_are_called_like_parts_are_classes(names):
+    assert choose("root", {name: Shape(True) for name in names}) is None

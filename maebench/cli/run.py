@@ -65,6 +65,7 @@ def _pretrain(settings: dict[str, Any]) -> Any:
         click.echo(line, err=True)
     plan = prepare(config, runs.results_folder(results), decoding)
     if not plan.finished:
+        plan.splits.look_at_test(decoding)  # one that goes on has not loaded it
         for line in summary(plan.splits):
             click.echo(line, err=True)
         length = f"{plan.steps:,} steps" if plan.steps else CLOCK.format(config.budget.amount)

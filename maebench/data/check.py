@@ -161,8 +161,8 @@ def _some(count: int, what: str) -> str:
 
 def _of_remarks(splits: Splits) -> Iterator[Finding]:
     for split, remark in splits.remarks():
-        if remark.what == "in train and test":
-            continue  # it is told with examples
+        if remark.what in ("in train and test", "one colour"):
+            continue  # they are told with examples
         severity = "note" if remark.what in HARMLESS else "warning"
         yield Finding(severity, f"{split}: {remark}" if split else str(remark))
 

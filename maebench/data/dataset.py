@@ -178,6 +178,8 @@ class Splits:
 
     def look_at_test(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Loads test, so that copies of it in train are found; says so where it cannot be read."""
+        if "copies" in self._said:
+            return
         try:
             self.load("test", progress)
         except DataError as error:  # pretraining alone needs no test

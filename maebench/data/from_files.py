@@ -14,7 +14,8 @@ from maebench.data.content import known
 from maebench.data.decode import Decoding, deepest, unreadable
 from maebench.data.images import Images, OnBadImage, in_memory_images, joined
 from maebench.data.levels import white_of
-from maebench.data.on_disk import OnDisk, by_threads, num_workers
+from maebench.data.look_alikes import one_colour
+from maebench.data.on_disk import BLOCK, OnDisk, by_threads, num_workers
 from maebench.data.reading import Reading
 from maebench.data.remarks import remarks_of
 from maebench.data.split_info import Remark, SplitInfo, digest, identity
@@ -90,7 +91,9 @@ def from_files(
     chosen = tuple(paths[i] for i in good)
     if not in_memory:
         return on_disk(chosen, root, info, how, reading.whole_gb, progress)
-    info = replace(info, remarks=(*info.remarks, *remarks_of(traits, how)))
+    info = replace(
+        info, remarks=(*info.remarks, *remarks_of(traits, how), *blank(pixels[: len(good)]))
+    )
     return in_memory_images(pixels[: len(good)], info, _names(chosen, root), chosen)
 
 
@@ -121,6 +124,14 @@ def on_disk(
     mark = digest(*identity(info), joined(listing), repr((how, whole)).encode())
     info = replace(info, fingerprint=mark, remarks=tuple(remarks))
     return OnDisk(tuple(found), info, how, num_workers())
+
+
+def blank(pixels: Tensor) -> list[Remark]:
+    """What is said of images of one colour, such as white drawings over a white background."""
+    count = sum(int(one_colour(part).sum()) for part in pixels.split(BLOCK))
+    if not count:
+        return []
+    return [Remark("one colour", count, f"{count:,} of {len(pixels):,} images have one colour")]
 
 
 def levels_in(paths: Sequence[Path]) -> tuple[float, float] | None:

@@ -9,7 +9,15 @@ from pathlib import Path
 
 from maebench.data.findings import on_names
 from maebench.data.split_info import Remark, some_of
-from maebench.data.split_names import CLASSES, Chosen, Shape, choose, only_a_vehicle, role_of
+from maebench.data.split_names import (
+    CLASSES,
+    Chosen,
+    Shape,
+    choose,
+    is_partition,
+    only_a_vehicle,
+    role_of,
+)
 from maebench.data.tree import (
     holds,
     holds_image,
@@ -59,7 +67,7 @@ def find_sides(root: Path, splits: tuple[str, ...] | None = None) -> Sides:
     if splits is not None:
         return _named(root, splits)
     folders = _folders(root)
-    if not any(role_of(name)[0] for name in folders):
+    if not any(role_of(name)[0] for name in folders) and not is_partition(folders):
         return Sides(root, root)
     shapes = {name: _shape(root / name) for name in folders}
     filled = {name: shape for name, shape in shapes.items() if shape.flat or shape.classes}

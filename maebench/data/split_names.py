@@ -24,6 +24,9 @@ _GLUED = re.compile(
     rf"(?:{'|'.join(FILLERS)})?({'|'.join(sorted(WORDS, key=len, reverse=True))})"
     rf"(?:{'|'.join(FILLERS)})?"
 )
+# Parts that people rotate through, or search and search in: no classes, and no train and test.
+_PARTS = re.compile(r"(?:cv|fold|k[ _-]?fold|part|partition|shard|split|subset)s?[ _.-]*\d+", re.I)
+_PAIRS = ({"query", "gallery"}, {"labeled", "unlabeled"}, {"labelled", "unlabelled"})
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")  # trainSet, PublicTest
 _HOLDOUT = re.compile(r"h[eo]ld[\W_]out")  # the one name that is written in two words
 _BREAKS = re.compile(r"[\W_\d]+")  # 01_train, train2017, "Training Set"
@@ -94,6 +97,8 @@ def choose(where: str, shapes: Mapping[str, Shape]) -> Chosen | None:
     Raises:
         DataError: names look like splits and nothing decides.
     """
+    if is_partition(shapes):
+        raise _unclear(where, shapes, "nothing says which part is which")
     found = {name: role_of(name) for name in shapes}
     roles = {name: role for name, (role, _) in found.items() if role}
     if not roles:
@@ -118,6 +123,15 @@ def choose(where: str, shapes: Mapping[str, Shape]) -> Chosen | None:
     if not plain or only_a_vehicle(shapes):
         return None  # steam_train beside bus, test_tube beside beaker
     raise _unclear(where, shapes, f"{readable(plain[0])}/ looks like a split, others do not")
+
+
+def is_partition(names: Iterable[str]) -> bool:
+    """Whether folders are parts of one data set and no classes: fold_1 and fold_2, query, gallery.
+
+    One other folder among them, and they are classes.
+    """
+    words = {composed(name).lower() for name in names}
+    return len(words) > 1 and (words in _PAIRS or all(_PARTS.fullmatch(word) for word in words))
 
 
 def only_a_vehicle(shapes: Mapping[str, Shape]) -> bool:
