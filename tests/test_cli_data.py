@@ -62,7 +62,7 @@ def test_settings_of_reading_reach_it(tmp_path, capsys):
         (["nothing"], "unknown dataset 'nothing'", 1),
         (["folder:/no/where"], "folder:/no/where does not exist", 1),
         (["digits", "-o", "data.exfi=apply"], "Did you mean 'exif'?", 1),
-        (["digits", "-o", "data.levels=5"], "write BLACK,WHITE", 1),
+        (["digits", "-o", "data.levels=5"], "write BLACK,WHITE, such as 0,4095, given 5", 1),
         ([], "DATASET", 2),
         (["digits", "--nothing"], "--nothing", 2),
     ],

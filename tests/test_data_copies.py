@@ -111,6 +111,7 @@ def test_a_folder_says_its_copies(folder, memory, count):
     said = {remark.what: remark for _, remark in found.remarks()}
     assert said["in train and test"].count == count
     assert f"{count} of 3 test images, {count / 3:.1%}," in said["in train and test"].text
+    assert said["in train and test"].text.endswith("by the bytes of files") == (not memory)
 
 
 @pytest.mark.parametrize(("memory", "left"), [(1.0, 4), (0.0, 5)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ class Copies:
         mirrored: how many of test's are there mirrored, and not as they are.
         relabelled: how many of test's have another label in train.
         num_test: the number of test images.
+        by_files: whether files were compared, which tell of no copy that was saved again.
     """
 
     train: Tensor
@@ -34,6 +35,7 @@ class Copies:
     mirrored: int
     relabelled: int
     num_test: int
+    by_files: bool = False
 
     def remark(self) -> Remark | None:
         """What is said of them; None where there are none."""
@@ -47,7 +49,7 @@ class Copies:
         return Remark(
             "in train and test",
             count,
-            f"{share} are in train too{some}",
+            f"{share} are in train too{some}" + ", by the bytes of files" * self.by_files,
             "-o data.on_duplicates=drop leaves them out of train",
         )
 
@@ -66,7 +68,9 @@ def find_copies(train: Images, test: Images, mirrored: bool) -> Copies | None:
             return None
         return _of_pixels(train, test, mirrored)
     digests = _digests(train, test)
-    return None if digests is None else _matched(train, test, *digests, {})
+    if digests is None:
+        return None
+    return replace(_matched(train, test, *digests, {}), by_files=True)
 
 
 def _of_pixels(train: InMemory, test: InMemory, mirrored: bool) -> Copies:

@@ -43,7 +43,8 @@ class Reading(Options):
     @classmethod
     def _two_levels(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
         if value is not None and (len(value) != 2 or value[0] >= value[1]):
-            raise ValueError(f"write BLACK,WHITE, such as 0,4095, given {value}")
+            given = ",".join(f"{level:g}" for level in value)
+            raise ValueError(f"write BLACK,WHITE, such as 0,4095, given {given}")
         return value
 
     @field_validator("background")
