@@ -42,7 +42,7 @@ import maebench
 from maebench.analysis.run import models_of
 from maebench.evaluating.intervals import indistinguishable
 from maebench.evaluating.model import EvaluatedModel
-from maebench.evaluation import FOLDS, Folds
+from maebench.evaluation.folds import FOLDS, Folds
 from maebench.models.model import LoadedModel
 from maebench.plugins import Names, installed
 from maebench.pretraining.loop import pretrain

@@ -60,16 +60,16 @@ if TYPE_CHECKING:
     from maebench.errors import ConfigError as ConfigError
     from maebench.errors import DataError as DataError
     from maebench.errors import MaebenchError as MaebenchError
+    from maebench.errors import NotApplicable as NotApplicable
     from maebench.evaluating.suite import evaluate as evaluate
-    from maebench.evaluation import Choice as Choice
-    from maebench.evaluation import Evaluation as Evaluation
-    from maebench.evaluation import Folds as Folds
-    from maebench.evaluation import Metric as Metric
-    from maebench.evaluation import Model as Model
-    from maebench.evaluation import NotApplicable as NotApplicable
-    from maebench.evaluation import Result as Result
-    from maebench.evaluation import Summary as Summary
-    from maebench.evaluation import choose as choose
+    from maebench.evaluation.choice import Choice as Choice
+    from maebench.evaluation.choice import choose as choose
+    from maebench.evaluation.contract import Evaluation as Evaluation
+    from maebench.evaluation.contract import Metric as Metric
+    from maebench.evaluation.contract import Model as Model
+    from maebench.evaluation.contract import Result as Result
+    from maebench.evaluation.contract import Summary as Summary
+    from maebench.evaluation.folds import Folds as Folds
     from maebench.hookspecs import hookimpl as hookimpl
     from maebench.masking.blocks import Block as Block
     from maebench.masking.blocks import InverseBlock as InverseBlock
@@ -130,8 +130,8 @@ _PUBLIC = {
     "Cell": "maebench.outputs",
     "Centred": "maebench.masking.grids",
     "check_parameter_names": "maebench.encoders.encoder",
-    "Choice": "maebench.evaluation",
-    "choose": "maebench.evaluation",
+    "Choice": "maebench.evaluation.choice",
+    "choose": "maebench.evaluation.choice",
     "CIFAR10": "maebench.data.torchvision_sets",
     "CIFAR100": "maebench.data.torchvision_sets",
     "ClampedAugment": "maebench.data.augment",
@@ -150,10 +150,10 @@ _PUBLIC = {
     "Encoder": "maebench.encoders.encoder",
     "EncoderModule": "maebench.encoders.encoder",
     "evaluate": "maebench.evaluating.suite",
-    "Evaluation": "maebench.evaluation",
+    "Evaluation": "maebench.evaluation.contract",
     "FashionMNIST": "maebench.data.torchvision_sets",
     "Folder": "maebench.data.folder",
-    "Folds": "maebench.evaluation",
+    "Folds": "maebench.evaluation.folds",
     "Food101": "maebench.data.torchvision_sets",
     "from_arrays": "maebench.data.images",
     "from_files": "maebench.data.from_files",
@@ -180,11 +180,11 @@ _PUBLIC = {
     "Mask": "maebench.masking.mask",
     "mask_statistics": "maebench.report.masks",
     "Masking": "maebench.masking.mask",
-    "Metric": "maebench.evaluation",
+    "Metric": "maebench.evaluation.contract",
     "MNIST": "maebench.data.torchvision_sets",
-    "Model": "maebench.evaluation",
+    "Model": "maebench.evaluation.contract",
     "MultiBlock": "maebench.masking.blocks",
-    "NotApplicable": "maebench.evaluation",
+    "NotApplicable": "maebench.errors",
     "Objective": "maebench.objectives.objective",
     "OxfordPets": "maebench.data.torchvision_sets",
     "Parts": "maebench.masking.parts",
@@ -196,13 +196,13 @@ _PUBLIC = {
     "RedNoise": "maebench.masking.noise",
     "Report": "maebench.outputs",
     "Request": "maebench.data.dataset",
-    "Result": "maebench.evaluation",
+    "Result": "maebench.evaluation.contract",
     "run": "maebench.analysis.run",
     "RunConfig": "maebench.config.run",
     "SimMIM": "maebench.objectives.simmim",
     "Sparse": "maebench.objectives.sparse",
     "STL10": "maebench.data.torchvision_sets",
-    "Summary": "maebench.evaluation",
+    "Summary": "maebench.evaluation.contract",
     "Supervised": "maebench.objectives.supervised",
     "SVHN": "maebench.data.torchvision_sets",
     "Swin": "maebench.encoders.swin",

@@ -30,6 +30,10 @@ class PluginError(MaebenchError):
     """A plugin that failed to load or breaks its contract."""
 
 
+class NotApplicable(MaebenchError):
+    """A model cannot do what an evaluation needs; recorded as a row that says why."""
+
+
 def unknown(what: str, name: str, allowed: Iterable[str], where: str = "") -> str:
     """The message for a name that does not exist: the nearest match and all there is."""
     names = sorted(allowed)

@@ -7,8 +7,9 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from maebench import Folds, NotApplicable, choose, evaluation
-from maebench.evaluation import FEW, MANY, rounds_for
+from maebench import Folds, NotApplicable, choose
+from maebench.evaluation import folds as folds_module
+from maebench.evaluation.folds import FEW, MANY, rounds_for
 
 LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=60).map(torch.tensor)
 SEEDS = st.integers(0, 5)
@@ -95,8 +96,8 @@ def test_few_images_are_divided_twice_more_once_and_of_many_a_tenth_is_held_out(
 
 @pytest.mark.parametrize("groups", [None, torch.arange(40) // 2])
 def test_of_one_split_each_position_is_held_out_as_often_over_seeds(monkeypatch, groups):
-    monkeypatch.setattr(evaluation, "FEW", 0)
-    monkeypatch.setattr(evaluation, "MANY", 0)
+    monkeypatch.setattr(folds_module, "FEW", 0)
+    monkeypatch.setattr(folds_module, "MANY", 0)
     labels = torch.arange(40) // 4 % 5  # eight images of a class: fewer than the ten folds
     draws = 40 if groups is not None else 400
     folds = [Folds.of(labels, seed, groups=groups) for seed in range(draws)]

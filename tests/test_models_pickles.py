@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from saved import write
 
 from maebench.errors import RunError
 from maebench.models.pickles import read_pickle
@@ -30,14 +31,6 @@ class Runs:
 
     def __reduce__(self):
         return os.system, (self.command,)
-
-
-def write(path, content, how="zip"):
-    if how == "pickle":
-        path.write_bytes(pickle.dumps(content))
-    else:
-        torch.save(content, path, _use_new_zipfile_serialization=how == "zip")
-    return path
 
 
 @pytest.mark.parametrize("how", ["zip", "legacy", "pickle"])

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-import pickle
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from saved import write
 
 from maebench.errors import MaebenchError, RunError
 from maebench.models.reading import read_weights
 
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.zeros(2)}
-
-
-def write(path, content, how="zip"):
-    if how == "pickle":
-        path.write_bytes(pickle.dumps(content))
-    else:
-        torch.save(content, path, _use_new_zipfile_serialization=how == "zip")
-    return path
 
 
 def test_safetensors_are_read(tmp_path):

@@ -67,12 +67,12 @@ def from_files(
     how = Decoding.of(reading, channels, levels)
     info = SplitInfo(
         ids=torch.arange(len(paths)),
-        labels=None if labels is None else torch.tensor(list(labels), dtype=torch.int64),
+        labels=_integers(labels),
         class_names=tuple(class_names),
         fingerprint="",
         size=size,
         channels=channels,
-        groups=None if groups is None else torch.tensor(list(groups), dtype=torch.int64),
+        groups=_integers(groups),
         remarks=(*remarks, *(too_dark(paths, levels[1]) if levels else ())),
     )
     in_memory = len(paths) * channels * size[0] * size[1] <= memory_limit
@@ -91,10 +91,13 @@ def from_files(
     chosen = tuple(paths[i] for i in good)
     if not in_memory:
         return on_disk(chosen, root, info, how, reading.whole_gb, progress)
-    info = replace(
-        info, remarks=(*info.remarks, *remarks_of(traits, how), *blank(pixels[: len(good)]))
-    )
-    return in_memory_images(pixels[: len(good)], info, _names(chosen, root), chosen)
+    pixels = pixels[: len(good)]
+    info = replace(info, remarks=(*info.remarks, *remarks_of(traits, how), *blank(pixels)))
+    return in_memory_images(pixels, info, _names(chosen, root), chosen)
+
+
+def _integers(values: Sequence[int] | None) -> Tensor | None:
+    return None if values is None else torch.tensor(list(values), dtype=torch.int64)
 
 
 def on_disk(

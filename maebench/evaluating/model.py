@@ -17,7 +17,8 @@ from maebench.data.dataset import Splits
 from maebench.data.images import Images
 from maebench.errors import PluginError
 from maebench.evaluating.features import BATCH, features
-from maebench.evaluation import Evaluation, Folds, NotApplicable, group_holdout
+from maebench.evaluation import Evaluation, Folds, NotApplicable
+from maebench.evaluation.folds import group_holdout
 from maebench.masking.grids import Random
 from maebench.masking.mask import Mask, Masking, draw
 from maebench.models.model import LoadedModel, pool_of

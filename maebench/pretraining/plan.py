@@ -114,11 +114,7 @@ def prepare(
     splits = splits or config.splits()
     images = splits.load("train", progress)
     info = images.info
-    if config.objective.needs_labels and info.labels is None:
-        raise ConfigError(
-            f"objective {config.objective.name!r} needs labels, "
-            f"dataset {config.dataset.name!r} has none"
-        )
+    _check_labels(config, info)
     inputs = inputs_for(config, info)
     module = build(config, inputs)
     encoder = module.encoder
@@ -130,13 +126,7 @@ def prepare(
         config.masking.check_ids(info.ids)
     precision = find_precision(config.machine.precision, device, encoder.width)
     identity = config.identity(info.fingerprint, precision)
-    try:
-        run = runs.existing(folder, config, identity)
-    except RunError as error:
-        if write:
-            raise
-        warnings.warn(f"left out: {error}", stacklevel=2)
-        run = None
+    run = _existing(folder, config, identity, write)
     if run is not None:
         return Plan(config, with_dataset(run, config) if write else run, splits, device)
     if facts is None:
@@ -148,6 +138,36 @@ def prepare(
     if write:
         runs.write_run(run, environment())
     return Plan(config, run, splits, device)
+
+
+def _check_labels(config: RunConfig, info: SplitInfo) -> None:
+    """Refuses an objective that learns from labels where there are none.
+
+    Raises:
+        ConfigError: names both.
+    """
+    if config.objective.needs_labels and info.labels is None:
+        raise ConfigError(
+            f"objective {config.objective.name!r} needs labels, "
+            f"dataset {config.dataset.name!r} has none"
+        )
+
+
+def _existing(
+    folder: Path, config: RunConfig, identity: Mapping[str, Any], write: bool
+) -> runs.Run | None:
+    """The run of this identity; one that is damaged is as good as none to who only looks.
+
+    Raises:
+        RunError: it is damaged, and would be written to.
+    """
+    try:
+        return runs.existing(folder, config, dict(identity))
+    except RunError as error:
+        if write:
+            raise
+        warnings.warn(f"left out: {error}", stacklevel=3)
+        return None
 
 
 def with_dataset(run: runs.Run, config: RunConfig) -> runs.Run:
