@@ -47,8 +47,8 @@ def read_layout(
         splits: which folders are train and test, as `Folder` takes it.
 
     Raises:
-        DataError: no such folder, no image, names or labels that do not fit together, or an image
-            that links put into two classes or on both sides.
+        DataError: no such folder, no image, names or labels that do not fit together, or links that
+            give a folder two classes or put an image on both sides.
     """
     if not root.is_dir():
         problem = "is a file, no folder" if root.exists() else "does not exist"
