@@ -1,11 +1,10 @@
-"""Crops follow torchvision's distribution and its pixels, and belong to the sample alone."""
+"""Crops follow torchvision's distribution, and belong to the sample alone."""
 
 import numpy as np
 import pytest
 import scipy.stats
 import torch
-from PIL import Image
-from torchvision.transforms import RandomResizedCrop, v2
+from torchvision.transforms import RandomResizedCrop
 
 from maebench.data.augment import (
     Augment,
@@ -13,10 +12,7 @@ from maebench.data.augment import (
     Crops,
     crop_boxes,
     crop_parameters,
-    cut,
-    resize,
 )
-from maebench.data.decode import crop, fit
 from maebench.rng import Draws, isolated
 
 PLAIN = {"scale": (1.0, 1.0), "aspect": (1.0, 1.0), "flip": False}
@@ -25,10 +21,6 @@ PLAIN = {"scale": (1.0, 1.0), "aspect": (1.0, 1.0), "flip": False}
 def boxes_of(augment, size, count=4000, seed=0):
     draws = Draws(seed, "test", torch.arange(count))
     return crop_boxes(augment, draws, torch.tensor(size).expand(count, 2))
-
-
-def noise(*shape, seed=0):
-    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
 
 
 @pytest.mark.parametrize("size", [(40, 60), (28, 28), (200, 30)])
@@ -114,92 +106,11 @@ def test_half_of_the_images_are_mirrored_and_none_where_flip_is_off():
     assert not none.any()
 
 
-@pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize(
-    ("box", "size"),
-    [
-        ((0, 0, 40, 60), (32, 32)),
-        ((3, 5, 30, 17), (32, 32)),
-        ((0, 0, 7, 5), (16, 24)),
-        ((39, 59, 1, 1), (8, 8)),
-        ((10, 20, 30, 40), (30, 40)),
-        ((1, 2, 38, 57), (4, 4)),
-    ],
-)
-def test_cut_is_torchvisions_resized_crop(box, size, flip):
-    image = noise(1, 3, 40, 60).float()
-    wanted = v2.functional.resized_crop(
-        image, *box, size, interpolation=v2.InterpolationMode.BICUBIC, antialias=True
-    ).clamp(0, 255)
-    wanted = wanted.flip(3) if flip else wanted
-    got = cut(image, torch.tensor([box]).float(), torch.tensor([flip]), size)
-    assert (got - wanted).abs().mean() < 1e-3
-    assert (got - wanted).abs().max() < 0.01
-    pillow = Image.fromarray(image[0].permute(1, 2, 0).byte().numpy())
-    assert (crop(pillow, box, flip, size) - wanted).abs().max() < 0.01
-
-
-def test_cutting_the_whole_image_at_its_size_changes_nothing():
-    images = noise(5, 1, 9, 13).float()
-    box = torch.tensor([[0.0, 0.0, 9.0, 13.0]]).expand(5, 4)
-    got = cut(images, box, torch.zeros(5, dtype=torch.bool), (9, 13))
-    assert (got - images).abs().max() < 1e-3
-
-
-@pytest.mark.parametrize("top", [-3, 0, 2, 3])
-@pytest.mark.parametrize("left", [-2, 0, 3])
-def test_a_box_over_the_edge_repeats_the_edge(top, left):
-    image = noise(1, 1, 8, 10)
-    wide = np.pad(image[0, 0].numpy(), 3, mode="edge")
-    wanted = torch.from_numpy(wide[3 + top : 11 + top, 3 + left : 13 + left]).float()
-    box = torch.tensor([[top, left, 8, 10]]).float()
-    got = cut(image.float(), box, torch.tensor([False]), (8, 10), reach=3)
-    assert (got[0, 0] - wanted).abs().max() < 1e-3
-    from_file = crop(Image.fromarray(image[0, 0].numpy()), (top, left, 8, 10), False, (8, 10))
-    assert torch.equal(from_file[0, 0], wanted)
-
-
-def test_a_shift_as_large_as_the_image_still_shows_its_edge():
-    image = Image.fromarray(noise(4, 4).numpy())
-    below = crop(image, (9, 0, 4, 4), False, (4, 4))[0, 0]
-    assert below.tolist() == [[image.getpixel((x, 3)) for x in range(4)]] * 4
-    assert crop(image, (-9, -9, 4, 4), False, (4, 4)).unique().tolist() == [image.getpixel((0, 0))]
-
-
 def test_shifts_reach_every_neighbour_and_no_further():
     boxes = boxes_of(Augment(shift=1, **PLAIN), (8, 8), count=900)
     found = boxes[:, :2].unique(dim=0).tolist()
     assert sorted(found) == [[y, x] for y in (-1, 0, 1) for x in (-1, 0, 1)]
     assert (boxes[:, 2:] == 8).all()
-
-
-def test_a_crop_does_not_depend_on_the_batch_it_is_in():
-    augment, size = Augment(), torch.tensor([[20, 24]])
-    images, ids = noise(33, 3, 20, 24).float(), torch.arange(100, 133)
-    epochs = torch.arange(33) % 3
-    boxes, flips = crop_parameters(augment, 7, ids, epochs, size.expand(33, 2))
-    together = cut(images, boxes, flips, (16, 16))
-    for i in range(33):
-        box, flip = crop_parameters(augment, 7, ids[i : i + 1], epochs[i : i + 1], size)
-        assert torch.equal(box[0], boxes[i]) and torch.equal(flip[0], flips[i])
-        alone = cut(images[i : i + 1], box, flip, (16, 16))
-        # a matrix product may add up in another order for another batch: float32's last bits
-        assert (alone[0] - together[i]).abs().max() < 1e-3
-
-
-@pytest.mark.parametrize("size", [(16, 16), (60, 30), (8, 20)])
-def test_resize_takes_the_centre_as_reading_a_file_does(size):
-    smooth = Image.fromarray(noise(6, 9).numpy()).resize((45, 30), Image.Resampling.BICUBIC)
-    array = torch.from_numpy(np.array(smooth))[None, None].float()
-    wanted = fit(smooth, size).float()
-    assert (resize(array, size)[0] - wanted).abs().mean() < 1.0
-
-
-@pytest.mark.parametrize(
-    ("shape", "size"), [((1, 100), (8, 4)), ((100, 1), (8, 8)), ((1, 1), (5, 7))]
-)
-def test_images_of_one_row_or_column_resize_to_numbers(shape, size):
-    assert resize(noise(2, 1, *shape).float(), size).isfinite().all()
 
 
 def test_batches_of_one_stack_to_one_batch():

@@ -1,6 +1,6 @@
-"""Random crops and flips, batched on the device, their parameters a function of the sample.
+"""Which part of an image a random crop takes, and whether it is mirrored: by the sample alone.
 
-B images, C channels, H W pixels in, h w pixels out.
+B images, C channels, h w pixels of a crop.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from maebench.component import Options
 from maebench.rng import Draws
 
 TRIES = 10  # torchvision's RandomResizedCrop.get_params
-CUBIC = -0.5  # Catmull and Rom's kernel, as Pillow and torch's antialiased resize use it
 
 
 class Augment(Options):
@@ -135,71 +134,5 @@ def crop_boxes(augment: Augment, draws: Draws, size: Tensor) -> Tensor:
     return torch.cat([top + moved[:, :1], left + moved[:, 1:], h, w], 1).float()
 
 
-def cut(
-    images: Tensor, boxes: Tensor, flips: Tensor, size: tuple[int, int], reach: int = 0
-) -> Tensor:
-    """Cuts one box out of each image and resizes it, antialiased bicubic, as two matmuls per image.
-
-    Args:
-        images: float32 (B, C, H, W) in 0..255.
-        boxes: (B, 4) of top, left, height, width; over the edge, the edge is repeated.
-        flips: bool (B,), mirrored left to right.
-        size: rows and columns that come out.
-        reach: how many pixels a box may reach over the edge.
-
-    Returns:
-        float32 (B, C, h, w), in 0..255.
-    """
-    B, C, H, W = images.shape
-    rows_BhH = _weights(boxes[:, 0], boxes[:, 2], size[0], H, reach)
-    columns_BwW = _weights(boxes[:, 1], boxes[:, 3], size[1], W, reach)
-    columns_BwW = torch.where(flips[:, None, None], columns_BwW.flip(1), columns_BwW)
-    x_BhCW = rows_BhH @ images.permute(0, 2, 1, 3).reshape(B, H, C * W)
-    x_BChW = x_BhCW.view(B, size[0], C, W).permute(0, 2, 1, 3).reshape(B, C * size[0], W)
-    out = (x_BChW @ columns_BwW.transpose(1, 2)).view(B, C, size[0], size[1])
-    return out.clamp(0, 255)
-
-
-def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """The largest centred part of the wanted shape, resized; float32 (B, C, h, w)."""
-    B, _, H, W = images.shape
-    scale = min(W / size[1], H / size[0])
-    h, w = size[0] * scale, size[1] * scale
-    box = torch.tensor([(H - h) / 2, (W - w) / 2, h, w], device=images.device)
-    return cut(images, box.expand(B, 4), images.new_zeros(B, dtype=torch.bool), size)
-
-
 def _between(share: Tensor, low: float, high: float) -> Tensor:
     return low + share * (high - low)
-
-
-def _weights(start: Tensor, length: Tensor, out: int, full: int, reach: int) -> Tensor:
-    """How much each of `full` pixels gives to each of `out`, float32 (B, out, full).
-
-    Output pixel i has its centre at start + (i + .5) * length / out; shrinking widens the kernel.
-    Pixels outside the box do not count, as in cropping first and resizing then, but one that a
-    fractional box cuts through does; where the box reaches over the edge, the edge is repeated.
-    """
-    pixel = torch.arange(-reach, full + reach, device=start.device) + 0.5
-    start, length = start[:, None], length[:, None]
-    scale = (length / out).clamp(min=1.0)
-    centre = start + (torch.arange(out, device=start.device) + 0.5) * length / out
-    distance = ((pixel[None, None] - centre[:, :, None]) / scale[:, :, None]).abs()
-    weight = _cubic(distance)
-    inside = (pixel > start - 0.5) & (pixel < start + length + 0.5)
-    weight = weight * inside[:, None]
-    weight = weight / weight.sum(-1, keepdim=True)
-    if not reach:
-        return weight
-    middle = weight[:, :, reach : reach + full].clone()
-    middle[:, :, 0] += weight[:, :, :reach].sum(-1)
-    middle[:, :, -1] += weight[:, :, reach + full :].sum(-1)
-    return middle
-
-
-def _cubic(x: Tensor) -> Tensor:
-    """Keys' cubic convolution kernel (1981) with a = -0.5."""
-    a = CUBIC
-    near = ((a + 2) * x - (a + 3)) * x * x + 1
-    far = ((x - 5) * x + 8) * x * a - 4 * a
-    return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from maebench.data.exif import orientation_of, upright
 from maebench.data.levels import DEEP, apart, deep_colour, eight_bits, levels_of
 from maebench.data.profile import is_other
 from maebench.data.reading import Reading
+from maebench.data.resizing import cut_one
 from maebench.data.stand_ins import no_image
 from maebench.errors import DataError
 
@@ -217,9 +217,6 @@ def crop(
 ) -> Tensor:
     """One box of an image, cut out and resized, antialiased bicubic.
 
-    The same as `augment.cut`, whose matrices are as large as the image: that suits many small
-    images at once, and takes 8 times as long for one of 500x375.
-
     Args:
         image: a gray or colour image.
         box: top, left, height, width; where it reaches over the edge, the edge is repeated.
@@ -229,20 +226,4 @@ def crop(
     Returns:
         float32 (1, C, H, W), in 0..255.
     """
-    top, bottom, above, below = _within(box[0], box[2], image.height)
-    left, right, before, after = _within(box[1], box[3], image.width)
-    pixels = to_tensor(image.crop((left, top, right, bottom)))[None].float()
-    if above or below or before or after:
-        pixels = F.pad(pixels, (before, after, above, below), mode="replicate")
-    if pixels.shape[2:] != size:
-        pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 255)
-    return pixels.flip(3) if flip else pixels
-
-
-def _within(start: int, length: int, full: int) -> tuple[int, int, int, int]:
-    """First and last + 1 pixel of a range inside an image, and how often each edge is repeated."""
-    first = min(max(start, 0), full - 1)
-    last = max(min(start + length, full), first + 1)
-    missing = length - (last - first)
-    before = min(max(-start, 0), missing)
-    return first, last, before, missing - before
+    return cut_one(to_tensor(image), box, flip, size)

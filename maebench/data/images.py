@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maebench.data.augment import Augment, Crops, crop_parameters, cut, resize
+from maebench.data.augment import Augment, Crops, crop_parameters
 from maebench.data.on_disk import BLOCK, OnDisk
+from maebench.data.resizing import cut, resize
 from maebench.data.split_info import SplitInfo, digest, identity
 from maebench.errors import DataError, PluginError
 from maebench.rng import permutation
@@ -81,9 +82,7 @@ class InMemory:
             ids, epoch = self.info.ids[index].to(device), epoch.to(device)
             sizes = size.expand(len(ids), 2)
             boxes, flips = crop_parameters(augment, seed, ids, epoch, sizes)
-            images = cut(
-                store[index.to(device)].float(), boxes, flips, self.info.size, augment.shift
-            )
+            images = cut(store[index.to(device)], boxes, flips, self.info.size, augment.shift)
             yield Crops(images, index, ids, epoch, boxes, flips, sizes)
 
     def subset(self, index: Tensor) -> InMemory:
@@ -132,7 +131,7 @@ def from_arrays(
     images = torch.from_numpy(pixels[:, None] if pixels.ndim == 3 else pixels)
     if size is not None and size != tuple(images.shape[2:]):
         # in parts: in floating point the whole takes many times the memory of the result
-        parts = (resize(part.float(), size) for part in images.split(BLOCK))
+        parts = (resize(part, size) for part in images.split(BLOCK))
         images = torch.cat([(part + 0.5).clamp(0, 255).to(torch.uint8) for part in parts])
     info = SplitInfo(
         ids=torch.arange(len(images)),
