@@ -15,7 +15,7 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +26,7 @@ from maebench.errors import ConfigError, ReadOnlyError, RunError
 # Letters, digits, dot, dash and underscore; no leading dot, so no name can climb or hide.
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 BESIDE = ".writing-"  # prefix of what is not complete yet; readers skip it
+CACHE = "MAEBENCH_CACHE"  # the folder of what is kept between commands; below the user's own cache
 SHOWN = 40  # characters of a wrong value in a message
 # The system's answers that mean "not here" and not "not now".
 READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -63,6 +64,14 @@ def with_home(path: str | Path) -> Path:
             f"cannot read {path}: there is no home folder for {user}; write the whole path, or "
             f"./{user} for a file of this name"
         ) from error
+
+
+def cache_folder() -> Path:
+    """Where what is costly to find out is kept: MAEBENCH_CACHE, else the user's cache folder."""
+    if named := os.environ.get(CACHE):
+        return with_home(named)
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return with_home(home) / "maebench"
 
 
 def make_folder(path: Path, flag: str = "--results or MAEBENCH_RESULTS") -> Path:
@@ -175,12 +184,21 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
     Raises:
         RunError: the disk is full or the file cannot be written.
     """
+    append_lines(path, [value])
+
+
+def append_lines(path: Path, values: Sequence[dict[str, Any]]) -> None:
+    """Adds JSON objects as lines; a torn last line is what `read_lines` ignores.
+
+    Raises:
+        RunError: the disk is full or the file cannot be written.
+    """
     make_folder(path.parent)
     try:
         with path.open("ab+") as file:
             if file.tell() and _last_byte(file) != b"\n":
                 file.write(b"\n")  # a crash cut the last line: start a new one
-            file.write((json.dumps(value) + "\n").encode())
+            file.write("".join(json.dumps(value) + "\n" for value in values).encode())
             file.flush()
     except OSError as error:
         raise _failure(error)(f"cannot write {path}: {error.strerror or error}") from error

@@ -63,7 +63,8 @@ class Draws:
     def __init__(self, seed: int, purpose: str, ids: Tensor, epoch: int | Tensor = 0) -> None:
         self.ids = ids
         self._key = _signed(key(seed, purpose))
-        self._state = _mix(_mix(ids + self._key) + epoch)
+        self._epoch = epoch
+        self._made: Tensor | None = None
         self._calls = 0
 
     @property
@@ -71,10 +72,17 @@ class Draws:
         """Where the numbers are made."""
         return self.ids.device
 
+    @property
+    def _state(self) -> Tensor:
+        """One number per sample, made when the first is drawn: many a batch needs none."""
+        if self._made is None:
+            self._made = _mix(_mix(self.ids + self._key) + self._epoch)
+        return self._made
+
     def at(self, part: slice) -> Draws:
         """The same numbers for a part of the batch."""
         piece = copy.copy(self)
-        piece.ids, piece._state = self.ids[part], self._state[part]
+        piece.ids, piece._made = self.ids[part], self._state[part]
         return piece
 
     def _bits(self, shape: tuple[int, ...]) -> Tensor:

@@ -27,7 +27,8 @@ from maebench.objectives.decoders import TransformerDecoder
 from maebench.objectives.mae import MaskedAutoencoder
 from maebench.pretraining import checkpoints
 from maebench.pretraining import loop as story
-from maebench.pretraining.loop import batches, pretrain
+from maebench.pretraining.batches import batches
+from maebench.pretraining.loop import pretrain
 from maebench.pretraining.plan import config_of, prepare
 from maebench.pretraining.runs import read_run
 

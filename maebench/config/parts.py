@@ -98,7 +98,7 @@ class Optimiser(Options):
 
 
 class Machine(Options):
-    """How the work is done on this machine; only the precision can change numbers."""
+    """How the work is done on this machine; only the precision changes numbers beyond rounding."""
 
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",
@@ -108,6 +108,11 @@ class Machine(Options):
     checkpoint_seconds: PositiveFloat = Field(
         default=10.0,
         description="least seconds between checkpoints (more where writing one is slow)",
+    )
+    compile: Literal["auto"] | bool = Field(
+        default="auto",
+        description="whether torch.compile makes the step quicker, which takes a minute first; "
+        "auto: where the run is long enough for it to pay",
     )
     memory_gb: float = Field(
         default=MEMORY_LIMIT_GB, ge=0, description="largest split decoded into memory, in GiB"

@@ -15,9 +15,9 @@ from typing import Any
 from maebench import files
 from maebench.data.decode import read_header, unreadable
 from maebench.errors import DataError, RunError
+from maebench.files import cache_folder
 
 FORMAT = 1  # of what is kept: raised when digests or traits change, for those of before are wrong
-CACHE = "MAEBENCH_CACHE"  # the folder of what is kept between commands; below the user's own cache
 PART = 2**16  # bytes of each of three parts of a file that is not read whole
 READERS = 8  # threads: a disk is quickest with several requests at once
 BLOCK = 1024  # files asked for at once
@@ -180,11 +180,3 @@ def _stat(path: Path) -> os.stat_result:
         return path.stat()
     except OSError as error:
         raise unreadable(path, error) from error
-
-
-def cache_folder() -> Path:
-    """Where what is costly to find out is kept: MAEBENCH_CACHE, else the user's cache folder."""
-    if named := os.environ.get(CACHE):
-        return files.with_home(named)
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return files.with_home(home) / "maebench"

@@ -11,14 +11,12 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from maebench.encoders.attention import attend
 
 # arXiv 2111.06377, official code: LayerNorm's eps is 1e-6, not torch's 1e-5.
 norm_layer = partial(nn.LayerNorm, eps=1e-6)
-# Up to so many tokens two matmuls and a softmax beat the fused kernel on a CPU in float32
-# (benchmarks/attention.py); in bfloat16 they do at every length that was measured.
-EXPLICIT_UP_TO = 65
 
 
 class Block(nn.Module):
@@ -57,11 +55,7 @@ class Attention(nn.Module):
         B, N, D = x_BND.shape
         qkv = self.qkv(x_BND).reshape(B, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         q_BGNE, k_BGNE, v_BGNE = qkv.unbind(0)
-        if self.fused_attn:
-            read_BGNE = F.scaled_dot_product_attention(q_BGNE, k_BGNE, v_BGNE)
-        else:
-            scores_BGNN = (q_BGNE * self.scale) @ k_BGNE.transpose(-2, -1)
-            read_BGNE = scores_BGNN.softmax(-1) @ v_BGNE
+        read_BGNE = attend(q_BGNE, k_BGNE, v_BGNE, self.fused_attn)
         return self.proj(read_BGNE.transpose(1, 2).reshape(B, N, D))
 
 
@@ -104,15 +98,6 @@ def drop_paths(blocks: Iterable[Any], rate: float, training: bool) -> None:
         if share > 0:
             block.drop_path1 = DropPath(float(share)).train(training)
             block.drop_path2 = DropPath(float(share)).train(training)
-
-
-def choose_attention(blocks: Any, x_BND: Tensor) -> None:
-    """Sets fused or explicit attention, whichever was measured faster for this device."""
-    bf16 = x_BND.dtype == torch.bfloat16 or torch.is_autocast_enabled(x_BND.device.type)
-    fused = x_BND.device.type != "cpu" or (not bf16 and x_BND.shape[1] > EXPLICIT_UP_TO)
-    for block in blocks:
-        if block.attn.fused_attn != fused:
-            block.attn.fused_attn = fused
 
 
 def initialise(module: nn.Module) -> None:

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from maebench.encoders.attention import choose_attention
 from maebench.encoders.blocks import (
     Block,
-    choose_attention,
     drop_paths,
     initialise,
     norm_layer,

@@ -24,6 +24,7 @@ class Block(Masking):
     """
 
     name: ClassVar[str] = "block"
+    ahead: ClassVar[bool] = True
     smallest: float = Field(
         default=16 / 196,
         gt=0,
@@ -82,6 +83,7 @@ class InverseBlock(Masking):
 
     name: ClassVar[str] = "inverse-block"
     version: ClassVar[int] = 2
+    ahead: ClassVar[bool] = True
     aspect: float = Field(
         default=0.5,
         gt=0,
@@ -131,6 +133,7 @@ class MultiBlock(Masking):
 
     name: ClassVar[str] = "multi-block"
     version: ClassVar[int] = 2
+    ahead: ClassVar[bool] = True
     targets: PositiveInt = Field(default=4, le=16, description="number of target rectangles")
     scale: Range = Field(
         default=(0.15, 0.2),

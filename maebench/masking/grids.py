@@ -20,6 +20,7 @@ class Random(Masking):
     """
 
     name: ClassVar[str] = "random"
+    ahead: ClassVar[bool] = True
 
     def scores(self, view: View) -> Tensor:
         """One uniform number per patch, float32 (B, L)."""
@@ -36,6 +37,7 @@ class Grid(Masking):
     """
 
     name: ClassVar[str] = "grid"
+    ahead: ClassVar[bool] = True
     k: int = Field(
         default=2, ge=2, le=8, description="side of a cell in patches; natural ratios: n / k^2"
     )
@@ -62,6 +64,7 @@ class Uniform(Masking):
 
     name: ClassVar[str] = "uniform"
     version: ClassVar[int] = 2
+    ahead: ClassVar[bool] = True
     k: int = Field(default=2, ge=2, le=8, description="side of a cell in patches")
 
     def scores(self, view: View) -> Tensor:
@@ -100,6 +103,7 @@ class Units(Masking):
     """
 
     name: ClassVar[str] = "units"
+    ahead: ClassVar[bool] = True
     size: PositiveInt = Field(default=2, description="side of a square")
     of: Literal["patches", "pixels"] = Field(
         default="patches", description="what the side is counted in"
@@ -135,6 +139,7 @@ class Centred(Masking):
 
     name: ClassVar[str] = "centred"
     covers: ClassVar[bool] = False
+    ahead: ClassVar[bool] = True
     shape: Literal["square", "disc"] = Field(
         default="square", description="outline of what is cut out"
     )
@@ -172,6 +177,7 @@ class Border(Centred):
     """
 
     name: ClassVar[str] = "border"
+    ahead: ClassVar[bool] = True
 
     def scores(self, view: View) -> Tensor:
         """The distance to the centre, ties broken at random, float32 (B, L)."""

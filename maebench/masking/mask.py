@@ -93,11 +93,19 @@ class Mask:
         hidden: bool (B, L), True = hidden.
         seen: int64 (B, K), the seen patches in ascending order.
         grid: rows and columns, h * w = L.
+        places: int64 (B, M), the hidden patches in ascending order; found by itself.
     """
 
     hidden: Tensor
     seen: Tensor
     grid: tuple[int, int]
+    places: Tensor = None  # type: ignore[assignment]  # never None once it is made
+
+    def __post_init__(self) -> None:
+        """Finds the places, by a sort: what counts how many there are would wait for a GPU."""
+        if self.places is None:
+            order = self.hidden.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices
+            object.__setattr__(self, "places", order[:, : self.num_hidden])
 
     @property
     def num_hidden(self) -> int:
@@ -106,8 +114,9 @@ class Mask:
 
     def split(self, size: int) -> list[Mask]:
         """The mask cut along the batch into parts of `size` images."""
-        parts = zip(self.hidden.split(size), self.seen.split(size), strict=True)
-        return [Mask(hidden, seen, self.grid) for hidden, seen in parts]
+        whole = (self.hidden, self.seen, self.places)
+        parts = zip(*(part.split(size) for part in whole), strict=True)
+        return [Mask(hidden, seen, self.grid, places) for hidden, seen, places in parts]
 
 
 NEEDS = ("attention", "features", "patch_loss")  # what a View can be asked for
@@ -119,11 +128,15 @@ class Masking(Component):
 
     `needs` names what of the view is made on demand ("attention", "patch_loss", "features").
     `covers` is False where some positions are always hidden or always seen, as in `centred`.
+    `ahead` is True where scores depend neither on `view.progress` nor on what a model answers: the
+    masks of later steps may be drawn together with this one's. It speaks of the `scores` beside it
+    and is not inherited by other ones.
     """
 
     kind: ClassVar[str] = "masking"
     needs: ClassVar[frozenset[str]] = frozenset()
     covers: ClassVar[bool] = True
+    ahead: ClassVar[bool] = False
 
     @property
     def answered_by(self) -> Literal["teacher", "encoder"]:
@@ -142,6 +155,16 @@ class Masking(Component):
         if isinstance(by, str) and by not in ANSWERED_BY:
             return f"{cls.__name__}.answered_by is {by!r}; there is {' and '.join(ANSWERED_BY)}"
         return None
+
+    @classmethod
+    def drawn_ahead(cls) -> bool:
+        """Whether masks of later steps may be drawn now: a class says so of its own `scores`."""
+        for each in cls.__mro__:
+            if "ahead" in vars(each):
+                return bool(vars(each)["ahead"]) and not cls.needs
+            if "scores" in vars(each):
+                break
+        return False
 
     def unit(self, patch: tuple[int, int]) -> tuple[int, int]:
         """How many patches (rows, columns) are hidden or seen together; a patch is `patch` px."""
@@ -201,9 +224,10 @@ def hide(scores: Tensor, num_hidden: int, grid: tuple[int, int]) -> Mask:
         raise PluginError("scores hold NaN: no order can be made of them")
     # Stable, so that the same scores hide the same patches on every device.
     order = scores.detach().sort(dim=1, descending=True, stable=True).indices
+    places = order[:, :num_hidden].sort(dim=1).values
     seen = order[:, num_hidden:].sort(dim=1).values
     hidden = scores.new_ones(scores.shape, dtype=bool).scatter(1, seen, False)  # type: ignore[call-overload]
-    return Mask(hidden, seen, grid)
+    return Mask(hidden, seen, grid, places)
 
 
 def units_of(

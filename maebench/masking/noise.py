@@ -25,6 +25,7 @@ class ColourNoise(Masking):
     in patches. Source: Hinojosa et al. 2024, arXiv 2407.13036.
     """
 
+    ahead: ClassVar[bool] = True
     narrow: ClassVar[float]
     wide: ClassVar[float]
     # At .75 the names are wrong: green noise spreads and purple clusters (lag-1 autocorrelation at

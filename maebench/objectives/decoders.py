@@ -12,17 +12,16 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from maebench.encoders.attention import choose_attention
 from maebench.encoders.blocks import (
     Block,
     Mlp,
-    choose_attention,
     initialise,
     norm_layer,
     sincos_positions,
 )
 from maebench.encoders.encoder import Tokens
 from maebench.errors import ConfigError
-from maebench.masking.mask import Mask
 from maebench.masking.patches import patchify, take, unpatchify
 from maebench.objectives.objective import Inputs, Objective
 from maebench.objectives.targets import layers_like_the_last
@@ -150,11 +149,6 @@ class TransformerDecoder(nn.Module):
 def per_patch(x_BNT: Tensor, out_grid: tuple[int, int], per: tuple[int, int]) -> Tensor:
     """What each token says of all its patches, (B, N, r*s*T), as patches in order, (B, L, T)."""
     return x_BNT if per == (1, 1) else patchify(unpatchify(x_BNT, out_grid, per), (1, 1))
-
-
-def hidden_places(mask: Mask) -> Tensor:
-    """Where the hidden patches of each image are, int64 (B, M), ascending."""
-    return mask.hidden.nonzero()[:, 1].view(len(mask.hidden), mask.num_hidden)
 
 
 class CrossAttentionDecoder(nn.Module):

@@ -17,13 +17,11 @@ from torch import Tensor, nn
 from maebench.encoders.encoder import Tokens
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask, hide
-from maebench.masking.patches import take
 from maebench.objectives.decoders import (
     CrossAttentionDecoder,
     DecoderSize,
     Decoding,
     TransformerDecoder,
-    hidden_places,
 )
 from maebench.objectives.objective import Batch, Inputs, Reconstruction
 from maebench.objectives.targets import (
@@ -34,6 +32,7 @@ from maebench.objectives.targets import (
     Pixels,
     Target,
     deviation_over_images,
+    taken,
 )
 
 # what each of these options is read with: another option and its value
@@ -175,20 +174,18 @@ class MaskedAutoencoder(nn.Module):
         at_BM = self.scored(batch, batch.mask)
         tokens = self.encode(batch.images, batch.mask)
         prediction_BMT = self.decode(tokens, at_BM)
-        target_BLT = self.target(batch.images)
-        target_BMT = target_BLT if at_BM is None else take(target_BLT, at_BM)
-        return {"loss": self.loss(prediction_BMT, target_BMT), **self.statistics(target_BLT)}
+        target_BMT, logged = self.wanted(batch.images, at_BM)
+        return {"loss": self.loss(prediction_BMT, target_BMT), **logged}
 
     def scored(self, batch: Batch, mask: Mask) -> Tensor | None:
         """Which patches are scored, int64 (B, M), ascending; None for all."""
         if self.options.on == "all":
             return None
-        hidden_BM = hidden_places(mask)
         if self.options.decoder == "transformer":
-            return hidden_BM
+            return mask.places
         count = count_predicted(mask.num_hidden, self.options.share)
         order = batch.draws.uniform(mask.num_hidden).argsort(dim=1, stable=True)
-        return hidden_BM.gather(1, order[:, :count].sort(1).values)
+        return mask.places.gather(1, order[:, :count].sort(1).values)
 
     def encode(self, images: Tensor, mask: Mask) -> Tokens:
         """Tokens of the seen patches alone, and of the layers that the decoder reads."""
@@ -205,9 +202,9 @@ class MaskedAutoencoder(nn.Module):
         error_BMT = prediction_BMT - target_BMT
         return error_BMT.abs().mean() if self.options.loss == "l1" else error_BMT.square().mean()
 
-    def statistics(self, target_BLT: Tensor) -> dict[str, Tensor]:
-        """What is logged beside the loss."""
-        return {}
+    def wanted(self, images: Tensor, at_BM: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The target where it is scored, (B, M, T), and what is logged beside the loss."""
+        return self.target.at(images, at_BM), {}
 
     def reconstruct(self, images: Tensor, mask: Mask) -> Reconstruction:
         """Predicts every patch; only those that are scored are trained to mean something."""
@@ -229,9 +226,10 @@ class FeatureAutoencoder(MaskedAutoencoder):
         """The teacher follows; called after each update."""
         self.target.follow(self.encoder)
 
-    def statistics(self, target_BLT: Tensor) -> dict[str, Tensor]:
-        """How much targets differ between images: near 0, the teacher has collapsed."""
-        return {"target_std": deviation_over_images(target_BLT)}
+    def wanted(self, images: Tensor, at_BM: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """With how much targets differ between images: near 0, the teacher has collapsed."""
+        target_BLT = self.target(images)
+        return taken(target_BLT, at_BM), {"target_std": deviation_over_images(target_BLT)}
 
 
 def make_target(options: MAE, encoder: Any, inputs: Inputs) -> Target:

@@ -14,7 +14,7 @@ from maebench.encoders.encoder import keep_positions
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
 from maebench.masking.patches import take
-from maebench.objectives.decoders import hidden_places, per_patch
+from maebench.objectives.decoders import per_patch
 from maebench.objectives.objective import Batch, Inputs, Objective, Reconstruction
 from maebench.objectives.targets import Pixels
 
@@ -67,9 +67,9 @@ class SimMIMModule(nn.Module):
         """The loss: mean over images and hidden patches of the absolute error."""
         if batch.mask is None:
             raise ConfigError("objective 'simmim' needs a masking: it scores hidden patches")
-        hidden_BM = hidden_places(batch.mask)
+        hidden_BM = batch.mask.places
         prediction_BMT = self._predict(batch.images, batch.mask, hidden_BM)
-        target_BMT = take(self.target(batch.images), hidden_BM)
+        target_BMT = self.target.at(batch.images, hidden_BM)
         return {"loss": (prediction_BMT.float() - target_BMT).abs().mean()}
 
     def reconstruct(self, images: Tensor, mask: Mask) -> Reconstruction:

@@ -22,6 +22,11 @@ from maebench.objectives.objective import Inputs, Reconstruction
 VARIANCE_EPS = 1e-6  # official MAE code, models_mae.py, forward_loss
 
 
+def taken(x_BLT: Tensor, at_BM: Tensor | None) -> Tensor:
+    """The patches at some places, (B, M, T), or all of them."""
+    return x_BLT if at_BM is None else take(x_BLT, at_BM)
+
+
 class Target(Protocol):
     """What is predicted of each patch."""
 
@@ -29,6 +34,9 @@ class Target(Protocol):
 
     def __call__(self, images: Tensor) -> Tensor:
         """The target of normalised images (B, C, H, W), float32 (B, L, T), without a gradient."""
+
+    def at(self, images: Tensor, at_BM: Tensor | None) -> Tensor:
+        """The target of some patches, float32 (B, M, T), or of all."""
 
     def reconstruction(self, prediction_BLT: Tensor, images: Tensor, mask: Mask) -> Reconstruction:
         """The prediction beside the truth, and as pixels where there is a way."""
@@ -51,6 +59,10 @@ class Pixels:
     def __call__(self, images: Tensor) -> Tensor:
         """The pixels, float32 (B, L, T)."""
         return patchify(images.float(), self.patch)
+
+    def at(self, images: Tensor, at_BM: Tensor | None) -> Tensor:
+        """The target of some patches, float32 (B, M, T), or of all."""
+        return taken(self(images), at_BM)
 
     def reconstruction(self, prediction_BLT: Tensor, images: Tensor, mask: Mask) -> Reconstruction:
         """The prediction is pixels already."""
@@ -101,10 +113,14 @@ class NormalisedPixels(Pixels):
 
     def __call__(self, images: Tensor) -> Tensor:
         """The normalised pixels, float32 (B, L, T)."""
-        patches_BLT = patchify(images.float(), self.patch)
+        return self.at(images, None)
+
+    def at(self, images: Tensor, at_BM: Tensor | None) -> Tensor:
+        """The normalised pixels of some patches alone, float32 (B, M, T), or of all."""
+        patches_BMT = taken(patchify(images.float(), self.patch), at_BM)
         # var is unbiased, as in the official code
-        variance, mean = torch.var_mean(patches_BLT, dim=-1, keepdim=True)
-        return (patches_BLT - mean) / (variance + VARIANCE_EPS).sqrt()
+        variance, mean = torch.var_mean(patches_BMT, dim=-1, keepdim=True)
+        return (patches_BMT - mean) / (variance + VARIANCE_EPS).sqrt()
 
     def reconstruction(self, prediction_BLT: Tensor, images: Tensor, mask: Mask) -> Reconstruction:
         """Pixels with statistics from what is seen, and beside them with the true ones."""
@@ -194,6 +210,10 @@ class Hog:
         cells = cells / (cells.square().sum(2, keepdim=True) + NORM_EPS**2).sqrt()
         return patchify(cells.flatten(1, 2), self.per)
 
+    def at(self, images: Tensor, at_BM: Tensor | None) -> Tensor:
+        """The histograms of some patches, float32 (B, M, T), or of all."""
+        return taken(self(images), at_BM)
+
     def reconstruction(self, prediction_BLT: Tensor, images: Tensor, mask: Mask) -> Reconstruction:
         """The prediction beside the truth; there are no pixels."""
         how = "no pixels: histograms of gradients do not say where in its cell a gradient lies"
@@ -256,6 +276,10 @@ class Features(nn.Module):
         each = [_normed(tokens.layers[number].patches) for number in self.layers]
         mean_BND = _normed(torch.stack(each).mean(0))
         return upsampled(mean_BND, tokens.grid, self.teacher.grid)
+
+    def at(self, images: Tensor, at_BM: Tensor | None) -> Tensor:
+        """The targets of some patches, float32 (B, M, D), or of all."""
+        return taken(self(images), at_BM)
 
     def follow(self, encoder: nn.Module) -> None:
         """Moves the teacher towards the encoder; called after each update."""

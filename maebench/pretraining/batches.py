@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics as plain
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -45,12 +46,27 @@ def batches(
         yield index, epochs
 
 
+@dataclass(frozen=True)
+class Ready:
+    """What a step needs beside the model.
+
+    Args:
+        crop: the images of the batch.
+        pixels: the same as the encoder gets them, float32 (B, C, H, W).
+        mask: which patches are hidden; None where it can only be drawn in its own step, or where
+            nothing is hidden.
+    """
+
+    crop: Crops
+    pixels: Tensor
+    mask: Mask | None = None
+
+
 def make_batch(
     config: RunConfig,
     asked: Any,
     images: Images,
-    crop: Crops,
-    normalise: Normaliser,
+    made: Ready,
     progress: float,
     precision: str,
 ) -> Batch:
@@ -60,21 +76,20 @@ def make_batch(
         config: the run's.
         asked: the objective around its encoder, which a masking asks, or its EMA teacher.
         images: the training split, for its labels.
-        crop: the images of the batch.
-        normalise: pixels to the encoder's input.
+        made: the batch's crops, and its mask where it could be drawn before.
         progress: 0 to 1.
         precision: of what the masking asks, "fp32" or "bf16".
     """
-    pixels = normalise(crop.images)
-    hides = config.objective.hides
-    mask = make_mask(config, asked, crop, pixels, progress, precision) if hides else None
+    crop, mask = made.crop, made.mask
+    if mask is None and config.objective.hides:
+        mask = make_mask(config, asked, crop, made.pixels, progress, precision)
     labels = images.info.labels
     return Batch(
-        images=pixels,
+        images=made.pixels,
         ids=crop.ids,
         draws=Draws(config.seed, "objective", crop.ids, crop.epoch),
         mask=mask,
-        labels=None if labels is None else labels[crop.index].to(pixels.device),
+        labels=None if labels is None else labels[crop.index].to(made.pixels.device),
         progress=progress,
     )
 

@@ -44,6 +44,12 @@ class Length:
         """
         return self.steps or (sys.maxsize if seconds < self.seconds else updates)
 
+    def left(self, updates: int, seconds: float) -> float:
+        """How many updates are left after so many; by the clock as many as fit at their pace."""
+        if self.steps:
+            return self.steps - updates
+        return updates * max(0.0, self.seconds / max(seconds, 1e-9) - 1)
+
 
 def stage_steps(stages: int, steps: int) -> list[int]:
     """How many of the steps lie in each of equal stages."""

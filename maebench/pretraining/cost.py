@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import flop_registry
 
+from maebench.encoders import attention
 from maebench.encoders.encoder import Tokens
 from maebench.masking.mask import hide
 from maebench.objectives.objective import Batch, Inputs
@@ -145,7 +146,7 @@ def _count(module: Any, inputs: Inputs, num_hidden: int | None) -> Cost:
                 x.register_hook(lambda _: trained.add(number))
 
     handle = module.encoder.register_forward_hook(remember, with_kwargs=True)
-    with isolated(0, "cost"), sdpa_kernel(SDPBackend.MATH):
+    with isolated(0, "cost"), attention.using(False), sdpa_kernel(SDPBackend.MATH):
         with Flops() as whole:
             module(batch)["loss"].backward()
         handle.remove()

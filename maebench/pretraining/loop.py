@@ -17,13 +17,17 @@ from torch import Tensor, nn
 from maebench import files
 from maebench.config.run import RunConfig
 from maebench.data.preprocess import Normaliser
+from maebench.encoders import attention
 from maebench.errors import RunError
 from maebench.masking.statistics import describe
 from maebench.objectives.objective import Batch
 from maebench.outputs import Tracking
 from maebench.plugins import contained_steps
 from maebench.pretraining import checkpoints, cost, runs
-from maebench.pretraining.batches import batch_hash, batches, make_batch, sample
+from maebench.pretraining.ahead import ready
+from maebench.pretraining.batches import batch_hash, make_batch, sample
+from maebench.pretraining.kernels import Kernels, plain_logged, shape_of
+from maebench.pretraining.log import Log
 from maebench.pretraining.optimiser import learning_rate
 from maebench.pretraining.plan import Plan, prepare
 from maebench.pretraining.state import State, begin
@@ -42,11 +46,12 @@ class Step:
     Args:
         number: updates done so far, 1 to total.
         total: updates in all; None where the clock decides.
-        loss: of this step's batch, before the update.
+        loss: of this step's batch, before the update; on a GPU the newest that was read.
         lr: learning rate of this update.
         seconds: since the step before ended.
         images: images in the batch.
         done: share of the budget that is spent.
+        note: what is to be said of the run at this step, or nothing.
     """
 
     number: int
@@ -56,6 +61,7 @@ class Step:
     seconds: float
     images: int
     done: float
+    note: str = ""
 
 
 @contained_steps
@@ -80,30 +86,33 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Generator[S
             runs.note_hashes(run, **state.hashes())
         trackers = Tracking(config.machine.trackers, run.folder, run.content)
         at_end.enter_context(trackers)
+        log = Log(plan.log, trackers)
+        at_end.callback(log.write)
+        shape = shape_of(config, run.facts)
+        kernels = Kernels(run.folder, config.machine.compile, plan.device, shape, done)
 
         # The images, in an order and with crops that depend on the seed alone.
         last = length.last(done, spent.seconds)
-        order = batches(len(plan.images), config.batch, config.seed, done, last)
-        crops = plan.images.crops(order, config.augment, config.seed, plan.device)
         normalise = Normaliser(run.facts["mean"], run.facts["std"], plan.device)
+        steps = ready(config, state.asked, plan.images, normalise, plan.device, done, last)
         precision, costs = run.facts["precision"], plan.costs
         state.module.train()
         ended = resumed = saved = time.monotonic()
         pause = config.machine.checkpoint_seconds
 
-        for number, crop in enumerate(crops, done + 1):
+        for number, made in enumerate(steps, done + 1):
             # How far it is, in updates or by the clock.
             progress = length.share(number - 1, spent.seconds)
             lr = set_rate(state, config, length.gone(number - 1, spent.seconds), length.total)
 
             # Forward and backward.
-            batch = make_batch(
-                config, state.asked, plan.images, crop, normalise, progress, precision
-            )
-            logged = forward_and_backward(config, state.module, batch, number, precision)
-            loss = logged["loss"]
-            if not math.isfinite(loss):
-                raise RunError(_not_finite(run.name, loss, number, plan.checkpoints))
+            with attention.using(kernels.attention):
+                batch = make_batch(config, state.asked, plan.images, made, progress, precision)
+                logged = forward_and_backward(
+                    config, state.module, batch, number, precision, kernels
+                )
+            if isinstance(logged["loss"], float) and not math.isfinite(logged["loss"]):
+                raise RunError(_not_finite(run.name, logged["loss"], number, plan.checkpoints))
 
             # The update, and what follows it.
             if config.optimiser.clip is not None:
@@ -121,14 +130,20 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Generator[S
             ends = share == 1
             if number == 1 or ends:
                 which = "first_batch" if number == 1 else "last_batch"
-                runs.note_hashes(run, **{which: batch_hash(crop)})
-            files.append_line(plan.log, {"step": number, **logged} | {"step": number, "lr": lr})
-            trackers.log(number, {**logged, "lr": lr})
-            if ends or now - saved > pause:
-                keep(plan, state, number, loss, spent, ends)
+                runs.note_hashes(run, **{which: batch_hash(made.crop)})
+            log.add(number, logged, lr)
+            due = ends or now - saved > pause
+            if (due or number == 1 or log.due) and (bad := log.write()):
+                raise RunError(_not_finite(run.name, bad[1], bad[0], plan.checkpoints))
+            left = length.left(number, spent.seconds)
+            kernels.took(number, now - ended, left)
+            if due:
+                kernels.keep(number, left)
+                keep(plan, state, number, log.loss, spent, ends)
                 saved = time.monotonic()
                 pause = max(config.machine.checkpoint_seconds, CHECKPOINT_SHARE * (saved - now))
-            yield Step(number, plan.steps, loss, lr, now - ended, len(batch.ids), share)
+            note, kernels.note = kernels.note, ""
+            yield Step(number, plan.steps, log.loss, lr, now - ended, len(batch.ids), share, note)
             if ends:
                 break
             ended, resumed = now, time.monotonic()
@@ -159,26 +174,31 @@ def set_rate(state: State, config: RunConfig, gone: float, total: float) -> floa
 
 
 def forward_and_backward(
-    config: RunConfig, module: Any, batch: Batch, number: int, precision: str
-) -> dict[str, float]:
+    config: RunConfig,
+    module: Any,
+    batch: Batch,
+    number: int,
+    precision: str,
+    kernels: Kernels | None = None,
+) -> dict[str, float | Tensor]:
     """Adds the gradients of a batch, in parts where it is accumulated.
 
     Returns:
-        The loss and whatever else the objective logs, as means over the images.
+        The loss and whatever else the objective logs, as means over the images: plain numbers, or
+        scalars on a GPU, which would wait for them to be read.
     """
     kind = batch.images.device.type
-    logged: dict[str, float] = {}
+    logged: dict[str, float | Tensor] = {}
     for part in batch.split(-(-config.batch // config.optimiser.accumulate)):
         share = len(part.ids) / len(batch.ids)
         mixed = torch.autocast(kind, torch.bfloat16, precision == "bf16")
         # Stochastic layers of plugins use the global state: the same whoever resumes.
         with isolated(config.seed, "step", number), mixed:
-            made = module(part)
+            made = module(part) if kernels is None else kernels.forward(module, part, number)
             loss = made["loss"] * share
         loss.backward()
-        for key, value in made.items():
-            plain = value.detach() if isinstance(value, Tensor) else value
-            logged[key] = logged.get(key, 0.0) + float(plain * share)
+        for key, value in plain_logged(made, share, kind).items():
+            logged[key] = logged.get(key, 0.0) + value
     return logged
 
 
@@ -188,7 +208,7 @@ def keep(plan: Plan, state: State, number: int, loss: float, spent: cost.Spent, 
     Raises:
         RunError: the update made weights infinite although its loss was not.
     """
-    if not all(bool(p.isfinite().all()) for p in state.module.parameters()):
+    if not bool(torch.stack([p.isfinite().all() for p in state.module.parameters()]).all()):
         raise RunError(_not_finite(plan.run.name, float("nan"), number, plan.checkpoints))
     if last and plan.costs:
         files.write_json(plan.spent, {"steps": number, **spent.dump()})

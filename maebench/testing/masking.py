@@ -124,6 +124,17 @@ class MaskingContract(Contract):
                 f"hidden in {EPOCHS} of {EPOCHS} epochs: what view.draws adds decides nothing",
             )
 
+    def test_masks_that_are_drawn_ahead_do_not_depend_on_the_progress(self) -> None:
+        """`ahead = True` lets the core draw the masks of later steps now."""
+        if not type(self.made()).drawn_ahead():
+            raise NotChecked("the class does not declare ahead = True beside its scores")
+        for grid in self.grids:
+            expect(
+                torch.equal(*(self.scores(grid, progress=progress) for progress in (0.0, 1.0))),
+                f"ahead = True is declared, but scores on {grid[0]}x{grid[1]} change with "
+                "view.progress",
+            )
+
     def test_global_random_state_is_left_as_it_was(self) -> None:
         """Else a strategy shifts what is drawn after it, and two runs are no longer comparable."""
         with isolated(0, "contract"):

@@ -1,0 +1,94 @@
+"""Crops and masks of the next steps, made together before they are needed.
+
+A small batch costs its calls more than its numbers: crops of sixteen batches of 64 digits take
+hardly longer than those of one. What a step gets does not depend on it, for every random number
+belongs to its sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maebench.config.run import RunConfig
+from maebench.data.augment import Crops
+from maebench.data.images import Images, InMemory
+from maebench.data.preprocess import Normaliser
+from maebench.pretraining.batches import Ready, batches, make_mask
+
+# Crops that are made together stay in a core's cache, or close to it; a GPU's memory is its own.
+MOST_BYTES = {"cpu": 2**21, "cuda": 2**26}
+# Beyond it a step's share is so small that more only delays the first (benchmarks/ahead.py)
+MOST_STEPS = 16
+
+
+def ready(
+    config: RunConfig,
+    asked: Any,
+    images: Images,
+    normalise: Normaliser,
+    device: str,
+    done: int,
+    last: int,
+) -> Iterator[Ready]:
+    """What each step needs, from the first that is not done to the last.
+
+    Steps are put together at the same places whatever was done before, so that a run that goes on
+    gets the last bit of each crop as one that was never interrupted.
+
+    Args:
+        config: the run's.
+        asked: the objective around its encoder, or its EMA teacher: gives grid and patch.
+        images: the training split.
+        normalise: pixels to the encoder's input.
+        device: where crops and masks are made.
+        done: steps that are done.
+        last: steps in all.
+    """
+    together = steps_together(config, images, device)
+    masked = config.objective.hides and type(config.masking).drawn_ahead()
+    masked &= len(config.ratios) == 1  # else the ratio is known when the step begins
+    start = done // together * together
+    order = batches(len(images), config.batch, config.seed, start, last)
+    crops = images.crops(_joined(order, together), config.augment, config.seed, device)
+    left_out = done - start
+    for crop in crops:
+        pixels = normalise(crop.images)
+        mask = make_mask(config, asked, crop, pixels, 0.0, "fp32") if masked else None
+        count = len(crop.ids) // config.batch
+        masks = [None] * count if mask is None else mask.split(config.batch)
+        parts = zip(split(crop, config.batch), pixels.split(config.batch), masks, strict=True)
+        for part in islice(parts, left_out, None):
+            yield Ready(*part)
+        left_out = 0
+
+
+def steps_together(config: RunConfig, images: Images, device: str) -> int:
+    """How many steps' crops are made at once; one where images are decoded from files."""
+    if not isinstance(images, InMemory):
+        return 1
+    height, width = images.info.size
+    one = config.batch * images.info.channels * height * width * torch.float32.itemsize
+    most = MOST_BYTES.get(torch.device(device).type, 0) // one
+    return min(MOST_STEPS, max(1, most))
+
+
+def split(crop: Crops, batch: int) -> Iterator[Crops]:
+    """The crops of several batches, batch by batch."""
+    names = [f.name for f in fields(Crops)]
+    for part in zip(*(getattr(crop, name).split(batch) for name in names), strict=True):
+        yield Crops(**dict(zip(names, part, strict=True)))
+
+
+def _joined(
+    order: Iterator[tuple[Tensor, Tensor]], together: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Positions and epochs of several batches at a time."""
+    while some := list(islice(order, together)):
+        index, epoch = zip(*some, strict=True)
+        yield (torch.cat(index), torch.cat(epoch)) if len(some) > 1 else some[0]
