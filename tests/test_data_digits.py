@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from maebench.data import Digits, Request
+from maebench.data import Digits, Request, digits
 
 
 def both(**how):
@@ -20,11 +20,19 @@ def test_every_digit_is_in_one_split():
     assert np.array_equal(order(ours.numpy()), order(theirs))
 
 
+def test_what_is_read_from_the_file_is_what_scikit_learn_gives(monkeypatch):
+    read = digits.read_digits()
+    assert digits.digits_file() is not None
+    monkeypatch.setattr(digits, "digits_file", lambda: None)  # a release that keeps it elsewhere
+    for ours, theirs in zip(read, digits.read_digits(), strict=True):
+        assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs)
+
+
 def test_pixels_and_labels_belong_together():
-    digits = load_digits()
+    loaded = load_digits()
     label_of = {
         np.round(image * 255 / 16).astype("uint8").tobytes(): label
-        for image, label in zip(digits.images, digits.target, strict=True)
+        for image, label in zip(loaded.images, loaded.target, strict=True)
     }
     for images in both():
         labels = [label_of[image.numpy().tobytes()] for image in images.pixels]

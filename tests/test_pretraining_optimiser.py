@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fakes
 import pytest
+import torch
+from torch import nn
 
 from maebench import MAE, Inputs, MaebenchError
 from maebench.encoders import ViTNano
-from maebench.pretraining.optimiser import learning_rate, parameter_groups
+from maebench.pretraining.optimiser import AdamW, learning_rate, parameter_groups
 
 
 def test_the_learning_rate_warms_up_to_its_peak_and_falls_to_its_floor():
@@ -73,3 +75,24 @@ def test_every_parameter_that_learns_is_in_exactly_one_group():
     groups, _ = parameter_groups(model, 0.3)
     given = [id(p) for group in groups for p in group["params"]]
     assert sorted(given) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+
+
+def test_the_optimiser_is_torchs_to_the_last_bit():
+    def trained(kind):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 2))
+        groups = [{"params": [p], "weight_decay": 0.1 * p.ndim} for p in model.parameters()]
+        optimiser = kind(groups, betas=(0.9, 0.95), fused=True)
+        for number in range(6):
+            if number == 3:  # as a run that goes on
+                kept = optimiser.state_dict()
+                optimiser = kind(groups, betas=(0.9, 0.95), fused=True)
+                optimiser.load_state_dict(kept)
+            model(torch.randn(3, 5)).square().sum().backward()
+            optimiser.step()
+            optimiser.zero_grad()
+        return [*model.state_dict().values(), *(p.grad for p in model.parameters())]
+
+    with torch.random.fork_rng():
+        pairs = zip(trained(AdamW), trained(torch.optim.AdamW), strict=True)
+        assert all((a is b is None) or torch.equal(a, b) for a, b in pairs)

@@ -69,7 +69,6 @@ def choose_attention(blocks: Any, x_BND: Tensor) -> None:
             block.attn.fused_attn = fused
 
 
-@torch.compiler.assume_constant_result
 def prefers_fused(
     device: str, dtype: str, batch: int, tokens: int, heads: int, width: int, trains: bool
 ) -> bool:
@@ -102,6 +101,11 @@ def prefers_fused(
     if used is not None:
         used[name] = _FOUND[name]
     return _FOUND[name]
+
+
+# What torch.compiler.assume_constant_result sets. It imports the compiler to set it: 1.2 s, as long
+# as torch's own import, in every command.
+prefers_fused._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def key(device: str, dtype: str, tokens: int, heads: int, width: int, trains: bool) -> str:

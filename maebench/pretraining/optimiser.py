@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from inspect import unwrap
+from typing import Any, ClassVar
+
+import torch
+from torch.optim import Optimizer
 
 from maebench.encoders.encoder import check_parameter_names
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's AdamW to the last bit, without the wrappers around its methods.
+
+    They import torch's compiler to be left alone by it (torch/_compile.py, and `_use_grad` in
+    torch/optim/optimizer.py): 1.2 s before the first step, as long as torch's own import.
+    """
+
+    add_param_group: ClassVar[Any] = unwrap(Optimizer.add_param_group)
+    zero_grad: ClassVar[Any] = unwrap(Optimizer.zero_grad)
+    state_dict: ClassVar[Any] = unwrap(Optimizer.state_dict)
+    load_state_dict: ClassVar[Any] = unwrap(Optimizer.load_state_dict)
+    step: ClassVar[Any] = torch.no_grad()(unwrap(torch.optim.AdamW.step))
 
 
 def parameter_groups(module: Any, weight_decay: float) -> tuple[list[dict[str, Any]], list[str]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from maebench.objectives.ema import follow, make_teacher
 from maebench.pretraining.checkpoints import load_newest, load_strictly, part, weights_hash
 from maebench.pretraining.cost import Spent
-from maebench.pretraining.optimiser import parameter_groups
+from maebench.pretraining.optimiser import AdamW, parameter_groups
 from maebench.pretraining.plan import Plan, build, has_teacher, inputs_of
 from maebench.pretraining.teacher import TEACHER_DECAY
 
@@ -87,5 +87,5 @@ def begin(plan: Plan) -> State:
     teacher = make_teacher(module) if has_teacher(config) else None
     settings = config.optimiser
     groups, names = parameter_groups(module, settings.weight_decay)
-    optimiser = torch.optim.AdamW(groups, betas=(settings.beta1, settings.beta2), fused=True)
+    optimiser = AdamW(groups, betas=(settings.beta1, settings.beta2), fused=True)
     return State(module, teacher, optimiser, names)
