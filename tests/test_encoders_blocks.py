@@ -12,7 +12,7 @@ from timm.layers import DropPath as TimmDropPath
 from timm.models.vision_transformer import Block as TimmBlock
 from torch import nn
 
-from maebench.encoders.blocks import Block, DropPath, choose_attention, drop_paths
+from maebench.encoders.blocks import Block, DropPath, drop_paths
 from maebench.rng import isolated
 
 WIDTH, HEADS = 24, 3
@@ -92,12 +92,3 @@ def test_the_rate_grows_to_the_last_block_and_the_first_has_none():
         assert isinstance(first, nn.Identity)
         assert [part.drop_prob for part in others] == pytest.approx([0.1, 0.2, 0.3])
         assert all(part.training for part in others)
-
-
-@pytest.mark.parametrize(("count", "fused"), [(65, False), (66, True)])
-def test_short_sequences_take_the_explicit_kernel_on_a_cpu(count, fused):
-    block = ours()
-    choose_attention([block], tokens(count))
-    assert block.attn.fused_attn == fused
-    choose_attention([block], tokens(count, torch.bfloat16))
-    assert not block.attn.fused_attn

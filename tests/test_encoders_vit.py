@@ -24,7 +24,7 @@ from maebench.encoders import (
     ViTTiny,
     default_patch,
 )
-from maebench.encoders import blocks as blocks_module
+from maebench.encoders import attention
 from maebench.encoders.blocks import DropPath, sincos_positions
 from maebench.encoders.vit import raw_patches
 from maebench.masking import hide
@@ -217,18 +217,15 @@ def test_layers_are_the_blocks_outputs_before_the_last_norm():
     assert not module(images).layers
 
 
-def test_fused_and_explicit_attention_agree_and_are_chosen_by_length(monkeypatch):
+def test_fused_and_explicit_attention_agree():
     module, images = vit(), images_of((16, 16), 3)
     made = {}
-    for up_to in (0, 17, 16):
-        monkeypatch.setattr(blocks_module, "EXPLICIT_UP_TO", up_to)
-        made[up_to] = all_of(module(images))
-        assert {b.attn.fused_attn for b in module.blocks} == {up_to < 17}  # 16 patches and a token
-    torch.testing.assert_close(made[17], made[0], atol=1e-5, rtol=1e-5)
-    assert not torch.equal(made[17], made[0]), "the same kernel ran twice"
-    with torch.autocast("cpu", torch.bfloat16):
-        module(images)
-    assert not module.blocks[0].attn.fused_attn
+    for fused in (True, False):
+        with attention.using(fused):
+            made[fused] = all_of(module(images))
+        assert {b.attn.fused_attn for b in module.blocks} == {fused}
+    torch.testing.assert_close(made[True], made[False], atol=1e-5, rtol=1e-5)
+    assert not torch.equal(made[True], made[False]), "the same kernel ran twice"
 
 
 @pytest.mark.parametrize("registers", [0, 2])

@@ -17,7 +17,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from maebench import MAE, Batch, Draws, Inputs
 from maebench.encoders import ViTNano
 from maebench.masking import hide
-from maebench.objectives.decoders import hidden_places
 from maebench.objectives.mae import count_predicted
 from maebench.rng import isolated
 
@@ -74,7 +73,7 @@ def test_it_equals_attention_written_out():
         x = x + mlp.fc2(gelu(mlp.fc1(block.norm2(x))))
     expected = decoder.decoder_pred(decoder.decoder_norm(x))
     torch.testing.assert_close(decoder(tokens), expected, atol=1e-5, rtol=1e-5)
-    some = hidden_places(batch.mask)[:, ::2]
+    some = batch.mask.places[:, ::2]
     torch.testing.assert_close(
         decoder(tokens, some),
         expected.gather(1, some[:, :, None].expand(-1, -1, 48)),

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from maebench import MAE, Batch, ConfigError, Draws, Inputs, patchify, unpatchify
 from maebench.encoders import ViTNano
 from maebench.masking import hide
-from maebench.objectives.decoders import default_decoder, hidden_places
+from maebench.objectives.decoders import default_decoder
+from maebench.masking.patches import take
 from maebench.objectives.targets import VARIANCE_EPS, statistics_from_seen
 from maebench.rng import isolated
 
@@ -178,7 +179,7 @@ def test_patches_lie_in_raster_order_with_the_channel_last():
 
 def test_hidden_places_are_those_that_are_not_seen():
     mask = mask_of((3, 5), 0.6)
-    for places, seen in zip(hidden_places(mask).tolist(), mask.seen.tolist(), strict=True):
+    for places, seen in zip(mask.places.tolist(), mask.seen.tolist(), strict=True):
         assert places == sorted(set(range(15)) - set(seen))
 
 
@@ -220,7 +221,7 @@ def test_the_loss_is_the_mean_squared_error_of_hidden_patches_alone(target, enco
     torch.testing.assert_close(loss.item(), sum(by_hand) / len(by_hand), atol=1e-6, rtol=1e-5)
     # a seen patch may be anything
     wrong = torch.where(mask.hidden[:, :, None], made.target, 1e6)
-    monkeypatch.setattr(module, "target", lambda images: wrong)
+    monkeypatch.setattr(module.target, "at", lambda images, at_BM: take(wrong, at_BM))
     assert loss_of(module, images, mask) == loss
 
 
