@@ -202,7 +202,7 @@ def measured(module: nn.Module, loss_of: Callable[[], Tensor]) -> tuple[float, f
     loss.backward()
     squares = [p.grad.double().square().sum() for p in module.parameters() if p.grad is not None]
     module.zero_grad()
-    return float(loss), float(sum(squares)) ** 0.5
+    return loss.item(), float(sum(squares)) ** 0.5
 
 
 def flops(plain: Theirs) -> int:
