@@ -22,9 +22,9 @@ from maebench.encoders import (
     ViTNano,
     ViTSmall,
     ViTTiny,
+    attention,
     default_patch,
 )
-from maebench.encoders import attention
 from maebench.encoders.blocks import DropPath, sincos_positions
 from maebench.encoders.vit import raw_patches
 from maebench.masking import hide

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from maebench import MAE, Batch, ConfigError, Draws, Inputs, patchify, unpatchify
 from maebench.encoders import ViTNano
 from maebench.masking import hide
-from maebench.objectives.decoders import default_decoder
 from maebench.masking.patches import take
+from maebench.objectives.decoders import default_decoder
 from maebench.objectives.targets import VARIANCE_EPS, statistics_from_seen
 from maebench.rng import isolated
 

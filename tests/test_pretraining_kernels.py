@@ -9,8 +9,9 @@ import fakes
 import pytest
 import torch
 
-from maebench import MAE, RunConfig, RunError, files
+from maebench import MAE, RunConfig, files
 from maebench.encoders import ViTNano
+from maebench.errors import RunError
 from maebench.objectives.mae import MaskedAutoencoder
 from maebench.pretraining import checkpoints, kernels
 from maebench.pretraining import loop as story

@@ -45,6 +45,8 @@ def follow(plan: Plan, steps: Iterable[Step]) -> None:
             rate = speed if first else REST * rate + (1 - REST) * speed
             first = False
             show(step.number if step.total else int(100 * step.done), loss=loss, rate=rate)
+            if step.note:
+                show.say(step.note)
 
 
 def shown(steps: Iterable[T], total: int, what: str) -> Iterator[T]:
@@ -130,6 +132,10 @@ class bar:  # noqa: N801 - used as a function
             left = (now - self.began) / (done - self.first) * (self.total - done)
             text = "".join(f", {k} {v:,.4g}" for k, v in values.items()).replace("rate", "images/s")
             sys.stderr.write(f"{self.what}: {done}/{self.total}{text}, {left:.0f} s left\n")
+
+    def say(self, text: str) -> None:
+        """Writes a line above the bar."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def __exit__(self, *_: object) -> None:
         if self.console.is_terminal:

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import statistics
+import textwrap
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -35,6 +36,7 @@ GAIN = {"one thread": 1.1, "threads": 1.3}
 # What it is to save over what it costs, for the estimates are rough.
 WORTH = 1.5
 FILE = "kernels.json"
+SHOWN = 160  # characters of a compiler's message, whose pages nobody reads
 
 
 class Kernels:
@@ -94,8 +96,8 @@ class Kernels:
             made: Mapping[str, Any] = chosen(part)
         except Exception as error:
             self._decide(None)
-            text = " ".join(str(error).split()) or type(error).__name__
-            self.note = f"cannot be compiled, goes on without: {files.shortened(text)}"
+            text = textwrap.shorten(str(error), SHOWN) or type(error).__name__
+            self.note = f"cannot be compiled, goes on without: {text}"
             return module(fresh)
         self._costs = time.monotonic() - began
         return made
