@@ -204,6 +204,29 @@ def append_lines(path: Path, values: Sequence[dict[str, Any]]) -> None:
         raise _failure(error)(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def write_at(path: Path, start: int, data: bytes | memoryview) -> None:
+    """Writes bytes into a file, which is made where it is missing; what is there is overwritten.
+
+    For caches alone, whose readers check what they read: a crash may leave a part of it. Where the
+    disk is full, a file that was longer by it is cut back.
+
+    Raises:
+        OSError: the disk is full or the file cannot be written.
+    """
+    path.touch()
+    before = path.stat().st_size
+    try:
+        with path.open("r+b", buffering=0) as file:
+            file.seek(start)
+            left = memoryview(data)
+            while left:  # a system call writes what there is room for, and says so the next time
+                left = left[file.write(left) :]
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.truncate(path, before)
+        raise
+
+
 def open_log(path: Path) -> BinaryIO:
     """A file that a process adds its messages to; what was there stays.
 

@@ -115,8 +115,8 @@ def test_a_bad_image_read_by_a_worker_is_named_in_one_line(pictures, workers, wh
 
 @forks
 def test_a_worker_that_is_killed_is_explained(pictures, monkeypatch):
-    disk = load(pictures, limit=0)
-    monkeypatch.setattr(on_disk, "read_image", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    disk = replace(load(pictures, limit=0), keeping=None)
+    monkeypatch.setattr(on_disk, "read_pixels", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(DataError, match=r"killed.*--batch"):
         list(replace(disk, workers=1).whole(4))
 
@@ -125,15 +125,15 @@ def test_other_errors_of_a_worker_are_not_hidden(pictures, monkeypatch):
     def broken(*_):
         raise RuntimeError("ours")
 
-    disk = load(pictures, limit=0)
-    monkeypatch.setattr(on_disk, "read_image", broken)
+    disk = replace(load(pictures, limit=0), keeping=None)
+    monkeypatch.setattr(on_disk, "read_pixels", broken)
     with pytest.raises(RuntimeError, match="ours"):
         list(replace(disk, workers=0).whole(4))
 
 
 def test_what_workers_get_can_be_sent_to_another_process(pictures):
     disk = load(pictures, limit=0)
-    items = on_disk._Cropped(disk.files, disk.info, disk.how, Augment(), 0)
+    items = on_disk._Cropped(disk._source(), Augment(), 0)
     (a, b) = (x.__getitems__([(2, 0)]) for x in (items, pickle.loads(pickle.dumps(items))))
     assert torch.equal(a.images, b.images)
 

@@ -79,15 +79,23 @@ class Crops:
 
     @staticmethod
     def stack(parts: list[Crops]) -> Crops:
-        """One batch from batches of one image."""
+        """One batch from several."""
         return Crops(
             **{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Crops)}
         )
 
-    def to(self, device: str) -> Crops:
+    def to(self, device: str, non_blocking: bool = False) -> Crops:
         """The same on a device; `index` stays where it is."""
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(Crops)}
+        moved = {
+            f.name: getattr(self, f.name).to(device, non_blocking=non_blocking)
+            for f in fields(Crops)
+        }
         return Crops(**{**moved, "index": self.index})
+
+    def pin_memory(self) -> Crops:
+        """The same in memory that a GPU copies from by itself; torch's loader asks for it."""
+        pinned = {f.name: getattr(self, f.name).pin_memory() for f in fields(Crops)}
+        return Crops(**{**pinned, "index": self.index})
 
 
 def crop_parameters(

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from maebench.data.content import known
-from maebench.data.decode import Decoding, deepest, unreadable
+from maebench.data.content import KnownFile, known
+from maebench.data.decode import Decoding, deepest, read_header, unreadable
 from maebench.data.images import Images, OnBadImage, in_memory_images, joined
+from maebench.data.kept import Keeping, decoder
 from maebench.data.levels import white_of
 from maebench.data.look_alikes import one_colour
 from maebench.data.on_disk import BLOCK, OnDisk, by_threads, num_workers
@@ -22,6 +23,7 @@ from maebench.data.split_info import Remark, SplitInfo, digest, identity
 from maebench.data.tree import readable
 from maebench.errors import DataError
 
+SIZES_SAMPLE = 64  # images whose size is read: it says how much the decoded ones take
 LEVELS_SAMPLE = 64  # images whose levels are read: in one set they come from one camera
 DARK = 16  # 12 bits in 16: 4095 is a 16th of 65535
 
@@ -90,7 +92,7 @@ def from_files(
     info = replace(info.at(torch.tensor(good)), skipped=tuple(skipped))
     chosen = tuple(paths[i] for i in good)
     if not in_memory:
-        return on_disk(chosen, root, info, how, reading.whole_gb, progress)
+        return on_disk(chosen, root, info, how, reading, progress)
     pixels = pixels[: len(good)]
     info = replace(info, remarks=(*info.remarks, *remarks_of(traits, how), *blank(pixels)))
     return in_memory_images(pixels, info, _names(chosen, root), chosen)
@@ -105,12 +107,12 @@ def on_disk(
     root: Path,
     info: SplitInfo,
     how: Decoding,
-    whole_gb: float,
+    reading: Reading,
     progress: Callable[[int, int], None],
 ) -> OnDisk:
     """A split read on demand, with the fingerprint of what its files hold."""
     gigabytes = sum(_bytes(path) for path in paths) / 2**30
-    whole = gigabytes <= whole_gb
+    whole = gigabytes <= reading.whole_gb
     found = known(paths, root, whole, progress)
     remarks = [*info.remarks, *remarks_of((file.traits for file in found), how, decoded=False)]
     if not whole:
@@ -126,7 +128,25 @@ def on_disk(
     listing = [f"{n} {file.digest}" for n, file in zip(_names(paths, root), found, strict=True)]
     mark = digest(*identity(info), joined(listing), repr((how, whole)).encode())
     info = replace(info, fingerprint=mark, remarks=tuple(remarks))
-    return OnDisk(tuple(found), info, how, num_workers())
+    kept = None if reading.cache_gb == 0 else keeping(found, info, how, root, reading.cache_gb)
+    return OnDisk(tuple(found), info, how, num_workers(), kept)
+
+
+def keeping(
+    found: Sequence[KnownFile], info: SplitInfo, how: Decoding, root: Path, most_gb: float | None
+) -> Keeping:
+    """Where decoded images are kept: by what the files hold and what decides how it is read."""
+    # three parts of a file do not tell every change of it, its time stamp nearly all
+    held = [f"{f.size} {f.digest} {'' if f.whole else f.changed}".encode() for f in found]
+    key = digest(info.ids.numpy().tobytes(), repr(how).encode(), decoder().encode(), *held)
+    count = min(SIZES_SAMPLE, len(found))
+    pixels = [0]
+    for file in (found[i * len(found) // count] for i in range(count)):
+        with contextlib.suppress(DataError):  # who decodes it says so
+            header = read_header(file.path)
+            pixels.append(header.height * header.width)
+    each = how.channels * sum(pixels) / max(1, len(pixels) - 1)
+    return Keeping(key, str(root), how.channels, each, most_gb)
 
 
 def blank(pixels: Tensor) -> list[Remark]:

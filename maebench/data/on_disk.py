@@ -15,12 +15,18 @@ from torch.utils.data import DataLoader
 
 from maebench.data.augment import Augment, Crops, crop_parameters
 from maebench.data.content import KnownFile
-from maebench.data.decode import Decoding, crop, fit, read_image
+from maebench.data.decode import Decoding, fit, read_pixels, to_image
+from maebench.data.decoded import Decoded
+from maebench.data.kept import Keeping
+from maebench.data.resizing import cut_one
 from maebench.data.split_info import SplitInfo
 from maebench.errors import DataError
 
 MOST_WORKERS = 8  # each holds three batches of crops: 0.5 GB for 256 of 224x224
 BLOCK = 256  # images handed to threads at once: what is still read after an error or Ctrl-C
+# Bytes of decoded images that a worker holds: some 60 of 500x375, whose crops are then drawn at
+# once; for one alone that takes as long as decoding it.
+HELD = 2**25
 
 
 @dataclass(frozen=True)
@@ -32,12 +38,14 @@ class OnDisk:
         info: what is known beside the pixels.
         how: what becomes of the files' levels, colours, alpha and orientation.
         workers: processes that read; 0 reads in this one.
+        keeping: where decoded images are kept; None decodes them each time.
     """
 
     files: tuple[KnownFile, ...]
     info: SplitInfo
     how: Decoding
     workers: int = 2
+    keeping: Keeping | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -49,36 +57,33 @@ class OnDisk:
             DataError: an image cannot be read; names it.
         """
         order = (part.tolist() for part in torch.arange(len(self)).split(batch))
-        yield from _by_workers(_Whole(self.files, self.info, self.how), order, self.workers)
+        yield from _by_workers(_Whole(self._source()), order, self.workers)
 
     def pick(self, index: Sequence[int]) -> Tensor:
-        """Some images.
+        """Some images, decoded by threads.
 
         Raises:
             DataError: an image cannot be read, or was changed; names it.
         """
-        images = []
-        chosen = [self.files[int(i)] for i in index]
-        for found in by_threads([file.path for file in chosen], self.info.size, self.how):
-            if isinstance(found, DataError):
-                raise found
-            images.append(found[0])
-        for file in chosen:  # afterwards: what was decoded is then what was known
-            file.check()
-        return torch.stack(images)
+        source = self._source()
+        with ThreadPoolExecutor(num_workers()) as pool:
+            parts = [[int(i) for i in index[at : at + BLOCK]] for at in range(0, len(index), BLOCK)]
+            return torch.cat([torch.stack([*pool.map(source.whole, part)]) for part in parts])
 
     def crops(
         self, plan: Iterable[tuple[Tensor, Tensor]], augment: Augment, seed: int, device: str
     ) -> Iterator[Crops]:
-        """Augmented batches, cut by workers and moved to the device.
+        """Augmented batches, cut by workers ahead of time and moved to the device.
 
         Raises:
             DataError: an image cannot be read; names it.
         """
         batches = ([*zip(i.tolist(), e.tolist(), strict=True)] for i, e in plan)
-        items = _Cropped(self.files, self.info, self.how, augment, seed)
-        for crops in _by_workers(items, batches, self.workers):
-            yield crops.to(device)
+        items = _Cropped(self._source(), augment, seed)
+        # the copy out of pinned memory goes on while the step before is computed
+        pin = torch.device(device).type == "cuda"
+        for crops in _by_workers(items, batches, self.workers, pin):
+            yield crops.to(device, non_blocking=pin)
 
     def subset(self, index: Tensor) -> OnDisk:
         """The images at these positions."""
@@ -86,57 +91,89 @@ class OnDisk:
             self, files=tuple(self.files[i] for i in index.tolist()), info=self.info.at(index)
         )
 
+    def _source(self) -> _Source:
+        kept = None if self.keeping is None else self.keeping.begin(len(self))
+        return _Source(self.files, self.info, self.how, kept)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The original images of a split, each decoded or as it was kept when it was."""
+
+    files: tuple[KnownFile, ...]
+    info: SplitInfo
+    how: Decoding
+    kept: Decoded | None = None
+
+    def pixels(self, position: int) -> Tensor:
+        """One image, uint8 (C, H, W).
+
+        Raises:
+            DataError: it cannot be read, or was changed; names it.
+        """
+        file, place = self.files[position], int(self.info.ids[position])
+        if self.kept is not None and (pixels := self.kept.get(place)) is not None:
+            file.check()
+            return pixels
+        pixels, _ = read_pixels(file.path, self.how)
+        file.check()  # afterwards: what was decoded is then what was known
+        if self.kept is not None:
+            self.kept.add(place, pixels)
+        return pixels
+
+    def whole(self, position: int) -> Tensor:
+        """One image at the split's size, uint8 (C, h, w)."""
+        return _fitted(self.pixels(position), self.info.size)
+
 
 @dataclass(frozen=True)
 class _Whole:
     """What a worker makes of a batch of positions: whole images, or the error to raise."""
 
-    files: tuple[KnownFile, ...]
-    info: SplitInfo
-    how: Decoding
+    source: _Source
 
     def __getitems__(self, index: list[int]) -> Tensor | DataError:
         try:
-            return torch.stack([self._image(self.files[i]) for i in index])
+            return torch.stack([self.source.whole(i) for i in index])
         except DataError as error:
             return error
-
-    def _image(self, file: KnownFile) -> Tensor:
-        image, _ = read_image(file.path, self.how)
-        file.check()
-        return fit(image, self.info.size)
 
 
 @dataclass(frozen=True)
 class _Cropped:
     """What a worker makes of a batch of (position, epoch): crops, or the error to raise."""
 
-    files: tuple[KnownFile, ...]
-    info: SplitInfo
-    how: Decoding
+    source: _Source
     augment: Augment
     seed: int
 
     def __getitems__(self, batch: list[tuple[int, int]]) -> Crops | DataError:
+        made, waiting, held = list[Crops](), list[Tensor](), 0
         try:
-            return Crops.stack([self._crop(*item) for item in batch])
+            for number, (position, _) in enumerate(batch, 1):
+                waiting.append(self.source.pixels(position))
+                held += waiting[-1].numel()
+                if held >= HELD or number == len(batch):
+                    made.append(self._cropped(waiting, batch[number - len(waiting) : number]))
+                    waiting, held = [], 0
+            return Crops.stack(made)
         except DataError as error:
             return error
 
-    def _crop(self, position: int, epoch: int) -> Crops:
-        image, _ = read_image(self.files[position].path, self.how)
-        self.files[position].check()
-        index, epochs = torch.tensor([position]), torch.tensor([epoch])
-        ids = self.info.ids[index]
-        size = torch.tensor([[image.height, image.width]])
-        boxes, flips = crop_parameters(self.augment, self.seed, ids, epochs, size)
-        top, left, height, width = boxes[0].int().tolist()
-        pixels = crop(image, (top, left, height, width), bool(flips), self.info.size)
-        return Crops(pixels, index, ids, epochs, boxes, flips, size)
+    def _cropped(self, images: list[Tensor], batch: list[tuple[int, int]]) -> Crops:
+        index, epochs = torch.tensor(batch).T
+        info = self.source.info
+        ids, sizes = info.ids[index], torch.tensor([image.shape[1:] for image in images])
+        boxes, flips = crop_parameters(self.augment, self.seed, ids, epochs, sizes)
+        each = zip(images, boxes.int().tolist(), flips.tolist(), strict=True)
+        pixels = torch.cat([cut_one(image, box, flip, info.size) for image, box, flip in each])
+        return Crops(pixels, index, ids, epochs, boxes, flips, sizes)
 
 
-def _by_workers(items: Any, batches: Iterable[list[Any]], workers: int) -> Iterator[Any]:
-    """`items.__getitems__` of each batch, in order, made ahead by processes.
+def _by_workers(
+    items: Any, batches: Iterable[list[Any]], workers: int, pin: bool = False
+) -> Iterator[Any]:
+    """`items.__getitems__` of each batch, in order, two for each process made ahead.
 
     Errors come back as values: torch would wrap one into a page of a worker's traceback.
     """
@@ -145,6 +182,7 @@ def _by_workers(items: Any, batches: Iterable[list[Any]], workers: int) -> Itera
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=_as_it_is,
+        pin_memory=pin,
         generator=torch.Generator(),  # its own: the global state is left as found
     )
     try:
@@ -170,19 +208,26 @@ def by_threads(
 ) -> Iterator[tuple[Tensor, frozenset[str]] | DataError]:
     """Each image at this size with its traits, in order, or why it cannot be read.
 
-    Threads, not processes: they start at once, and PIL decodes beside Python.
+    Threads, not processes: they start at once, and decoders work beside Python.
     """
 
     def read(path: Path) -> tuple[Tensor, frozenset[str]] | DataError:
         try:
-            image, traits = read_image(path, how)
-            return fit(image, size), traits
+            pixels, traits = read_pixels(path, how)
+            return _fitted(pixels, size), traits
         except DataError as error:
             return error
 
     with ThreadPoolExecutor(num_workers()) as pool:
         for start in range(0, len(paths), BLOCK):
             yield from pool.map(read, paths[start : start + BLOCK])
+
+
+def _fitted(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """An image at this size, as `fit` makes it."""
+    if pixels.shape[1:] == size:
+        return pixels.contiguous()
+    return fit(to_image(pixels), size)
 
 
 def num_workers() -> int:

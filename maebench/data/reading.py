@@ -38,6 +38,12 @@ class Reading(Options):
         description="size in GiB up to which files of a split too large for memory are read whole "
         "for its fingerprint; above it three parts of each",
     )
+    cache_gb: float | None = Field(
+        default=None,
+        ge=0,
+        description="GiB on disk for decoded images of splits too large for memory, of all "
+        "together; 0 keeps none; none: 20, at most a tenth of what is free",
+    )
 
     @field_validator("levels")
     @classmethod
