@@ -36,6 +36,7 @@ from maebench.masking import (
     count_hidden,
     hide,
 )
+from maebench.masking import mask as mask_module
 from maebench.masking.blocks import TRIES
 from maebench.rng import Draws
 
@@ -505,3 +506,17 @@ def test_asking_for_what_was_not_declared_says_how_to_declare_it():
 
 def test_every_built_in_strategy_is_tested_here():
     assert {type(m) for m in EVERY} | {LabelMap} == set(BUILT_IN)  # it has its own, with files
+
+
+def test_scores_that_hold_nan_are_found_at_once_on_a_cpu_also_where_it_may_be_later():
+    checks = []
+    with mask_module.checked_later(checks), pytest.raises(PluginError, match="NaN"):
+        hide(torch.full((2, 4), float("nan")), 2, (2, 2))
+    assert not checks
+
+
+def test_scores_elsewhere_are_asked_later():
+    checks = []
+    with mask_module.checked_later(checks):
+        hide(torch.zeros(2, 4, device="meta"), 2, (2, 2))
+    assert [check.shape for check in checks] == [()]

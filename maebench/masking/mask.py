@@ -6,8 +6,10 @@ get the patch.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -204,6 +206,24 @@ def count_hidden(length: int, ratio: float, grid: tuple[int, int] | None = None)
     return length - seen
 
 
+NAN = "scores hold NaN: no order can be made of them"
+_LATER: ContextVar[list[Tensor] | None] = ContextVar("later", default=None)
+
+
+@contextlib.contextmanager
+def checked_later(checks: list[Tensor]) -> Iterator[None]:
+    """Puts off the question whether scores hold NaN, for whose answer a GPU would be waited for.
+
+    Args:
+        checks: gets a bool scalar for each batch of scores on a GPU; true is an error, `NAN`.
+    """
+    token = _LATER.set(checks)
+    try:
+        yield
+    finally:
+        _LATER.reset(token)
+
+
 def hide(scores: Tensor, num_hidden: int, grid: tuple[int, int]) -> Mask:
     """Hides the highest scores of each image; of equal scores the earlier patch is hidden first.
 
@@ -220,8 +240,12 @@ def hide(scores: Tensor, num_hidden: int, grid: tuple[int, int]) -> Mask:
             f"scores must be (B, {grid[0] * grid[1]}) for a {grid[0]}x{grid[1]} grid, "
             f"got {tuple(scores.shape)}"
         )
-    if bool(scores.isnan().any()):
-        raise PluginError("scores hold NaN: no order can be made of them")
+    has_nan = scores.isnan().any()
+    later = _LATER.get()
+    if later is not None and scores.device.type != "cpu":
+        later.append(has_nan)
+    elif bool(has_nan):
+        raise PluginError(NAN)
     # Stable, so that the same scores hide the same patches on every device.
     order = scores.detach().sort(dim=1, descending=True, stable=True).indices
     places = order[:, :num_hidden].sort(dim=1).values

@@ -18,7 +18,8 @@ from maebench import files
 from maebench.config.run import RunConfig
 from maebench.data.preprocess import Normaliser
 from maebench.encoders import attention
-from maebench.errors import RunError
+from maebench.errors import PluginError, RunError
+from maebench.masking.mask import NAN, checked_later
 from maebench.masking.statistics import describe
 from maebench.objectives.objective import Batch
 from maebench.outputs import Tracking
@@ -96,6 +97,7 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Generator[S
         normalise = Normaliser(run.facts["mean"], run.facts["std"], plan.device)
         steps = ready(config, state.asked, plan.images, normalise, plan.device, done, last)
         precision, costs = run.facts["precision"], plan.costs
+        checks: list[Tensor] = []  # of masks, read with the log
         state.module.train()
         ended = resumed = saved = time.monotonic()
         pause = config.machine.checkpoint_seconds
@@ -106,7 +108,7 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Generator[S
             lr = set_rate(state, config, length.gone(number - 1, spent.seconds), length.total)
 
             # Forward and backward.
-            with attention.using(kernels.attention):
+            with attention.using(kernels.attention), checked_later(checks):
                 batch = make_batch(config, state.asked, plan.images, made, progress, precision)
                 logged = forward_and_backward(
                     config, state.module, batch, number, precision, kernels
@@ -133,8 +135,8 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Generator[S
                 runs.note_hashes(run, **{which: batch_hash(made.crop)})
             log.add(number, logged, lr)
             due = ends or now - saved > pause
-            if (due or number == 1 or log.due) and (bad := log.write()):
-                raise RunError(_not_finite(run.name, bad[1], bad[0], plan.checkpoints))
+            if due or number == 1 or log.due:
+                read_numbers(plan, log, checks)
             left = length.left(number, spent.seconds)
             kernels.took(number, now - ended, left)
             if due:
@@ -161,6 +163,20 @@ def cut_log(log: Path, done: int) -> None:
     """Leaves out of the log what was written after the checkpoint to go on from."""
     kept = [row for row in files.read_lines(log, "step") if row["step"] <= done]
     files.write_text(log, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def read_numbers(plan: Plan, log: Log, checks: list[Tensor]) -> None:
+    """Writes what was logged, and stops where masks or losses of these steps are not finite.
+
+    Raises:
+        PluginError: scores of a mask hold NaN.
+        RunError: a loss is not finite.
+    """
+    if checks and bool(torch.stack(checks).any()):
+        raise PluginError(NAN)
+    checks.clear()
+    if bad := log.write():
+        raise RunError(_not_finite(plan.run.name, bad[1], bad[0], plan.checkpoints))
 
 
 def set_rate(state: State, config: RunConfig, gone: float, total: float) -> float:
