@@ -20,7 +20,12 @@ COMMANDS = {
     "eval": ("maebench.cli.evaluate", "Run one evaluation on models."),
     "table": ("maebench.cli.table", "Print results as one table."),
     "masks": ("maebench.cli.masks", "Show masking strategies: a picture and statistics."),
+    "speed": ("maebench.cli.speed", "Measure how fast pretraining is, phase by phase."),
     "data": ("maebench.cli.data", "Look at a data set: counts, sizes, copies, a picture."),
+    "cache": (
+        "maebench.cli.cache",
+        "Show what is kept between commands to save time; remove it.",
+    ),
     "features": ("maebench.cli.features", "Write a model's features to a file."),
     "export": ("maebench.cli.export", "Write a run's weights in the files of others."),
     "list": ("maebench.cli.show", "List what can be chosen, with every option."),

@@ -132,27 +132,26 @@ key_map_option = option(
 )
 
 
+source_options = (
+    option("--config", type=FILE, metavar="FILE", help="settings from a YAML file"),
+    option(
+        "--recipe",
+        metavar="NAME",
+        help="published settings, below all others; `maebench list recipes`",
+    ),
+    option("--override", is_flag=True, help="run although settings differ from those of --recipe"),
+    option(
+        *("-o", "options"),
+        metavar="PART.KEY=VALUE",
+        multiple=True,
+        help="any other setting, such as masking.aspect=0.5 or knn.k=1,5; repeatable",
+    ),
+)
+
+
 def run_options(command: F) -> F:
     """Adds the flags of a run, --results, --config, --recipe, --override and -o."""
-    added = [
-        *(flag(name) for name in FLAGS),
-        results_option,
-        option("--config", type=FILE, metavar="FILE", help="settings from a YAML file"),
-        option(
-            "--recipe",
-            metavar="NAME",
-            help="published settings, below all others; `maebench list recipes`",
-        ),
-        option(
-            "--override", is_flag=True, help="run although settings differ from those of --recipe"
-        ),
-        option(
-            *("-o", "options"),
-            metavar="PART.KEY=VALUE",
-            multiple=True,
-            help="any other setting, such as masking.aspect=0.5 or knn.k=1,5; repeatable",
-        ),
-    ]
+    added = [*(flag(name) for name in FLAGS), results_option, *source_options]
     for add in reversed(added):
         command = add(command)
     return command
