@@ -198,7 +198,7 @@ class Recording(torch.optim.AdamW):
 @pytest.fixture
 def updates(monkeypatch):
     Recording.updates.clear()
-    monkeypatch.setattr(torch.optim, "AdamW", Recording)
+    monkeypatch.setattr("maebench.pretraining.state.AdamW", Recording)
     yield Recording.updates
     Recording.updates.clear()
 
