@@ -2,8 +2,8 @@
 
     python benchmarks/attention.py
 
-The ratio fused / explicit decides EXPLICIT_UP_TO in maebench/encoders/vit_module.py: above 1 the
-explicit one is faster. Both run in turn; medians of the pairs.
+The ratio fused / explicit differs from processor to processor: above 1 the explicit one is faster,
+and maebench/encoders/attention.py measures it where it runs. Both run in turn; medians of the pairs.
 """
 
 from __future__ import annotations
