@@ -62,11 +62,11 @@ def test_a_run_that_goes_on_has_the_steps_that_are_left(done):
 
 def test_small_batches_are_put_together_and_large_ones_are_not(monkeypatch):
     images = config().splits().load("train")
-    assert steps_together(config(), images, "cpu") == ahead.MOST_STEPS
+    assert steps_together(images, 8, "cpu") == ahead.MOST_STEPS
     monkeypatch.setattr(ahead, "MOST_BYTES", {"cpu": 8 * 8 * 8 * 4 * 3 + 1})
-    assert steps_together(config(), images, "cpu") == 3
+    assert steps_together(images, 8, "cpu") == 3
     monkeypatch.setattr(ahead, "MOST_BYTES", {"cpu": 5})
-    assert steps_together(config(), images, "cpu") == 1
+    assert steps_together(images, 8, "cpu") == 1
 
 
 def test_images_that_are_decoded_from_files_are_decoded_a_step_at_a_time(tmp_path):
@@ -80,7 +80,7 @@ def test_images_that_are_decoded_from_files_are_decoded_a_step_at_a_time(tmp_pat
         dataset=f"folder:{tmp_path}", limit=None, batch=4, machine={"memory_gb": 0}, image_size=8
     )
     images = found.splits().load("train")
-    assert steps_together(found, images, "cpu") == 1
+    assert steps_together(images, 4, "cpu") == 1
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from maebench.masking.grids import Random
 from maebench.masking.mask import Mask, Masking, draw
 from maebench.models.model import LoadedModel, pool_of
 from maebench.objectives.objective import ImageGrid, Reconstruction
+from maebench.pretraining.ahead import crops_ahead
 from maebench.pretraining.batches import batches
 from maebench.rng import Draws, key, permutation
 
@@ -196,7 +197,7 @@ class EvaluatedModel:
         purpose = key(self.seed, f"{self.evaluation.name}/crops")
         plan = batches(len(images), batch, purpose, 0, steps)
         ready = self.loaded.normalise
-        for crop in images.crops(plan, augment, purpose, self.device):
+        for crop in crops_ahead(images, plan, batch, augment, purpose, self.device):
             yield replace(crop, images=ready.view(crop.images))
 
     def picture(self, name: str, figure: Any) -> Path:

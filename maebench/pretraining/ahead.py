@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from maebench.config.run import RunConfig
-from maebench.data.augment import Crops
+from maebench.data.augment import Augment, Crops
 from maebench.data.images import Images, InMemory
 from maebench.data.preprocess import Normaliser
 from maebench.pretraining.batches import Ready, batches, make_mask
@@ -50,7 +50,7 @@ def ready(
         done: steps that are done.
         last: steps in all.
     """
-    together = steps_together(config, images, device)
+    together = steps_together(images, config.batch, device)
     masked = config.objective.hides and type(config.masking).drawn_ahead()
     masked &= len(config.ratios) == 1  # else the ratio is known when the step begins
     start = done // together * together
@@ -68,12 +68,35 @@ def ready(
         left_out = 0
 
 
-def steps_together(config: RunConfig, images: Images, device: str) -> int:
+def crops_ahead(
+    images: Images,
+    order: Iterator[tuple[Tensor, Tensor]],
+    batch: int,
+    augment: Augment,
+    seed: int,
+    device: str,
+) -> Iterator[Crops]:
+    """The crops of each batch, those of several made together.
+
+    Args:
+        images: to crop.
+        order: positions (B,) and epochs (B,) of each batch.
+        batch: B.
+        augment: how they are cropped and mirrored.
+        seed: of the crops.
+        device: where they are made.
+    """
+    joined = _joined(order, steps_together(images, batch, device))
+    for crop in images.crops(joined, augment, seed, device):
+        yield from split(crop, batch)
+
+
+def steps_together(images: Images, batch: int, device: str) -> int:
     """How many steps' crops are made at once; one where images are decoded from files."""
     if not isinstance(images, InMemory):
         return 1
     height, width = images.info.size
-    one = config.batch * images.info.channels * height * width * torch.float32.itemsize
+    one = batch * images.info.channels * height * width * torch.float32.itemsize
     most = MOST_BYTES.get(torch.device(device).type, 0) // one
     return min(MOST_STEPS, max(1, most))
 

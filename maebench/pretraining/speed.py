@@ -354,7 +354,7 @@ def measure(
 
 def _group(plan: Plan, kind: str) -> int:
     """How many steps are one measurement: those whose batches are made together, or a multiple."""
-    together = steps_together(plan.config, plan.images, plan.device)
+    together = steps_together(plan.images, plan.config.batch, plan.device)
     return together * math.ceil(GROUP.get(kind, 1) / together)
 
 

@@ -170,7 +170,7 @@ class Finetune(Evaluation):
         """The loss of each update, and how many images each had."""
         official = self.protocol == "mae"
         groups = layer_groups(classifier, recipe.layer_decay, MAE_SPARED if official else ())
-        adam = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
+        adam = torch.optim.AdamW(groups, weight_decay=self.weight_decay, fused=True)
         inputs = make_inputs(recipe, model, len(model.class_names()), self.smoothing)
         parts, part = split_batch(recipe.batch, multiple=2)  # mixup takes images in pairs
         batch = parts * part
