@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from maebench.analysis.records import load_records as load_records
     from maebench.analysis.run import run as run
     from maebench.component import Component as Component
-    from maebench.config.parts import Budget as Budget
+    from maebench.config.length import Budget as Budget
     from maebench.config.recipes import recipe as recipe
     from maebench.config.run import RunConfig as RunConfig
     from maebench.data.augment import Augment as Augment
@@ -126,7 +126,7 @@ _PUBLIC = {
     "Block": "maebench.masking.blocks",
     "BlueNoise": "maebench.masking.noise",
     "Border": "maebench.masking.grids",
-    "Budget": "maebench.config.parts",
+    "Budget": "maebench.config.length",
     "Cell": "maebench.outputs",
     "Centred": "maebench.masking.grids",
     "check_parameter_names": "maebench.encoders.encoder",

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maebench import files
-from maebench.config.parts import Budget, Machine, Optimiser, Schedule
+from maebench.config.length import Budget
+from maebench.config.parts import Machine, Optimiser, Schedule
 from maebench.config.run import DEFAULT_EVALUATIONS, RunConfig, merge
 from maebench.config.sources import from_sources
 from maebench.data.augment import Augment

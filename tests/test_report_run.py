@@ -14,7 +14,7 @@ from maebench import MaebenchError, Result
 from maebench.analysis.records import load_records
 from maebench.analysis.run import models_of
 from maebench.evaluating import records, suite
-from maebench.report.run import print_run, say_differences
+from maebench.report.run import print_run, said_of_differences
 
 FACTS = {
     **{"model_kind": "run", "dataset": "digits", "dataset_fingerprint": "f", "package": "maebench"},
@@ -32,7 +32,8 @@ def shown(folder, outcomes, groups=None, **how):
             values = dict(np.load(path.with_suffix(".npz"))) | {"groups": np.array(groups)}
             records.write(folder, model, found, values)
         rows += [{**row, "file": str(path)} for row in found]
-    say_differences(pd.DataFrame(rows), *outcomes)
+    for line in said_of_differences(pd.DataFrame(rows), *outcomes):
+        line.show()
 
 
 @pytest.mark.parametrize(("other", "says"), [(5, "p = .064: no difference"), (4, "p = .031\n")])

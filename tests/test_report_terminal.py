@@ -6,12 +6,10 @@ import re
 
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
 from maebench import Cell
-from maebench.report import terminal
+from maebench.report import printed, terminal
 
 
 def test_a_cell_is_text_a_number_or_nothing(capsys):
@@ -48,14 +46,10 @@ def test_a_table_without_an_index_is_one_too():
     assert list(band.columns) == ["a\nb", "c"]
 
 
-def test_output_that_is_no_terminal_is_not_cut_off():
-    assert terminal.console().width == terminal.WIDE
-
-
 def narrow(monkeypatch, columns):
     """What is printed goes to a terminal of so many columns."""
     console = Console(width=columns, highlight=False, markup=False, force_terminal=False)
-    monkeypatch.setattr(terminal, "console", lambda: console)
+    monkeypatch.setattr(printed, "console", lambda: console)
 
 
 TABLE = pd.DataFrame(
@@ -98,25 +92,3 @@ def test_a_terminal_that_is_too_narrow_for_a_table_has_it_row_by_row(monkeypatch
         "lr                    1e-05",
         "",
     ]
-
-
-@given(st.text("ab -/_:=.0129e", max_size=60), st.integers(12, 40))
-def test_folded_text_is_the_same_text_and_no_word_that_fits_is_broken(text, width):
-    folded = terminal._folded(text, width, anywhere=False)
-    assert folded.split() == text.split()
-    folded = terminal._folded(text, width, anywhere=True)
-    assert "".join(folded.split()) == "".join(text.split())
-    assert all(len(line) <= width for line in folded.split("\n"))
-
-
-def test_a_line_is_whole_in_a_file_and_broken_between_words_at_a_terminal(monkeypatch, capsys):
-    text = "means over images with 95 % intervals: " * 8
-    terminal.say(text)
-    assert capsys.readouterr().out.rstrip() == text.rstrip()
-    narrow(monkeypatch, 40)
-    monkeypatch.setattr(terminal.sys.stdout, "isatty", lambda: True, raising=False)
-    terminal.say(text)
-    lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 40 and " ".join(lines).split() == text.split()
-    terminal.say("results   /" + "a" * 60, whole=True)
-    assert capsys.readouterr().out == "results   /" + "a" * 60 + "\n"

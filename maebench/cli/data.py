@@ -58,7 +58,8 @@ def check_command(
     from maebench.data.check import SEVERITIES, check
     from maebench.pretraining import runs
     from maebench.report import data as report
-    from maebench.report.terminal import console, print_table
+    from maebench.report.printed import console
+    from maebench.report.terminal import print_table
 
     config = read(options, dataset=dataset, on_bad_image="skip", **flags)
     splits = config.splits()

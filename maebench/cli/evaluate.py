@@ -175,9 +175,10 @@ def show_summaries(evaluation: Evaluation, rows: pd.DataFrame, results: Path) ->
     from maebench import files
     from maebench.errors import ReadOnlyError
     from maebench.report import plots, terminal
+    from maebench.report.printed import console
 
     for summary in evaluation.summary(rows):
-        for band in terminal.bands(summary.table, terminal.console().width):
+        for band in terminal.bands(summary.table, console().width):
             terminal.print_table(band)
         for note in summary.notes:
             terminal.say(note)

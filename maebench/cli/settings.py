@@ -40,6 +40,11 @@ def read(
             raise ConfigError("--override: it belongs to --recipe NAME, which is missing")
         return from_sources(flags, options, config)
     found = from_recipe(recipe, flags, options, config, override=override)
-    for line in differing(found.recipe.overrides if found.recipe else {}):
-        click.echo(f"override: {line}", err=True)
+    for line in override_lines(found):
+        click.echo(line, err=True)
     return found
+
+
+def override_lines(config: RunConfig) -> list[str]:
+    """What is said of each setting that differs from the recipe's."""
+    return [f"override: {x}" for x in differing(config.recipe.overrides if config.recipe else {})]

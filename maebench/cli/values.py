@@ -137,7 +137,7 @@ class Budget(click.ParamType):
         from pydantic import ValidationError
 
         from maebench.component import explain
-        from maebench.config.run import Budget as Amount
+        from maebench.config.length import Budget as Amount
 
         try:
             Amount.model_validate(value)

@@ -17,7 +17,8 @@ from pydantic import (
 )
 
 from maebench.component import Options, explain, parse
-from maebench.config.parts import Budget, Machine, Optimiser, Recipe, Schedule
+from maebench.config.length import Budget
+from maebench.config.parts import Machine, Optimiser, Recipe, Schedule
 from maebench.data.augment import Augment
 from maebench.data.dataset import Dataset, Request, Splits
 from maebench.data.reading import Reading

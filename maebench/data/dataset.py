@@ -64,6 +64,14 @@ class Dataset(Component):
         """
         raise NotImplementedError(f"{type(self).__name__} has no load(request)")
 
+    def read_from(self, request: Request) -> tuple[Path, ...] | None:
+        """The files and folders that all splits are read from, there or not; None: nobody knows.
+
+        While nothing has changed there, a finished `maebench run` shows its table without loading
+        the images. What is read beside them would change unseen.
+        """
+        return None
+
     def preset(self) -> dict[str, Any]:
         """Settings of a run that suit this data set, used where the user gives none.
 

@@ -34,6 +34,11 @@ class Digits(Dataset):
         names = [str(number) for number in range(10)]
         return from_arrays(pixels, labels[part], names, request.image_size)
 
+    def read_from(self, request: Request) -> tuple[Path, ...] | None:
+        """scikit-learn's file."""
+        file = digits_file()
+        return None if file is None else (file,)
+
     def preset(self) -> dict[str, Any]:
         """Many small steps: about a minute on two cores."""
         return {

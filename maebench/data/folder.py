@@ -120,6 +120,11 @@ class Folder(Dataset):
             same_levels=[*layout.train.paths, *layout.test.paths],
         )
 
+    def read_from(self, request: Request) -> tuple[Path, ...] | None:
+        """The folder, and the CSV of groups where there is one."""
+        named = self.groups not in (None, BY_FOLDER, BY_IMAGE)
+        return (self.path, Path(self.groups)) if named and self.groups else (self.path,)
+
     def preset(self) -> dict[str, Any]:
         """By the size of up to 64 images and the number of them."""
         layout = read_layout(self.path, self.groups, self.splits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -31,6 +32,13 @@ class TorchvisionSet(Dataset):
     def part(self, request: Request) -> Part:
         """The split that is asked for."""
         return self.source.train if request.split == "train" else self.source.test
+
+    def read_from(self, request: Request) -> tuple[Path, ...] | None:
+        """The files below --data-dir, or the folders there that hold them."""
+        parts = [self.part(replace(request, split=split)) for split in ("train", "test")]
+        names = [name for part in parts for file in part.files for name in _either(file)]
+        tops = dict.fromkeys(Path(name).parts[0] for name in names)
+        return tuple(self.folder(request) / top for top in tops)
 
     def preset(self) -> dict[str, Any]:
         """By image size and count."""
@@ -113,6 +121,11 @@ class IdxSet(TorchvisionSet):
                 f"{files[1]} has labels that {self.name} has not: {len(names)} classes are wanted"
             )
         return from_arrays(pixels, labels, names, request.image_size)
+
+    def read_from(self, request: Request) -> tuple[Path, ...] | None:
+        """Every place of every file: one that appears may be taken before another."""
+        tops = super().read_from(request) or ()
+        return tuple(place / top.name for place in self.places(request) for top in tops)
 
     def places(self, request: Request) -> list[Path]:
         """The folders that are looked into, in this order."""

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maebench.config.run import Budget
+from maebench.config.length import Budget
 from maebench.errors import ConfigError
 from maebench.pretraining.cost import NOTHING, Cost
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pandas as pd
 
@@ -15,8 +16,9 @@ from maebench.report.comparison import p_text
 from maebench.report.differences import differences, unpaired
 from maebench.report.footnotes import footnotes, of_differences
 from maebench.report.notes import mixed
+from maebench.report.printed import Line, Sheet
 from maebench.report.table import LABELS, cell_of, headlines
-from maebench.report.terminal import edges, print_table, protocols, say
+from maebench.report.terminal import edges, protocols, sheet_of
 
 PIXELS = (
     "Raw pixels are the control without an encoder{why}; what pretraining taught the encoder is "
@@ -31,18 +33,19 @@ SMALL = 32  # pixels of a side, with one channel: the largest such sets are MNIS
 
 
 def print_run(rows: pd.DataFrame, plan: Plan) -> None:
-    """Prints what `maebench run` ends with: table, differences, how to read it, what is next."""
+    """Prints what `maebench run` ends with."""
+    for part in ending(rows, plan):
+        part.show()
+
+
+def ending(rows: pd.DataFrame, plan: Plan) -> Iterator[Line | Sheet]:
+    """What `maebench run` ends with: table, differences, how to read it, what is next."""
     config = plan.config
     names = dict(zip(rows["model_kind"], rows["model"], strict=True))
     models = [names[kind] for kind in LABELS if kind in names]
     main = headlines(rows)
     main = main.assign(column=column_names(main))
-    parts = [config.dataset.changed(), config.encoder.changed(), config.objective.changed()]
-    if config.objective.hides:
-        moved = config.schedule.ratio is not None
-        ratio = config.ratio_text if moved else f"{plan.run.facts['realised_ratio']:.4g}"
-        parts.append(f"{config.masking.changed()} {ratio}")
-    say(", ".join([*parts, f"seed {config.seed}"]), style="bold")
+    yield Line(_settings(plan), style="bold")
     lines = [
         {
             "model": LABELS[mine[0]["model_kind"]],
@@ -53,27 +56,39 @@ def print_run(rows: pd.DataFrame, plan: Plan) -> None:
     ]
     if lines:
         table = pd.DataFrame(lines).fillna("")
-        print_table(table)
-        for line in footnotes(main, table):
-            say(line)
-        say_differences(rows, names["run"], names["untrained"])
+        yield sheet_of(table)
+        yield from map(Line, footnotes(main, table))
+        yield from said_of_differences(rows, names["run"], names["untrained"])
         if ((main["model_kind"] == "pixels") & (main["status"] == "ok")).any():
             like_digits = plan.run.facts["channels"] == 1 and max(config.size) <= SMALL
-            say(PIXELS.format(why=CENTRED if like_digits else ""))
-    say_gaps(rows)
+            yield Line(PIXELS.format(why=CENTRED if like_digits else ""))
+    yield from said_of_gaps(rows)
     for line in [*edges(rows), *(f"note: {note}" for note in mixed(rows))]:
-        say(f"  {line}")
+        yield Line(f"  {line}")
     for row in rows[rows["skipped"] > 0].drop_duplicates("dataset").to_dict("records"):
-        say(f"  {row['skipped']} unreadable images were left out: see skipped in config.json")
-    say(protocols(rows))
-    say(f"results   {plan.run.folder}", whole=True)
-    say(f"pictures  {plan.run.folder / 'pictures'}", whole=True)
+        yield Line(
+            f"  {row['skipped']} unreadable images were left out: see skipped in config.json"
+        )
+    yield Line(protocols(rows))
+    yield Line(f"results   {plan.run.folder}", whole=True)
+    yield Line(f"pictures  {plan.run.folder / 'pictures'}", whole=True)
     other = "--masking block" if config.objective.hides else "--objective mae"
-    say(f"next      maebench table    maebench eval linear-probe    maebench run {other}")
+    yield Line(f"next      maebench table    maebench eval linear-probe    maebench run {other}")
 
 
-def say_differences(rows: pd.DataFrame, model: str, other: str) -> None:
-    """Prints the paired difference of each main metric, pretrained minus untrained."""
+def _settings(plan: Plan) -> str:
+    """Such as "digits, vit-nano, mae, random 0.75, seed 0"."""
+    config = plan.config
+    parts = [config.dataset.changed(), config.encoder.changed(), config.objective.changed()]
+    if config.objective.hides:
+        moved = config.schedule.ratio is not None
+        ratio = config.ratio_text if moved else f"{plan.run.facts['realised_ratio']:.4g}"
+        parts.append(f"{config.masking.changed()} {ratio}")
+    return ", ".join([*parts, f"seed {config.seed}"])
+
+
+def said_of_differences(rows: pd.DataFrame, model: str, other: str) -> Iterator[Line]:
+    """The paired difference of each main metric, pretrained minus untrained."""
     compared = differences(rows, model, other)
     for name, found, unit in compared:
         value, ends = in_unit(found.value, unit, "+"), _ends(found, unit, found.num_groups)
@@ -84,11 +99,12 @@ def say_differences(rows: pd.DataFrame, model: str, other: str) -> None:
         again = ""
         if found.choice is not None:
             again = f" (choices made again: {_ends(found.choice, unit, found.num_groups)})"
-        say(f"  pretrained - untrained, {name}: {value} {ends}{again}, p {p}{verdict}")
+        text = f"  pretrained - untrained, {name}: {value} {ends}{again}, p {p}{verdict}"
+        yield Line(text)
     for name, why in unpaired(rows, model, other):
-        say(f"  pretrained - untrained, {name}: not paired, {why}")
+        yield Line(f"  pretrained - untrained, {name}: not paired, {why}")
     if methods := of_differences(compared):
-        say(methods)
+        yield Line(methods)
 
 
 def _ends(found: Interval, unit: str, num_groups: int | None) -> str:
@@ -98,8 +114,8 @@ def _ends(found: Interval, unit: str, num_groups: int | None) -> str:
     return f"[{in_unit(found.low, unit, '+')}, {in_unit(found.high, unit, '+')}]"
 
 
-def say_gaps(rows: pd.DataFrame) -> None:
-    """Prints which numbers are missing and why, equal reasons together."""
+def said_of_gaps(rows: pd.DataFrame) -> Iterator[Line]:
+    """Which numbers are missing and why, equal reasons together."""
     gaps = rows[rows["status"] != "ok"]
     for (evaluation, status, reason), group in gaps.groupby(
         ["evaluation", "status", "reason"], sort=False
@@ -107,4 +123,4 @@ def say_gaps(rows: pd.DataFrame) -> None:
         kinds = ", ".join(LABELS.get(kind, kind) for kind in group["model_kind"].unique())
         # where the main metric is there, only some of the others are missing
         some = "" if group["main"].any() else " " + ", ".join(group["metric"].unique())
-        say(f"  {evaluation}{some} of {kinds}: {status}: {reason}")
+        yield Line(f"  {evaluation}{some} of {kinds}: {status}: {reason}")

@@ -2,122 +2,36 @@
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pandas as pd
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
 
 from maebench.outputs import Cell
+from maebench.report.printed import FRAME, Line, Sheet
 
-WIDE = 200  # columns where the output is no terminal: nothing is cut off
 LEAST = 3  # columns beside the index, however long its texts are
-NARROW = 12  # characters of a line of text that can still be read as one
-FRAME = 3  # characters of a column beside its content: a space on both sides and a line
-# Where text may be broken: after a space, or after -, /, _, : or = but not in -0.5 or 1e-05.
-_BREAKS = re.compile(r"(?<= )|(?<=\w[-/_:=])(?<!\de-)")
-
-
-def console() -> Console:
-    """Standard output, wide where it is a file or a pipe."""
-    # a name with [brackets] is a name and no markup
-    width = None if sys.stdout.isatty() else WIDE
-    return Console(highlight=False, markup=False, width=width)
 
 
 def say(text: str, style: str | None = None, whole: bool = False) -> None:
     """Prints a line, which a terminal gets broken between words unless it is to be copied whole."""
-    console().print(text, style=style, soft_wrap=whole or not sys.stdout.isatty())
+    Line(text, style, whole).show()
 
 
 def print_table(table: pd.DataFrame) -> None:
     """Prints a table; where the terminal is too narrow for it, row by row."""
-    out = console()
-    heads = [str(name) for name in table.columns]
+    sheet_of(table).show()
+
+
+def sheet_of(table: pd.DataFrame) -> Sheet:
+    """A table's columns and cells as they are printed."""
     rows = [[_readable(cell) for cell in row] for row in table.itertuples(index=False)]
-    texts = [_is_text(table.iloc[:, i]) for i in range(len(heads))]
-    widths = _widths(heads, rows, texts, out.width)
-    if widths is None:
-        for line in _row_by_row(heads, rows, texts, out.width):
-            out.print(line, soft_wrap=True)
-        return
-    shown = Table()
-    for head, width in zip(heads, widths, strict=True):
-        shown.add_column(_folded(head, width, True), width=width)
-    for row in rows:
-        shown.add_row(*map(_folded, row, widths, texts))
-    out.print(shown)
+    texts = [_is_text(table.iloc[:, i]) for i in range(table.shape[1])]
+    return Sheet([str(name) for name in table.columns], rows, texts)
 
 
 def _is_text(column: pd.Series) -> bool:
     """Whether a column holds names, which may be broken anywhere, and no numbers."""
     return not any(isinstance(cell, Cell | int | float) for cell in column)
-
-
-def _widths(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[bool], width: int
-) -> list[int] | None:
-    """How wide each column is, so that no number is broken; None where they do not fit.
-
-    All columns as they are where that fits, else the widest are narrowed first.
-    """
-    whole, least = [], []
-    for i, (head, text) in enumerate(zip(heads, texts, strict=True)):
-        cells = [row[i] for row in rows]
-        lines = [line for cell in (head, *cells) for line in cell.split("\n")]
-        whole.append(max(map(cell_len, lines)))
-        pieces = [piece.strip() for cell in (head,) for piece in _BREAKS.split(cell)]
-        words = [word for cell in cells for word in cell.split()]
-        needed = max((cell_len(piece) for piece in (*pieces, *words)), default=0)
-        least.append(min(needed, NARROW) if text else needed)
-    space = width - FRAME * len(heads) - 1
-    if sum(least) > space:
-        return None
-    while sum(whole) > space:
-        widest = max((i for i in range(len(whole)) if whole[i] > least[i]), key=whole.__getitem__)
-        whole[widest] -= 1
-    return whole
-
-
-def _folded(text: str, width: int, anywhere: bool) -> str:
-    """Text in lines of a width, broken between words; `anywhere` in names too, at their dashes."""
-    lines = []
-    for line in text.split("\n"):
-        pieces = _BREAKS.split(line) if anywhere else re.split(r"(?<= )", line)
-        now = ""
-        for piece in pieces:
-            if now and cell_len(now + piece.rstrip()) > width:
-                lines.append(now.rstrip())
-                now = ""
-            while anywhere and cell_len(now + piece.rstrip()) > width:  # a name without a dash
-                cut = width
-                while cell_len(piece[:cut]) > width:
-                    cut -= 1
-                lines.append(piece[: max(cut, 1)])
-                piece = piece[max(cut, 1) :]
-            now += piece
-        lines.append(now.rstrip())
-    return "\n".join(lines)
-
-
-def _row_by_row(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[bool], width: int
-) -> Iterator[str]:
-    """Each row as lines of `column  cell`, an empty line between two rows."""
-    left = min(max(map(cell_len, heads), default=0), width // 2)
-    for row in rows:
-        for head, cell, text in zip(heads, row, texts, strict=True):
-            if not cell:
-                continue
-            names = _folded(head, left, True).split("\n")
-            values = _folded(cell, max(1, width - left - 2), text).split("\n")
-            for i in range(max(len(names), len(values))):
-                name, value = (part[i] if i < len(part) else "" for part in (names, values))
-                yield f"{name}{' ' * (left - cell_len(name))}  {value}".rstrip()
-        yield ""
 
 
 def bands(table: pd.DataFrame, width: int) -> Iterator[pd.DataFrame]:
