@@ -60,7 +60,8 @@ def speed_command(steps: int | None, as_json: bool, **settings: Any) -> None:
         click.echo(json.dumps(found.dump(), indent=1, allow_nan=False, ensure_ascii=False))
         return
     from maebench.report import speed
-    from maebench.report.terminal import console, print_table
+    from maebench.report.printed import console
+    from maebench.report.terminal import print_table
 
     say = console()
     say.print(speed.title(found), style="bold")
