@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+from maebench.data import decode
 from maebench.data.decode import Decoding, fit, read_header, read_image, to_tensor
 from maebench.errors import DataError
 
@@ -334,3 +335,40 @@ def test_fit_takes_every_size_to_every_size():
     # 29 / 7 * 7 is more than 29 in floating point
     for width, side in ((29, 7), (58, 7), (123, 7), (450, 7), (1, 49), (3, 5)):
         assert fit(Image.new("L", (width, width)), (side, side)).shape == (1, side, side)
+
+
+def test_jpeg_pixels_do_not_depend_on_what_decodes_them(tmp_path, monkeypatch):
+    pytest.importorskip("simplejpeg", reason="the extra fast")
+    rng = np.random.default_rng(0)
+    rough = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    picture = rough.resize((121, 83), Image.Resampling.BICUBIC)
+    ways = {"a": {}, "b": {"progressive": True}, "c": {"subsampling": 0, "quality": 30}}
+    for name, way in ways.items():
+        picture.save(tmp_path / f"{name}.jpg", **way)
+        picture.convert("L").save(tmp_path / f"{name}-gray.jpg", **way)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    picture.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    for path in tmp_path.glob("*.jpg"):
+        for channels in (1, 3):
+            how = decode.Decoding(channels)
+            fast = decode.read_pixels(path, how)
+            with monkeypatch.context() as patched:
+                patched.setattr(decode, "_simplejpeg", lambda: None)
+                plain = decode.read_pixels(path, how)
+            assert fast[1] == plain[1] and (fast[0] == plain[0]).all(), path
+
+
+def test_a_jpeg_that_simplejpeg_refuses_is_read_or_refused_by_pillow(tmp_path):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
+    picture.save(tmp_path / "whole.jpg")
+    data = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match=r"cut\.jpg.*truncated"):
+        decode.read_pixels(tmp_path / "cut.jpg", Decoding(3))
+    # a restart marker nobody asked for: PIL goes on over it
+    (tmp_path / "odd.jpg").write_bytes(data[:-2] + b"\x00\x00\xff\xd9")
+    wanted = np.array(read_image(tmp_path / "odd.jpg", Decoding(3))[0])
+    pixels, _ = decode.read_pixels(tmp_path / "odd.jpg", Decoding(3))
+    assert np.array_equal(pixels.permute(1, 2, 0).numpy(), wanted)

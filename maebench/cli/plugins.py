@@ -28,7 +28,7 @@ class Actions(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The action, or the nearest match of one that does not exist."""
         if args and not args[0].startswith("-") and args[0] not in self.commands:
-            raise ConfigError(unknown("action", args[0], self.commands, "maebench plugins"))
+            raise ConfigError(unknown("action", args[0], self.commands, ctx.command_path))
         return super().resolve_command(ctx, args)
 
 

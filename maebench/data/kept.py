@@ -24,7 +24,8 @@ FREE_SHARE = 10  # the tenth part of what is free
 UNUSED_DAYS = 1.0  # after which a split's decoded images make room for another's
 DAY = 86400  # seconds
 DECODED = "decoded"
-# folders and files of the cache -> what they hold; others are of plugins or other versions
+# Folders and files of the cache -> what they hold. Others are not touched: who knows whose they are
+# where MAEBENCH_CACHE is a folder of all kinds of things?
 WHAT = {
     DECODED: "decoded images",
     "files": "what image files hold, by size and time stamp",
@@ -126,9 +127,10 @@ class Part:
 def parts() -> list[Part]:
     """All that is kept, by kind and the time of its last use, the newest first."""
     found = []
-    for kind in _within(files.cache_folder()):
-        inside = _within(kind) if kind.name in (DECODED, "files") else [kind]
-        found += [_part(path, kind.name) for path in inside]
+    for kind in WHAT:
+        place = files.cache_folder() / kind
+        inside = sorted(place.iterdir()) if place.is_dir() else [place] * place.exists()
+        found += [_part(path, kind) for path in inside if not path.name.startswith(files.BESIDE)]
     return sorted(found, key=lambda part: (part.kind, -part.used))
 
 
@@ -163,7 +165,3 @@ def size_of(path: Path) -> int:
         with contextlib.suppress(OSError):
             total += file.stat().st_size if file.is_file() else 0
     return total
-
-
-def _within(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
