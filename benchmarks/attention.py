@@ -2,8 +2,9 @@
 
     python benchmarks/attention.py
 
-The ratio fused / explicit differs from processor to processor: above 1 the explicit one is faster,
-and maebench/encoders/attention.py measures it where it runs. Both run in turn; medians of the pairs.
+The ratio fused / explicit differs from processor to processor, so that
+maebench/encoders/attention.py measures it where it runs; above 1 the explicit one is faster. Both
+run in turn; medians of the pairs.
 """
 
 from __future__ import annotations

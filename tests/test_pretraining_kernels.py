@@ -15,7 +15,14 @@ from maebench.errors import RunError
 from maebench.objectives.mae import MaskedAutoencoder
 from maebench.pretraining import checkpoints, kernels
 from maebench.pretraining import loop as story
-from maebench.pretraining.kernels import FILE, SKIPPED, WATCHED, Kernels, missing_compiler
+from maebench.pretraining.kernels import (
+    FILE,
+    SKIPPED,
+    WATCHED,
+    Kernels,
+    Paced,
+    missing_compiler,
+)
 from maebench.pretraining.loop import pretrain
 from maebench.pretraining.plan import prepare
 
@@ -211,3 +218,26 @@ def test_a_compiled_run_is_the_same_from_wherever_it_goes_on_and_close_to_a_plai
     assert end_of(plans[0]) == end_of(plans[1])
     plain = prepare(config(machine={"compile": False}), tmp_path / "plain")
     assert losses == pytest.approx([step.loss for step in pretrain(plain)], rel=1e-4)
+
+
+# ---- a module of an evaluation
+
+
+def test_a_module_of_an_evaluation_is_compiled_where_its_steps_pay_for_it(compiles, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(kernels.time, "monotonic", lambda: now[0])
+    module = torch.nn.Linear(2, 3)
+    long, short = (Paced(module, steps, "auto", "cpu") for steps in (100_000, WHEN + 5))
+    x = torch.ones(1, 2)
+
+    def call(paced, times):
+        for _ in range(times):
+            now[0] += 0.1
+            assert torch.equal(paced(x), module(x))
+
+    call(short, WHEN + 5)
+    call(long, WHEN)
+    with pytest.warns(UserWarning, match="compiling the step: about 45 s"):
+        call(long, 1)
+    call(long, SKIPPED)
+    assert long._kernels.after == WHEN and short._kernels.after is None

@@ -25,6 +25,7 @@ from maebench.models.model import LoadedModel, pool_of
 from maebench.objectives.objective import ImageGrid, Reconstruction
 from maebench.pretraining.ahead import crops_ahead
 from maebench.pretraining.batches import batches
+from maebench.pretraining.kernels import Paced
 from maebench.rng import Draws, key, permutation
 
 MASK_SEED = 0  # of the common held-out masks: never a run's own
@@ -199,6 +200,10 @@ class EvaluatedModel:
         ready = self.loaded.normalise
         for crop in crops_ahead(images, plan, batch, augment, purpose, self.device):
             yield replace(crop, images=ready.view(crop.images))
+
+    def paced(self, module: nn.Module, steps: int) -> Callable[[Tensor], Tensor]:
+        """The module for training steps, compiled where so many pay for it."""
+        return Paced(module, steps, self.loaded.config.machine.compile, self.device)
 
     def picture(self, name: str, figure: Any) -> Path:
         """Writes a matplotlib figure among the artifacts."""

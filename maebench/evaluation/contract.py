@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
@@ -212,6 +212,13 @@ class Model(Protocol):
 
         `augment` replaces the crops and flips that suit the data set; those that a model was
         pretrained with are its own matter. Crops come at the size that the encoder takes.
+        """
+
+    def paced(self, module: nn.Module, steps: int) -> Callable[[Tensor], Tensor]:
+        """The module, to be called once for each of so many training steps.
+
+        It is the module itself until its pace is known, then compiled where that pays
+        (`machine.compile`); in evaluation mode call the module.
         """
 
     def picture(self, name: str, figure: Any) -> Path:

@@ -12,6 +12,7 @@ import shutil
 import statistics
 import textwrap
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from maebench import files
 from maebench.config.run import RunConfig
@@ -43,7 +44,7 @@ class Kernels:
     """The way a run computes, as it is kept in its folder.
 
     Args:
-        folder: the run's.
+        folder: the run's; None where nobody goes on from a part of the work.
         wanted: machine.compile.
         device: where the run computes.
         shape: what stands for the model and its batch, for what is known of compiling them.
@@ -52,14 +53,14 @@ class Kernels:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | None,
         wanted: Literal["auto"] | bool,
         device: str,
         shape: str,
         done: int,
     ) -> None:
-        self._path = folder / FILE
-        kept = _kept(self._path) if done else {}
+        self._path = None if folder is None else folder / FILE
+        kept = _kept(self._path) if done and self._path else {}
         self.attention: dict[str, bool] = kept.get("attention", {})
         self._wanted, self._device, self._shape = wanted, device, shape
         self._seconds: list[float] = []  # of steps that were not compiled
@@ -85,15 +86,21 @@ class Kernels:
             self._module = torch.compile(module, dynamic=False)
         return self._module
 
-    def forward(self, module: Any, part: Batch, number: int) -> Mapping[str, Any]:
-        """What the objective gives for a batch; where compiling fails, without it from now on."""
+    def forward(self, module: Any, part: Any, number: int) -> Any:
+        """What a module gives for a batch; where compiling fails, without it from now on.
+
+        Args:
+            module: such as the objective around its encoder.
+            part: what it takes.
+            number: of the step, from 1.
+        """
         chosen = self.module(module, number)
         if chosen is module or self._costs is not None:
             return chosen(part)
         began = time.monotonic()
-        fresh = replace(part, draws=copy.copy(part.draws))
+        fresh = replace(part, draws=copy.copy(part.draws)) if isinstance(part, Batch) else part
         try:
-            made: Mapping[str, Any] = chosen(part)
+            made = chosen(part)
         except Exception as error:
             self._decide(None)
             text = textwrap.shorten(str(error), SHOWN) or type(error).__name__
@@ -125,7 +132,7 @@ class Kernels:
         if not self._decided:
             self._estimate(number, left)
         content = {"attention": dict(sorted(self.attention.items())), "compiled_after": self.after}
-        if _kept(self._path) != content:
+        if self._path is not None and _kept(self._path) != content:
             files.write_json(self._path, content)
 
     def _decide(self, after: int | None) -> None:
@@ -162,6 +169,38 @@ class Kernels:
             before = statistics.median(self._seconds[min(SKIPPED, len(self._seconds) - 1) :])
             self.note += f", before {1000 * before:.1f} ms ({before / one:.2f} x)"
             _keep_known(self._shape, {"cost": round(cost, 1), "gain": round(before / one, 3)})
+
+
+class Paced:
+    """A module that is called once a step, and compiled where the steps left are worth it.
+
+    Args:
+        module: with parameters, of one tensor.
+        steps: calls in all.
+        wanted: machine.compile.
+        device: where it lies.
+    """
+
+    def __init__(
+        self, module: nn.Module, steps: int, wanted: Literal["auto"] | bool, device: str
+    ) -> None:
+        hardware = [torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), device]
+        shape = files.short_hash([repr(module), hardware, torch.__version__])
+        self._kernels = Kernels(None, wanted, device, shape, 0)
+        self._module, self._steps = module, steps
+        self._number, self._last = 0, 0.0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """What the module gives."""
+        now = time.monotonic()
+        if self._number:
+            self._kernels.took(self._number, now - self._last, self._steps - self._number)
+        self._number, self._last = self._number + 1, now
+        made: Tensor = self._kernels.forward(self._module, x, self._number)
+        if self._kernels.note:
+            warnings.warn(self._kernels.note, stacklevel=2)
+            self._kernels.note = ""
+        return made
 
 
 def shape_of(config: RunConfig, facts: Mapping[str, Any]) -> str:

@@ -177,6 +177,7 @@ class Finetune(Evaluation):
         steps = math.ceil(recipe.epochs * len(labels) / batch)
         augment = Augment(scale=MAE_SCALE) if official else None
         crops = model.crops("train", part, steps * parts, augment)
+        logits = model.paced(classifier, steps * parts)
         losses = []
         peak = recipe.lr * batch / LR_BATCH
         for step in model.progress(range(steps), steps, f"finetune of {model.kind}"):
@@ -187,7 +188,7 @@ class Finetune(Evaluation):
             losses.append(0.0)
             for crop in islice(crops, parts):
                 images, targets = inputs(crop.images, labels[crop.index])
-                loss = -(targets * classifier(images).log_softmax(1)).sum(1).mean() / parts
+                loss = -(targets * logits(images).log_softmax(1)).sum(1).mean() / parts
                 loss.backward()
                 losses[-1] += loss.item()
             adam.step()
