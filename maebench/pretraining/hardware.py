@@ -49,11 +49,9 @@ def _cpu_has_bf16() -> bool:
 
 def environment() -> dict[str, Any]:
     """Versions and hardware, for the record; nothing secret, so no environment variables."""
-    packages = {
-        d.metadata["Name"]: d.version
-        for d in importlib.metadata.distributions()
-        if d.metadata["Name"]
-    }
+    # each access parses the file again
+    about = [found.metadata for found in importlib.metadata.distributions()]
+    packages = {each["Name"]: each["Version"] for each in about if each["Name"]}
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "python": platform.python_version(),
