@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import shlex
+import shutil
 import sys
 import tempfile
 import warnings
@@ -107,6 +108,7 @@ class Ours(Step):
         settings: dict[str, Any] = {"encoder": encoder, "objective": {"name": "mae", **decoder}}
         settings |= {"batch": size.batch, "ratio": RATIO}
         super().__init__(noise_plan(size.batch, size.image, size.channels, **settings))
+        shutil.rmtree(self.plan.run.results)  # steps alone write nothing
         found = {("decoder." if of_decoder(n) else "encoder.") + n: t for n, t in weights.items()}
         found["decoder.decoder_pos_embed"] = weights["decoder_pos_embed"][:, 1:]
         self.module.load_state_dict(found)
