@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from maebench.cli import again
 from maebench.cli.flags import run_options
-from maebench.pretraining import runs
 
 if TYPE_CHECKING:
     from maebench.config.run import RunConfig
@@ -35,6 +33,8 @@ def run_command(**settings: Any) -> None:
       maebench run --dataset fashion-mnist --data-dir DIR --masking block --ratio 0.6
       maebench run --masking block -o masking.aspect=0.5 -o knn.k=1,5,20
     """  # noqa: D301 - click wants the character \b itself
+    from maebench.cli import again
+
     command = again.asked(settings)
     if again.show(command):
         return
@@ -85,6 +85,7 @@ def _read(settings: Mapping[str, Any]) -> tuple[RunConfig, list[str]]:
 
 def _prepare(config: RunConfig, results: Path | None) -> Plan:
     from maebench.cli.progress import decoding
+    from maebench.pretraining import runs
     from maebench.pretraining.plan import prepare
 
     return prepare(config, runs.results_folder(results), decoding)
