@@ -16,11 +16,12 @@ from maebench.errors import RunError
 from maebench.masking import BUILT_IN as MASKINGS
 from maebench.objectives import BUILT_IN as OBJECTIVES
 from maebench.objectives.mae import MaskedAutoencoder
-from maebench.pretraining import ahead, speed
+from maebench.pretraining import ahead, speed, watched
 from maebench.pretraining.cost import Cost
 from maebench.pretraining.loop import pretrain
 from maebench.pretraining.plan import prepare
-from maebench.pretraining.speed import PHASES, PURE, Laps, Speed, Spread, measure, updates
+from maebench.pretraining.speed import PURE, Speed, Spread, measure
+from maebench.pretraining.watched import PHASES, Laps, updates
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +36,8 @@ def few_steps(monkeypatch):
 def ticking(monkeypatch):
     """A clock that goes on by a second whenever it is read."""
     ticks = itertools.count()
-    monkeypatch.setattr(speed, "_now", lambda device: float(next(ticks)))
+    for module in (speed, watched):
+        monkeypatch.setattr(module, "now", lambda device: float(next(ticks)))
 
 
 def a_speed(**changes):
@@ -58,7 +60,7 @@ def a_speed(**changes):
     return Speed(**{**settings, **changes})
 
 
-def watched(going, laps):
+def phases_of(going, laps):
     """The phases of one watched step, and the whole of it."""
     laps.begin(True)
     next(going)
@@ -69,7 +71,9 @@ def begun(tmp_path, **changes):
     """The steps of a tiny run and the clock that watches them."""
     plan = prepare(tiny.config(**changes), tmp_path, write=False)
     laps = Laps("cpu")
-    return updates(plan, tmp_path / "log.jsonl", laps, []), laps
+    going = updates(plan, tmp_path / "log.jsonl", laps, [])
+    next(going)
+    return going, laps
 
 
 # --- the clock
@@ -94,17 +98,17 @@ def test_a_step_that_is_not_watched_reads_the_clock_at_its_ends_alone(ticking):
 @pytest.mark.parametrize("changes", [{}, {"objective": "autoencoder"}], ids=["hides", "whole"])
 def test_the_phases_of_a_step_are_the_whole_step(tmp_path, ticking, changes):
     going, laps = begun(tmp_path, **changes)
-    whole, first = watched(going, laps)
+    whole, first = phases_of(going, laps)
     assert sum(first.values()) == whole
     assert first.keys() == set(PHASES) - {"forward"} - ({"masking"} if changes else set())
-    whole, second = watched(going, laps)  # its crops were made with those of the first
+    whole, second = phases_of(going, laps)  # its crops were made with those of the first
     assert sum(second.values()) == whole
 
 
 def test_each_phase_ends_where_the_clock_is_read(tmp_path, ticking):
     """One reading each: of the encoder before it, which is the decoder's, and after it."""
     going, laps = begun(tmp_path, **{"optimiser": {"accumulate": 4}})
-    _, phases = watched(going, laps)
+    _, phases = phases_of(going, laps)
     # four parts: the forward pass before and after the encoder, and a backward pass after each
     assert (phases["encoder"], phases["decoder"], phases["backward"]) == (4, 8, 4)
     assert (phases["optimiser"], phases["log"]) == (1, 1)
@@ -112,7 +116,7 @@ def test_each_phase_ends_where_the_clock_is_read(tmp_path, ticking):
 
 def test_an_encoder_that_is_asked_often_is_summed(tmp_path, ticking, monkeypatch):
     going, laps = begun(tmp_path)
-    _, once = watched(going, laps)
+    _, once = phases_of(going, laps)
     encode = MaskedAutoencoder.encode
 
     def twice(self, *args):
@@ -120,7 +124,7 @@ def test_an_encoder_that_is_asked_often_is_summed(tmp_path, ticking, monkeypatch
         return encode(self, *args)
 
     monkeypatch.setattr(MaskedAutoencoder, "encode", twice)
-    _, phases = watched(going, laps)
+    _, phases = phases_of(going, laps)
     assert phases["encoder"] == 2 * once["encoder"]
     assert phases["decoder"] == once["decoder"] + 1
 
@@ -128,14 +132,14 @@ def test_an_encoder_that_is_asked_often_is_summed(tmp_path, ticking, monkeypatch
 @pytest.mark.parametrize("masking", ["hard", "attention"])
 def test_what_a_masking_asks_of_the_model_is_the_maskings(tmp_path, ticking, masking):
     going, laps = begun(tmp_path, masking={"name": masking, "of": "encoder"})
-    _, phases = watched(going, laps)
+    _, phases = phases_of(going, laps)
     assert phases["encoder"] == 1
 
 
 def test_no_hook_stays_on_the_encoder(tmp_path, monkeypatch):
     states = []
-    begin = speed.begin
-    monkeypatch.setattr(speed, "begin", lambda plan: states.append(begin(plan)) or states[-1])
+    begin = watched.begin
+    monkeypatch.setattr(watched, "begin", lambda plan: states.append(begin(plan)) or states[-1])
     going, laps = begun(tmp_path)
     for watching in (True, False):
         laps.begin(watching)
@@ -148,7 +152,7 @@ def test_what_is_compiled_is_one_phase(tmp_path, ticking, monkeypatch):
     # a wrapper as torch.compile makes one, without the minute that it takes
     monkeypatch.setattr(torch, "compile", lambda module, **_: torch.nn.Sequential(module))
     going, laps = begun(tmp_path, machine={"compile": True})
-    whole, phases = watched(going, laps)
+    whole, phases = phases_of(going, laps)
     assert phases.keys() >= {"forward", "backward"}
     assert phases.keys() & {"encoder", "decoder"} == set()
     assert sum(phases.values()) == whole
@@ -229,6 +233,14 @@ def test_as_many_groups_are_measured_as_fit_into_the_time():
 def test_steps_are_whole_groups_and_the_number_is_said():
     found = measure(tiny.config(), steps=1)
     assert (found.steps, found.group) == (2, 2)
+
+
+def test_watched_and_unwatched_steps_are_first_in_turn(monkeypatch):
+    order = []
+    measured = speed._measured
+    monkeypatch.setattr(speed, "_measured", lambda *args: order.append(args[2:]) or measured(*args))
+    measure(tiny.config(), steps=4)
+    assert order[-4:] == [(2, False), (2, True), (2, True), (2, False)]
 
 
 def test_the_share_that_is_pure_is_that_of_its_phases(ticking):

@@ -23,28 +23,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from maebench.config.run import RunConfig
-from maebench.data.preprocess import Normaliser
-from maebench.encoders import attention
-from maebench.masking.mask import checked_later
-from maebench.outputs import Tracking
 from maebench.plugins import contained
-from maebench.pretraining.ahead import ready, steps_together
-from maebench.pretraining.batches import make_batch
+from maebench.pretraining.ahead import steps_together
 from maebench.pretraining.cost import Cost
 from maebench.pretraining.hardware import processor
-from maebench.pretraining.kernels import Kernels, shape_of
-from maebench.pretraining.log import Log
-from maebench.pretraining.loop import forward_and_backward, read_numbers, set_rate
 from maebench.pretraining.plan import Plan, prepare
-from maebench.pretraining.state import begin
+from maebench.pretraining.watched import PHASES, Laps, now, updates
 
-PHASES = (
-    *("data", "masking", "encoder", "decoder", "forward", "backward", "optimiser", "log"),
-    "other",  # setting the rate, and seeding what reads torch's global random state
-)
 PURE = ("encoder", "decoder", "forward", "backward", "optimiser")  # what no run can leave out
 # Without --steps: seconds of measuring, and groups of each way at least and at most, where steps
 # are slow or quick.
@@ -164,135 +151,6 @@ class Speed:
         }
 
 
-# ---- a step, and the clock that watches it
-
-
-class Laps:
-    """A stop-watch: the time since its last reading goes to the phase that has ended."""
-
-    def __init__(self, device: str) -> None:
-        self._device = device
-        self.watching = False
-        self.seconds: dict[str, float] = {}
-
-    def begin(self, watching: bool) -> None:
-        """Starts; where nothing is watched, phases are not read and only the whole is."""
-        self.watching, self.seconds = watching, {}
-        self._began = self._last = _now(self._device)
-
-    def end(self, phase: str) -> None:
-        """Gives the time since the last reading to this phase."""
-        if not self.watching:
-            return
-        now = _now(self._device)
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
-        self._last = now
-
-    def stop(self) -> float:
-        """Seconds since it was started."""
-        self.end("other")
-        return (self._last if self.watching else _now(self._device)) - self._began
-
-
-class Timed(Kernels):
-    """The way a run computes its steps, with the clock read around the forward pass."""
-
-    laps: Laps
-    before = "other"  # the phase that ends where the next forward pass begins
-
-    def forward(self, module: Any, part: Any, number: int) -> Any:
-        """What the objective gives for a batch."""
-        if not self.laps.watching:
-            return super().forward(module, part, number)
-        self.laps.end(self.before)
-        # hooks inside of what is compiled would change it
-        compiled = self.module(module, number) is not module
-        with contextlib.nullcontext() if compiled else _encoder_apart(module, self.laps):
-            made = super().forward(module, part, number)
-        self.laps.end("forward" if compiled else "decoder")
-        made["loss"].register_hook(lambda _: self.laps.end("other"))  # when its backward begins
-        self.before = "backward"  # of this part, where the batch is computed in several
-        return made
-
-
-@contextlib.contextmanager
-def _encoder_apart(module: Any, laps: Laps) -> Iterator[None]:
-    """Reads the clock whenever the encoder begins and ends, however often it is asked."""
-    handles = [
-        module.encoder.register_forward_pre_hook(lambda *_: laps.end("decoder")),
-        module.encoder.register_forward_hook(lambda *_: laps.end("encoder")),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def updates(plan: Plan, path: Path, laps: Laps, notes: list[str]) -> Iterator[None]:
-    """Does what `pretrain` does, an update at a time, and reads the clock between phases.
-
-    The ratio and the rate stay those of the beginning; no checkpoint is written, no tracker asked.
-
-    Args:
-        plan: what to run.
-        path: where the log goes.
-        laps: the clock.
-        notes: gets what the run would say on the way.
-
-    Raises:
-        MaebenchError: losses or masks are not finite.
-    """
-    config, facts = plan.config, plan.run.facts
-    state = begin(plan)
-    log = Log(path, Tracking((), path.parent, {}))
-    shape = shape_of(config, facts)
-    kernels = Timed(path.parent, config.machine.compile, plan.device, shape, 0)
-    kernels.laps = laps
-    checks: list[Tensor] = []  # of masks, read with the log
-    normalise = _then(Normaliser(facts["mean"], facts["std"], plan.device), laps)
-    steps = ready(config, state.asked, plan.images, normalise, plan.device, 0, sys.maxsize)
-    state.module.train()
-    drawn = "masking" if config.objective.hides else "data"
-    for number, made in enumerate(steps, 1):
-        laps.end("data" if made.mask is None else drawn)  # masks made ahead follow the pixels
-        lr = set_rate(state, config, 0, plan.length.total)
-        laps.end("other")
-        with attention.using(kernels.attention), checked_later(checks):
-            batch = make_batch(config, state.asked, plan.images, made, 0.0, facts["precision"])
-            laps.end(drawn)
-            kernels.before = "other"
-            logged = forward_and_backward(
-                config, state.module, batch, number, facts["precision"], kernels
-            )
-            laps.end("backward")
-        if config.optimiser.clip is not None:
-            nn.utils.clip_grad_norm_(state.module.parameters(), config.optimiser.clip)
-        state.optimiser.step()
-        state.optimiser.zero_grad()
-        state.after_update(number, 0.0)
-        laps.end("optimiser")
-        log.add(number, logged, lr)
-        if number == 1 or log.due:
-            read_numbers(plan, log, checks)
-        laps.end("log")
-        if kernels.note:
-            notes.append(kernels.note)
-            kernels.note = ""
-        yield
-
-
-def _then(normaliser: Normaliser, laps: Laps) -> Any:
-    """The normaliser, after which images are ready and what follows is the masking's."""
-
-    def normalise(images: Tensor) -> Tensor:
-        pixels = normaliser(images)
-        laps.end("data")
-        return pixels
-
-    return normalise
-
-
 # ---- the measurement
 
 
@@ -316,26 +174,20 @@ def measure(
         # in an empty folder, so that a run that is there already is not gone on with
         plan = prepare(config, Path(folder), progress, write=False)
         laps, notes = Laps(plan.device), list[str]()
-        going = updates(plan, Path(folder) / "log.jsonl", laps, notes)
-        kind = torch.device(plan.device).type
-        group = _group(plan, kind)
-        if kind == "cuda":
+        group = _group(plan)
+        if torch.device(plan.device).type == "cuda":
             torch.cuda.reset_peak_memory_stats(plan.device)
-        startup = process_seconds()
-        first, _ = _measured(going, laps, 1, False)
-        _measured(going, laps, WARM_UP, True)
-        usual, _ = _measured(going, laps, WARM_UP, False)
-        count = math.ceil(steps / group) if steps else _how_many(usual * group)
-        watched, plain = [], []
-        for _ in range(count):
-            watched.append(_measured(going, laps, group, True))
-            plain.append(_measured(going, laps, group, False)[0])
+        with contextlib.closing(updates(plan, Path(folder) / "log.jsonl", laps, notes)) as going:
+            next(going)
+            startup = process_seconds()
+            first, _ = _measured(going, laps, 1, False)
+            watched, plain = _in_turn(going, laps, group, steps)
         memory = peak_memory(plan.device)  # before what follows takes any
         precision = plan.run.facts["precision"]
         return Speed(
             config=config,
             environment=_environment(plan.device, precision),
-            steps=count * group,
+            steps=len(plain) * group,
             group=group,
             cost=plan.costs[0],
             step=Spread.of(plain),
@@ -352,10 +204,36 @@ def measure(
         )
 
 
-def _group(plan: Plan, kind: str) -> int:
+def _in_turn(
+    going: Iterator[None], laps: Laps, group: int, steps: int | None
+) -> tuple[list[tuple[float, dict[str, float]]], list[float]]:
+    """Watched groups, seconds of a step and of its phases; and seconds of a step of as many others.
+
+    Args:
+        going: the steps.
+        laps: their clock.
+        group: how many are one measurement.
+        steps: how many are measured of each way, up to a whole group; None for a few seconds.
+    """
+    _measured(going, laps, WARM_UP, True)
+    usual, _ = _measured(going, laps, WARM_UP, False)
+    count = math.ceil(steps / group) if steps else _how_many(usual * group)
+    watched, plain = [], []
+    for number in range(count):
+        # each way is first in turn: batches of two workers come by turns too
+        for watching in (True, False) if number % 2 else (False, True):
+            whole, phases = _measured(going, laps, group, watching)
+            if watching:
+                watched.append((whole, phases))
+            else:
+                plain.append(whole)
+    return watched, plain
+
+
+def _group(plan: Plan) -> int:
     """How many steps are one measurement: those whose batches are made together, or a multiple."""
     together = steps_together(plan.images, plan.config.batch, plan.device)
-    return together * math.ceil(GROUP.get(kind, 1) / together)
+    return together * math.ceil(GROUP.get(torch.device(plan.device).type, 1) / together)
 
 
 def _how_many(seconds: float) -> int:
@@ -396,11 +274,11 @@ def matmul_peak(device: str, precision: str) -> float:
     shape, dtype = (side, side), torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(shape, generator=generator, device=device).to(dtype) for _ in "ab")
     made = torch.empty_like(a)
-    best, began = math.inf, _now(device)
+    best, began = math.inf, now(device)
     for number in range(PRODUCTS + 1):
-        start = _now(device)
+        start = now(device)
         torch.matmul(a, b, out=made)
-        ended = _now(device)
+        ended = now(device)
         if number:  # the first loads and picks what the others use
             best = min(best, ended - start)
             if ended - began > PEAK_SECONDS:
@@ -440,10 +318,3 @@ def _environment(device: str, precision: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.platform(),
     }
-
-
-def _now(device: str) -> float:
-    """Seconds; on a GPU after all that was asked of it."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
