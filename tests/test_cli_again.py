@@ -41,6 +41,8 @@ def call(tmp_path, images, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     # files of this very moment may change within a tick of the clock and are else not relied on
     monkeypatch.setattr(again, "TICK_NS", 0)
+    # somebody may be at work on the code while its tests run
+    monkeypatch.setattr(again, "_folders_of_code", lambda: [tmp_path / "code"])
     prepared = []
     prepare = plan.prepare
     monkeypatch.setattr(plan, "prepare", lambda *a, **k: prepared.append(a) or prepare(*a, **k))
@@ -190,7 +192,7 @@ def test_results_that_are_gone_are_made_again(call, what):
     assert path.exists()
 
 
-def test_code_packages_machine_and_variables_count(call, monkeypatch):
+def test_code_packages_machine_and_variables_count(call, tmp_path, monkeypatch):
     call()
     for name, value in (("_machine", ["another"]), ("_packages", [["new.dist-info", 1]])):
         with monkeypatch.context() as patch:
@@ -201,9 +203,14 @@ def test_code_packages_machine_and_variables_count(call, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setenv("CUDA_VISIBLE_DEVICES", "0")
         assert call()[0]
-    with monkeypatch.context() as patch:
-        patch.setattr(again, "_folders_of_code", lambda: [Path(__file__).parent])
-        assert call()[0]
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "module.py").write_text("x = 1")
+    assert call()[0]
+
+
+def test_the_code_that_counts_is_ours():
+    names = [folder.name for folder in again._folders_of_code()]
+    assert names == ["maebench", "maebench_evals"]
 
 
 def test_a_changed_module_is_another_state_and_a_compiled_one_is_not(tmp_path):
