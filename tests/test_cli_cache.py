@@ -63,7 +63,7 @@ def test_an_empty_cache_is_no_error(capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words", "code"),
     [
-        (["clea"], ["'clea' in maebench cache", "'clean'"], 1),
+        (["lists"], ["'lists' in maebench cache", "'list'"], 1),
         (["clean", "--older-than", "x"], ["--older-than", "'x'"], 1),
         (["clean", "--older-than", "-1"], ["--older-than", "-1"], 1),
         (["clean", "--all"], ["--all"], 2),

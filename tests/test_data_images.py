@@ -325,3 +325,17 @@ def test_labels_without_a_class_name_are_refused(labels, names, given):
     kind = "uint64" if max(labels) > 3 else "int64"
     with pytest.raises(PluginError, match=re.escape(wanted)):
         from_arrays(noise(4, 8, 8), np.array(labels, kind), names, None)
+
+
+@forks
+@pytest.mark.gpu
+@pytest.mark.parametrize("workers", [0, 2])
+def test_crops_on_a_gpu_are_those_of_the_processor(pictures, workers):
+    disk = replace(load(pictures, limit=0), workers=workers)
+    plan = [(torch.arange(5), torch.ones(5).long()), (torch.arange(7), torch.zeros(7).long())]
+    pairs = zip(
+        disk.crops(plan, Augment(), 1, "cpu"), disk.crops(plan, Augment(), 1, "cuda"), strict=True
+    )
+    for a, b in pairs:
+        assert b.images.is_cuda and not b.index.is_cuda
+        assert torch.equal(a.images, b.images.cpu()) and torch.equal(a.boxes, b.boxes.cpu())
