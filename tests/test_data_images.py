@@ -329,6 +329,7 @@ def test_labels_without_a_class_name_are_refused(labels, names, given):
 
 @forks
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_crops_on_a_gpu_are_those_of_the_processor(pictures, workers):
     disk = replace(load(pictures, limit=0), workers=workers)
