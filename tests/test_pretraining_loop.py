@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from maebench import MAE, Block, ConfigError, Grid, Random, RunConfig, Tracker, files
+from maebench import MAE, Block, ConfigError, Grid, Inputs, Random, RunConfig, Tracker, files
 from maebench.config.run import Machine
 from maebench.encoders import ViTNano
 from maebench.errors import RunError
@@ -580,3 +580,10 @@ def test_a_ratio_that_hides_everything_is_refused_before_a_folder_is_made(tmp_pa
 def test_the_realised_ratio_is_a_fact_of_the_run(tmp_path):
     facts = prepare(config(ratio=0.7), tmp_path).run.facts
     assert (facts["num_hidden"], facts["realised_ratio"], facts["grid"]) == ([11], 11 / 16, [4, 4])
+
+
+def test_only_modules_of_known_packages_are_taken_to_draw_from_torch_alone():
+    module = MAE().build(ENCODER.build((8, 8), 1), Inputs(1, (8, 8)))
+    assert story.draws_from_torch_alone(module)
+    module.encoder.blocks[0].__class__ = type("Ours", (type(module.encoder.blocks[0]),), {})
+    assert not story.draws_from_torch_alone(module)

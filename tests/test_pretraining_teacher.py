@@ -7,10 +7,11 @@ import torch
 from fakes import Dense, Worst, names
 
 from maebench import MAE, ConfigError, Inputs, RunConfig
+from maebench.data.preprocess import Normaliser
 from maebench.encoders import ViTNano
 from maebench.objectives import Supervised
 from maebench.objectives.ema import follow, make_teacher
-from maebench.pretraining.loop import Normaliser, batches
+from maebench.pretraining.batches import batches
 from maebench.pretraining.plan import build, inputs_of, prepare
 from maebench.pretraining.teacher import TEACHER_DECAY, answers
 

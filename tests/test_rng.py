@@ -243,3 +243,14 @@ def test_draws_leave_the_global_state_alone():
     draws(range(4)).normal(3)
     permutation(10, 0, "order")
     assert state() == before
+
+
+def test_code_that_draws_from_torch_alone_gets_the_same_numbers_and_leaves_the_others_alone():
+    with isolated(3, "layers"):
+        expected = torch.rand(4)
+    state, python, array = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    with isolated(3, "layers", only_torch=True):
+        assert torch.equal(torch.rand(4), expected)
+        assert random.getstate() == python
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.array_equal(np.random.get_state()[1], array[1])

@@ -36,6 +36,8 @@ from maebench.rng import isolated
 
 # MAE, official code, main_pretrain.py: lr = blr * effective batch / 256
 LR_BATCH = 256
+# Whose modules draw from torch's global state, if at all; of others nothing is known.
+TORCH_ALONE = {"torch", "timm", "maebench"}
 # Writing checkpoints may take a twentieth of the time, however large the model.
 CHECKPOINT_SHARE = 20
 
@@ -98,6 +100,7 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Generator[S
         steps = ready(config, state.asked, plan.images, normalise, plan.device, done, last)
         precision, costs = run.facts["precision"], plan.costs
         checks: list[Tensor] = []  # of masks, read with the log
+        only_torch = draws_from_torch_alone(state.module)
         state.module.train()
         ended = resumed = saved = time.monotonic()
         pause = config.machine.checkpoint_seconds
@@ -111,7 +114,7 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Generator[S
             with attention.using(kernels.attention), checked_later(checks):
                 batch = make_batch(config, state.asked, plan.images, made, progress, precision)
                 logged = forward_and_backward(
-                    config, state.module, batch, number, precision, kernels
+                    config, state.module, batch, number, precision, kernels, only_torch
                 )
             if isinstance(logged["loss"], float) and not math.isfinite(logged["loss"]):
                 raise RunError(_not_finite(run.name, logged["loss"], number, plan.checkpoints))
@@ -196,6 +199,7 @@ def forward_and_backward(
     number: int,
     precision: str,
     kernels: Kernels | None = None,
+    only_torch: bool = False,
 ) -> dict[str, float | Tensor]:
     """Adds the gradients of a batch, in parts where it is accumulated.
 
@@ -209,13 +213,18 @@ def forward_and_backward(
         share = len(part.ids) / len(batch.ids)
         mixed = torch.autocast(kind, torch.bfloat16, precision == "bf16")
         # Stochastic layers of plugins use the global state: the same whoever resumes.
-        with isolated(config.seed, "step", number), mixed:
+        with isolated(config.seed, "step", number, only_torch=only_torch), mixed:
             made = module(part) if kernels is None else kernels.forward(module, part, number)
             loss = made["loss"] * share
         loss.backward()
         for key, value in plain_logged(made, share, kind).items():
             logged[key] = logged.get(key, 0.0) + value
     return logged
+
+
+def draws_from_torch_alone(module: nn.Module) -> bool:
+    """Whether all parts of a module are of packages that take random numbers from torch alone."""
+    return all(type(part).__module__.split(".")[0] in TORCH_ALONE for part in module.modules())
 
 
 def keep(plan: Plan, state: State, number: int, loss: float, spent: cost.Spent, last: bool) -> None:

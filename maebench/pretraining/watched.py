@@ -20,7 +20,12 @@ from maebench.pretraining.ahead import ready
 from maebench.pretraining.batches import make_batch
 from maebench.pretraining.kernels import Kernels, shape_of
 from maebench.pretraining.log import Log
-from maebench.pretraining.loop import forward_and_backward, read_numbers, set_rate
+from maebench.pretraining.loop import (
+    draws_from_torch_alone,
+    forward_and_backward,
+    read_numbers,
+    set_rate,
+)
 from maebench.pretraining.plan import Plan
 from maebench.pretraining.state import begin
 
@@ -116,6 +121,7 @@ def updates(plan: Plan, path: Path, laps: Laps, notes: list[str]) -> Generator[N
     checks: list[Tensor] = []  # of masks, read with the log
     normalise = _then(Normaliser(facts["mean"], facts["std"], plan.device), laps)
     steps = ready(config, state.asked, plan.images, normalise, plan.device, 0, sys.maxsize)
+    only_torch = draws_from_torch_alone(state.module)
     state.module.train()
     drawn = "masking" if config.objective.hides else "data"
     yield
@@ -128,7 +134,7 @@ def updates(plan: Plan, path: Path, laps: Laps, notes: list[str]) -> Generator[N
             laps.end(drawn)
             kernels.before = "other"
             logged = forward_and_backward(
-                config, state.module, batch, number, facts["precision"], kernels
+                config, state.module, batch, number, facts["precision"], kernels, only_torch
             )
             laps.end("backward")
         if config.optimiser.clip is not None:
