@@ -49,18 +49,9 @@ from maebench.pretraining.loop import pretrain
 from maebench.pretraining.plan import prepare
 from maebench_evals import knn
 from maebench_evals.frozen import pool_for, standardised
+from maebench_evals.heads import ITERATIONS, Problem, Space, regressions
 from maebench_evals.knn import KNN
-from maebench_evals.linear_probe import (
-    BATCH,
-    EPOCHS,
-    L2,
-    LR,
-    SHARE,
-    STEPS,
-    LinearProbe,
-    fitted_heads,
-    predicted,
-)
+from maebench_evals.linear_probe import L2, LinearProbe
 
 # Shape suffixes: N images of train, M of them held out, T of test, D features, G entries of a grid,
 # R rounds.
@@ -122,7 +113,7 @@ def models(data: Data, folder: Path, results: Path, names: Names) -> list[Loaded
 
 
 class Probe:
-    """The linear probe's own heads, half as many updates in rounds as on all of train."""
+    """The linear probe's own heads."""
 
     name = "linear-probe"
     evaluation = LinearProbe()
@@ -138,35 +129,28 @@ class Probe:
         self, model: EvaluatedModel, x_ND: Tensor, used_RN: Tensor
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Right or wrong, and the log-likelihood, of what each round holds out, (G, held)."""
-        labels, classes = model.labels("train"), len(model.class_names())
-        heads = self._heads(model, x_ND, labels, "choose", used_RN)
-        parts = zip(used_RN, *(part.split(self.size) for part in heads), strict=True)
-        for used_N, weight_GDC, bias_GC in parts:
+        labels = model.labels("train")
+        space, heads = self._heads(model, x_ND, used_RN)
+        z_NK = space(x_ND)
+        for used_N, weight_GCK in zip(used_RN, heads.transpose(0, 1), strict=True):
             held = (~used_N).nonzero()[:, 0]
-            scores_GMC = x_ND[held] @ weight_GDC + bias_GC[:, None]
-            likelihood = scores_GMC.log_softmax(2)
-            picked = labels[held].expand(self.size, -1)[..., None]
-            assert scores_GMC.shape[2] == classes
-            yield scores_GMC.argmax(2) == labels[held], likelihood.gather(2, picked)[..., 0]
+            likelihood_GCM = (weight_GCK @ z_NK[held].T).log_softmax(1)
+            picked = labels[held].expand(self.size, 1, -1)
+            right = likelihood_GCM.argmax(1) == labels[held]
+            yield right, likelihood_GCM.gather(1, picked)[:, 0]
 
     def tested(self, model: EvaluatedModel, x_ND: Tensor, test_TD: Tensor) -> Tensor:
         """Right or wrong on test after training on all of train, (G, T)."""
-        heads = self._heads(model, x_ND, model.labels("train"), "refit", None)
-        return predicted(heads, test_TD) == model.labels("test")
+        space, heads = self._heads(model, x_ND, torch.ones(1, len(x_ND), dtype=torch.bool))
+        return (heads[:, 0] @ space(test_TD).T).argmax(1) == model.labels("test")
 
-    def _heads(
-        self,
-        model: EvaluatedModel,
-        x_ND: Tensor,
-        labels: Tensor,
-        purpose: str,
-        used_RN: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        steps = max(STEPS, math.ceil(EPOCHS * len(x_ND) / BATCH))
-        steps = steps if used_RN is None else math.ceil(steps * SHARE)
-        rates = [(step, LR * maebench.half_cosine(step, steps)) for step in range(steps)]
-        draws, classes = model.draws(f"order {purpose}"), len(model.class_names())
-        return fitted_heads(x_ND, labels, sorted(L2), classes, BATCH, rates, draws, used_RN)
+    def _heads(self, model: EvaluatedModel, x_ND: Tensor, used_RN: Tensor) -> tuple[Space, Tensor]:
+        """The directions of features, and weights (G, R, C, K) in them, penalties ascending."""
+        space, classes = Space.of(x_ND), len(model.class_names())
+        problem = Problem(space(x_ND), model.labels("train"), classes, used_RN.float())
+        ones = torch.ones(len(used_RN))
+        found = regressions(problem, space, sorted(L2, reverse=True), ones, ITERATIONS)
+        return space, torch.stack([weight for weight, _ in found][::-1])
 
 
 class Neighbours:

@@ -275,7 +275,7 @@ def test_options_of_an_evaluation_come_from_the_recipe_where_it_runs(config, mon
     assert config(yaml="evals: [{name: knn, k: [3]}]").evals[0].k == (3,)
     assert "knn.k: recipe 3, given 1,5" in refused(config, o=["knn.k=1,5"])
     # of evaluations that it does not name a recipe says nothing
-    assert config(evals="linear-probe", o=["linear-probe.epochs=3"]).evals[0].epochs == 3
+    assert config(evals="linear-probe", o=["linear-probe.iterations=3"]).evals[0].iterations == 3
 
 
 @pytest.mark.parametrize(

@@ -116,9 +116,9 @@ def test_another_components_options_do_not_survive_a_changed_name(config):
 
 
 def test_options_of_evaluations_reach_them(config):
-    found = config(o=["knn.k=1,5", "linear-probe.epochs=3"], evals="knn,linear-probe")
-    assert found.evals[0].k == (1, 5) and found.evals[1].epochs == 3
-    assert config(yaml="knn: {k: [1, 5]}\nlinear-probe: {epochs: 3}").evals[0].epochs == 3
+    found = config(o=["knn.k=1,5", "linear-probe.iterations=3"], evals="knn,linear-probe")
+    assert found.evals[0].k == (1, 5) and found.evals[1].iterations == 3
+    assert config(yaml="knn: {k: [1, 5]}\nlinear-probe: {iterations: 3}").evals[0].iterations == 3
     assert config(yaml="evals: [{name: knn, k: [2]}]", o=["knn.k=7"]).evals[0].k == (7,)
     assert "not among --evals" in refused(config, o=["knn.k=1"], evals="linear-probe")
 

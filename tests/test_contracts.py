@@ -13,7 +13,7 @@ from maebench.pretraining.loop import pretrain
 from maebench.pretraining.plan import prepare
 
 EVALUATIONS = ("linear-probe", "finetune", "knn", "reconstruction")
-QUICK = {"linear-probe": {"steps": 5, "epochs": 1}, "finetune": {"epochs": 1, "drop_path": 0}}
+QUICK = {"linear-probe": {"iterations": 5}, "finetune": {"epochs": 1, "drop_path": 0}}
 SETTINGS = {
     "a masking that asks the teacher's loss": {"masking": "worst"},
     "a masking that asks the teacher's attention": {"masking": "attended"},

@@ -18,8 +18,8 @@ CHOOSERS = {
     "knn": KNN(k=(1, 3, 5, 9, 15, 25)),
     "dino": KNN(protocol="dino", k=(1, 3, 5, 9, 15, 25)),
     "logistic": Logistic(C=(1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)),
-    "linear-probe": LinearProbe(l2=(1e-4, 1e-2, 1e-1, 0.5, 1.0, 5.0), steps=60, epochs=1),
-    "low-shot": LowShot(shots=("10",), draws=1, steps=40),
+    "linear-probe": LinearProbe(l2=(1e-4, 1e-2, 1e-1, 0.5, 1.0, 5.0)),
+    "low-shot": LowShot(shots=("10",), draws=1),
 }
 
 
@@ -80,7 +80,7 @@ def test_protocols_read_what_they_are_named_for():
     for evaluation, pool in (
         (KNN(k=(1, 3)), "mean"),
         (KNN(protocol="dino", k=(1, 3)), "cls"),
-        (LinearProbe(steps=3, epochs=1, l2=(1.0,)), "mean"),
+        (LinearProbe(l2=(1.0,)), "mean"),
         (LinearProbe(protocol="mae", crops=False, epochs=2), "cls"),
         (Logistic(C=(1.0,)), "mean"),
         (Logistic(protocol="dinov2", C=(1.0,)), "cls"),

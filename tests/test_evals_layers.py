@@ -10,11 +10,10 @@ from maebench import ConfigError
 from maebench.component import parse
 from maebench.evaluating import records, suite
 from maebench.models.model import LoadedModel
-from maebench_evals import linear_probe
 from maebench_evals.layers import Layers, best_place
 from maebench_evals.linear_probe import LinearProbe
 
-QUICK = {"steps": 30, "l2": (1e-3, 1e-1, 10.0)}
+QUICK = {"l2": (1e-3, 1e-1, 10.0)}
 
 
 class Deep(tiny.Stub):
@@ -49,6 +48,7 @@ class Deep(tiny.Stub):
 
 def results(model, **options):
     found = list(Layers(**{**QUICK, **options}).run(model))
+    assert found.pop().metric == "converged"
     top1 = {(r.where["layer"], r.where["pool"]): r for r in found if r.metric == "top1"}
     validation = {
         (r.where["layer"], r.where["pool"]): r.value.mean().item()
@@ -78,7 +78,8 @@ def test_of_equally_good_poolings_the_preferred_counts_and_of_its_layers_the_mid
     assert len(best) > 1
     preferred = [place for place in best if place[1] == best[0][1]]
     assert chosen == preferred[len(preferred) // 2]
-    assert {r.where["pool"] for r in Layers(pool="cls", **QUICK).run(model)} == {"cls"}
+    places = list(Layers(pool="cls", **QUICK).run(model))[:-1]
+    assert {r.where["pool"] for r in places} == {"cls"}
 
 
 def test_a_layer_is_chosen_within_a_pooling_and_never_between_two():
@@ -93,20 +94,6 @@ def test_a_penalty_on_the_edge_of_its_grid_is_flagged_for_the_chosen_layer_alone
     assert edges == [chosen] == [(2, "mean")]
     alone, _, chosen = results(Deep({(2, "mean")}), l2=(1e-3,))
     assert "edge" not in alone[chosen].where, "there is no grid to widen"
-
-
-def test_rounds_beyond_the_memory_are_trained_after_each_other_with_the_same_result(monkeypatch):
-    whole = results(Deep({(2, "mean")}))
-    monkeypatch.setattr(linear_probe, "LOGITS", 4 * 300 * 3 * 4)  # four rounds of three penalties
-    calls, original = [], linear_probe.train_heads
-    monkeypatch.setattr(
-        linear_probe, "train_heads", lambda *a: (calls.append(a[-1].shape[0]), original(*a))[1]
-    )
-    parts = results(Deep({(2, "mean")}))
-    assert calls == 4 * [4, 4, 2, 1]
-    assert whole[1] == pytest.approx(parts[1], abs=0.01)
-    for at, result in whole[0].items():
-        assert (result.value == parts[0][at].value).double().mean() > 0.9
 
 
 def test_choices_are_made_on_train():
@@ -148,7 +135,7 @@ def test_one_pass_over_each_split_gives_every_layer_and_each_is_the_linear_probe
         return original(self, images, layers)
 
     monkeypatch.setattr(LoadedModel, "encode_all", counted)
-    options = {"l2": (0.1,), "steps": 60}
+    options = {"l2": (0.1,)}
     path = suite.evaluate(model, Layers(**options))
     assert passes == [(60, (1, 2)), (256, (1, 2)), (104, (1, 2))]
     rows = {
@@ -160,9 +147,9 @@ def test_one_pass_over_each_split_gives_every_layer_and_each_is_the_linear_probe
     assert (tmp_path / "runs" / model.name / "pictures" / "layers.png").stat().st_size > 5000
     for place in ((1, "cls"), ("last", "mean")):
         layer = None if place[0] == "last" else place[0]
-        probe = LinearProbe(layer=layer, pool=place[1], epochs=1, **options)
+        probe = LinearProbe(layer=layer, pool=place[1], **options)
         alone = [r for r in records.read(suite.evaluate(model, probe)) if r["metric"] == "top1"]
-        assert rows[place]["value"] == pytest.approx(alone[0]["value"], abs=0.006)
+        assert rows[place]["value"] == alone[0]["value"]
     pixels = tiny.load(tmp_path, "pixels:")
     (row,) = records.read(suite.evaluate(pixels, Layers(**options)))
     assert (row["status"], row["reason"]) == (
@@ -172,7 +159,7 @@ def test_one_pass_over_each_split_gives_every_layer_and_each_is_the_linear_probe
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("pool", "flat"), ("l2", "0"), ("l2", ""), ("steps", "0")]
+    ("option", "value"), [("pool", "flat"), ("l2", "0"), ("l2", ""), ("iterations", "0")]
 )
 def test_wrong_options_are_refused(option, value):
     with pytest.raises(ConfigError, match=rf"^eval\.{option}"):

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import tiny
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
 
-import maebench_evals.linear_probe as module
-from maebench import Draws, Folds, half_cosine
-from maebench_evals import frozen
-from maebench_evals.linear_probe import LR, LinearProbe, fitted_heads, train_heads
+from maebench import ConfigError, choose
+from maebench.component import parse
+from maebench_evals.linear_probe import L2, LinearProbe
 
 SLOW = pytest.mark.slow
 PENALTIES = [1e-3, 1e-2, 1e-1]
@@ -36,6 +32,8 @@ def results(model, **options):
     """Top-1 on test and its mean on what is held out by penalty, and what was chosen."""
     top1, validation, chosen = {}, {}, []
     for result in LinearProbe(**options).run(model):
+        if result.metric == "converged":
+            continue
         penalty = result.where["l2"]
         if result.metric == "top1":
             top1[penalty] = result.value
@@ -46,44 +44,12 @@ def results(model, **options):
     return top1, validation, where
 
 
-@pytest.mark.slow
-def test_the_heads_are_scikit_learns_logistic_regressions(digits):
-    train, test = standardised(digits)
-    labels, right = digits.labels("train"), digits.labels("test")
-    theirs = [
-        LogisticRegression(C=1 / (l2 * len(train)), tol=1e-7, max_iter=2000).fit(train, labels)
-        for l2 in PENALTIES
-    ]
-    for batch, closeness in ((2048, 0.002), (256, 0.02)):  # all at once, and in parts
-        steps = ((i, 0.05 * 0.5 * (1 + np.cos(np.pi * i / 1000))) for i in range(1000))
-        draws = digits.draws("order")
-        weights, biases = train_heads(train, labels, PENALTIES, 10, batch, steps, draws)
-        for l2, weight, bias, oracle in zip(PENALTIES, weights, biases, theirs, strict=True):
-            mine = (test @ weight + bias).double()
-            accuracy = (mine.argmax(1) == right).double().mean().item()
-            assert accuracy == pytest.approx(oracle.score(test, right), abs=0.006)
-            found = log_loss(right, mine.softmax(1).numpy())
-            assert found == pytest.approx(
-                log_loss(right, oracle.predict_proba(test)), rel=closeness
-            )
-            # what is minimised is as low as scikit-learn gets it
-            lowest, ours = (
-                log_loss(labels, p) + l2 / 2 * (w**2).sum()
-                for p, w in (
-                    (oracle.predict_proba(train), oracle.coef_),
-                    ((train @ weight + bias).double().softmax(1).numpy(), weight.numpy()),
-                )
-            )
-            assert lowest * (1 - 1e-4) <= ours <= lowest * (1 + closeness)
-
-
 @pytest.mark.parametrize(
-    ("train", "penalties", "steps"),
-    [(400, PENALTIES[1:], 500), pytest.param(None, PENALTIES, 1000, marks=SLOW)],
+    ("train", "penalties"), [(400, PENALTIES[1:]), pytest.param(None, PENALTIES, marks=SLOW)]
 )
-def test_the_probe_reports_scikit_learns_accuracy_for_the_whole_grid(train, penalties, steps):
+def test_the_probe_reports_scikit_learns_accuracy_for_the_whole_grid(train, penalties):
     model = tiny.digits(train)
-    top1, validation, where = results(model, l2=penalties, steps=steps)
+    top1, validation, where = results(model, l2=penalties)
     train, test = standardised(model)
     labels, right = model.labels("train"), model.labels("test")
     assert list(top1) == list(validation) == penalties
@@ -99,40 +65,25 @@ def test_the_probe_reports_scikit_learns_accuracy_for_the_whole_grid(train, pena
     assert validation[where["l2"]] == max(validation.values())
 
 
-def test_rounds_that_are_trained_at_once_give_the_heads_of_each_alone():
-    labels = torch.tensor([0, 1, 2, 2, 2, 0] * 10)
-    x = torch.nn.functional.one_hot(labels, 5) + noise(60, 5)
-    rounds = ~Folds.of(labels, 0).held
-    rates = [(i, LR * half_cosine(i, 40)) for i in range(40)]
+@pytest.mark.slow
+def test_the_whole_grid_chooses_what_scikit_learn_would_choose():
+    model = tiny.digits(300)
+    _, validation, where = results(model)
+    train, _ = standardised(model)
+    labels, folds = model.labels("train"), model.folds()
 
-    def heads(x, labels, batch, used=None):
-        draws = Draws(0, "order", torch.zeros(1, dtype=torch.int64))
-        return train_heads(x, labels, [1e-3, 1e-1], 3, batch, rates, draws, None, used)
+    def right(fit, held):
+        fits = [
+            LogisticRegression(C=1 / (l2 * len(fit)), max_iter=5000).fit(train[fit], labels[fit])
+            for l2 in L2
+        ]
+        return torch.stack([torch.from_numpy(f.predict(train[held])) == labels[held] for f in fits])
 
-    for batch in (60, 25):  # of all images, and of a part in each update
-        weights, biases = heads(x, labels, batch, rounds)
-        assert len(weights) == 2 * len(rounds) == 20
-        for used, weight, bias in zip(rounds, weights.split(2), biases.split(2), strict=True):
-            alone = heads(x, labels, batch, used[None])
-            torch.testing.assert_close((weight, bias), alone, atol=5e-3, rtol=0)
-            if batch == 60:  # as if the others were not there
-                without = heads(x[used], labels[used], batch)
-                torch.testing.assert_close((weight, bias), without, atol=5e-3, rtol=0)
-        assert not torch.allclose(weights[:2], weights[2:4], atol=5e-2)
-
-
-def test_rounds_beyond_the_memory_are_trained_after_each_other_with_the_same_result(monkeypatch):
-    model = made(lambda labels: torch.nn.functional.one_hot(labels) + noise(1000, 10))
-    calls = []
-    monkeypatch.setattr(
-        module, "train_heads", lambda *a: (calls.append(len(a[-1])), train_heads(*a))[1]
-    )
-    whole = results(model, steps=20, epochs=1, l2=(1e-3, 1e-1))
-    monkeypatch.setattr(module, "LOGITS", 4 * 500 * 2 * 10)  # four rounds of two penalties
-    parts = results(model, steps=20, epochs=1, l2=(1e-3, 1e-1))
-    assert calls == [10, 1, 4, 4, 2, 1]
-    assert whole[1] == pytest.approx(parts[1], abs=0.005)
-    assert all((whole[0][l2] == parts[0][l2]).double().mean() > 0.99 for l2 in whole[0])
+    theirs = folds.outcomes(right)
+    assert list(validation.values()) == pytest.approx(theirs.mean(1).tolist(), abs=0.008)
+    chosen = theirs.mean(1)[L2.index(where["l2"])]
+    best = theirs.mean(1)[choose(theirs).index]
+    assert chosen >= best - 0.004, "another choice is a tie of one image or two"
 
 
 def made(features):
@@ -147,13 +98,13 @@ def noise(*shape):
 
 
 def test_features_that_know_nothing_of_the_labels_reach_chance():
-    top1, _, where = results(made(lambda labels: noise(1000, 20)), steps=100)
+    top1, _, where = results(made(lambda labels: noise(1000, 20)))
     assert abs(top1[where["l2"]].mean() - 0.1) < 4 * (0.1 * 0.9 / 500) ** 0.5
 
 
 def test_features_that_hold_the_label_reach_100_percent():
     model = made(lambda labels: torch.nn.functional.one_hot(labels) + 0.1 * noise(1000, 10))
-    top1, validation, where = results(model, steps=100)
+    top1, validation, where = results(model)
     assert top1[where["l2"]].mean() == validation[where["l2"]] == 1
 
 
@@ -163,10 +114,9 @@ def test_scale_and_offset_of_a_feature_do_not_matter_and_a_constant_one_is_harml
     def signal(labels):
         return torch.nn.functional.one_hot(labels) + features
 
-    plain, _, _ = results(made(signal), steps=100, l2=(0.01,))
+    plain, _, _ = results(made(signal), l2=(0.01,))
     changed, _, _ = results(
         made(lambda y: torch.cat([signal(y) * 1000 + 50_000, torch.full((1000, 1), 0.1)], 1)),
-        steps=100,
         l2=(0.01,),
     )
     assert 0.3 < plain[0.01].mean() < 0.8
@@ -175,49 +125,47 @@ def test_scale_and_offset_of_a_feature_do_not_matter_and_a_constant_one_is_harml
 
 def test_test_images_are_only_looked_at_one_by_one():
     model = made(lambda labels: torch.nn.functional.one_hot(labels) + noise(1000, 10))
-    before, first, _ = results(model, steps=20)
+    before, first, _ = results(model)
     model._features["test"] = model._features["test"].clone()
     model._features["test"][250:] *= 100
-    after, second, _ = results(model, steps=20)
+    after, second, _ = results(model)
     assert first == second
     assert all(torch.equal(before[l2][:250], after[l2][:250]) for l2 in before)
 
 
 def test_a_winner_on_the_edge_of_the_grid_is_flagged_and_of_equals_the_middle_is_taken():
-    def signal(labels):
-        return torch.nn.functional.one_hot(labels) + 0.5 * noise(1000, 10)
+    def signal(labels):  # so many features that the least penalty learns the noise
+        return torch.cat([torch.nn.functional.one_hot(labels) + noise(1000, 10), more], 1)
 
-    _, validation, where = results(made(signal), steps=50, l2=(1e-3, 1e5, 1e6))
-    assert validation[1e-3] > validation[1e6]
-    assert where == {"l2": 1e-3, "pool": "mean", "chosen": True, "edge": True}
+    more = torch.randn(1000, 200, generator=torch.Generator().manual_seed(1))
+
+    _, validation, where = results(made(signal), l2=(1e-6, 1e-5, 1.0))
+    assert validation[1.0] > validation[1e-6]
+    assert where == {"l2": 1.0, "pool": "mean", "chosen": True, "edge": True}
     easy = made(lambda labels: torch.nn.functional.one_hot(labels))
-    _, validation, where = results(easy, steps=50, l2=(1e-2, 1e-4, 1e-3, 1e-3))
+    _, validation, where = results(easy, l2=(1e-2, 1e-4, 1e-3, 1e-3))
     assert validation == {1e-4: 1, 1e-3: 1, 1e-2: 1}
     assert where == {"l2": 1e-3, "pool": "mean", "chosen": True}
-    _, _, where = results(easy, steps=5, l2=(1e-2,))
+    _, _, where = results(easy, l2=(1e-2,))
     assert where == {"l2": 1e-2, "pool": "mean", "chosen": True}, "there is no grid to widen"
 
 
-def test_correlated_features_reach_the_optimum_of_scikit_learn():
-    """As an untrained encoder's are: a few directions hold nearly all of the variance."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(600) % 4
-    centres = torch.randn(4, 12, generator=generator)
-    plain = 0.8 * torch.randn(600, 12, generator=generator) + centres[labels]
-    mixed = plain * torch.logspace(0, -2.5, 12) @ torch.randn(12, 12, generator=generator)
-    (x,) = frozen.standardised(mixed)
-    l2 = [1e-5, 1e-3]
-    steps = [(i, LR * 0.5 * (1 + math.cos(math.pi * i / 1000))) for i in range(1000)]
-    draws = Draws(0, "test", torch.zeros(1, dtype=torch.int64))
-    weight, bias = fitted_heads(x, labels, l2, 4, 2048, steps, draws)
-    for head, penalty in enumerate(l2):
+def test_the_share_of_fits_at_their_optimum_is_a_row():
+    model = made(lambda labels: torch.nn.functional.one_hot(labels) + noise(1000, 10))
+    for options, low, high in (({}, 1, 1), ({"iterations": 1}, 0, 0.5)):
+        (row,) = [r for r in LinearProbe(**options).run(model) if r.metric == "converged"]
+        assert low <= row.value <= high
 
-        def objective(w, b, penalty=penalty):
-            loss = torch.nn.functional.cross_entropy(x.double() @ w + b, labels)
-            return (loss + penalty / 2 * w.square().sum()).item()
 
-        oracle = LogisticRegression(C=1 / (penalty * 600), tol=1e-8, max_iter=20_000)
-        oracle.fit(x.double().numpy(), labels.numpy())
-        best = objective(torch.tensor(oracle.coef_.T), torch.tensor(oracle.intercept_))
-        mine = objective(weight[head].double(), bias[head].double())
-        assert best <= mine < best + 0.003
+@pytest.mark.parametrize("option", ["epochs=3", "steps=3", "batch=3", "crops=true"])
+def test_options_of_training_are_refused_by_fast_which_has_none(option):
+    name, value = option.split("=")
+    with pytest.raises(ConfigError, match=f"{name} is read by protocol=mae alone"):
+        parse(LinearProbe, {name: value}, {}, "linear-probe")
+    parse(LinearProbe, {name: value, "protocol": "mae"}, {}, "linear-probe")
+
+
+def test_options_of_the_optimum_are_refused_by_mae():
+    for name, value in (("iterations", "3"), ("l2", "0.1")):
+        with pytest.raises(ConfigError, match=f"{name} is read by protocol=fast alone"):
+            parse(LinearProbe, {name: value, "protocol": "mae"}, {}, "linear-probe")

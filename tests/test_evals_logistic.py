@@ -79,11 +79,7 @@ def test_a_c_is_the_linear_probes_l2_seen_from_the_other_side(digits):
     images = len(digits.labels("train"))
     l2 = (1e-2, 1e-1)
     mine, *_ = results(digits, C=tuple(1 / (p * images) for p in l2))
-    probe = {
-        r.where["l2"]: r.value
-        for r in LinearProbe(l2=l2, steps=250).run(digits)
-        if r.metric == "top1"
-    }
+    probe = {r.where["l2"]: r.value for r in LinearProbe(l2=l2).run(digits) if r.metric == "top1"}
     for p in l2:
         agree = mine[1 / (p * images)] == probe[p]
         assert agree.double().mean() > 0.98
@@ -99,7 +95,7 @@ def test_the_grid_of_a_protocol_is_its_papers():
 
 
 def test_fits_that_are_cut_short_are_counted_and_break_nothing(digits):
-    *_, converged = results(digits, C=(1e-9, 10.0), max_iter=14)
+    *_, converged = results(digits, C=(1e-9, 10.0), max_iter=3)
     assert 0 < converged < 1
     *_, none = results(digits, C=(1.0,), max_iter=1)
     assert none == 0
@@ -140,4 +136,4 @@ def test_a_protocol_chooses_its_pooling_and_the_record_names_it(tmp_path):
         rows = records.read(suite.evaluate(model, Logistic(protocol=protocol, C=(0.1,))))
         (headline,) = [row for row in rows if row["main"]]
         assert headline["where"]["pool"] == pool
-        assert headline["protocol"] == f"logistic/{protocol}@v2"
+        assert headline["protocol"] == f"logistic/{protocol}@v3"

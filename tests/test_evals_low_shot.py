@@ -23,7 +23,12 @@ def rows(model, **options):
 
 def some_subsets(model, shots="5", draws=3):
     evaluation = LowShot(draws=draws)
-    return evaluation._subsets(model, model.labels("train"), shots)
+    found = list(evaluation._subsets(model, model.labels("train"), shots))
+    none = torch.zeros(1, len(found[0][0]), dtype=torch.bool)
+    return (
+        torch.stack([index for index, _ in found]),
+        [none if folds is None else folds.held for _, folds in found],
+    )
 
 
 # ---- which images
@@ -72,7 +77,7 @@ def test_l2_is_chosen_inside_the_subset_alone(digits):
     outside = torch.ones(len(other.labels("train")), dtype=torch.bool)
     outside[index_RN.flatten()] = False
     other._features["train"][outside] = 7.0
-    options = {"shots": ("5",), "draws": 2, "steps": 30}
+    options = {"shots": ("5",), "draws": 2}
     before, after = rows(digits, **options), rows(other, **options)
     assert before["l2", "5"].value == after["l2", "5"].value
     assert torch.equal(before["top1", "5"].value, after["top1", "5"].value)
@@ -102,7 +107,7 @@ def test_images_of_a_group_are_held_out_of_a_subset_together(digits):
 
 
 def test_the_accuracy_is_the_mean_over_draws_and_rises_with_labels(digits):
-    found = rows(digits, shots=("1", "10"), draws=4, steps=60)
+    found = rows(digits, shots=("1", "10"), draws=4)
     few, more = found["top1", "1"].value, found["top1", "10"].value
     assert set((4 * more).tolist()) <= {0, 1, 2, 3, 4} and len(few) == 360
     assert 0.3 < few.mean() < more.mean() - 0.1
@@ -117,7 +122,7 @@ def test_an_entry_that_train_does_not_allow_is_a_row_that_says_so_and_one_draw_h
     x = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(9) % 2  # five and four images
     few = tiny.Stub(x, labels, x, labels)
-    found = rows(few, shots=("2", "4", "5"), draws=1, steps=3)
+    found = rows(few, shots=("2", "4", "5"), draws=1)
     assert found["top1", "5"].value is None
     assert found["top1", "5"].reason == "shots=5: the rarest class of train has 4 images"
     assert found["top1", "4"].where["chosen"]
@@ -142,7 +147,7 @@ def test_numbers_are_entries_too():
 
 def test_a_model_is_recorded_with_one_headline(tmp_path):
     tiny.plan(tmp_path)
-    found = records.read(suite.evaluate(tiny.load(tmp_path), LowShot(steps=5, draws=2)))
+    found = records.read(suite.evaluate(tiny.load(tmp_path), LowShot(draws=2)))
     (headline,) = [row for row in found if row["main"]]
     assert (headline["status"], headline["where"]["shots"]) == ("ok", "10%")
     gaps = [r["reason"] for r in found if r["status"] != "ok"]  # sixty images: five or six a class

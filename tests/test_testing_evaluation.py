@@ -740,9 +740,8 @@ def test_an_option_of_one_protocol_has_to_change_a_number_there():
 
 CHECKERBOARD = from_file(ROOT / "plugins" / "maebench-checkerboard" / "maebench_checkerboard.py")
 SHIPPED = {
-    # few steps and small batches, so that epochs, steps and batch each decide something
     "linear-probe": contract(
-        LinearProbe(steps=20, epochs=10, batch=64), variants={"l2": [(1e-9, 1.0)]}
+        LinearProbe, variants={"l2": [(1e-9, 1.0)], "batch": [64], "epochs": [10], "steps": [200]}
     ),
     "finetune": contract(Finetune(epochs=2)),
     "knn": contract(KNN, variants={"k": [(1,)]}),

@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from maebench import (
-    Choice,
-    Evaluation,
-    Folds,
-    Metric,
-    Model,
-    NotApplicable,
-    Result,
-    choose,
-    half_cosine,
-)
+from maebench import Choice, Evaluation, Folds, Metric, Model, NotApplicable, Result, choose
 from maebench_evals.frozen import Penalties, standardised
-from maebench_evals.linear_probe import (
-    BATCH,
-    EPOCHS,
-    LR,
-    fitted_heads,
-    predicted,
-    rounds_together,
-)
+from maebench_evals.heads import ITERATIONS, probe
 
 
 @dataclass(frozen=True)
@@ -43,30 +24,41 @@ class Place:
     edge: bool
     validation: Tensor
     hits: Tensor
+    converged: float
 
 
 class Layers(Evaluation):
     """Top-1 of a linear probe after every block and pooling, the best of them chosen on train.
 
     One pass over the images gives all layers; "last" is the end, after the encoder's own norm.
-    Layer, pooling and l2 are chosen on folds of train, each layer's probe is trained again on all
-    of it with its l2. Of equally good poolings the model's preferred one counts, of equally good
-    layers the middle one. The picture shows accuracy over depth. An encoder of masked images is
-    often best some blocks before its end (SimMIM probes block 8 of 12, arXiv 2111.09886).
+    Layer, pooling and l2 are chosen on folds of train; each layer's probe is `linear-probe`'s,
+    fitted again on all of train with its l2. Of equally good poolings the model's preferred one
+    counts, of equally good layers the middle one. The picture shows accuracy over depth. An encoder
+    of masked images is often best some blocks before its end (SimMIM probes block 8 of 12, arXiv
+    2111.09886).
     """
 
     name: ClassVar[str] = "layers"
-    version: ClassVar[int] = 2  # 2: chosen on folds of train instead of a tenth
+    # 2: chosen on folds of train instead of a tenth
+    # 3: probes are at their optimum, as linear-probe's since its version 4
+    version: ClassVar[int] = 3
     metrics: ClassVar[dict[str, Metric]] = {
         "top1": Metric.accuracy(),
         "validation_top1": Metric.accuracy(
             "the same on the images held out of train, by which layer and l2 are chosen",
             held_out=True,
         ),
+        "converged": Metric(
+            help="share of the fits that reached their optimum",
+            unit="%",
+            low=0,
+            high=1,
+            per_example=False,
+        ),
     }
 
-    # few steps: what the contract tries it with
-    example: ClassVar[dict[str, object]] = {"steps": 20, "l2": (1e-3, 1e-1)}
+    # few penalties: what the contract tries it with
+    example: ClassVar[dict[str, object]] = {"l2": (1e-3, 1e-1)}
 
     pool: Literal["mean", "cls"] | None = Field(
         default=None,
@@ -77,9 +69,9 @@ class Layers(Evaluation):
         description="penalties to try",
         examples=[(1e-4, 1e-2), (1.0,)],
     )
-    # half of linear-probe's: on digits the other half moves no layer by more than 3.5 points, where
-    # the interval is 4 wide to each side
-    steps: PositiveInt = Field(default=500, description="least number of updates of a probe")
+    iterations: PositiveInt = Field(
+        default=ITERATIONS, description="most steps to the optimum of a penalty", examples=[1]
+    )
 
     def run(self, model: Model) -> Iterator[Result]:
         """Yields every layer and pooling, the best on train marked, and draws them."""
@@ -100,43 +92,27 @@ class Layers(Evaluation):
             where |= choice.where(i)
             yield Result("validation_top1", place.validation, where)
             yield Result("top1", place.hits, where)
+        yield Result("converged", sum(place.converged for place in found) / len(found))
 
     def _probe(
         self, model: Model, labels: Tensor, folds: Folds, layer: int | None, pool: str
     ) -> Place:
-        """Chooses l2 for one layer and pooling and trains its probe again on all of train."""
+        """Chooses l2 for one layer and pooling and fits its probe again on all of train."""
         train, test = model.features("train", layer, pool), model.features("test", layer, pool)
         train, test = standardised(train, test)
         l2 = sorted(set(self.l2))
-        held = folds.index
-        guessed_HM = self._predict(model, train, labels, train[held], l2, ~folds.held)
-        guessed_RGM = guessed_HM.view(-1, len(l2), len(held))
-        validation = folds.pooled(guessed_RGM == labels[held])
-        choice = choose(validation)
+        found = probe(
+            *(part.to(model.device) for part in (train, labels, test)),
+            l2,
+            len(model.class_names()),
+            folds,
+            iterations=self.iterations,
+        )
+        choice = choose(found.held_out)
+        hits = (found.predicted[choice.index] == model.labels("test")).double()
+        validation = found.held_out[choice.index]
         chosen = l2[choice.index]
-        guessed = self._predict(model, train, labels, test, [chosen])[0]
-        hits = (guessed == model.labels("test")).double()
-        return Place(layer or "last", pool, chosen, choice.edge, validation[choice.index], hits)
-
-    def _predict(
-        self,
-        model: Model,
-        x_ND: Tensor,
-        y_N: Tensor,
-        test: Tensor,
-        l2: list[float],
-        used_RN: Tensor | None = None,
-    ) -> Tensor:
-        """The class that the head of each round and penalty predicts, (H, test)."""
-        steps = max(self.steps, math.ceil(EPOCHS * len(x_ND) / BATCH))
-        x_ND, y_N, test = (t.to(model.device) for t in (x_ND, y_N, test))
-        classes, parts = len(model.class_names()), []
-        for part_RN in rounds_together(used_RN, len(x_ND), BATCH, len(l2) * classes):
-            draws = model.draws("order")
-            rates = ((step, LR * half_cosine(step, steps)) for step in range(steps))
-            heads = fitted_heads(x_ND, y_N, l2, classes, BATCH, rates, draws, part_RN)
-            parts.append(predicted(heads, test))
-        return torch.cat(parts)
+        return Place(layer or "last", pool, chosen, choice.edge, validation, hits, found.converged)
 
 
 def best_place(scores: list[float], num_layers: int) -> int:
