@@ -162,9 +162,9 @@ class Neighbours:
     size = len(ks)
 
     def features(self, model: EvaluatedModel) -> tuple[Tensor, Tensor]:
-        """Of train and of test, of length 1."""
+        """Of train and of test, as they are."""
         pool = pool_for(model, None, "mean")
-        train, test = (knn.normalised(model.features(split, None, pool)) for split in SPLITS)
+        train, test = (model.features(split, None, pool) for split in SPLITS)
         return train, test
 
     def held_out(

@@ -31,7 +31,7 @@ from maebench.plugins import installed
 from maebench.pretraining import runs
 from maebench.pretraining.loop import pretrain
 from maebench.pretraining.plan import prepare
-from maebench_evals.knn import normalised, votes_for
+from maebench_evals.knn import votes_for
 
 # As many images as ninety epochs of 60,000: fewer leave LARS's head near its random start.
 IMAGES = 90 * 60_000
@@ -106,7 +106,7 @@ def knn_cost(model: Any) -> None:
     from sklearn.neighbors import KNeighborsClassifier
 
     train, test = (
-        normalised(features(model, model.splits.load(split), None, model.pools()[0]))
+        features(model, model.splits.load(split), None, model.pools()[0])
         for split in ("train", "test")
     )
     labels, right = (model.splits.load(split).info.labels for split in ("train", "test"))

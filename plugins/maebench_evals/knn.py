@@ -12,7 +12,10 @@ from torch import Tensor
 from maebench import Evaluation, MaebenchError, Metric, Model, NotApplicable, Result, choose
 from maebench_evals.frozen import Layer, pool_for
 
-QUERIES = 1024  # searched at a time, so that memory is bounded
+# What is held at a time, so that memory is bounded at any size: 32 MB of queries and 64 MB of the
+# images that are searched, which FAISS goes through in less parts anyway
+QUERIES, BANK = 2**23, 2**24
+VOTERS = 1024  # queries whose votes are counted at a time
 GUESSES = 5  # of top5; not asked of fewer than six classes, where five guesses can hardly be wrong
 # dino: arXiv 2104.14294, and eval_knn.py of the official code, which finds 20 the best mostly
 TEMPERATURE = 0.07  # there too
@@ -22,7 +25,7 @@ PROTOCOLS = {"majority": (1, 5, 10, 20, 50), "dino": (10, 20, 100, 200)}
 class KNN(Evaluation):
     """Vote of the k nearest training images by cosine similarity, k chosen on train.
 
-    Exact search by FAISS's flat inner product over normalised features, once for all k. Majority:
+    Exact search by FAISS's inner products of normalised features, once for all k. Majority:
     one vote each. dino: the class token, and exp(similarity / temperature) for a vote. Ties: of
     equally similar images found the first in train is nearer; of equally strong classes the one
     whose nearest voter is nearest wins. A class without a voter is no guess.
@@ -78,12 +81,12 @@ class KNN(Evaluation):
         folds = model.folds()
         voters = int((~folds.held).sum(1).min())
         ks, dropped = self._usable(voters, model.name)
-        train = normalised(model.features("train", self.layer, pool))
-        test = normalised(model.features("test", self.layer, pool))
+        train = model.features("train", self.layer, pool)
+        test = model.features("test", self.layer, pool)
         temperature = (self.temperature or TEMPERATURE) if dino else None
 
         def right_of(fit: Tensor, held: Tensor) -> Tensor:
-            votes = votes_for(train[fit], labels[fit], train[held], ks, temperature)
+            votes = votes_for(train, labels, train, ks, temperature, fit, held)
             return torch.stack([votes[k][:, 0] == labels[held] for k in ks])
 
         validation = folds.outcomes(right_of)
@@ -139,15 +142,53 @@ def normalised(features: Tensor) -> Tensor:
 
 
 def votes_for(
-    bank: Tensor, labels: Tensor, queries: Tensor, ks: list[int], temperature: float | None = None
+    bank: Tensor,
+    labels: Tensor,
+    queries: Tensor,
+    ks: list[int],
+    temperature: float | None = None,
+    of_bank: Tensor | None = None,
+    of_queries: Tensor | None = None,
 ) -> dict[int, Tensor]:
-    """The five strongest classes of each query for each k, int64 (Q, 5), from one search."""
+    """The five strongest classes of each query for each k, int64 (Q, 5), from one search.
+
+    Args:
+        bank: features of the images that vote, of any length, float32 (N, D).
+        labels: their classes, int64 (N,).
+        queries: features of the others, float32 (Q, D).
+        ks: numbers of neighbours to let vote.
+        temperature: see `vote`.
+        of_bank: positions of those that vote, ascending, where it is not all of them.
+        of_queries: positions of those that are asked, where it is not all.
+    """
     ordered = sorted(ks)
-    parts = []
-    for part in queries.split(QUERIES):
-        place, similarity = search(bank, part, ordered[-1])
-        parts.append(vote(labels[place], similarity, ordered, temperature))
+    asked = torch.arange(len(queries)) if of_queries is None else of_queries
+    voters = torch.arange(len(bank)) if of_bank is None else of_bank
+    parts: list[dict[int, Tensor]] = []
+    for some in asked.split(max(1, QUERIES // queries.shape[1])):
+        place, similarity = neighbours(bank, voters, normalised(queries[some]), ordered[-1])
+        for few, how in zip(place.split(VOTERS), similarity.split(VOTERS), strict=True):
+            parts.append(vote(labels[few], how, ordered, temperature))
     return {k: torch.cat([part[k] for part in parts]) for k in ordered}
+
+
+def neighbours(bank: Tensor, voters: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Positions of the k most similar voters in the bank and their similarities, as of `search`.
+
+    The bank is normalised and searched in parts, and the nearest of each are merged.
+    """
+    place = torch.empty(len(queries), 0, dtype=torch.int64)
+    similarity = torch.empty(len(queries), 0)
+    for part in voters.split(max(1, BANK // bank.shape[1])):
+        # not a copy where all vote
+        whole = len(part) == 1 + int(part[-1]) - int(part[0])
+        rows = bank[int(part[0]) : int(part[-1]) + 1] if whole else bank[part]
+        near, how = search(normalised(rows), queries, min(k, len(part)))
+        place, similarity = torch.cat([place, part[near]], 1), torch.cat([similarity, how], 1)
+        if place.shape[1] > near.shape[1]:  # of equals the first in train is nearer
+            order = similarity.argsort(dim=1, descending=True, stable=True)[:, :k]
+            place, similarity = place.gather(1, order), similarity.gather(1, order)
+    return place, similarity
 
 
 def vote(
@@ -186,7 +227,8 @@ def vote(
 def search(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Positions of the k most similar in the bank and their similarities, nearest first, (Q, k).
 
-    FAISS breaks exact ties as it likes, so similarities are ordered again with the position.
+    Features of both are normalised. FAISS breaks exact ties as it likes, so similarities are
+    ordered again with the position.
     """
     try:
         import faiss
@@ -194,9 +236,8 @@ def search(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         raise MaebenchError(
             "the knn evaluation needs FAISS: pip install 'maebench[cpu]' (or 'maebench[gpu]')"
         ) from error
-    index = faiss.IndexFlatIP(bank.shape[1])
-    index.add(bank.numpy())
-    similarity, position = (torch.from_numpy(a) for a in index.search(queries.numpy(), k))
+    found = faiss.knn(queries.numpy(), bank.numpy(), k, metric=faiss.METRIC_INNER_PRODUCT)
+    similarity, position = (torch.from_numpy(a) for a in found)  # without a copy of the bank
     by_place = position.argsort(dim=1, stable=True)
     ordered = similarity.gather(1, by_place)
     order = by_place.gather(1, ordered.argsort(dim=1, descending=True, stable=True))
