@@ -12,6 +12,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 import pytest
@@ -560,6 +561,24 @@ def test_models_of_a_run_are_evaluated_again_only_when_asked(results):
     before = [os.stat(path).st_mtime_ns for path in records]  # noqa: PTH116
     call("eval", "knn", "untrained:", "pixels:", *more, "--again")
     assert [os.stat(path).st_mtime_ns for path in records] != before  # noqa: PTH116
+
+
+def test_features_of_an_evaluation_are_kept_in_what_is_asked_for(results):
+    more = ("--results", results[0], "-o", "k=1", "-o")
+    plain, half = (
+        call("eval", "knn", "untrained:", *more, f"machine.features={kept}")
+        for kept in ("fp32", "bf16")
+    )
+    assert plain.code == half.code == 0
+    records = [
+        Path(line.split()[-1]).read_text()
+        for ran in (plain, half)
+        for line in ran.out.splitlines()
+        if line.startswith("record")
+    ]
+    assert ["with bf16 features" in record for record in records] == [False, True]
+    message = refused("eval", "knn", *more, "machine.features=fp8")
+    assert "machine.features" in message and "'bf16'" in message and "'fp8'" in message
 
 
 @pytest.mark.slow

@@ -10,9 +10,11 @@ import torch
 
 from maebench import ConfigError, NotApplicable, files
 from maebench.errors import RunError
-from maebench.evaluating import features
+from maebench.evaluating import features, records, suite
 from maebench.evaluating.features import cache_key
 from maebench.models.model import LoadedModel
+from maebench_evals.finetune import Finetune
+from maebench_evals.knn import KNN
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,19 @@ def test_features_do_not_depend_on_the_batch(model, tmp_path, monkeypatch):
     torch.testing.assert_close(features.features(other, images), whole, atol=1e-5, rtol=1e-4)
 
 
-def test_a_second_call_reads_what_the_first_one_kept(model, passes):
+def test_one_pass_over_a_split_gives_everything_where_that_is_little(model, passes):
+    images = model.splits.load("train")
+    places = [(layer, pool) for layer in (None, 1, 2) for pool in ("mean", "cls")]
+    found = [features.features(model, images, *place) for place in places]
+    assert passes == [(1, 2)]
+    for place, value in zip(places, found, strict=True):
+        expected = model.encode(images.pick(range(60)), *place)
+        torch.testing.assert_close(value, expected, atol=1e-5, rtol=1e-4)
+    assert len(list((model.folder / "features").iterdir())) == 1
+
+
+def test_a_second_call_reads_what_the_first_one_kept(model, passes, monkeypatch):
+    monkeypatch.setattr(features, "EVERY", 60 * 3 * 2 * 16 * 4 - 1)  # images, places, pools, width
     images = model.splits.load("train")
     first = features.features(model, images)
     assert passes == [()]
@@ -132,6 +146,39 @@ def test_features_that_cannot_be_kept_are_given_all_the_same(model, monkeypatch)
     monkeypatch.setattr(files, "write", full)
     with pytest.warns(UserWarning, match="features are not kept: no space left"):
         torch.testing.assert_close(features.features(model, images), expected)
+
+
+def kept_in(model, what, folder):
+    machine = model.config.machine.model_copy(update={"features": what})
+    config = model.config.model_copy(update={"machine": machine})
+    return dataclasses.replace(model, config=config, folder=folder)
+
+
+def test_features_kept_in_bf16_are_the_same_computed_and_read_and_near_the_others(model, tmp_path):
+    images = model.splits.load("test")
+    full = features.features(model, images)
+    half = kept_in(model, "bf16", tmp_path / "half")
+    computed, read = (features.features(half, images) for _ in range(2))
+    assert computed.dtype == torch.float32
+    assert torch.equal(computed, read)
+    assert torch.equal(computed, full.bfloat16().float())
+    assert ((computed - full).abs() <= full.abs() * 2**-8).all()
+    sizes = [next((one.folder / "features").iterdir()).stat().st_size for one in (model, half)]
+    assert sizes[1] < 0.52 * sizes[0]
+
+
+def test_features_in_another_precision_have_another_key_and_their_rows_say_so(model, tmp_path):
+    half = kept_in(model, "bf16", tmp_path / "half")
+    test = model.splits.load("test")
+    assert cache_key(half, test, ()) != cache_key(model, test, ())
+    found = {}
+    for one in (model, half):
+        path = suite.evaluate(one, KNN(k=(1,)))
+        found[path.stem] = {row["precision"] for row in records.read(path)}
+    assert list(found.values()) == [{"fp32"}, {"fp32 with bf16 features"}]
+    trained = Finetune(epochs=1)  # it reads pixels
+    paths = [suite.record_path(one, trained, one.splits, 0).name for one in (model, half)]
+    assert paths[0] == paths[1]
 
 
 def test_features_that_are_not_finite_are_not_applicable(model, monkeypatch):

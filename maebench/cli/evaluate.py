@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from maebench.models.model import LoadedModel
     from maebench.plugins import Names
 
-READING = "data."  # of -o: how image files are read, whatever the evaluation
+# of -o, whatever the evaluation: how image files are read, and what features are kept in
+READING, FEATURES = "data.", "machine.features"
 
 
 @click.command("eval")
@@ -31,7 +32,7 @@ READING = "data."  # of -o: how image files are read, whatever the evaluation
     type=KeyValue(),
     metavar="KEY=VALUE",
     multiple=True,
-    help="an option, or data.KEY, how image files are read; repeatable",
+    help="an option; data.KEY, how image files are read; machine.features; repeatable",
 )
 @option("--dataset", metavar="NAME", help="test on other images", shown="the model's own")
 @option("--data-dir", type=FOLDER, metavar="DIR", help="folder that holds the data set's files")
@@ -88,6 +89,7 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
         )
         for spec in models or ("",)
     ]
+    loaded = [with_features(model, settings["options"]) for model in loaded]
     with tempfile.TemporaryDirectory() as aside:
         kept: dict[Path, pd.DataFrame] = {}
         for model in loaded:
@@ -135,6 +137,29 @@ def beside_read_only(model: LoadedModel, aside: Path) -> LoadedModel:
     except ReadOnlyError as error:
         click.echo(f"  its record is not kept: {error}", err=True)
     return replace(model, folder=aside / "results" / model.folder.parent.name / model.folder.name)
+
+
+def with_features(model: LoadedModel, options: Sequence[tuple[str, str]]) -> LoadedModel:
+    """The model, its features kept in what -o machine.features says.
+
+    Raises:
+        ConfigError: a value that is not allowed.
+    """
+    from dataclasses import replace
+
+    from pydantic import ValidationError
+
+    from maebench.component import explain
+    from maebench.config.parts import Machine
+
+    asked = [value for key, value in options if key == FEATURES]
+    if not asked:
+        return model
+    try:
+        machine = Machine(**{**dict(model.config.machine), "features": asked[-1]})
+    except ValidationError as error:
+        raise explain(error, "machine") from error
+    return replace(model, config=model.config.model_copy(update={"machine": machine}))
 
 
 def show(rows: pd.DataFrame, paths: Sequence[Path | None]) -> None:
@@ -216,7 +241,7 @@ def chosen_evaluation(name: str, options: tuple[tuple[str, str], ...], names: Na
 
     chosen: dict[str, Any] = {"name": name}
     for key, value in options:
-        if key.startswith(READING):
+        if key.startswith(READING) or key == FEATURES:
             continue
         chosen = merge(chosen, {key.removeprefix(f"{name}."): value})
     evaluation: Evaluation = parse(Evaluation, chosen, names.context(), "eval")

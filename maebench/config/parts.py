@@ -53,7 +53,7 @@ class Optimiser(Options):
 
 
 class Machine(Options):
-    """How the work is done on this machine; only the precision changes numbers beyond rounding."""
+    """How the work is done on this machine; precisions alone change numbers beyond rounding."""
 
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",
@@ -68,6 +68,11 @@ class Machine(Options):
         default="auto",
         description="whether torch.compile makes the step quicker, which takes a minute first; "
         "auto: where the run is long enough for it to pay",
+    )
+    features: Literal["fp32", "bf16"] = Field(
+        default="fp32",
+        description="what frozen features are kept in; bf16: half of the space, each number within "
+        "2^-8 of itself",
     )
     memory_gb: float = Field(
         default=MEMORY_LIMIT_GB, ge=0, description="largest split decoded into memory, in GiB"

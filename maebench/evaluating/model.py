@@ -50,6 +50,7 @@ class EvaluatedModel:
     show: Progress = no_progress
     _tokens: dict[tuple[str, int | None], Tensor] = field(default_factory=dict, compare=False)
     _folds: dict[str, Folds] = field(default_factory=dict, compare=False)
+    _precisions: set[str] = field(default_factory=set, compare=False)
 
     @property
     def name(self) -> str:
@@ -65,6 +66,11 @@ class EvaluatedModel:
     def device(self) -> str:
         """Where the model lies."""
         return self.loaded.device
+
+    @property
+    def precision(self) -> str:
+        """What was computed with, and what features were kept in where that is less."""
+        return " with ".join(["fp32", *(f"{p} features" for p in self._precisions if p != "fp32")])
 
     @property
     def artifacts(self) -> Path:
@@ -101,6 +107,7 @@ class EvaluatedModel:
 
     def features(self, split: str, layer: int | None = None, pool: str = "mean") -> Tensor:
         """Frozen features of a declared split, cached by content."""
+        self._precisions.add(self.loaded.config.machine.features)
         return features(
             self.loaded, self.images(split), layer, pool_of(self.loaded, pool), self.show
         )

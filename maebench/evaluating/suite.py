@@ -57,6 +57,9 @@ def record_path(model: LoadedModel, evaluation: Evaluation, splits: Splits, seed
     groups = {s: splits.load(s).info.groups for s in dict.fromkeys((*evaluation.splits, "test"))}
     if any(g is not None for g in groups.values()):  # they change intervals and folds
         spec["groups"] = {s: None if g is None else g.tolist() for s, g in groups.items()}
+    features = model.config.machine.features
+    if features != "fp32" and not evaluation.changes_encoder:
+        spec["features"] = features
     name = f"{evaluation.name}-v{evaluation.version}-{files.short_hash(spec)}-s{seed}"
     return model.folder / "records" / f"{name}.json"
 
@@ -88,7 +91,7 @@ def evaluate(
     started = time.monotonic()
     seen = EvaluatedModel(model, evaluation, splits, seed, progress)
     results, status, reason = _run(seen, path)
-    shared = _shared(model, evaluation, splits, seed, names)
+    shared = _shared(model, evaluation, splits, seed, names) | {"precision": seen.precision}
     shared |= {"seconds": time.monotonic() - started, "status": status, "reason": reason}
     rows = [shared | _row(seen, result) for result in results]
     values = {
@@ -274,7 +277,6 @@ def _shared(
         "options": evaluation.changed(),
         "seed": seed,
         "device": model.device,
-        "precision": "fp32",
         "source": f"{cls.__module__}:{cls.__name__}",
         "package": origin.package,
         "package_version": origin.version,
