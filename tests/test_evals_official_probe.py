@@ -180,7 +180,7 @@ def test_a_norm_in_the_wrong_mode_is_an_error(model, monkeypatch, training, mess
 
 def test_one_row_says_what_was_done(model):
     rows = rows_of(model, **QUICK)
-    assert rows["top1"]["main"] and rows["top1"]["protocol"] == "linear-probe/mae@v3"
+    assert rows["top1"]["main"] and rows["top1"]["protocol"] == "linear-probe/mae@v4"
     assert rows["top1"]["where"] == {
         **{"batch": 60, "steps": 3, "lr": pytest.approx(0.1 * 60 / 256)},
         **{"pool": "cls", "crops": True, "chosen": True},
@@ -242,7 +242,7 @@ def test_features_that_hold_the_label_reach_100_percent_though_train_is_small():
     ("options", "message"),
     [
         ({"protocol": "mae", "l2": (1.0,)}, "l2 is read by protocol=fast alone"),
-        ({"crops": True}, "crops=true is read by protocol=mae alone"),
+        ({"crops": True}, "crops is read by protocol=mae alone"),
     ],
 )
 def test_an_option_that_the_protocol_does_not_read_is_refused(options, message):
