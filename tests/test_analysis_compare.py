@@ -303,13 +303,13 @@ def test_from_python_lists_make_arms(tmp_path, here):
 def test_a_yaml_file_has_evaluations_by_their_names_and_settings_by_their_flags(tmp_path):
     file = tmp_path / "compare.yaml"
     file.write_text(
-        "linear-probe: {steps: 7}\ndata-dir: here\nprobe-seeds: 2\nevals: [linear-probe]\n"
+        "linear-probe: {iterations: 7}\ndata-dir: here\nprobe-seeds: 2\nevals: [linear-probe]\n"
     )
     settings, own = read_file(file)
     assert own == {"probe_seeds": 2}
     assert settings["data_dir"] == "here"
     design = read_design({**settings, "ratio": [0.5, 0.75]}, NAMES, **own)
-    assert design.arms[0].config.evals[0].steps == 7
+    assert design.arms[0].config.evals[0].iterations == 7
 
 
 @pytest.mark.slow

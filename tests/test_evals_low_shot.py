@@ -9,7 +9,7 @@ import torch
 from maebench import ConfigError, Folds, MaebenchError, NotApplicable
 from maebench.component import parse
 from maebench.evaluating import records, suite
-from maebench_evals.low_shot import LowShot, taken
+from maebench_evals.low_shot import ONE_SHOT_L2, LowShot, taken
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,11 @@ def test_l2_is_chosen_inside_the_subset_alone(digits):
     before, after = rows(digits, **options), rows(other, **options)
     assert before["l2", "5"].value == after["l2", "5"].value
     assert torch.equal(before["top1", "5"].value, after["top1", "5"].value)
+
+
+def test_a_subset_of_which_nothing_can_be_held_out_has_the_penalty_for_it(digits):
+    found = rows(digits, shots=("1", "5"), draws=1, l2=(1e-2,))
+    assert (found["l2", "1"].value, found["l2", "5"].value) == (ONE_SHOT_L2, 1e-2)
 
 
 def test_images_of_a_group_are_held_out_of_a_subset_together(digits):

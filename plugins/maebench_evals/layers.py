@@ -102,7 +102,9 @@ class Layers(Evaluation):
         train, test = standardised(train, test)
         l2 = sorted(set(self.l2))
         found = probe(
-            *(part.to(model.device) for part in (train, labels, test)),
+            train.to(model.device),
+            labels.to(model.device),
+            test.to(model.device),
             l2,
             len(model.class_names()),
             folds,

@@ -109,7 +109,9 @@ class LinearProbe(Evaluation):
         train, test = standardised(train, model.features("test", self.layer, pool))
         l2 = sorted(set(self.l2))
         found = probe(
-            *(part.to(model.device) for part in (train, labels, test)),
+            train.to(model.device),
+            labels.to(model.device),
+            test.to(model.device),
             l2,
             len(model.class_names()),
             model.folds(),

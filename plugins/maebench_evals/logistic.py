@@ -95,7 +95,9 @@ class Logistic(Evaluation):
         train = model.features("train", self.layer, pool)
         train, test = standardised(train, model.features("test", self.layer, pool))
         found = probe(
-            *(part.to(model.device) for part in (train, labels, test)),
+            train.to(model.device),
+            labels.to(model.device),
+            test.to(model.device),
             [1 / (C * len(labels)) for C in reversed(grid)],
             len(model.class_names()),
             model.folds(),
