@@ -334,7 +334,12 @@ OTHER = {
     "evals": ["knn"],
     "augment": {"flip": True},
     # what it changes is in the fingerprint of the images
-    "data": {"background": "black", "exif": "ignore", "on_duplicates": "drop"},
+    "data": {
+        "background": "black",
+        "exif": "ignore",
+        "on_duplicates": "drop",
+        "reduced_jpeg": True,
+    },
     "optimiser": {"beta2": 0.9},
     "machine": {"precision": "fp32", "memory_gb": 1, "checkpoint_seconds": 1},
     "recipe": {"name": "mae-digits", "hash": "0", "overrides": {"ratio": (0.75, 0.5)}},

@@ -1,6 +1,7 @@
 """How an image file becomes pixels, whatever it holds; what cannot be read is named in one line."""
 
 import io
+import itertools
 import struct
 from zlib import compress, crc32
 
@@ -11,6 +12,7 @@ from PIL import Image, ImageOps
 
 from maebench.data import decode
 from maebench.data.decode import Decoding, fit, read_header, read_image, to_tensor
+from maebench.data.reading import Reading
 from maebench.errors import DataError
 
 
@@ -372,3 +374,57 @@ def test_a_jpeg_that_simplejpeg_refuses_is_read_or_refused_by_pillow(tmp_path):
     wanted = np.array(read_image(tmp_path / "odd.jpg", Decoding(3))[0])
     pixels, _ = decode.read_pixels(tmp_path / "odd.jpg", Decoding(3))
     assert np.array_equal(pixels.permute(1, 2, 0).numpy(), wanted)
+
+
+def photograph(height, width):
+    rng = np.random.default_rng(0)
+    rough = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    return rough.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def test_a_large_jpeg_is_decoded_at_a_reduced_size_where_twice_the_image_size_is_left(tmp_path):
+    # twice 8 is 16: eight times that is the first side that an eighth is enough of
+    cases = {(128, 200): (16, 25), (127, 200): (32, 50), (301, 65): (151, 33), (31, 99): (31, 99)}
+    how = Decoding.of(Reading(reduced_jpeg=True), 3, None, (8, 8))
+    for size, wanted in cases.items():
+        photograph(*size).save(tmp_path / "a.jpg", quality=95)
+        photograph(*size).save(tmp_path / "a.png")
+        whole, _ = decode.read_pixels(tmp_path / "a.jpg", Decoding(3))
+        reduced, traits = decode.read_pixels(tmp_path / "a.jpg", how)
+        assert reduced.shape == (3, *wanted) and traits == {"colour"}
+        other, _ = decode.read_pixels(tmp_path / "a.png", how)
+        assert other.shape == (3, *size), "only JPEG files can be decoded so"
+        resized = torch.nn.functional.interpolate(whole[None].double(), wanted, mode="area")[0]
+        assert (reduced - resized).abs().mean() < 2, "the same picture, smaller"
+
+
+def test_pixels_of_a_reduced_jpeg_do_not_depend_on_what_decodes_them(tmp_path, monkeypatch):
+    pytest.importorskip("simplejpeg", reason="the extra fast")
+    ways = {"a": {}, "b": {"progressive": True}, "c": {"subsampling": 0}, "d": {"subsampling": 1}}
+    for name, way in ways.items():
+        photograph(275, 333).save(tmp_path / f"{name}.jpg", **way)
+        photograph(275, 333).convert("L").save(tmp_path / f"{name}-gray.jpg", **way)
+    for path in tmp_path.glob("*.jpg"):
+        for channels, side in itertools.product((1, 3), (8, 16, 32, 64, 128)):
+            how = Decoding.of(Reading(reduced_jpeg=True), channels, None, (side, side))
+            fast, _ = decode.read_pixels(path, how)
+            with monkeypatch.context() as patched:
+                patched.setattr(decode, "_simplejpeg", lambda: None)
+                plain, _ = decode.read_pixels(path, how)
+            assert torch.equal(fast, plain), (path.name, channels, side)
+
+
+def test_a_turned_jpeg_is_reduced_and_turned(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photograph(64, 128).save(tmp_path / "turned.jpg", exif=exif)
+    how = Decoding.of(Reading(reduced_jpeg=True), 3, None, (8, 8))
+    pixels, traits = decode.read_pixels(tmp_path / "turned.jpg", how)
+    assert pixels.shape == (3, 32, 16) and "orientation" in traits
+
+
+def test_what_stands_for_the_way_of_decoding_is_as_ever_where_nothing_is_reduced():
+    way = "channels=3, levels=None, stated=False, exif=True, background='white'"
+    assert Decoding.of(Reading(), 3, None, (8, 8)).mark == f"Decoding({way})"
+    marks = {Decoding.of(Reading(reduced_jpeg=True), 3, None, (n, 8)).mark for n in (8, 9)}
+    assert len(marks) == 2, "what is left depends on the image size"

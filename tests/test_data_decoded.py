@@ -111,7 +111,9 @@ def test_a_second_command_decodes_nothing(pictures, monkeypatch):
     assert torch.equal(part.pick([0]), load(pictures).pick([7]))
 
 
-@pytest.mark.parametrize("reading", [{"exif": "ignore"}, {"background": "black"}])
+@pytest.mark.parametrize(
+    "reading", [{"exif": "ignore"}, {"background": "black"}, {"reduced_jpeg": True}]
+)
 def test_images_that_are_read_otherwise_are_kept_apart(pictures, reading):
     assert load(pictures).keeping.key != load(pictures, **reading).keeping.key
 

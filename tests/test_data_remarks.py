@@ -198,3 +198,21 @@ def test_the_way_files_are_read_is_in_the_fingerprint_of_what_it_changes(folder)
             for colour in ("white", "black")
         }
         assert len(marks) == 2
+
+
+def test_a_jpeg_decoded_at_a_reduced_size_is_other_data_only_where_it_is_large(folder):
+    rng = np.random.default_rng(0)
+    for memory in (0.0, 1.0):
+        for file in (folder / "train/a").glob("*.jpg"):
+            file.unlink()
+        before = splits(folder, memory).load("train").info.fingerprint
+        small = splits(folder, memory, reduced_jpeg=True).load("train").info.fingerprint
+        # files that are not decoded when a split is loaded may be large, whatever they are
+        assert (small == before) == (memory > 0)
+        pixels = rng.integers(0, 256, (64, 64), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "train/a/large.jpg")
+        marks = {
+            splits(folder, memory, reduced_jpeg=reduced).load("train").info.fingerprint
+            for reduced in (False, True)
+        }
+        assert len(marks) == 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,11 @@ from maebench.errors import DataError
 
 # formats that can hold several pictures one after the other; an MPO's second is another size
 ANIMATED = ("GIF", "PNG", "TIFF", "WEBP")
+JPEGS = ("JPEG", "MPO")
+REDUCED = (8, 4, 2)  # of which libjpeg's transform gives one pixel instead of so many a side
+# Times the image size that a reduced JPEG keeps at least, as Pillow's thumbnails (reducing_gap): a
+# crop of a quarter of the area is then not enlarged.
+ROOM = 2
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Decoding:
         stated: whether the user gave the levels, so that what lies outside is cut off.
         exif: whether images are turned as their EXIF orientation says.
         background: the colour under transparent pixels.
+        least: pixels that the shorter side of a JPEG keeps where it is decoded at a reduced size;
+            None decodes all at their own.
     """
 
     channels: int
@@ -45,13 +52,39 @@ class Decoding:
     stated: bool = False
     exif: bool = True
     background: str = "white"
+    least: int | None = field(default=None, repr=False)  # see `mark`
 
     @classmethod
-    def of(cls, reading: Reading, channels: int, levels: tuple[float, float] | None) -> Decoding:
-        """The settings of a user, and the levels where they are stated or were found."""
+    def of(
+        cls,
+        reading: Reading,
+        channels: int,
+        levels: tuple[float, float] | None,
+        size: tuple[int, int],
+    ) -> Decoding:
+        """The settings of a user, and the levels where they are stated or were found.
+
+        Args:
+            reading: the settings.
+            channels: 1 or 3.
+            levels: that were found, or None.
+            size: rows and columns that images are brought to, or crops of them.
+        """
         stated = reading.levels is not None
         both = (reading.levels[0], reading.levels[1]) if reading.levels else levels
-        return cls(channels, both, stated, reading.exif == "apply", reading.background)
+        least = ROOM * max(size) if reading.reduced_jpeg else None
+        return cls(channels, both, stated, reading.exif == "apply", reading.background, least)
+
+    @property
+    def mark(self) -> str:
+        """What stands for it in fingerprints: as it was before `least`, where that is not used."""
+        return repr(self) + (f" reduced to {self.least}" if self.least else "")
+
+    def factor(self, format_: str | None, height: int, width: int) -> int:
+        """How many pixels a side become one when a file of this format is decoded."""
+        if self.least is None or format_ not in JPEGS:
+            return 1
+        return next((f for f in REDUCED if min(height, width) >= f * self.least), 1)
 
 
 class FileHeader(NamedTuple):
@@ -90,6 +123,8 @@ def read_image(path: Path, how: Decoding) -> tuple[Image.Image, frozenset[str]]:
     with _opened(path) as image:
         traits, deep = _traits(image) - {"alpha"}, deep_colour(image)
         orientation = orientation_of(image) if how.exif else 1
+        if (factor := how.factor(image.format, image.height, image.width)) > 1:
+            image.draft(None, (image.width // factor, image.height // factor))
         image.load()
         made, lost = eight_bits(image, deep, path, how.levels, how.stated)
         made, had_alpha = _without_alpha(made, how.background)
@@ -108,15 +143,19 @@ def read_pixels(path: Path, how: Decoding) -> tuple[Tensor, frozenset[str]]:
         as_it_is = not how.exif or orientation_of(image) in (1, None)
         plain = image.format == "JPEG" and image.mode == ("L" if how.channels == 1 else "RGB")
         if plain and as_it_is:
-            pixels = _jpeg(path, "GRAY" if how.channels == 1 else "RGB")
+            factor = how.factor(image.format, image.height, image.width)
+            size = (-(-image.height // factor), -(-image.width // factor))  # rounded up, as libjpeg
+            pixels = _jpeg(path, "GRAY" if how.channels == 1 else "RGB", *size)
             if pixels is not None:
                 return pixels, frozenset(_traits(image))
     image, traits = read_image(path, how)
     return to_tensor(image), traits
 
 
-def _jpeg(path: Path, colours: str) -> Tensor | None:
+def _jpeg(path: Path, colours: str, height: int, width: int) -> Tensor | None:
     """The pixels of a JPEG by simplejpeg; None where it cannot, so that PIL tries and says why.
+
+    Height and width are its own, or those of a reduced size.
 
     It takes three quarters of PIL's time, and leaves other threads alone while it works. Both
     decode with libjpeg-turbo and its exact transform, so that nothing depends on whether it is
@@ -127,13 +166,15 @@ def _jpeg(path: Path, colours: str) -> Tensor | None:
     if decode is None:
         return None
     try:
-        return torch.from_numpy(decode(path.read_bytes(), colours)).permute(2, 0, 1)
+        return torch.from_numpy(
+            decode(path.read_bytes(), colours, False, False, height, width)
+        ).permute(2, 0, 1)
     except ValueError:
         return None
 
 
 @functools.cache
-def _simplejpeg() -> Callable[[bytes, str], np.ndarray] | None:
+def _simplejpeg() -> Callable[..., np.ndarray] | None:
     """The decoder of the extra `fast`; None where it is not installed."""
     try:
         from simplejpeg import decode_jpeg

@@ -66,7 +66,7 @@ def from_files(
     """
     reading = reading or Reading()
     levels = None if reading.levels else levels_in(same_levels or paths)
-    how = Decoding.of(reading, channels, levels)
+    how = Decoding.of(reading, channels, levels, size)
     info = SplitInfo(
         ids=torch.arange(len(paths)),
         labels=_integers(labels),
@@ -126,7 +126,7 @@ def on_disk(
             )
         )
     listing = [f"{n} {file.digest}" for n, file in zip(_names(paths, root), found, strict=True)]
-    mark = digest(*identity(info), joined(listing), repr((how, whole)).encode())
+    mark = digest(*identity(info), joined(listing), f"({how.mark}, {whole})".encode())
     info = replace(info, fingerprint=mark, remarks=tuple(remarks))
     kept = None if reading.cache_gb == 0 else keeping(found, info, how, root, reading.cache_gb)
     return OnDisk(tuple(found), info, how, num_workers(), kept)
@@ -138,13 +138,14 @@ def keeping(
     """Where decoded images are kept: by what the files hold and what decides how it is read."""
     # three parts of a file do not tell every change of it, its time stamp nearly all
     held = [f"{f.size} {f.digest} {'' if f.whole else f.changed}".encode() for f in found]
-    key = digest(info.ids.numpy().tobytes(), repr(how).encode(), decoder().encode(), *held)
+    key = digest(info.ids.numpy().tobytes(), how.mark.encode(), decoder().encode(), *held)
     count = min(SIZES_SAMPLE, len(found))
-    pixels = [0]
+    pixels = [0.0]
     for file in (found[i * len(found) // count] for i in range(count)):
         with contextlib.suppress(DataError):  # who decodes it says so
             header = read_header(file.path)
-            pixels.append(header.height * header.width)
+            factor = how.factor(header.kind.split()[0], header.height, header.width)
+            pixels.append(header.height * header.width / factor**2)
     each = how.channels * sum(pixels) / max(1, len(pixels) - 1)
     return Keeping(key, str(root), how.channels, each, most_gb)
 

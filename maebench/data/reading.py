@@ -27,6 +27,11 @@ class Reading(Options):
     background: str = Field(
         default="white", description="colour under transparent pixels, such as black or #808080"
     )
+    reduced_jpeg: bool = Field(
+        default=False,
+        description="whether a JPEG is decoded at a half, a quarter or an eighth of its size where "
+        "twice the image size is left: quicker, and other pixels",
+    )
     on_duplicates: Literal["warn", "drop", "fail"] = Field(
         default="warn",
         description="what to do with images that are in train and in test: warn, drop leaves them "

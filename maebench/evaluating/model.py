@@ -25,6 +25,7 @@ from maebench.models.model import LoadedModel, pool_of
 from maebench.objectives.objective import ImageGrid, Reconstruction
 from maebench.pretraining.ahead import crops_ahead
 from maebench.pretraining.batches import batches
+from maebench.pretraining.hardware import keep_memory
 from maebench.pretraining.kernels import Paced
 from maebench.rng import Draws, key, permutation
 
@@ -51,6 +52,11 @@ class EvaluatedModel:
     _tokens: dict[tuple[str, int | None], Tensor] = field(default_factory=dict, compare=False)
     _folds: dict[str, Folds] = field(default_factory=dict, compare=False)
     _precisions: set[str] = field(default_factory=set, compare=False)
+
+    def __post_init__(self) -> None:
+        """What its passes free is kept for the next."""
+        if self.device == "cpu":
+            keep_memory()
 
     @property
     def name(self) -> str:

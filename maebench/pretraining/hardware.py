@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import importlib.metadata
 import platform
 from pathlib import Path
@@ -13,6 +15,12 @@ from maebench.errors import ConfigError
 
 # From this width on bf16 beats fp32 on a CPU that has it (benchmarks/precision.py).
 BF16_WIDTH = 192
+
+# mallopt(3) of the GNU C library, malloc.h: the free memory above which some goes back to the
+# system, and the size from which a block is fetched from it alone; values to try, for older
+# libraries refuse the first.
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+NEVER, LARGE = 2**31 - 1, (2**30, 2**25)
 
 
 def find_device(name: str) -> str:
@@ -30,6 +38,24 @@ def find_device(name: str) -> str:
         there = ", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
         raise ConfigError(f"--device {name}: not here. There is: {there}") from error
     return name
+
+
+@functools.cache
+def keep_memory() -> None:
+    """Has the C library keep freed memory for the next step, where it is the GNU one.
+
+    What a step computes is freed and asked for again. By itself the library gives most of it back
+    in between, and the system has to map and zero it anew, page by page: a tenth of a step's time
+    (results/reference/speed-step.md). The most that the process holds stays the same. It is the
+    whole process's, as torch's own keeping of a GPU's memory is.
+    """
+    mallopt = (
+        getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None
+    )
+    if mallopt is None:
+        return
+    mallopt(TRIM_THRESHOLD, NEVER)
+    any(mallopt(MMAP_THRESHOLD, size) for size in LARGE)
 
 
 def find_precision(name: str, device: str, width: int) -> str:

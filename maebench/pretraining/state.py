@@ -12,6 +12,7 @@ from torch import Tensor
 from maebench.objectives.ema import follow, make_teacher
 from maebench.pretraining.checkpoints import load_newest, load_strictly, part, weights_hash
 from maebench.pretraining.cost import Spent
+from maebench.pretraining.hardware import keep_memory
 from maebench.pretraining.optimiser import AdamW, parameter_groups
 from maebench.pretraining.plan import Plan, build, has_teacher, inputs_of
 from maebench.pretraining.teacher import TEACHER_DECAY
@@ -83,6 +84,8 @@ class State:
 def begin(plan: Plan) -> State:
     """The state at step 0: the same weights for one seed, whatever the masking."""
     config = plan.config
+    if plan.device == "cpu":
+        keep_memory()
     module = build(config, inputs_of(config, plan.run.facts)).to(plan.device)
     teacher = make_teacher(module) if has_teacher(config) else None
     settings = config.optimiser
