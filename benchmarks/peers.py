@@ -37,7 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from maebench import Batch, Draws, RunConfig
 from maebench.encoders import ViTNano
 from maebench.masking import hide
-from maebench.pretraining.hardware import BF16_WIDTH, find_precision
+from maebench.pretraining.hardware import BF16_WIDTH, find_precision, keep_memory
 from maebench.pretraining.loop import pretrain
 from maebench.pretraining.plan import prepare
 
@@ -85,6 +85,7 @@ class Theirs:
 
     def __call__(self, precision: str, fused: bool = True) -> None:
         """One step."""
+        timing.usual_memory()
         if self.peer is None:
             self.module.set_attention(fused)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -112,6 +113,11 @@ class Ours(Step):
         found = {("decoder." if of_decoder(n) else "encoder.") + n: t for n, t in weights.items()}
         found["decoder.decoder_pos_embed"] = weights["decoder_pos_embed"][:, 1:]
         self.module.load_state_dict(found)
+
+    def __call__(self, precision: str = "", compiled: bool = False) -> None:
+        """One step, with memory kept as a run keeps it."""
+        keep_memory()
+        super().__call__(precision, compiled)
 
     def loss(self, images: Tensor, noise: Tensor) -> Tensor:
         """The loss of a batch."""

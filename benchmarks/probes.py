@@ -6,7 +6,7 @@ DIR holds Fashion-MNIST's files. An encoder of 192 channels and 6 blocks after 4
 features; with --results it and they are kept for the next call. Prints Markdown; --write also puts
 it into results/reference/speed-probes.md. --small tries the script on a tenth of everything.
 
-- Heads: the whole grid of fifteen penalties, its choice on train included, against the official
+- Heads: the whole grid of fourteen penalties, its choice on train included, against the official
   head of one rate on the same kept features, and against scikit-learn's for some penalties.
 - kNN: five k by one search of random features, against FAISS's plain flat search for the largest;
   memory is what a process of its own needs above what it held when the search began.
@@ -147,7 +147,7 @@ def heads(data: Data, number: int, rounds: int) -> str:
     part = some(data, number)
     epochs = EPOCHS.get(number, (90,))
     work: dict[str, Callable[[], float]] = {
-        "linear-probe/fast, 15 penalties and the choice": lambda: grid(part)
+        "linear-probe/fast, 14 penalties and the choice": lambda: grid(part)
     }
     for many in epochs:
         work[f"linear-probe/mae, {many} epochs"] = lambda many=many: official_head(part, many)

@@ -6,6 +6,7 @@ Linux alone.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import re
@@ -20,7 +21,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from maebench.pretraining.hardware import environment
+from maebench.pretraining.hardware import MMAP_THRESHOLD, TRIM_THRESHOLD, environment
 
 REFERENCE = Path(__file__).parent.parent / "results" / "reference"
 # Of one core. The kernel counts in ticks of 10 ms, so two ticks of a second are 2 %.
@@ -108,6 +109,17 @@ def faster(reference: Sequence[Sample], samples: Sequence[Sample]) -> str:
 def share(samples: Sequence[Sample]) -> str:
     """Clean samples of all."""
     return f"{sum(s.clean for s in samples)}/{len(samples)}"
+
+
+def usual_memory() -> None:
+    """Undoes `keep_memory`: what the GNU C library comes to by itself once a large block was freed.
+
+    Its limits are then twice that of the largest (mallopt(3), M_MMAP_THRESHOLD), at most these.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(TRIM_THRESHOLD, 2**26)
+        mallopt(MMAP_THRESHOLD, 2**25)
 
 
 def matmul(dtype: torch.dtype) -> Callable[[], object]:

@@ -13,6 +13,7 @@ from timm.models.vision_transformer import Block as TimmBlock
 from torch import nn
 
 from maebench.encoders.blocks import Block, DropPath, drop_paths
+from maebench.masking.patches import take
 from maebench.rng import isolated
 
 WIDTH, HEADS = 24, 3
@@ -53,6 +54,21 @@ def test_forward_and_gradients_equal_those_of_timm_to_the_last_bit(fused, count)
     (y, x, own), (other_y, other_x, other) = made
     assert torch.equal(y, other_y) and torch.equal(x, other_x)
     assert all(torch.equal(own[name], other[name]) for name in other)
+
+
+@given(seed=st.integers(0, 99), count=st.integers(1, 9), fused=st.booleans())
+def test_some_tokens_alone_are_what_they_are_among_all(seed, count, fused):
+    block, x = ours().double(), tokens(dtype=torch.float64).requires_grad_()
+    block.attn.fused_attn = fused
+    generator = torch.Generator().manual_seed(seed)
+    at = torch.rand(4, 9, generator=generator).argsort(1)[:, :count]
+    wanted, got = take(block(x), at), block(x, at)
+    assert torch.allclose(got, wanted, rtol=1e-10, atol=1e-12)
+    weights = torch.rand(wanted.shape, generator=generator, dtype=wanted.dtype)
+    inputs = [x, *block.parameters()]
+    each = [torch.autograd.grad((y * weights).sum(), inputs) for y in (wanted, got)]
+    for a, b in zip(*each, strict=True):
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-11)
 
 
 def test_under_bfloat16_autocast_too():

@@ -28,10 +28,10 @@ def correlated(images=600, classes=4, features=12, weakest=-2.5):
     return x, labels
 
 
-def fitted(x, labels, l2, used=None, iterations=200):
+def fitted(x, labels, l2, used=None, iterations=200, power=0):
     """Weights (G, R, D, C), biases and which converged, in the order of `l2`."""
     used = torch.ones(1, len(x)) if used is None else used.float()
-    space = Space.of(x)
+    space = Space.of(x, power)
     problem = Problem(space(x), labels, int(labels.max()) + 1, used)
     found = regressions(problem, space, sorted(l2)[::-1], torch.ones(len(used)), iterations)
     heads = [(*space.weights(weight), reached) for weight, reached in found][::-1]
@@ -68,6 +68,21 @@ def test_every_penalty_reaches_the_optimum_of_scikit_learn(weakest, classes):
         there = (x.double() @ weight[head, 0] + bias[head, 0]).softmax(1)
         theirs = oracle(x, labels, penalty)
         near = (x.double() @ theirs[0] + theirs[1]).softmax(1)
+        assert (there - near).abs().mean() < 0.01
+
+
+@pytest.mark.parametrize("power", [0.5, 1])
+def test_weighed_penalties_are_scikit_learns_on_features_of_less_unequal_directions(power):
+    x, labels = correlated()
+    variance, axes = torch.linalg.eigh(x.double().T @ x.double() / len(x))
+    evened = axes / variance ** (power / 2)
+    penalties = [1e-4, 1e-2]
+    weight, bias, reached = fitted(x, labels, penalties, power=power)
+    assert reached.all()
+    for head, penalty in enumerate(penalties):
+        theirs, shift = oracle(x.double() @ evened, labels, penalty)
+        there = (x.double() @ weight[head, 0] + bias[head, 0]).softmax(1)
+        near = (x.double() @ evened @ theirs + shift).softmax(1)
         assert (there - near).abs().mean() < 0.01
 
 
@@ -223,7 +238,7 @@ def test_a_probe_gives_outcomes_of_what_is_held_out_and_the_classes_of_test():
     found = probe(x[:600], labels, x[:100], L2, 4, folds, show=show)
     assert seen == L2[::-1]
     assert found.held_out.shape == (len(L2), 600) and found.predicted.shape == (len(L2), 100)
-    weight, bias, _ = fitted(x, labels, L2, ~folds.held)
+    weight, bias, _ = fitted(x, labels, L2, ~folds.held, power=module.POWER)
     for head in range(len(L2)):
         logits = x.double() @ weight[head] + bias[head][:, None]
         right = folds.pooled((logits.argmax(2) == labels)[:, None])[0]

@@ -75,8 +75,14 @@ def test_dinov2_takes_the_features_as_they_are_and_fits_the_chosen_c_alone_again
     assert np.array_equal(top1[where["C"]].numpy(), expected)
 
 
-def test_a_c_is_the_linear_probes_l2_seen_from_the_other_side(digits):
-    images = len(digits.labels("train"))
+def test_a_c_is_the_linear_probes_l2_seen_from_the_other_side_where_nothing_is_correlated(digits):
+    train, test = (digits.features(split).double() for split in ("train", "test"))
+    train, test = train - train.mean(0), test - train.mean(0)
+    variance, axes = torch.linalg.eigh(train.T @ train / len(train))
+    evened = axes[:, variance > 1e-6] / variance[variance > 1e-6].sqrt()
+    labels = (digits.labels(split) for split in ("train", "test"))
+    digits = tiny.Stub((train @ evened).float(), next(labels), (test @ evened).float(), *labels)
+    images = len(train)
     l2 = (1e-2, 1e-1)
     mine, *_ = results(digits, C=tuple(1 / (p * images) for p in l2))
     probe = {r.where["l2"]: r.value for r in LinearProbe(l2=l2).run(digits) if r.metric == "top1"}

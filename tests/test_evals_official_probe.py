@@ -180,7 +180,7 @@ def test_a_norm_in_the_wrong_mode_is_an_error(model, monkeypatch, training, mess
 
 def test_one_row_says_what_was_done(model):
     rows = rows_of(model, **QUICK)
-    assert rows["top1"]["main"] and rows["top1"]["protocol"] == "linear-probe/mae@v4"
+    assert rows["top1"]["main"] and rows["top1"]["protocol"] == "linear-probe/mae@v5"
     assert rows["top1"]["where"] == {
         **{"batch": 60, "steps": 3, "lr": pytest.approx(0.1 * 60 / 256)},
         **{"pool": "cls", "crops": True, "chosen": True},

@@ -36,10 +36,11 @@ def build(objective=None, encoder=ENCODER, size=(16, 16), channels=3, classes=0)
     return module, inputs
 
 
-def block(tokens, width):
-    """Products of one transformer block: qkv, scores, their use, projection, MLP."""
-    linear = tokens * (width * 3 * width + width * width + 2 * width * 4 * width)
-    return 2 * (linear + 2 * tokens * tokens * width)
+def block(tokens, width, some=None):
+    """Products of one transformer block: keys and values; q, projection, MLP; scores, their use."""
+    some = tokens if some is None else some
+    linear = tokens * 2 * width**2 + some * (2 * width**2 + 2 * width * 4 * width)
+    return 2 * (linear + 2 * some * tokens * width)
 
 
 @pytest.mark.parametrize("objective", [MAE(), SimMIM(), Autoencoder()], ids=lambda o: o.name)
@@ -72,9 +73,10 @@ def test_flops_of_encoder_and_decoder_are_those_counted_by_hand(num_hidden):
     embed = 2 * seen * 48 * WIDTH
     # backward: twice forward, but pixels need no gradient
     assert found.encoder == 3 * DEPTH * block(1 + seen, WIDTH) + 2 * embed
-    head = 2 * num_hidden * D * 48  # only where the loss is
+    # the decoder's last block and its head only where the loss is
+    head = 2 * num_hidden * D * 48
     into = 2 * (1 + seen) * WIDTH * D
-    assert found.decoder == 3 * (into + block(17, D) + head)
+    assert found.decoder == 3 * (into + block(17, D, num_hidden) + head)
     assert found.tokens == seen
     assert found.flops == found.encoder + found.decoder
 

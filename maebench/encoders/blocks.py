@@ -11,9 +11,11 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maebench.encoders.attention import attend
+from maebench.masking.patches import take
 
 # arXiv 2111.06377, official code: LayerNorm's eps is 1e-6, not torch's 1e-5.
 norm_layer = partial(nn.LayerNorm, eps=1e-6)
@@ -34,9 +36,12 @@ class Block(nn.Module):
         self.mlp = Mlp(width, int(width * mlp_ratio))
         self.drop_path2: nn.Module = nn.Identity()
 
-    def forward(self, x_BND: Tensor) -> Tensor:
-        """Tokens to tokens of the same shape."""
-        x_BND = x_BND + self.drop_path1(self.attn(self.norm1(x_BND)))
+    def forward(self, x_BND: Tensor, at_BM: Tensor | None = None) -> Tensor:
+        """All tokens (B, N, D), or those at `at_BM` (B, M, D), having looked at all tokens."""
+        normed_BND = self.norm1(x_BND)
+        if at_BM is not None:
+            x_BND = take(x_BND, at_BM)
+        x_BND = x_BND + self.drop_path1(self.attn(normed_BND, at_BM))
         return x_BND + self.drop_path2(self.mlp(self.norm2(x_BND)))
 
 
@@ -50,13 +55,21 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x_BND: Tensor) -> Tensor:
-        """Each token as a mean of what all others have to say to it."""
-        B, N, D = x_BND.shape
-        qkv = self.qkv(x_BND).reshape(B, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        q_BGNE, k_BGNE, v_BGNE = qkv.unbind(0)
+    def forward(self, x_BND: Tensor, at_BM: Tensor | None = None) -> Tensor:
+        """All tokens, or those at `at_BM`, as a mean of what all have to say to it."""
+        if at_BM is None:
+            q_BGNE, k_BGNE, v_BGNE = self._heads(self.qkv(x_BND), 3)
+        else:
+            D, weight, bias = x_BND.shape[2], self.qkv.weight, self.qkv.bias
+            (q_BGNE,) = self._heads(F.linear(take(x_BND, at_BM), weight[:D], bias[:D]), 1)
+            k_BGNE, v_BGNE = self._heads(F.linear(x_BND, weight[D:], bias[D:]), 2)
         read_BGNE = attend(q_BGNE, k_BGNE, v_BGNE, self.fused_attn)
-        return self.proj(read_BGNE.transpose(1, 2).reshape(B, N, D))
+        return self.proj(read_BGNE.transpose(1, 2).flatten(2))
+
+    def _heads(self, x_BNF: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """Queries, keys or values of each head, (B, G, N, E), off one projection."""
+        B, N, _ = x_BNF.shape
+        return x_BNF.reshape(B, N, parts, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 class Mlp(nn.Module):

@@ -137,11 +137,12 @@ class TransformerDecoder(nn.Module):
         x_BLD = x_BND + self.decoder_pos_embed
         x_BND = torch.cat([prefix_BPD, x_BLD.to(prefix_BPD.dtype)], 1)
         choose_attention(self.decoder_blocks, x_BND)
-        for block in self.decoder_blocks:
+        for block in self.decoder_blocks[:-1]:
             x_BND = block(x_BND)
-        x_BLD = x_BND[:, prefix_BPD.shape[1] :]
-        if at_BM is not None and self.per == (1, 1):  # the head only where the loss is
-            return self.decoder_pred(self.decoder_norm(take(x_BLD, at_BM)))
+        last, P = self.decoder_blocks[-1], prefix_BPD.shape[1]
+        if at_BM is not None and self.per == (1, 1):  # the end only where the loss is
+            return self.decoder_pred(self.decoder_norm(last(x_BND, at_BM + P)))
+        x_BLD = last(x_BND)[:, P:]
         x_BLT = per_patch(self.decoder_pred(self.decoder_norm(x_BLD)), self.out_grid, self.per)
         return x_BLT if at_BM is None else take(x_BLT, at_BM)
 

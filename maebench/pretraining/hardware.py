@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import importlib.metadata
 import platform
 from pathlib import Path
@@ -40,14 +39,13 @@ def find_device(name: str) -> str:
     return name
 
 
-@functools.cache
 def keep_memory() -> None:
     """Has the C library keep freed memory for the next step, where it is the GNU one.
 
     What a step computes is freed and asked for again. By itself the library gives most of it back
     in between, and the system has to map and zero it anew, page by page: a tenth of a step's time
-    (results/reference/speed-step.md). The most that the process holds stays the same. It is the
-    whole process's, as torch's own keeping of a GPU's memory is.
+    (results/reference/speed-step.md). It is the whole process's, as torch's own keeping of a GPU's
+    memory is; the most that one holds grew by up to a sixth (1.65 to 1.93 GB, with evaluations).
     """
     mallopt = (
         getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None

@@ -41,7 +41,8 @@ class Layers(Evaluation):
     name: ClassVar[str] = "layers"
     # 2: chosen on folds of train instead of a tenth
     # 3: probes are at their optimum, as linear-probe's since its version 4
-    version: ClassVar[int] = 3
+    # 4: penalties are weighed by deviations, as linear-probe's since its version 5
+    version: ClassVar[int] = 4
     metrics: ClassVar[dict[str, Metric]] = {
         "top1": Metric.accuracy(),
         "validation_top1": Metric.accuracy(

@@ -103,6 +103,7 @@ class Logistic(Evaluation):
             model.folds(),
             iterations=self.max_iter or MAX_ITER["fast"],
             show=lambda l2: model.progress(l2, len(l2), f"logistic of {model.kind}"),
+            power=0,  # what scikit-learn minimises
             per_round=False,
         )
         held_out, predicted = found.held_out.flip(0), found.predicted.flip(0)

@@ -33,7 +33,8 @@ class LowShot(Evaluation):
     name: ClassVar[str] = "low-shot"
     # 2: folds are drawn twice
     # 3: heads are at their optimum
-    version: ClassVar[int] = 3
+    # 4: penalties are weighed by deviations, as linear-probe's since its version 5
+    version: ClassVar[int] = 4
     metrics: ClassVar[dict[str, Metric]] = {
         "top1": Metric.accuracy("share of the draws that gave an image its class"),
         "spread": Metric(
