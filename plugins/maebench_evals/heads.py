@@ -37,9 +37,9 @@ NOTHING = 1e-12
 # little variance needs a large weight to count and so hardly counts: for untrained encoders,
 # whose features are strongly correlated, that is a floor of less than what a line can read off
 # them. On 100 to 10,000 digits and images of Fashion-MNIST, of untrained and of pretrained
-# encoders, a half was better on test than 0 each time, by .1 to 8 points; three quarters mostly
-# better still, but with as many directions as images once 3 points worse than 0, and 1, which is
-# whitening, 35 (benchmarks/power.py).
+# encoders, a half was better on test than 0 each time, by .3 to 7 points; three quarters mostly
+# better still, but with about as many directions as images once 4 points worse than 0, and 1,
+# which is whitening, 37 (results/reference/power.md).
 POWER = 0.5
 PAIRS = 10  # that L-BFGS keeps; twenty save a tenth of the steps and cost it elsewhere
 WOLFE = 1e-4  # of the expected decrease that a step has to keep (Nocedal and Wright, section 3.1)
