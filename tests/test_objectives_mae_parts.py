@@ -82,7 +82,7 @@ def test_each_part_keeps_to_the_contract(parts, check):
 @pytest.mark.parametrize(
     "options", [{}, {"target": "normalised-pixels", "decoder": "transformer"}, {"target": "pixels"}]
 )
-def test_what_could_be_chosen_before_is_what_it_was_to_the_last_bit(options):
+def test_what_could_be_chosen_before_is_what_it_was_but_for_rounding(options):
     def trained(make):
         with isolated(0, "encoder"):
             encoder = ViTNano(width=32, depth=2, heads=4, patch=4).build((16, 16), 3)
@@ -111,7 +111,8 @@ def test_what_could_be_chosen_before_is_what_it_was_to_the_last_bit(options):
         found = trained(lambda encoder: objective.build(encoder, Inputs(3, (16, 16))))
         size = default_decoder(32, 2)
         expected = trained(lambda encoder: FrozenMAE(encoder, size, 3, normalised))
-    assert found[0] == expected[0]
+    # the last block of the decoder now computes what the loss reads alone
+    assert found[0] == pytest.approx(expected[0], rel=1e-5)
     assert found[1].keys() == expected[1].keys()
     assert all(torch.equal(value, expected[1][name]) for name, value in found[1].items())
 
