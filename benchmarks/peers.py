@@ -40,6 +40,7 @@ from maebench.masking import hide
 from maebench.pretraining.hardware import BF16_WIDTH, find_precision, keep_memory
 from maebench.pretraining.loop import pretrain
 from maebench.pretraining.plan import prepare
+from maebench.rng import isolated
 
 SETTINGS = {
     "small": Size(32, 4, 3, 256, 192, 6, 3, 96, 2, 3),
@@ -164,8 +165,8 @@ def variants(bf16: bool) -> list[Variant]:
 
 def implementation(who: str, size: Size) -> Theirs | Ours:
     """One of the implementations, each with the same weights."""
-    torch.manual_seed(0)
-    weights = Plain(size).state_dict()
+    with isolated(0, "benchmarks"):
+        weights = Plain(size).state_dict()
     if who == OURS:
         return Ours(size, weights)
     peer = next((peer for peer in PEERS if peer.package == who), None)

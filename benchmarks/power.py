@@ -19,14 +19,10 @@ from typing import Any
 
 import timing
 import torch
+from probes import Data, kept_features
 from torch import Tensor
 
 import maebench
-from maebench.evaluating.features import features
-from maebench.models.load import trained_model
-from maebench.plugins import installed
-from maebench.pretraining.loop import pretrain
-from maebench.pretraining.plan import prepare
 from maebench_evals.frozen import standardised
 from maebench_evals.heads import probe
 from maebench_evals.linear_probe import L2
@@ -42,29 +38,14 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 FASHION: dict[str, Any] = {"encoder": {"name": "vit-tiny", "depth": 2}, "batch": 64}
 CLASSES = 10
-Data = tuple[Tensor, Tensor, Tensor, Tensor]  # train and its labels, test and its labels
 
 
 def encoded(dataset: str, folder: Path, settings: dict[str, Any]) -> Data:
     """Features of an encoder that was pretrained so."""
-    names = installed()
     if dataset == "fashion-mnist":
         settings = {**settings, **FASHION, "data_dir": folder, "limit": max(FEW[dataset])}
     with tempfile.TemporaryDirectory() as results:
-        config = maebench.RunConfig(
-            names, dataset=dataset, device="cpu", evals=("knn",), **settings
-        )
-        plan = prepare(config, Path(results))
-        for _ in pretrain(plan):
-            pass
-        model = trained_model(plan.run, "cpu", names)
-        found: list[Tensor] = []
-        for split in ("train", "test"):
-            images = model.splits.load(split)
-            assert images.info.labels is not None
-            found += [features(model, images), images.info.labels]
-    train, labels, test, right = found
-    return train, labels, test, right
+        return kept_features(Path(results), dataset=dataset, **settings)
 
 
 def subset(data: Data, number: int, draw: int) -> tuple[Tensor, Tensor]:

@@ -47,7 +47,6 @@ SETTINGS: dict[str, Any] = {
     "encoder": {"name": "vit-tiny", "depth": 6},
     "budget": "steps=40",
     "batch": 256,
-    "evals": ("knn",),
 }
 FEW = 10_000  # images, beside all 60,000
 # as many images as ninety epochs of 60,000: what brings the official head as far on few (protocols)
@@ -59,10 +58,11 @@ BANK, QUERIES, WIDTH = 50_000, 10_000, 768
 Data = tuple[Tensor, Tensor, Tensor, Tensor]  # train and its labels, test and its labels
 
 
-def kept_features(folder: Path, results: Path, limit: int) -> Data:
-    """Features of Fashion-MNIST, of so many images of train, and its labels."""
+def kept_features(results: Path, **settings: Any) -> Data:
+    """Features of both splits by an encoder that was pretrained so, and their labels."""
     names = installed()
-    plan = prepare(maebench.RunConfig(names, data_dir=folder, limit=limit, **SETTINGS), results)
+    config = maebench.RunConfig(names, device="cpu", evals=("knn",), **settings)
+    plan = prepare(config, results)
     for _ in pretrain(plan):
         pass
     model = trained_model(plan.run, "cpu", names)
@@ -243,7 +243,8 @@ def main() -> None:
         torch.set_num_threads(asked.threads)
     shrink = 10 if asked.small else 1
     with tempfile.TemporaryDirectory() as aside:
-        data = kept_features(asked.folder, asked.results or Path(aside), 60_000 // shrink)
+        where = {"data_dir": asked.folder, "limit": 60_000 // shrink}
+        data = kept_features(asked.results or Path(aside), **where, **SETTINGS)
     made: dict[str, Callable[[], str]] = {}
     for number in (60_000 // shrink, FEW // shrink):
         made[f"Heads, {number:,} x {data[0].shape[1]}, 10 classes"] = lambda number=number: heads(

@@ -58,8 +58,7 @@ def from_files(
         groups: one number per file, equal for images that belong together, or None.
         reading: how files become images; `Reading()` where it is left out.
         remarks: what is known of the files already.
-        same_levels: files whose levels tell what white is, such as those of both splits; `paths`
-            where it is left out.
+        same_levels: files whose levels tell what white is; `paths` where it is left out.
 
     Raises:
         DataError: no image can be read, or one is bad and `on_bad_image` is "fail".
@@ -78,24 +77,32 @@ def from_files(
         remarks=(*remarks, *(too_dark(paths, levels[1]) if levels else ())),
     )
     in_memory = len(paths) * channels * size[0] * size[1] <= memory_limit
-    good, traits = list(range(len(paths))), list[frozenset[str]]()
-    skipped, problem = list[str](), None
+    good, traits, problem = list(range(len(paths))), list[frozenset[str]](), None
     pixels = torch.empty((len(paths) if in_memory else 0, channels, *size), dtype=torch.uint8)
     if in_memory or on_bad_image == "skip":
-        kept = pixels if in_memory else None
-        good, traits, problem = _decode(paths, size, how, on_bad_image, kept, progress)
-        bad = set(range(len(paths))).difference(good)
-        skipped = [readable(paths[i].relative_to(root).as_posix()) for i in sorted(bad)]
-    if not good:
-        tried = f"{len(skipped)} files were tried, the first problem: {problem}"
-        raise DataError(f"no image in {readable(str(root))} can be read ({tried})")
-    info = replace(info.at(torch.tensor(good)), skipped=tuple(skipped))
+        good, traits, problem = _decode(paths, size, how, on_bad_image, pixels, progress)
+    info = replace(info.at(torch.tensor(good)), skipped=_skipped(good, paths, root, problem))
     chosen = tuple(paths[i] for i in good)
     if not in_memory:
         return on_disk(chosen, root, info, how, reading, progress)
     pixels = pixels[: len(good)]
     info = replace(info, remarks=(*info.remarks, *remarks_of(traits, how), *blank(pixels)))
     return in_memory_images(pixels, info, _names(chosen, root), chosen)
+
+
+def _skipped(
+    good: Sequence[int], paths: Sequence[Path], root: Path, problem: DataError | None
+) -> tuple[str, ...]:
+    """Names of the files that cannot be read.
+
+    Raises:
+        DataError: none can; says how many were tried, and the first problem.
+    """
+    if not good:
+        tried = f"{len(paths)} files were tried, the first problem: {problem}"
+        raise DataError(f"no image in {readable(str(root))} can be read ({tried})")
+    bad = sorted(set(range(len(paths))).difference(good))
+    return tuple(readable(paths[i].relative_to(root).as_posix()) for i in bad)
 
 
 def _integers(values: Sequence[int] | None) -> Tensor | None:
@@ -197,10 +204,10 @@ def _decode(
     size: tuple[int, int],
     how: Decoding,
     on_bad_image: OnBadImage,
-    pixels: Tensor | None,
+    pixels: Tensor,
     progress: Callable[[int, int], None],
 ) -> tuple[list[int], list[frozenset[str]], DataError | None]:
-    """Decodes files, into `pixels` one after the other where it is given.
+    """Decodes files, into `pixels` one after the other unless it has no rows.
 
     Returns:
         Which can be read, the traits of those, and why the first of the others cannot.
@@ -208,7 +215,7 @@ def _decode(
     good, traits, problem = list[int](), list[frozenset[str]](), None
     for i, found in enumerate(by_threads(paths, size, how)):
         if not isinstance(found, DataError):
-            if pixels is not None:
+            if len(pixels):
                 pixels[len(good)] = found[0]
             good.append(i)
             traits.append(found[1])
