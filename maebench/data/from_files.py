@@ -81,8 +81,8 @@ def from_files(
     pixels = torch.empty((len(paths) if in_memory else 0, channels, *size), dtype=torch.uint8)
     if in_memory or on_bad_image == "skip":
         good, traits, problem = _decode(paths, size, how, on_bad_image, pixels, progress)
-    info = replace(info.at(torch.tensor(good)), skipped=_skipped(good, paths, root, problem))
-    chosen = tuple(paths[i] for i in good)
+    skipped = _skipped(good, paths, root, problem)
+    info, chosen = replace(info.at(torch.tensor(good)), skipped=skipped), [paths[i] for i in good]
     if not in_memory:
         return on_disk(chosen, root, info, how, reading, progress)
     pixels = pixels[: len(good)]
