@@ -49,7 +49,7 @@ from maebench.pretraining.loop import pretrain
 from maebench.pretraining.plan import prepare
 from maebench_evals import knn
 from maebench_evals.frozen import pool_for, standardised
-from maebench_evals.heads import ITERATIONS, Problem, Space, regressions
+from maebench_evals.heads import ITERATIONS, POWER, Problem, Space, regressions
 from maebench_evals.knn import KNN
 from maebench_evals.linear_probe import L2, LinearProbe
 
@@ -131,10 +131,10 @@ class Probe:
         """Right or wrong, and the log-likelihood, of what each round holds out, (G, held)."""
         labels = model.labels("train")
         space, heads = self._heads(model, x_ND, used_RN)
-        z_NK = space(x_ND)
+        z_KN = space(x_ND)
         for used_N, weight_GCK in zip(used_RN, heads.transpose(0, 1), strict=True):
             held = (~used_N).nonzero()[:, 0]
-            likelihood_GCM = (weight_GCK @ z_NK[held].T).log_softmax(1)
+            likelihood_GCM = (weight_GCK @ z_KN[:, held]).log_softmax(1)
             picked = labels[held].expand(self.size, 1, -1)
             right = likelihood_GCM.argmax(1) == labels[held]
             yield right, likelihood_GCM.gather(1, picked)[:, 0]
@@ -142,11 +142,11 @@ class Probe:
     def tested(self, model: EvaluatedModel, x_ND: Tensor, test_TD: Tensor) -> Tensor:
         """Right or wrong on test after training on all of train, (G, T)."""
         space, heads = self._heads(model, x_ND, torch.ones(1, len(x_ND), dtype=torch.bool))
-        return (heads[:, 0] @ space(test_TD).T).argmax(1) == model.labels("test")
+        return (heads[:, 0] @ space(test_TD)).argmax(1) == model.labels("test")
 
     def _heads(self, model: EvaluatedModel, x_ND: Tensor, used_RN: Tensor) -> tuple[Space, Tensor]:
         """The directions of features, and weights (G, R, C, K) in them, penalties ascending."""
-        space, classes = Space.of(x_ND), len(model.class_names())
+        space, classes = Space.of(x_ND, POWER), len(model.class_names())
         problem = Problem(space(x_ND), model.labels("train"), classes, used_RN.float())
         ones = torch.ones(len(used_RN))
         found = regressions(problem, space, sorted(L2, reverse=True), ones, ITERATIONS)

@@ -171,7 +171,7 @@ def test_the_answer_is_the_same_whenever_it_is_asked_for():
 def test_the_gradient_is_that_of_the_loss_in_blocks_of_any_size(monkeypatch):
     x, labels = correlated(images=700)
     used = torch.rand(3, 700, generator=torch.Generator().manual_seed(0)) > 0.3
-    problem = Problem(x, labels, 4, used.float())
+    problem = Problem(x.T, labels, 4, used.float())
     weight = torch.randn(3, 4, 12, generator=torch.Generator().manual_seed(1))
     loss, gradient = problem(weight)
     for part, mine, slope, mask in zip(weight, loss, gradient, used, strict=True):
@@ -186,14 +186,14 @@ def test_the_gradient_is_that_of_the_loss_in_blocks_of_any_size(monkeypatch):
 
 def test_curvature_is_each_classes_own_or_one_for_all_where_memory_is_short(monkeypatch):
     x, labels = correlated()
-    problem = Problem(x, labels, 4, torch.ones(1, 600))
+    problem = Problem(x.T, labels, 4, torch.ones(1, 600))
     weight = torch.randn(4, 12, generator=torch.Generator().manual_seed(1))
     penalty = torch.full((12,), 0.1)
     inverse = problem.inverse_curvature(weight, penalty)
-    chance = (problem.sample_BK @ weight.T).softmax(1)
+    chance = (problem.sample_KB.T @ weight.T).softmax(1)
     for c in range(4):
         spread = chance[:, c] * (1 - chance[:, c])
-        own = (problem.sample_BK.T * spread) @ problem.sample_BK / 600 + torch.diag(penalty)
+        own = (problem.sample_KB * spread) @ problem.sample_KB.T / 600 + torch.diag(penalty)
         torch.testing.assert_close(inverse[c] @ own, torch.eye(12), atol=2e-3, rtol=0)
     few = fitted(x, labels, L2)
     monkeypatch.setattr(module, "CURVATURES", 4 * 12 * 12 - 1)
