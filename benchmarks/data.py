@@ -34,6 +34,7 @@ from maebench.data.from_files import from_files
 from maebench.data.images import OnDisk
 from maebench.data.reading import Reading
 from maebench.data.resizing import cut
+from maebench.pretraining.hardware import keep_memory
 
 SHAPES = ((1, 28, 28), (3, 32, 32))
 BATCHES = (64, 256, 1024)
@@ -68,6 +69,7 @@ def crop_variants(shape: tuple[int, int, int], augment: Augment) -> tuple[Varian
 
 def crops(rounds: int) -> str:
     """Microseconds per image of a random crop and flip."""
+    keep_memory()  # as a run does, for both
     rows = []
     for shape in SHAPES:
         variants, counts = crop_variants(shape, Augment())

@@ -2,7 +2,8 @@
 
     python benchmarks/precision.py
 
-The ratio decides BF16_WIDTH in maebench/hardware.py. Both run in turn; medians of the pairs.
+The ratio decides BF16_WIDTH in maebench/pretraining/hardware.py. Both run in turn; medians of the
+pairs.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 
 import torch
 
-from maebench import MAE, Batch, Draws, Inputs, Random, View
+from maebench import MAE, Batch, Draws, Inputs, Random
 from maebench.encoders import ViTNano
 from maebench.masking import draw
 
@@ -26,8 +27,8 @@ def main() -> None:
         encoder = ViTNano(width=width, depth=4, heads=width // 32, patch=4).build(SIZE, 3)
         model = MAE().build(encoder, Inputs(3, SIZE))
         ids = torch.arange(BATCH)
-        view = View(encoder.grid, 0, ids, Draws(0, "masking", ids))
-        mask = draw(Random(), 0.75, encoder.patch, view)
+        draws = Draws(0, "masking", ids)
+        mask = draw(Random(), 0.75, encoder.grid, encoder.patch, ids=ids, draws=draws)
         batch = Batch(torch.randn(BATCH, 3, *SIZE), ids, Draws(0, "x", ids), mask)
 
         def step(bf16: bool, model: torch.nn.Module = model, batch: Batch = batch) -> float:

@@ -138,13 +138,15 @@ def test_images_as_bytes_and_as_numbers_give_the_same_in_parts_of_any_size(
     assert (cut(images, boxes, flips, shape[1:], shift) - whole).abs().max() < 1e-3
 
 
-def test_the_weights_of_a_table_are_those_made_for_each_box():
+@pytest.mark.parametrize("has_table", [True, False])
+def test_the_weights_of_many_boxes_are_those_made_for_each(has_table, monkeypatch):
+    monkeypatch.setattr(resizing, "_has_table", lambda out, full: has_table)
     start, length = torch.tensor([0, 3, 7, -2]), torch.tensor([10, 4, 1, 9])
     flips = torch.tensor([False, True, False, True])
-    by_table = resizing._whole_weights(start, length, flips, 6, 10, 2)
+    found = resizing.Weights.of(start, length, flips.long(), 6, 10, 2)[0:4]
     made = resizing._weights(start.float() + 2, length.float(), 6, 14)
     made = torch.where(flips[:, None, None], made.flip(1), made)
-    assert (by_table - made).abs().max() < 1e-6
+    assert (found - made).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("size", [(16, 16), (60, 30), (8, 20)])

@@ -138,8 +138,10 @@ def crop_boxes(augment: Augment, draws: Draws, size: Tensor) -> Tensor:
     place = draws.uniform(2).double()
     top = torch.where(none, ((height - h) / 2).floor(), (place[:, :1] * (height - h + 1)).floor())
     left = torch.where(none, ((width - w) / 2).floor(), (place[:, 1:] * (width - w + 1)).floor())
-    moved = draws.integers(2 * augment.shift + 1, 2) - augment.shift
-    return torch.cat([top + moved[:, :1], left + moved[:, 1:], h, w], 1).float()
+    if augment.shift:
+        moved = draws.integers(2 * augment.shift + 1, 2) - augment.shift
+        top, left = top + moved[:, :1], left + moved[:, 1:]
+    return torch.cat([top, left, h, w], 1).float()
 
 
 def _between(share: Tensor, low: float, high: float) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -47,13 +48,13 @@ def cut(
         for image, box, flip, made in zip(images, boxes.tolist(), flips.tolist(), out, strict=True):
             made[None] = cut_one(image, box, flip, size)
         return out
+    flips = flips.long()
+    rows = Weights.of(boxes[:, 0], boxes[:, 2], torch.zeros_like(flips), size[0], H, reach)
+    columns = Weights.of(boxes[:, 1], boxes[:, 3], flips, size[1], W, reach)
     part = max(1, PART // ((C + 2) * H * W)) if on_cpu else max(1, B)
-    for images_bCHW, box, flip, out_bChw in zip(
-        *(x.split(part) for x in (images, boxes, flips, out)), strict=True
-    ):
-        rows_bhH = _whole_weights(box[:, 0], box[:, 2], torch.zeros_like(flip), size[0], H, reach)
-        columns_bwW = _whole_weights(box[:, 1], box[:, 3], flip, size[1], W, reach)
-        _resized(images_bCHW.float(), rows_bhH, columns_bwW, reach, out_bChw)
+    for start in range(0, B, part):
+        some = slice(start, start + part)
+        _resized(images[some].float(), rows[some], columns[some], reach, out[some])
     return out
 
 
@@ -124,25 +125,40 @@ def _resized(images: Tensor, rows: Tensor, columns: Tensor, reach: int, out: Ten
     return torch.clamp(rows[:, None] @ x_BCHw, 0, 255, out=out)
 
 
-def _whole_weights(
-    start: Tensor, length: Tensor, flips: Tensor, out: int, full: int, reach: int
-) -> Tensor:
+@dataclass(frozen=True)
+class Weights:
     """`_weights` of boxes in whole pixels that may be mirrored and reach over the edge.
 
-    Returns:
-        float32 (B, out, full + 2 * reach): of each image its edge is repeated `reach` times.
+    Args:
+        of_rows: float32 (any, full + 2 * reach): each image's edge is repeated `reach` times.
+        place: which of them an image's rows are, int64 (B, out).
     """
-    full, start = full + 2 * reach, start + reach
-    number = torch.arange(out, device=start.device).expand(len(start), out)
-    number = torch.where(flips[:, None], out - 1 - number, number)
-    if not _has_table(out, full):
-        weights = _weights(start.float(), length.float(), out, full)
-        return weights.gather(1, number[:, :, None].expand_as(weights))
-    # Row `number` of the weights of a length, beginning `start` pixels further left.
-    row = ((length[:, None] - 1) * out + number) * 2 * full + full - start[:, None]
-    table = _table(out, full, start.device)
-    windows = table.as_strided((table.numel() - full + 1, full), (1, 1))
-    return windows.index_select(0, row.view(-1)).view(-1, out, full)
+
+    of_rows: Tensor
+    place: Tensor
+
+    @classmethod
+    def of(
+        cls, start: Tensor, length: Tensor, flips: Tensor, out: int, full: int, reach: int
+    ) -> Weights:
+        """The weights of boxes: integers (B,), as `flips` is, 0 or 1."""
+        full, start = full + 2 * reach, start + reach
+        number = torch.arange(out, device=start.device)
+        orders = torch.stack([number, number.flip(0)])
+        if not _has_table(out, full):
+            made = _weights(start.float(), length.float(), out, full)
+            first = out * torch.arange(len(start), device=start.device)
+            return cls(made.view(-1, full), first[:, None] + orders[flips])
+        table = _table(out, full, start.device)
+        windows = table.as_strided((table.numel() - full + 1, full), (1, 1))
+        # row `number` of the weights of a length, beginning `start` pixels further left
+        first = (length - 1) * (out * 2 * full) + full - start
+        return cls(windows, first[:, None] + (orders * 2 * full)[flips])
+
+    def __getitem__(self, images: slice) -> Tensor:
+        """Weights of these images, float32 (b, out, full + 2 * reach)."""
+        place = self.place[images]
+        return self.of_rows.index_select(0, place.reshape(-1)).view(*place.shape, -1)
 
 
 def _has_table(out: int, full: int) -> bool:
