@@ -19,7 +19,7 @@ from typing import Any
 
 import timing
 import torch
-from probes import Data, kept_features
+from probes import Data, features_of, pretrained
 from torch import Tensor
 
 import maebench
@@ -45,7 +45,7 @@ def encoded(dataset: str, folder: Path, settings: dict[str, Any]) -> Data:
     if dataset == "fashion-mnist":
         settings = {**settings, **FASHION, "data_dir": folder, "limit": max(FEW[dataset])}
     with tempfile.TemporaryDirectory() as results:
-        return kept_features(Path(results), dataset=dataset, **settings)
+        return features_of(pretrained(Path(results), dataset=dataset, **settings))
 
 
 def subset(data: Data, number: int, draw: int) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,8 @@ it into results/reference/speed-probes.md. --small tries the script on a tenth o
 
 - Heads: the whole grid of fourteen penalties, its choice on train included, against the official
   head of one rate on the same kept features, and against scikit-learn's for some penalties.
+- Through the encoder: features once and the whole grid, against the official way, which encodes new
+  crops in each of its ninety epochs: one of them is measured, since all are alike.
 - kNN: five k by one search of random features, against FAISS's plain flat search for the largest;
   memory is what a process of its own needs above what it held when the search began.
 """
@@ -17,11 +19,13 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import shlex
+import shutil
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +36,9 @@ from torch import Tensor
 
 import maebench
 from maebench.evaluating.features import features
+from maebench.evaluating.model import EvaluatedModel
 from maebench.models.load import trained_model
+from maebench.models.model import LoadedModel
 from maebench.plugins import installed
 from maebench.pretraining.loop import pretrain
 from maebench.pretraining.plan import prepare
@@ -40,7 +46,7 @@ from maebench_evals import official_probe as official
 from maebench_evals.frozen import standardised
 from maebench_evals.heads import probe
 from maebench_evals.knn import votes_for
-from maebench_evals.linear_probe import L2
+from maebench_evals.linear_probe import L2, LinearProbe
 
 SETTINGS: dict[str, Any] = {
     "dataset": "fashion-mnist",
@@ -48,9 +54,10 @@ SETTINGS: dict[str, Any] = {
     "budget": "steps=40",
     "batch": 256,
 }
+EPOCHS_OF_MAE = official.EPOCHS
 FEW = 10_000  # images, beside all 60,000
 # as many images as ninety epochs of 60,000: what brings the official head as far on few (protocols)
-EPOCHS = {60_000: (90,), FEW: (90, 540)}
+EPOCHS = {60_000: (EPOCHS_OF_MAE,), FEW: (EPOCHS_OF_MAE, 540)}
 SKLEARN = (1e-5, 1e-4, 1e-2)  # penalties; scikit-learn takes minutes for less
 KS = (1, 5, 10, 20, 50)
 BANK, QUERIES, WIDTH = 50_000, 10_000, 768
@@ -58,14 +65,18 @@ BANK, QUERIES, WIDTH = 50_000, 10_000, 768
 Data = tuple[Tensor, Tensor, Tensor, Tensor]  # train and its labels, test and its labels
 
 
-def kept_features(results: Path, **settings: Any) -> Data:
-    """Features of both splits by an encoder that was pretrained so, and their labels."""
+def pretrained(results: Path, **settings: Any) -> LoadedModel:
+    """An encoder that was pretrained so."""
     names = installed()
     config = maebench.RunConfig(names, device="cpu", evals=("knn",), **settings)
     plan = prepare(config, results)
     for _ in pretrain(plan):
         pass
-    model = trained_model(plan.run, "cpu", names)
+    return trained_model(plan.run, "cpu", names)
+
+
+def features_of(model: LoadedModel) -> Data:
+    """Features of both splits, and their labels."""
     found: list[Tensor] = []
     for split in ("train", "test"):
         images = model.splits.load(split)
@@ -145,13 +156,45 @@ def compared(work: dict[str, Callable[[], float]], rounds: int) -> str:
 def heads(data: Data, number: int, rounds: int) -> str:
     """The grid against the official head, with as many images."""
     part = some(data, number)
-    epochs = EPOCHS.get(number, (90,))
+    epochs = EPOCHS.get(number, (EPOCHS_OF_MAE,))
     work: dict[str, Callable[[], float]] = {
         "linear-probe/fast, 14 penalties and the choice": lambda: grid(part)
     }
     for many in epochs:
         work[f"linear-probe/mae, {many} epochs"] = lambda many=many: official_head(part, many)
     return compared(work, rounds)
+
+
+def through_encoder(model: LoadedModel, rounds: int) -> str:
+    """What a probe costs with its passes through the encoder, against an epoch of the official."""
+
+    def once() -> None:
+        folder = Path(tempfile.mkdtemp(dir=model.folder.parent))  # nothing is kept there yet
+        grid(features_of(replace(model, folder=folder)))
+        shutil.rmtree(folder)
+
+    def epoch() -> None:
+        probe = LinearProbe(protocol="mae", epochs=1)
+        list(probe.run(EvaluatedModel(model, probe, model.splits, 0)))
+
+    found = timing.in_turn({"once": once, "epoch": epoch}, rounds)
+    whole = [replace(one, seconds=EPOCHS_OF_MAE * one.seconds) for one in found["epoch"]]
+    said = (
+        ("linear-probe/fast, with its features", found["once"], found["once"]),
+        (f"linear-probe/mae, {EPOCHS_OF_MAE} epochs on crops", found["epoch"], whole),
+    )
+    return timing.table(
+        [
+            {
+                "": name,
+                "seconds measured": f"{timing.seconds(measured):,.1f}",
+                "seconds of all": f"{timing.seconds(all_of):,.0f}",
+                "takes as long as the first, times": timing.faster(all_of, found["once"]),
+                "clean": timing.share(measured),
+            }
+            for name, measured, all_of in said
+        ]
+    )
 
 
 def optima(data: Data, number: int, rounds: int) -> str:
@@ -244,12 +287,20 @@ def main() -> None:
     shrink = 10 if asked.small else 1
     with tempfile.TemporaryDirectory() as aside:
         where = {"data_dir": asked.folder, "limit": 60_000 // shrink}
-        data = kept_features(asked.results or Path(aside), **where, **SETTINGS)
+        measure(asked, pretrained(asked.results or Path(aside), **where, **SETTINGS), shrink)
+
+
+def measure(asked: argparse.Namespace, model: LoadedModel, shrink: int) -> None:
+    """All sections, each printed and written when it is done."""
+    data = features_of(model)
     made: dict[str, Callable[[], str]] = {}
     for number in (60_000 // shrink, FEW // shrink):
         made[f"Heads, {number:,} x {data[0].shape[1]}, 10 classes"] = lambda number=number: heads(
             data, number, asked.rounds
         )
+    made[f"Through the encoder, {60_000 // shrink:,}"] = lambda: through_encoder(
+        model, min(2, asked.rounds)
+    )
     few, bank, queries = FEW // shrink, BANK // shrink, QUERIES // shrink
     made[f"Heads against scikit-learn's, l2 {', '.join(f'{l2:g}' for l2 in SKLEARN)}, {few:,}"] = (
         lambda: optima(data, few, min(3, asked.rounds))

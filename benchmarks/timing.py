@@ -28,6 +28,8 @@ REFERENCE = Path(__file__).parent.parent / "results" / "reference"
 OTHERS = 0.05
 LEAST = 1.0  # seconds of a sample
 SIDE = 2048  # of the matrices whose product stands for the hardware's peak
+# By which torch's own kernels, oneDNN and MKL are kept from newer instructions (their names)
+HELD = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
@@ -140,6 +142,11 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
+def held_to() -> str:
+    """Names the instructions that the environment keeps libraries to, or nothing."""
+    return ", ".join(f"{name}={os.environ[name]}" for name in HELD if name in os.environ)
+
+
 def machine(command: str) -> str:
     """Processor, instruction sets, threads, versions and the command, as the head of a table."""
     there = environment()
@@ -147,7 +154,8 @@ def machine(command: str) -> str:
     flags = set(info.partition("flags")[2].partition("\n")[0].split())
     sets = [name for name in INSTRUCTIONS if name in flags]
     return (
-        f"{there['processor']}, {os.cpu_count()} cores, {', '.join(sets) or 'no AVX2'}; "
+        f"{there['processor']}, {os.cpu_count()} cores, {', '.join(sets) or 'no AVX2'}"
+        f"{f' (with {held})' if (held := held_to()) else ''}; "
         f"{torch.get_num_threads()} threads; torch {torch.__version__}, Python {there['python']}. "
         f"Made by `{command}`."
     )
