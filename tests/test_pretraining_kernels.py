@@ -223,6 +223,19 @@ def test_a_compiled_run_is_the_same_from_wherever_it_goes_on_and_close_to_a_plai
 # ---- a module of an evaluation
 
 
+@pytest.mark.slow
+def test_the_tenth_model_of_a_process_is_compiled_as_the_first(monkeypatch):
+    from torch._dynamo.testing import CompileCounter
+
+    counter, compiled = CompileCounter(), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module, dynamic: compiled(module, backend=counter))
+    for number in range(10):
+        one = Kernels(None, True, "cpu", "a shape", 0)
+        one.forward(torch.nn.Linear(2 + number, 2), torch.ones(1, 2 + number), 1)
+    assert counter.frame_count == 10
+    torch.compiler.reset()
+
+
 def test_a_module_of_an_evaluation_is_compiled_where_its_steps_pay_for_it(compiles, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(kernels.time, "monotonic", lambda: now[0])

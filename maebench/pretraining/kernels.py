@@ -83,6 +83,9 @@ class Kernels:
         if self.after is None or number <= self.after:
             return module
         if self._module is None:
+            # of one function torch compiles eight models, and leaves the ninth as it is without a
+            # word; what else is compiled in this process is so again when it is called
+            torch.compiler.reset()
             self._module = torch.compile(module, dynamic=False)
         return self._module
 
