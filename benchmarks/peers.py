@@ -8,8 +8,8 @@ same weights, images and precision. They must agree on loss and gradient first. 
 samples during which other processes worked are left out. Prints Markdown; --write also puts it into
 results/reference/speed-step.md and speed-end-to-end.md. All settings take about half an hour.
 
-With ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 a machine that has
-more instructions shows about what one without them would; that is a section of its own.
+With ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 a machine that
+has more instructions shows about what one without them would; that is a section of its own.
 """
 
 from __future__ import annotations
