@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/data.py [FOLDER] [--rounds N] [--write]
 
 FOLDER holds JPEG files; without it 600 of 500x375 and about 48 KB are made. Prints Markdown;
---write also puts it into results/reference/speed-data.md. Takes about ten minutes.
+--write also puts it into results/reference/speed-data.md. Takes about six minutes.
 """
 
 from __future__ import annotations

@@ -54,10 +54,9 @@ SETTINGS: dict[str, Any] = {
     "budget": "steps=40",
     "batch": 256,
 }
-EPOCHS_OF_MAE = official.EPOCHS
 FEW = 10_000  # images, beside all 60,000
 # as many images as ninety epochs of 60,000: what brings the official head as far on few (protocols)
-EPOCHS = {60_000: (EPOCHS_OF_MAE,), FEW: (EPOCHS_OF_MAE, 540)}
+EPOCHS = {60_000: (official.EPOCHS,), FEW: (official.EPOCHS, 540)}
 SKLEARN = (1e-5, 1e-4, 1e-2)  # penalties; scikit-learn takes minutes for less
 KS = (1, 5, 10, 20, 50)
 BANK, QUERIES, WIDTH = 50_000, 10_000, 768
@@ -156,7 +155,7 @@ def compared(work: dict[str, Callable[[], float]], rounds: int) -> str:
 def heads(data: Data, number: int, rounds: int) -> str:
     """The grid against the official head, with as many images."""
     part = some(data, number)
-    epochs = EPOCHS.get(number, (EPOCHS_OF_MAE,))
+    epochs = EPOCHS.get(number, (official.EPOCHS,))
     work: dict[str, Callable[[], float]] = {
         "linear-probe/fast, 14 penalties and the choice": lambda: grid(part)
     }
@@ -178,10 +177,10 @@ def through_encoder(model: LoadedModel, rounds: int) -> str:
         list(probe.run(EvaluatedModel(model, probe, model.splits, 0)))
 
     found = timing.in_turn({"once": once, "epoch": epoch}, rounds)
-    whole = [replace(one, seconds=EPOCHS_OF_MAE * one.seconds) for one in found["epoch"]]
+    whole = [replace(one, seconds=official.EPOCHS * one.seconds) for one in found["epoch"]]
     said = (
         ("linear-probe/fast, with its features", found["once"], found["once"]),
-        (f"linear-probe/mae, {EPOCHS_OF_MAE} epochs on crops", found["epoch"], whole),
+        (f"linear-probe/mae, {official.EPOCHS} epochs on crops", found["epoch"], whole),
     )
     return timing.table(
         [

@@ -90,6 +90,5 @@ class Step:
             self.number,
             precision or self.plan.run.facts["precision"],
         )
-        self.state.optimiser.step()
-        self.state.optimiser.zero_grad()
+        self.state.update(None)
         self.state.after_update(self.number, 0.5)

@@ -143,7 +143,7 @@ def test_the_weights_of_many_boxes_are_those_made_for_each(has_table, monkeypatc
     monkeypatch.setattr(resizing, "_has_table", lambda out, full: has_table)
     start, length = torch.tensor([0, 3, 7, -2]), torch.tensor([10, 4, 1, 9])
     flips = torch.tensor([False, True, False, True])
-    found = resizing.Weights.of(start, length, flips.long(), 6, 10, 2)[0:4]
+    found = resizing.BoxWeights.of(start, length, flips.long(), 6, 10, 2)[0:4]
     made = resizing._weights(start.float() + 2, length.float(), 6, 14)
     made = torch.where(flips[:, None, None], made.flip(1), made)
     assert (found - made).abs().max() < 1e-6

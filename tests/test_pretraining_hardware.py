@@ -1,5 +1,7 @@
 """What the machine has, and how its memory is kept."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys

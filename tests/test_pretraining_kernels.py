@@ -229,11 +229,13 @@ def test_the_tenth_model_of_a_process_is_compiled_as_the_first(monkeypatch):
 
     counter, compiled = CompileCounter(), torch.compile
     monkeypatch.setattr(torch, "compile", lambda module, dynamic: compiled(module, backend=counter))
-    for number in range(10):
-        one = Kernels(None, True, "cpu", "a shape", 0)
-        one.forward(torch.nn.Linear(2 + number, 2), torch.ones(1, 2 + number), 1)
+    try:
+        for number in range(10):
+            one = Kernels(None, True, "cpu", "a shape", 0)
+            one.forward(torch.nn.Linear(2 + number, 2), torch.ones(1, 2 + number), 1)
+    finally:
+        torch.compiler.reset()
     assert counter.frame_count == 10
-    torch.compiler.reset()
 
 
 def test_a_module_of_an_evaluation_is_compiled_where_its_steps_pay_for_it(compiles, monkeypatch):

@@ -49,8 +49,8 @@ def cut(
             made[None] = cut_one(image, box, flip, size)
         return out
     flips = flips.long()
-    rows = Weights.of(boxes[:, 0], boxes[:, 2], torch.zeros_like(flips), size[0], H, reach)
-    columns = Weights.of(boxes[:, 1], boxes[:, 3], flips, size[1], W, reach)
+    rows = BoxWeights.of(boxes[:, 0], boxes[:, 2], torch.zeros_like(flips), size[0], H, reach)
+    columns = BoxWeights.of(boxes[:, 1], boxes[:, 3], flips, size[1], W, reach)
     part = max(1, PART // ((C + 2) * H * W)) if on_cpu else max(1, B)
     for start in range(0, B, part):
         some = slice(start, start + part)
@@ -126,7 +126,7 @@ def _resized(images: Tensor, rows: Tensor, columns: Tensor, reach: int, out: Ten
 
 
 @dataclass(frozen=True)
-class Weights:
+class BoxWeights:
     """`_weights` of boxes in whole pixels that may be mirrored and reach over the edge.
 
     Args:
@@ -140,7 +140,7 @@ class Weights:
     @classmethod
     def of(
         cls, start: Tensor, length: Tensor, flips: Tensor, out: int, full: int, reach: int
-    ) -> Weights:
+    ) -> BoxWeights:
         """The weights of boxes: integers (B,), as `flips` is, 0 or 1."""
         full, start = full + 2 * reach, start + reach
         number = torch.arange(out, device=start.device)

@@ -76,7 +76,7 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Generator[S
     """
     if isinstance(plan, RunConfig):
         plan = prepare(plan, results)
-    config, run, length = plan.config, plan.run, plan.length
+    run = plan.run
     with files.lock(run.folder), contextlib.ExitStack() as at_end:
         if plan.finished:
             return
@@ -87,79 +87,95 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Generator[S
         cut_log(plan.log, done)
         if not done:
             runs.note_hashes(run, **state.hashes())
-        trackers = Tracking(config.machine.trackers, run.folder, run.content)
+        trackers = Tracking(plan.config.machine.trackers, run.folder, run.content)
         at_end.enter_context(trackers)
         log = Log(plan.log, trackers)
         at_end.callback(log.write)
-        shape = shape_of(config, run.facts)
-        kernels = Kernels(run.folder, config.machine.compile, plan.device, shape, done)
 
-        # The images, in an order and with crops that depend on the seed alone.
-        last = length.last(done, spent.seconds)
-        normalise = Normaliser(run.facts["mean"], run.facts["std"], plan.device)
-        steps = ready(config, state.asked, plan.images, normalise, plan.device, done, last)
-        precision, costs = run.facts["precision"], plan.costs
-        checks: list[Tensor] = []  # of masks, read with the log
-        only_torch = draws_from_torch_alone(state.module)
-        state.module.train()
-        ended = resumed = saved = time.monotonic()
-        pause = config.machine.checkpoint_seconds
-
-        for number, made in enumerate(steps, done + 1):
-            # How far it is, in updates or by the clock.
-            progress = length.share(number - 1, spent.seconds)
-            lr = set_rate(state, config, length.gone(number - 1, spent.seconds), length.total)
-
-            # Forward and backward.
-            with attention.using(kernels.attention), checked_later(checks):
-                batch = make_batch(config, state.asked, plan.images, made, progress, precision)
-                logged = forward_and_backward(
-                    config, state.module, batch, number, precision, kernels, only_torch
-                )
-            if isinstance(logged["loss"], float) and not math.isfinite(logged["loss"]):
-                raise RunError(_not_finite(run.name, logged["loss"], number, plan.checkpoints))
-
-            # The update, and what follows it.
-            if config.optimiser.clip is not None:
-                nn.utils.clip_grad_norm_(state.module.parameters(), config.optimiser.clip)
-            state.optimiser.step()
-            state.optimiser.zero_grad()
-            seconds = spent.seconds + time.monotonic() - resumed
-            state.after_update(number, length.share(number, seconds))
-
-            # What is kept.
-            now = time.monotonic()
-            each = costs[config.stage_at(progress)] if costs else cost.NOTHING
-            spent = spent.after(len(batch.ids), now - resumed, each)
-            share = length.share(number, spent.seconds)
-            ends = share == 1
-            if number == 1 or ends:
-                which = "first_batch" if number == 1 else "last_batch"
-                runs.note_hashes(run, **{which: batch_hash(made.crop)})
-            log.add(number, logged, lr)
-            due = ends or now - saved > pause
-            if due or number == 1 or log.due:
-                read_numbers(plan, log, checks)
-            left = length.left(number, spent.seconds)
-            kernels.took(number, now - ended, left)
-            if due:
-                kernels.keep(number, left)
-                keep(plan, state, number, log.loss, spent, ends)
-                saved = time.monotonic()
-                pause = max(config.machine.checkpoint_seconds, CHECKPOINT_SHARE * (saved - now))
-            note, kernels.note = kernels.note, ""
-            yield Step(number, plan.steps, log.loss, lr, now - ended, len(batch.ids), share, note)
-            if ends:
-                break
-            ended, resumed = now, time.monotonic()
+        yield from _updates(plan, state, log, done, spent)
 
         # What the masks were like in the end, when the weights are safe.
-        if config.objective.hides:
-            masks = sample(
-                config, state.asked, plan.images, normalise, plan.device, precision=precision
+        if plan.config.objective.hides:
+            describe_masks(plan, state)
+
+
+def _updates(plan: Plan, state: State, log: Log, done: int, spent: cost.Spent) -> Generator[Step]:
+    """Every update that is left, with checkpoints of them."""
+    config, run, length = plan.config, plan.run, plan.length
+    shape, precision = shape_of(config, run.facts), run.facts["precision"]
+    kernels = Kernels(run.folder, config.machine.compile, plan.device, shape, done)
+
+    # The images, in an order and with crops that depend on the seed alone.
+    last = length.last(done, spent.seconds)
+    normalise = Normaliser(run.facts["mean"], run.facts["std"], plan.device)
+    steps = ready(config, state.asked, plan.images, normalise, plan.device, done, last)
+    checks: list[Tensor] = []  # of masks, read with the log
+    only_torch = draws_from_torch_alone(state.module)
+    state.module.train()
+    ended = resumed = saved = time.monotonic()
+    pause = config.machine.checkpoint_seconds
+
+    for number, made in enumerate(steps, done + 1):
+        # How far it is, in updates or by the clock.
+        progress = length.share(number - 1, spent.seconds)
+        lr = set_rate(state, config, length.gone(number - 1, spent.seconds), length.total)
+
+        # Forward and backward, the update, and what follows it.
+        with attention.using(kernels.attention), checked_later(checks):
+            batch = make_batch(config, state.asked, plan.images, made, progress, precision)
+            logged = forward_and_backward(
+                config, state.module, batch, number, precision, kernels, only_torch
             )
-            at = {"progress": 1.0, "ratio": config.ratio_at(1.0)}
-            files.write_json(plan.masks, at | describe(masks))
+        check_loss(plan, number, logged["loss"])
+        state.update(config.optimiser.clip)
+        seconds = spent.seconds + time.monotonic() - resumed
+        state.after_update(number, length.share(number, seconds))
+
+        # What is kept.
+        now = time.monotonic()
+        each = plan.costs[config.stage_at(progress)] if plan.costs else cost.NOTHING
+        spent = spent.after(len(batch.ids), now - resumed, each)
+        share, left = length.share(number, spent.seconds), length.left(number, spent.seconds)
+        ends = share == 1
+        if number == 1 or ends:
+            which = "first_batch" if number == 1 else "last_batch"
+            runs.note_hashes(run, **{which: batch_hash(made.crop)})
+        log.add(number, logged, lr)
+        due = ends or now - saved > pause
+        if due or number == 1 or log.due:
+            read_numbers(plan, log, checks)
+        kernels.took(number, now - ended, left)
+        if due:
+            kernels.keep(number, left)
+            keep(plan, state, number, log.loss, spent, ends)
+            saved = time.monotonic()
+            pause = max(config.machine.checkpoint_seconds, CHECKPOINT_SHARE * (saved - now))
+        note, kernels.note = kernels.note, ""
+        yield Step(number, plan.steps, log.loss, lr, now - ended, len(batch.ids), share, note)
+        if ends:
+            return
+        ended, resumed = now, time.monotonic()
+
+
+def check_loss(plan: Plan, number: int, loss: float | Tensor) -> None:
+    """Stops before an update by a loss that is not finite, where it is known already.
+
+    Raises:
+        RunError: it is not.
+    """
+    if isinstance(loss, float) and not math.isfinite(loss):
+        raise RunError(_not_finite(plan.run.name, loss, number, plan.checkpoints))
+
+
+def describe_masks(plan: Plan, state: State) -> None:
+    """Writes what the masks of the last step are like."""
+    config, facts = plan.config, plan.run.facts
+    normalise = Normaliser(facts["mean"], facts["std"], plan.device)
+    masks = sample(
+        config, state.asked, plan.images, normalise, plan.device, precision=facts["precision"]
+    )
+    at = {"progress": 1.0, "ratio": config.ratio_at(1.0)}
+    files.write_json(plan.masks, at | describe(masks))
 
 
 def cut_log(log: Path, done: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from maebench.objectives.ema import follow, make_teacher
 from maebench.pretraining.checkpoints import load_newest, load_strictly, part, weights_hash
@@ -38,6 +38,13 @@ class State:
     def asked(self) -> Any:
         """Whom a masking asks: the teacher, or the module as it is."""
         return self.module if self.teacher is None else self.teacher
+
+    def update(self, clip: float | None) -> None:
+        """One update by the gradients, whose norm is clipped unless `clip` is None."""
+        if clip is not None:
+            nn.utils.clip_grad_norm_(self.module.parameters(), clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
 
     def after_update(self, number: int, progress: float) -> None:
         """Moves what follows the module's weights after update `number` (from 1)."""

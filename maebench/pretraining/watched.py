@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from maebench.data.preprocess import Normaliser
 from maebench.encoders import attention
@@ -137,10 +137,7 @@ def updates(plan: Plan, path: Path, laps: Laps, notes: list[str]) -> Generator[N
                 config, state.module, batch, number, facts["precision"], kernels, only_torch
             )
             laps.end("backward")
-        if config.optimiser.clip is not None:
-            nn.utils.clip_grad_norm_(state.module.parameters(), config.optimiser.clip)
-        state.optimiser.step()
-        state.optimiser.zero_grad()
+        state.update(config.optimiser.clip)
         state.after_update(number, 0.0)
         laps.end("optimiser")
         log.add(number, logged, lr)

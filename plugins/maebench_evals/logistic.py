@@ -30,8 +30,8 @@ class Logistic(Evaluation):
     """Top-1 of logistic regression on frozen features, its inverse penalty C chosen on train.
 
     L-BFGS on the sum of cross entropies + |W|^2 / (2 C): by the mean over N images the penalty is
-    l2 / 2 * |W|^2 with l2 = 1 / (C * N). fast: standardised features, ten C, fitted as linear-
-    probe's heads are, to the optimum that scikit-learn would reach. dinov2: scikit-learn, the class
+    l2 / 2 * |W|^2 with l2 = 1 / (C * N). fast: standardised features, ten C, fitted as the heads of
+    linear-probe are, to the optimum that scikit-learn would reach. dinov2: scikit-learn, the class
     token as it is, 45 C from 1e-6 to 1e5, each from zero. C is chosen on folds of train and fitted
     again on all of it; in dinov2 that of the choice alone, as there.
     """
