@@ -85,9 +85,9 @@ class Step:
         batch = self.batch or self.drawn()
         forward_and_backward(
             self.plan.config,
-            self.compiled if compiled else self.module,
+            replace(self.state, module=self.compiled) if compiled else self.state,
             batch,
-            self.number,
+            (self.number,),
             precision or self.plan.run.facts["precision"],
         )
         self.state.update(None)

@@ -174,7 +174,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return pd.DataFrame(rows).fillna("").to_markdown(index=False, disable_numparse=True)
 
 
-def publish(file: str, title: str, sections: Mapping[str, str], write: bool) -> None:
+def publish(
+    file: str, title: str, sections: Mapping[str, str], write: bool, how: str = HOW
+) -> None:
     """Prints sections, and where asked puts each in its place in a page of the reference tables.
 
     Sections of the page that were not measured now stay as they are: each names its own machine.
@@ -187,7 +189,7 @@ def publish(file: str, title: str, sections: Mapping[str, str], write: bool) -> 
     _, *old = re.split(r"^## ", path.read_text() if path.exists() else "", flags=re.MULTILINE)
     kept = {part.partition("\n")[0]: part.partition("\n")[2].strip() for part in old} | sections
     body = "".join(f"\n## {heading}\n\n{text}\n" for heading, text in kept.items())
-    path.write_text(f"# {title}\n\n{HOW}\n{body}")
+    path.write_text(f"# {title}\n\n{how}\n{body}")
     say(f"written: {path}")
 
 

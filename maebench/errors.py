@@ -26,6 +26,10 @@ class ReadOnlyError(RunError):
     """A folder whose storage or rights let nobody write: what is there can still be read."""
 
 
+class DeviceError(RunError):
+    """A GPU that does not answer any more; what was kept before stays."""
+
+
 class PluginError(MaebenchError):
     """A plugin that failed to load or breaks its contract."""
 

@@ -114,7 +114,9 @@ def permutation(n: int, seed: int, purpose: str, epoch: int = 0) -> Tensor:
 
 
 @contextlib.contextmanager
-def isolated(seed: int, *purpose: object, only_torch: bool = False) -> Iterator[None]:
+def isolated(
+    seed: int, *purpose: object, only_torch: bool = False, device: str = "cpu"
+) -> Iterator[None]:
     """Sets Python's, numpy's and torch's global state, and puts it back as it was found.
 
     For code that cannot take `draws`: timm's drop path and mixup, layer initialisation,
@@ -125,14 +127,17 @@ def isolated(seed: int, *purpose: object, only_torch: bool = False) -> Iterator[
         *purpose: what the numbers are for.
         only_torch: for code that is known to draw from torch alone: numpy's state alone takes ten
             times as long to keep and to put back.
+        device: where the code computes: other GPUs are left alone.
     """
     number = key(seed, "/".join(map(str, purpose)))
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    gpus = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    if gpus:
+        torch.cuda.init()  # one that starts inside would not be seeded
     others = contextlib.nullcontext() if only_torch else _others_isolated(number)
-    with others, torch.random.fork_rng(devices):
+    with others, torch.random.fork_rng(gpus):
         torch.default_generator.manual_seed(number % 2**63)
-        for device in devices:
-            with torch.cuda.device(device):
+        for gpu in gpus:
+            with torch.cuda.device(gpu):
                 torch.cuda.manual_seed(number % 2**63)
         yield
 

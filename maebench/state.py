@@ -21,7 +21,7 @@ import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,7 +37,8 @@ def steady() -> Iterator[None]:
     """Runs what is inside under torch's own defaults, and leaves the caller's as they were.
 
     Numbers are float32 on the device that is asked for, with gradients, out of inference mode and
-    of autocast; numpy's floating-point errors are no exceptions.
+    of autocast; numpy's floating-point errors are no exceptions. One is not: what is called fp32 is
+    computed in float32, while torch's convolutions on GPUs round to 10 bits (TF32) by default.
     """
     with contextlib.ExitStack() as back:
         back.callback(torch.set_default_dtype, torch.get_default_dtype())
@@ -49,6 +50,7 @@ def steady() -> Iterator[None]:
         if torch.get_default_device().type != "cpu":  # it costs time at every call of torch
             back.enter_context(torch.device("cpu"))
         back.enter_context(_without_autocast())
+        back.enter_context(float32_products("ieee"))
         back.enter_context(
             np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")  # numpy's own
         )
@@ -74,6 +76,23 @@ def _without_autocast() -> Iterator[None]:
             torch.autocast_increment_nesting()
         for kind in on:
             torch.set_autocast_enabled(kind, True)
+
+
+@contextlib.contextmanager
+def float32_products(how: Literal["ieee", "tf32"]) -> Iterator[None]:
+    """In what GPUs multiply float32 and convolve it, by torch's newer names where it has them."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    newer = hasattr(cudnn, "conv")
+    name, value = ("fp32_precision", how) if newer else ("allow_tf32", how == "tf32")
+    places = (matmul, cudnn.conv) if newer else (matmul, cudnn)
+    before = [getattr(place, name) for place in places]
+    for place in places:
+        setattr(place, name, value)
+    try:
+        yield
+    finally:
+        for place, own in zip(places, before, strict=True):
+            setattr(place, name, own)
 
 
 # ---- what a plugin may change while it is imported

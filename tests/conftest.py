@@ -18,6 +18,16 @@ settings.register_profile(
 settings.load_profile("maebench")
 
 
+@pytest.fixture(autouse=True)
+def gpu_or_skipped(request):
+    """A test marked gpu needs one."""
+    if request.node.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no GPU")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """What is kept between commands is kept for one session, not in the user's folder."""

@@ -17,7 +17,9 @@ import maebench_evals.knn as module
 from maebench import ConfigError, MaebenchError, NotApplicable
 from maebench.component import parse
 from maebench.evaluating import records, suite
-from maebench_evals.knn import KNN, edges, neighbours, normalised, search, vote, votes_for
+from maebench_evals import nearest
+from maebench_evals.knn import KNN, edges, vote, votes_for
+from maebench_evals.nearest import normalised, search
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +123,7 @@ def results(model, **options):
 
 def test_one_search_serves_every_k(digits, monkeypatch):
     calls = []
-    monkeypatch.setattr(module, "search", lambda *a: (calls.append(a[2]), search(*a))[1])
+    monkeypatch.setattr(nearest, "search", lambda *a: (calls.append(a[2]), search(*a))[1])
     top1, validation, where = results(digits, k=(20, 1, 5, 5))
     assert calls == [20] * 11  # twice five folds of train, and test
     assert list(top1) == list(validation) == [1, 5, 20]
@@ -136,26 +138,8 @@ def test_queries_in_parts_give_the_same_votes(digits, monkeypatch):
     for parts in ({"QUERIES": 64 * 7}, {"VOTERS": 7}, {"BANK": 64 * 100}, {"BANK": 1}):
         with monkeypatch.context() as changed:
             for name, size in parts.items():
-                changed.setattr(module, name, size)
+                changed.setattr(module if name == "VOTERS" else nearest, name, size)
             assert (votes_for(*arguments, test, [5])[5] == whole).double().mean() > 0.999
-
-
-@pytest.mark.parametrize("bank", [2**24, 8 * 7, 1])
-def test_the_nearest_are_those_of_a_search_by_hand_and_of_equals_the_first(bank, monkeypatch):
-    monkeypatch.setattr(module, "BANK", bank)
-    # whole numbers, so that products are exact and ties are many
-    generator = torch.Generator().manual_seed(0)
-    signs = torch.randint(0, 2, (60, 8), generator=generator).float() * 2 - 1
-    queries = signs[torch.randperm(60, generator=generator)[:25]] / 8**0.5
-    for voters in (torch.arange(60), torch.arange(0, 60, 3), torch.arange(20, 55)):
-        place, similarity = neighbours(signs, voters, queries, len(voters))
-        exact = (signs[voters].double() @ queries.double().T).T
-        order = exact.round(decimals=3).argsort(dim=1, descending=True, stable=True)
-        assert torch.equal(place, voters[order])
-        expected = exact.gather(1, order) / 8**0.5
-        torch.testing.assert_close(similarity.double(), expected, atol=1e-6, rtol=0)
-        few = neighbours(signs, voters, queries, 4)[1]
-        torch.testing.assert_close(few, similarity[:, :4], atol=1e-6, rtol=0)
 
 
 def test_who_is_held_out_does_not_vote(digits):
@@ -164,22 +148,6 @@ def test_who_is_held_out_does_not_vote(digits):
     found = votes_for(x, labels, x, [1, 5], None, fit, held)
     alone = votes_for(x[fit], labels[fit], x[held], [1, 5])
     assert all(torch.equal(found[k], alone[k]) for k in (1, 5))
-
-
-def test_memory_is_bounded_whatever_the_number_of_images(monkeypatch):
-    """No more than parts of a bank and of queries are normalised or searched at a time."""
-    monkeypatch.setattr(module, "BANK", 8 * 100)
-    monkeypatch.setattr(module, "QUERIES", 8 * 50)
-    seen = []
-    monkeypatch.setattr(module, "search", lambda *a: (seen.append(a), search(*a))[1])
-    original = normalised
-    sizes = []
-    monkeypatch.setattr(module, "normalised", lambda x: (sizes.append(len(x)), original(x))[1])
-    x = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
-    votes_for(x, torch.arange(1000) % 3, x[:200], [3])
-    assert {len(bank) for bank, _, _ in seen} == {100}
-    assert {len(queries) for _, queries, _ in seen} == {50}
-    assert max(sizes) == 100
 
 
 def test_of_equally_good_k_the_middle_is_chosen_and_the_largest_is_an_edge():

@@ -14,7 +14,13 @@ import maebench_evals.retrieval as module
 from maebench import ConfigError
 from maebench.component import parse
 from maebench.evaluating import records, suite
-from maebench_evals.retrieval import Retrieval, average_precision, nearest
+from maebench_evals.retrieval import (
+    Retrieval,
+    average_precision,
+    average_precisions,
+    nearest,
+    sorted_at_once,
+)
 
 
 def noise(*shape, seed=0):
@@ -73,6 +79,19 @@ def test_ties_are_one_step_of_the_precision(images):
     assert average_precision(similar, hit) == pytest.approx(average_precision_score(hit, similar))
     turned = np.random.default_rng(0).permutation(len(images))
     assert average_precision(similar[turned], hit[turned]) == average_precision(similar, hit)
+
+
+@settings(max_examples=100)
+@given(st.integers(0, 2**32), st.booleans())
+def test_all_queries_at_once_have_the_precision_of_one_by_one(seed, others):
+    generator = torch.Generator().manual_seed(seed)
+    similar = torch.randint(-2, 3, (6, 6), generator=generator).float()  # many ties
+    classes, right = (torch.randint(0, 3, (6,), generator=generator) for _ in "ab")
+    if others:
+        similar.fill_diagonal_(-torch.inf)
+    expected = average_precisions(similar, right, classes)
+    found = sorted_at_once(similar, right, classes)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
 
 
 def test_of_equal_images_the_first_is_nearer_and_a_query_is_not_its_own_neighbour():

@@ -519,4 +519,12 @@ def test_scores_elsewhere_are_asked_later():
     checks = []
     with mask_module.checked_later(checks):
         hide(torch.zeros(2, 4, device="meta"), 2, (2, 2))
-    assert [check.shape for check in checks] == [()]
+    assert [bad.shape for bad, _ in checks] == [()]
+
+
+def test_what_was_put_off_is_asked_together_and_the_first_error_is_raised():
+    checks = [(torch.tensor(bad), PluginError(text)) for bad, text in ((0, "a"), (1, "b"), (1, "c"))]
+    with pytest.raises(PluginError, match="b"):
+        mask_module.read_checks(checks)
+    assert not checks
+    mask_module.read_checks(checks)

@@ -496,7 +496,7 @@ def test_label_maps_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="has 2 maps, there is none for image 2"):
         masking.check_ids(torch.tensor([2, 0]))
     for stored in ([8, 8], [2, 4]):  # larger or smaller than its map
-        with pytest.raises(ConfigError, match=f"maps of 4x4, an image is stored as {stored[0]}x"):
+        with pytest.raises(ConfigError, match="maps of 4x4, an image is stored in another"):
             masking.labels(view((4, 4), [0], sizes=torch.tensor([stored])))
     with pytest.raises(ConfigError, match=r"label-map.* wants the \.npy of labels"):
         RunConfig(names(), masking="label-map:")
@@ -509,7 +509,7 @@ def test_a_label_map_that_does_not_fit_is_refused_before_the_run_begins(tmp_path
         prepare(tiny.config(masking=LabelMap(file=file)), tmp_path)
     assert not list((tmp_path / "runs").iterdir())
     np.save(file, np.zeros((1797, 16, 16), "uint8"))
-    with pytest.raises(ConfigError, match="maps of 16x16, an image is stored as 8x8"):
+    with pytest.raises(ConfigError, match="maps of 16x16, an image is stored in another"):
         tiny.plan(tmp_path, masking=LabelMap(file=file))
 
 

@@ -28,7 +28,8 @@ def made(config, done=0, last=LAST):
     images = config.splits().load("train")
     module = build(config, inputs_for(config, images.info))
     normalise = Normaliser((0.3,), (0.4,), "cpu")
-    return list(ready(config, module, images, normalise, "cpu", done, last))
+    steps = ready(config, module, images, normalise, "cpu", done, last)
+    return [one for parts in steps for one in parts]
 
 
 def alike(mine, theirs):
@@ -113,3 +114,24 @@ def test_what_a_class_says_of_its_scores_does_not_hold_for_other_ones():
     assert Random.drawn_ahead() and Block.drawn_ahead() and Grid.drawn_ahead()
     assert Same.drawn_ahead()
     assert not Ours.drawn_ahead() and not Asks.drawn_ahead() and not LabelMap.drawn_ahead()
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 8, 40])
+def test_a_step_in_parts_makes_each_when_it_is_asked_for(accumulate):
+    whole, parts = made(config(), last=3), made(config(optimiser={"accumulate": accumulate}), last=3)
+    size = -(-8 // accumulate)
+    assert [len(one.crop.ids) for one in parts] == [min(size, 8 - i) for i in range(0, 8, size)] * 3
+    for name in ("index", "ids", "epoch", "boxes", "flips"):
+        together = torch.cat([getattr(one.crop, name) for one in parts])
+        assert torch.equal(together, torch.cat([getattr(one.crop, name) for one in whole])), name
+    pixels, expected = (torch.cat([one.pixels for one in some]) for some in (parts, whole))
+    torch.testing.assert_close(pixels, expected, atol=1e-5, rtol=0)
+    hidden, expected = (torch.cat([one.mask.hidden for one in some]) for some in (parts, whole))
+    assert torch.equal(hidden, expected)
+
+
+def test_parts_go_on_where_a_run_was_stopped():
+    settings = config(optimiser={"accumulate": 3})
+    whole, rest = made(settings, last=5), made(settings, 2, last=5)
+    for mine, theirs in zip(rest, whole[6:], strict=True):
+        alike(mine, theirs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 import random
 import signal
@@ -29,7 +31,7 @@ from maebench.pretraining import checkpoints
 from maebench.pretraining import loop as story
 from maebench.pretraining.batches import batches
 from maebench.pretraining.loop import pretrain
-from maebench.pretraining.plan import config_of, prepare
+from maebench.pretraining.plan import build, config_of, inputs_of, prepare
 from maebench.pretraining.runs import read_run
 
 STEPS = 6
@@ -385,6 +387,44 @@ def test_a_run_that_stopped_anywhere_ends_the_same_to_the_last_bit(changes, tmp_
         assert end_of(plan) == end_of(once), f"stopped after step {stop}"
         log = files.read_lines(plan.run.folder / "log.jsonl")
         assert [row["loss"] for row in log] == losses
+
+
+@pytest.mark.slow
+def test_a_run_in_fp16_goes_on_with_its_scale_to_the_last_bit(tmp_path, every_step):
+    machine = {**OFTEN, "precision": "fp16"}
+    changes = {"machine": machine, "optimiser": {"clip": 0.1}}
+    once = prepare(config(**changes), tmp_path / "once")
+    list(pretrain(once))
+    tensors, _ = checkpoints.load_newest(once.checkpoints)
+    assert tensors["scaler.scale"] == 2**16 and tensors["scaler._growth_tracker"] == STEPS
+    steps = pretrain(plan := prepare(config(**changes), tmp_path / "twice"))
+    for _ in range(3):
+        next(steps)
+    steps.close()
+    list(pretrain(prepare(config(**changes), tmp_path / "twice")))
+    assert end_of(plan) == end_of(once)
+
+
+def test_an_update_that_overflows_in_fp16_is_left_out_and_the_scale_halved(tmp_path, monkeypatch):
+    original = torch.amp.GradScaler
+    too_large = functools.partial(original, init_scale=2.0**120)
+    monkeypatch.setattr("maebench.pretraining.state.torch.amp.GradScaler", too_large)
+    plan = prepare(config(machine={"precision": "fp16"}, budget="steps=1"), tmp_path)
+    first = checkpoints.weights_hash(build(plan.config, inputs_of(plan.config, plan.run.facts)).state_dict())
+    (step,) = pretrain(plan)
+    assert math.isfinite(step.loss)
+    tensors, _ = checkpoints.load_newest(plan.checkpoints)
+    assert tensors["scaler.scale"] == 2.0**119
+    assert checkpoints.weights_hash(checkpoints.part(tensors, "model.")) == first
+
+
+def test_deterministic_kernels_are_a_cpus_own(tmp_path):
+    ends = []
+    for wanted in (False, True):
+        plan = prepare(config(machine={"deterministic": wanted}), tmp_path / str(wanted))
+        list(pretrain(plan))
+        ends.append(end_of(plan))
+    assert ends[0] == ends[1]
 
 
 def test_steps_after_the_last_checkpoint_are_done_again(tmp_path):

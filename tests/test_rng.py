@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import random
@@ -254,3 +255,33 @@ def test_code_that_draws_from_torch_alone_gets_the_same_numbers_and_leaves_the_o
         assert random.getstate() == python
     assert torch.equal(torch.get_rng_state(), state)
     assert np.array_equal(np.random.get_state()[1], array[1])
+
+
+def test_isolated_code_on_a_gpu_has_that_one_alone_seeded_and_put_back(monkeypatch):
+    done = []
+
+    @contextlib.contextmanager
+    def current(device):
+        done.append(("current", str(device)))
+        yield
+
+    monkeypatch.setattr(torch.cuda, "init", lambda: done.append(("init",)))
+    monkeypatch.setattr(torch.cuda, "device", current)
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: done.append(("seeded", seed)))
+    for name in ("get_rng_state", "set_rng_state"):
+        answer = (lambda name: lambda *a: done.append((name, str(a[-1]))) or torch.zeros(1))(name)
+        monkeypatch.setattr(torch.cuda, name, answer)
+    with isolated(0, "x", device="cuda:1"):
+        done.append(("work",))
+    seed = key(0, "x") % 2**63
+    kept, put_back = ("get_rng_state", "cuda:1"), ("set_rng_state", "cuda:1")
+    # initialised first: a generator that begins inside would have no seed of ours
+    inside = [("current", "cuda:1"), ("seeded", seed), ("work",)]
+    assert done == [("init",), kept, *inside, put_back]
+
+
+def test_isolated_code_on_a_cpu_asks_no_gpu(monkeypatch):
+    for name in ("init", "get_rng_state", "manual_seed", "is_initialized", "device_count"):
+        monkeypatch.setattr(torch.cuda, name, lambda *a: pytest.fail("a GPU was asked"))
+    with isolated(0, "x"):
+        torch.rand(1)

@@ -376,3 +376,19 @@ with compared() as changed:
 assert changed == [], changed
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_is_called_fp32_is_no_tf32_inside_and_the_callers_setting_comes_back():
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high")
+    try:
+        with steady():
+            assert not matmul.allow_tf32
+            assert torch.get_float32_matmul_precision() == "highest"
+            if hasattr(cudnn, "conv"):
+                assert cudnn.conv.fp32_precision == "ieee"
+        assert matmul.allow_tf32 and torch.get_float32_matmul_precision() == "high"
+        assert cudnn.allow_tf32 == before[1]
+    finally:
+        torch.set_float32_matmul_precision(before[0])

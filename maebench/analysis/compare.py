@@ -167,7 +167,7 @@ def _spec(arm: Arm) -> dict[str, Any]:
 def machine(design: Design, data: Data, threads: int | None) -> dict[str, Any]:
     """What every cell is computed with: device, threads, and the precision of each arm."""
     device = find_device(design.arms[0].config.device)
-    kept = environment()
+    kept = environment(device)
     precision = {}
     for arm in design.arms:
         try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maebench.analysis.records import records_at
 from maebench.config.run import RunConfig
+from maebench.errors import DeviceError
 from maebench.evaluating.model import Progress, no_progress
 from maebench.evaluating.suite import evaluate
 from maebench.models.load import pixels_of, trained_model, untrained_model
@@ -40,11 +42,16 @@ def evaluate_run(plan: Plan, progress: Progress = no_progress) -> pd.DataFrame:
     An evaluation that is done is not run again.
     """
     names = installed()
-    paths = [
-        evaluate(model, evaluation, plan.config.seed, names=names, progress=progress)
-        for model in models_of(plan, names)
-        for evaluation in plan.config.evals
-    ]
+    paths: list[Path] = []
+    try:
+        for model in models_of(plan, names):
+            for evaluation in plan.config.evals:
+                seed = plan.config.seed
+                paths.append(evaluate(model, evaluation, seed, names=names, progress=progress))
+    except DeviceError as error:
+        if not paths:
+            raise
+        warnings.warn(str(error), stacklevel=2)  # and a table of what there is
     return records_at(paths)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from maebench.plugins import Names
 
 # of -o, whatever the evaluation: how image files are read, and what features are kept in
-READING, FEATURES = "data.", "machine.features"
+READING, PRECISIONS = "data.", ("machine.features", "machine.evaluation")
 
 
 @click.command("eval")
@@ -32,7 +32,8 @@ READING, FEATURES = "data.", "machine.features"
     type=KeyValue(),
     metavar="KEY=VALUE",
     multiple=True,
-    help="an option; data.KEY, how image files are read; machine.features; repeatable",
+    help="an option; data.KEY, how image files are read; machine.features or machine.evaluation, the "
+    "precision of features; repeatable",
 )
 @option("--dataset", metavar="NAME", help="test on other images", shown="the model's own")
 @option("--data-dir", type=FOLDER, metavar="DIR", help="folder that holds the data set's files")
@@ -69,6 +70,7 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
     import pandas as pd
 
     from maebench.analysis.records import records_at
+    from maebench.errors import DeviceError
     from maebench.models.load import load_model
     from maebench.plugins import installed
     from maebench.pretraining import runs
@@ -92,13 +94,23 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
     loaded = [with_features(model, settings["options"]) for model in loaded]
     with tempfile.TemporaryDirectory() as aside:
         kept: dict[Path, pd.DataFrame] = {}
+        lost = ""
         for model in loaded:
-            path = measured(model, evaluation, settings, other_splits(model, data, names), aside)
+            splits = other_splits(model, data, names)
+            try:
+                path = measured(model, evaluation, settings, splits, aside)
+            except DeviceError as error:
+                if not kept:
+                    raise
+                lost = str(error)
+                break
             kept[path] = records_at([path], model.folder.parents[1])
         rows = pd.concat(kept.values(), ignore_index=True)
         show(rows, [None if path.is_relative_to(aside) else path for path in kept])
         show_summaries(evaluation, rows, results)
-    if (rows["status"] == "failed").any():
+    if lost:
+        click.echo(lost, err=True)
+    if lost or (rows["status"] == "failed").any():
         raise click.exceptions.Exit(1)
 
 
@@ -140,7 +152,7 @@ def beside_read_only(model: LoadedModel, aside: Path) -> LoadedModel:
 
 
 def with_features(model: LoadedModel, options: Sequence[tuple[str, str]]) -> LoadedModel:
-    """The model, its features kept in what -o machine.features says.
+    """The model, its features computed and kept in what -o machine.KEY says.
 
     Raises:
         ConfigError: a value that is not allowed.
@@ -152,11 +164,11 @@ def with_features(model: LoadedModel, options: Sequence[tuple[str, str]]) -> Loa
     from maebench.component import explain
     from maebench.config.parts import Machine
 
-    asked = [value for key, value in options if key == FEATURES]
+    asked = {key.removeprefix("machine."): v for key, v in options if key in PRECISIONS}
     if not asked:
         return model
     try:
-        machine = Machine(**{**dict(model.config.machine), "features": asked[-1]})
+        machine = Machine(**{**dict(model.config.machine), **asked})
     except ValidationError as error:
         raise explain(error, "machine") from error
     return replace(model, config=model.config.model_copy(update={"machine": machine}))
@@ -241,7 +253,7 @@ def chosen_evaluation(name: str, options: tuple[tuple[str, str], ...], names: Na
 
     chosen: dict[str, Any] = {"name": name}
     for key, value in options:
-        if key.startswith(READING) or key == FEATURES:
+        if key.startswith(READING) or key in PRECISIONS:
             continue
         chosen = merge(chosen, {key.removeprefix(f"{name}."): value})
     evaluation: Evaluation = parse(Evaluation, chosen, names.context(), "eval")

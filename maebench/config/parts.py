@@ -55,10 +55,10 @@ class Optimiser(Options):
 class Machine(Options):
     """How the work is done on this machine; precisions alone change numbers beyond rounding."""
 
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto",
-        description="fp32, or bf16 mixed precision; auto: bf16 where the hardware has it, "
-        "on a CPU from width 192 up",
+        description="fp32, or mixed precision: bf16, or fp16 with loss scaling; auto: bf16 where "
+        "the hardware has it, on a CPU from width 192 up, fp16 on GPUs without it",
     )
     checkpoint_seconds: PositiveFloat = Field(
         default=10.0,
@@ -69,10 +69,20 @@ class Machine(Options):
         description="whether torch.compile makes the step quicker, which takes a minute first; "
         "auto: where the run is long enough for it to pay",
     )
+    deterministic: bool = Field(
+        default=False,
+        description="kernels whose last bit is the same each time, so that a run that goes on does "
+        "so bit for bit on a GPU too, where it costs time; a CPU's are",
+    )
     features: Literal["fp32", "bf16"] = Field(
         default="fp32",
         description="what frozen features are kept in; bf16: half of the space, each number within "
         "2^-8 of itself",
+    )
+    evaluation: Literal["auto", "fp32", "tf32", "bf16"] = Field(
+        default="auto",
+        description="what frozen features are computed in; auto: tf32 on GPUs that have it, whose "
+        "products round to 2^-11, else fp32",
     )
     memory_gb: float = Field(
         default=MEMORY_LIMIT_GB, ge=0, description="largest split decoded into memory, in GiB"

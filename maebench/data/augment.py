@@ -98,6 +98,13 @@ class Crops:
         return Crops(**{**pinned, "index": self.index})
 
 
+def moved(x: Tensor, device: str) -> Tensor:
+    """A tensor of the CPU on a device; a GPU copies it while others compute, unwaited for."""
+    if torch.device(device).type == "cpu":
+        return x
+    return x.pin_memory().to(device, non_blocking=True)
+
+
 def crop_parameters(
     augment: Augment, seed: int, ids: Tensor, epoch: Tensor, size: Tensor
 ) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maebench.data.augment import Augment, Crops, crop_parameters
+from maebench.data.augment import Augment, Crops, crop_parameters, moved
 from maebench.data.on_disk import BLOCK, OnDisk
 from maebench.data.resizing import cut, resize
 from maebench.data.split_info import SplitInfo, digest, identity
@@ -79,10 +79,10 @@ class InMemory:
         store = self.pixels.to(device)
         size = torch.tensor(self.info.size, device=device)
         for index, epoch in plan:
-            ids, epoch = self.info.ids[index].to(device), epoch.to(device)
+            ids, epoch = moved(self.info.ids[index], device), moved(epoch, device)
             sizes = size.expand(len(ids), 2)
             boxes, flips = crop_parameters(augment, seed, ids, epoch, sizes)
-            images = cut(store[index.to(device)], boxes, flips, self.info.size, augment.shift)
+            images = cut(store[moved(index, device)], boxes, flips, self.info.size, augment.shift)
             yield Crops(images, index, ids, epoch, boxes, flips, sizes)
 
     def subset(self, index: Tensor) -> InMemory:

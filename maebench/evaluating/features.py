@@ -99,7 +99,7 @@ def _path(model: LoadedModel, images: Images, layers: tuple[int, ...]) -> files.
 def cache_key(model: LoadedModel, images: Images, layers: tuple[int, ...]) -> str:
     """A hash of all that features depend on: weights, pre-processing, images, layers, version.
 
-    And of the precision that they are kept in.
+    And of the precisions that they are computed and kept in.
     """
     parts = [
         model.weights,
@@ -110,6 +110,8 @@ def cache_key(model: LoadedModel, images: Images, layers: tuple[int, ...]) -> st
     ]
     if model.config.machine.features != "fp32":
         parts.append(model.config.machine.features)
+    if model.precision != "fp32":
+        parts.append(f"computed in {model.precision}")
     return hashlib.blake2b("/".join(parts).encode(), digest_size=10).hexdigest()
 
 

@@ -51,7 +51,8 @@ class EvaluatedModel:
     show: Progress = no_progress
     _tokens: dict[tuple[str, int | None], Tensor] = field(default_factory=dict, compare=False)
     _folds: dict[str, Folds] = field(default_factory=dict, compare=False)
-    _precisions: set[str] = field(default_factory=set, compare=False)
+    _kept: set[str] = field(default_factory=set, compare=False)  # precisions of features
+    _encoded: list[bool] = field(default_factory=list, compare=False)  # whether it has made some
 
     def __post_init__(self) -> None:
         """What its passes free is kept for the next."""
@@ -76,7 +77,8 @@ class EvaluatedModel:
     @property
     def precision(self) -> str:
         """What was computed with, and what features were kept in where that is less."""
-        return " with ".join(["fp32", *(f"{p} features" for p in self._precisions if p != "fp32")])
+        kept = [f"{p} features" for p in self._kept if p != "fp32"]
+        return " with ".join([self.loaded.precision if self._encoded else "fp32", *kept])
 
     @property
     def artifacts(self) -> Path:
@@ -113,13 +115,15 @@ class EvaluatedModel:
 
     def features(self, split: str, layer: int | None = None, pool: str = "mean") -> Tensor:
         """Frozen features of a declared split, cached by content."""
-        self._precisions.add(self.loaded.config.machine.features)
+        self._kept.add(self.loaded.config.machine.features)
+        self._encoded.append(True)
         return features(
             self.loaded, self.images(split), layer, pool_of(self.loaded, pool), self.show
         )
 
     def encode(self, images: Tensor, layer: int | None = None, pool: str = "mean") -> Tensor:
         """Frozen features of any images of the size that the model was built for."""
+        self._encoded.append(True)
         return self.loaded.encode(images, layer, pool)
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -192,6 +196,7 @@ class EvaluatedModel:
         images = self.images(split)
         if self.loaded.encoder is None:
             raise NotApplicable("raw pixels have no patch tokens")
+        self._encoded.append(True)
         length = self.loaded.encoder.out_grid[0] * self.loaded.encoder.out_grid[1]
         size = 4 * len(images) * length * self.loaded.encoder.width
         if size > TOKEN_MEMORY:

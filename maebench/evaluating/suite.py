@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 import traceback
@@ -27,6 +26,8 @@ from maebench.evaluation import Evaluation, Metric, NotApplicable, Result
 from maebench.models.model import LoadedModel
 from maebench.plugins import Names, contained, ended_by, installed
 from maebench.pretraining import checkpoints, runs
+from maebench.pretraining.hardware import check_answers
+from maebench.pretraining.memory import out_of_memory, what_there_is
 from maebench.rng import isolated
 
 
@@ -60,6 +61,8 @@ def record_path(model: LoadedModel, evaluation: Evaluation, splits: Splits, seed
     features = model.config.machine.features
     if features != "fp32" and not evaluation.changes_encoder:
         spec["features"] = features
+    if model.precision != "fp32" and not evaluation.changes_encoder:
+        spec["precision"] = model.precision
     name = f"{evaluation.name}-v{evaluation.version}-{files.short_hash(spec)}-s{seed}"
     return model.folder / "records" / f"{name}.json"
 
@@ -81,7 +84,9 @@ def evaluate(
 
     Raises:
         DataError: the images cannot be loaded, or the model was built for others.
+        DeviceError: its GPU has failed before.
     """
+    check_answers(model.device)
     splits = splits or model.splits
     check_fits(model, splits, evaluation)
     names = names or installed()
@@ -90,9 +95,9 @@ def evaluate(
         return path
     started = time.monotonic()
     seen = EvaluatedModel(model, evaluation, splits, seed, progress)
+    shared = _shared(model, evaluation, splits, seed, names)
     results, status, reason = _run(seen, path)
-    shared = _shared(model, evaluation, splits, seed, names) | {"precision": seen.precision}
-    shared |= {"seconds": time.monotonic() - started, "status": status, "reason": reason}
+    shared |= {"precision": seen.precision, "seconds": time.monotonic() - started, "status": status, "reason": reason}
     rows = [shared | _row(seen, result) for result in results]
     values = {
         records.value_name(row): result.value.double().cpu().numpy()
@@ -151,11 +156,12 @@ def _run(model: EvaluatedModel, path: Path) -> tuple[list[Result], str, str]:
     """
     evaluation, loaded = model.evaluation, model.loaded
     before = _weights(loaded)
-    saved = {} if loaded.module is None else copy.deepcopy(loaded.module.state_dict())
+    state = {} if loaded.module is None else loaded.module.state_dict()
+    saved = {name: value.to("cpu", copy=True) for name, value in state.items()}
     results: list[Result] = []
     status, reason = "ok", ""
     try:
-        with isolated(model.seed, "evaluation", evaluation.name):
+        with isolated(model.seed, "evaluation", evaluation.name, device=model.device):
             results = [checked(evaluation, r, model) for r in evaluation.run(model)]
         _check_complete(evaluation, results)
     except NotApplicable as error:
@@ -168,9 +174,15 @@ def _run(model: EvaluatedModel, path: Path) -> tuple[list[Result], str, str]:
             raise
         status, results = "failed", []
         reason = str(found or f"{type(error).__name__}: {error}")
+        if out_of_memory(error):
+            reason = f"out of memory: {what_there_is(loaded.device, error)}"
+            traceback.clear_frames(error.__traceback__)
         files.write_text(path.with_suffix(".traceback"), traceback.format_exc())
-    if _weights(loaded) == before:
-        return results, status, reason
+    try:
+        if _weights(loaded) == before:
+            return results, status, reason
+    except RuntimeError as error:  # the GPU has failed: the next evaluation says so
+        return [], "failed", reason or f"{type(error).__name__}: {error}"
     loaded.module.load_state_dict(saved)
     files.remove(loaded.folder / "features")
     return [], "failed", f"evaluation {evaluation.name!r} changed the frozen encoder"

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from maebench.errors import PluginError
-from maebench.masking.mask import Masking, View
+from maebench.masking.mask import Masking, View, refuse_where
 
 
 class Guided(Masking):
@@ -120,8 +120,10 @@ def ranks(guide_BL: Tensor, view: View) -> Tensor:
     wanted = (view.batch, view.length)
     if tuple(guide_BL.shape) != wanted:
         raise PluginError(f"a guide must be (B, L) = {wanted}, got {tuple(guide_BL.shape)}")
-    if not bool(guide_BL.isfinite().all()):
-        raise PluginError("the guide of a masking is not finite: no order can be made of it")
+    refuse_where(
+        guide_BL.isfinite().all().logical_not(),
+        PluginError("the guide of a masking is not finite: no order can be made of it"),
+    )
     shuffled_BL = view.draws.uniform(view.length).argsort(1)
     order_BL = guide_BL.gather(1, shuffled_BL).argsort(dim=1, descending=True, stable=True)
     return shuffled_BL.gather(1, order_BL).argsort(1)

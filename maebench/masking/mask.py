@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from maebench.component import Component
-from maebench.errors import ConfigError, PluginError
+from maebench.errors import ConfigError, MaebenchError, PluginError
 from maebench.rng import Draws
 
 
@@ -207,21 +207,45 @@ def count_hidden(length: int, ratio: float, grid: tuple[int, int] | None = None)
 
 
 NAN = "scores hold NaN: no order can be made of them"
-_LATER: ContextVar[list[Tensor] | None] = ContextVar("later", default=None)
+Check = tuple[Tensor, MaebenchError]  # a bool scalar, and the error that it is where it is true
+_LATER: ContextVar[list[Check] | None] = ContextVar("later", default=None)
 
 
 @contextlib.contextmanager
-def checked_later(checks: list[Tensor]) -> Iterator[None]:
-    """Puts off the question whether scores hold NaN, for whose answer a GPU would be waited for.
+def checked_later(checks: list[Check]) -> Iterator[None]:
+    """Puts off what `refuse_where` asks of a GPU, whose answer would be waited for.
 
     Args:
-        checks: gets a bool scalar for each batch of scores on a GPU; true is an error, `NAN`.
+        checks: gets what is to be asked of each batch, for `read_checks`.
     """
     token = _LATER.set(checks)
     try:
         yield
     finally:
         _LATER.reset(token)
+
+
+def refuse_where(bad: Tensor, error: MaebenchError) -> None:
+    """Raises an error where it is true: at once on a CPU, with the next numbers read on a GPU.
+
+    Args:
+        bad: bool scalar.
+        error: what it means.
+    """
+    later = _LATER.get()
+    if later is not None and bad.device.type != "cpu":
+        later.append((bad, error))
+    elif bool(bad):
+        raise error
+
+
+def read_checks(checks: list[Check]) -> None:
+    """Asks what was put off, in one reading, and forgets it; raises the first error."""
+    found = torch.stack([bad for bad, _ in checks]).tolist() if checks else []
+    errors = [error for bad, (_, error) in zip(found, checks, strict=True) if bad]
+    checks.clear()
+    if errors:
+        raise errors[0]
 
 
 def hide(scores: Tensor, num_hidden: int, grid: tuple[int, int]) -> Mask:
@@ -240,12 +264,7 @@ def hide(scores: Tensor, num_hidden: int, grid: tuple[int, int]) -> Mask:
             f"scores must be (B, {grid[0] * grid[1]}) for a {grid[0]}x{grid[1]} grid, "
             f"got {tuple(scores.shape)}"
         )
-    has_nan = scores.isnan().any()
-    later = _LATER.get()
-    if later is not None and scores.device.type != "cpu":
-        later.append(has_nan)
-    elif bool(has_nan):
-        raise PluginError(NAN)
+    refuse_where(scores.isnan().any(), PluginError(NAN))
     # Stable, so that the same scores hide the same patches on every device.
     order = scores.detach().sort(dim=1, descending=True, stable=True).indices
     places = order[:, :num_hidden].sort(dim=1).values

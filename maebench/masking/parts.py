@@ -5,6 +5,7 @@ B images, L patches, P part labels, K clusters, D width.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,12 +17,13 @@ from torch import Tensor
 
 from maebench.errors import ConfigError
 from maebench.files import with_home
-from maebench.masking.mask import Masking, View
+from maebench.masking.mask import Masking, View, refuse_where
 
 LABELS = 256  # a label map's labels are 0 to 255
 # Of k-means. On 49 patches of Fashion-MNIST the tenth changes a label in 2 % of the images, on 16
 # of digits none after the fourth does.
 ROUNDS = 10
+ON_GPU = 2**30  # labels, a byte each, that a GPU holds for all of a run
 BLOCK = 4096  # maps of a file that are looked at together
 
 
@@ -143,13 +145,14 @@ class LabelMap(ByPart):
         H, W = maps.shape[1:]
         whole = torch.tensor([H, W], device=view.device).expand(view.batch, 2)
         sizes_B2 = whole if view.sizes is None else view.sizes
-        if bool((sizes_B2 != whole).any()):
-            rows, columns = sizes_B2[(sizes_B2 != whole).any(1)][0].tolist()
-            raise ConfigError(
-                f"masking.file: {self.file} has maps of {H}x{W}, an image is stored as "
-                f"{rows}x{columns}: a map has one label per pixel of its image"
-            )
-        maps_BHW = torch.from_numpy(maps[view.ids.cpu().numpy()].astype("int64")).to(view.device)
+        refuse_where(
+            (sizes_B2 != whole).any(),
+            ConfigError(
+                f"masking.file: {self.file} has maps of {H}x{W}, an image is stored in another "
+                "size: a map has one label per pixel of its image"
+            ),
+        )
+        maps_BHW = self._of(view.ids, maps)
         boxes_B4 = torch.cat([0 * whole, whole], 1) if view.boxes is None else view.boxes
         top, left, height, width = boxes_B4.unbind(1)
         y = (torch.arange(h, device=view.device) + 0.5) / h
@@ -160,7 +163,14 @@ class LabelMap(ByPart):
         rows_Bh = (top[:, None] + y * height[:, None]).floor().clamp(0, H - 1).long()
         columns_Bw = (left[:, None] + x_Bw * width[:, None]).floor().clamp(0, W - 1).long()
         image_B = torch.arange(view.batch, device=view.device)[:, None, None]
-        return maps_BHW[image_B, rows_Bh[:, :, None], columns_Bw[:, None, :]].flatten(1)
+        return maps_BHW[image_B, rows_Bh[:, :, None], columns_Bw[:, None, :]].flatten(1).long()
+
+    def _of(self, ids: Tensor, maps: np.ndarray) -> Tensor:
+        """The maps of some images, uint8 (B, H, W); a GPU holds all where they are not too many."""
+        if ids.device.type == "cpu" or maps.size > ON_GPU:
+            some = maps[ids.cpu().numpy()].astype("uint8")
+            return torch.from_numpy(some).to(ids.device)
+        return _all_maps(self.file, self.file.stat().st_mtime_ns, ids.device)[ids]
 
     def _maps(self) -> np.ndarray:
         """The file, read on demand.
@@ -176,6 +186,12 @@ class LabelMap(ByPart):
         if not good or not maps.size:
             raise ConfigError(f"masking.file: {self.file} is no integer .npy of (N, H, W)")
         return maps
+
+
+@functools.lru_cache(maxsize=1)  # of one run
+def _all_maps(file: Path, _changed: int, device: torch.device) -> Tensor:
+    """All maps of a file on a GPU, uint8 (N, H, W)."""
+    return torch.from_numpy(np.load(file, mmap_mode="r").astype("uint8")).to(device)
 
 
 def cluster(features_BLD: Tensor, clusters: int, view: View) -> Tensor:

@@ -18,6 +18,7 @@ from maebench.evaluation import NotApplicable
 from maebench.models.weights import Verdict
 from maebench.objectives.objective import ImageGrid
 from maebench.pretraining import runs
+from maebench.pretraining.hardware import at_precision, evaluation_precision
 from maebench.rng import Draws
 
 
@@ -63,6 +64,13 @@ class LoadedModel:
         """Pixels in 0..255 to the encoder's input, as it was trained."""
         return self.preprocess.on(self.device)
 
+    @property
+    def precision(self) -> str:
+        """What its features are computed in: "fp32", "tf32" or "bf16"."""
+        if self.encoder is None:
+            return "fp32"
+        return evaluation_precision(self.config.machine.evaluation, self.device)
+
     def pools(self) -> tuple[str, ...]:
         """Which poolings there are, the one to prefer first."""
         if self.encoder is None:
@@ -99,12 +107,13 @@ class LoadedModel:
         wrong = [layer for layer in layers if not 1 <= layer <= self.encoder.depth]
         if wrong:
             raise ConfigError(f"layer {wrong[0]}: {self.name} has blocks 1 to {self.encoder.depth}")
-        tokens = self.encoder(pixels, None, tuple(layers))
+        with at_precision(self.device, self.precision):
+            tokens = self.encoder(pixels, None, tuple(layers))
         found = {}
         for layer, level in ((None, tokens), *tokens.layers.items()):
-            found[layer, "mean"] = level.patches.mean(1)
+            found[layer, "mean"] = level.patches.float().mean(1)
             if has_class_token(self.encoder) and level.prefix.shape[1]:
-                found[layer, "cls"] = level.prefix[:, 0]
+                found[layer, "cls"] = level.prefix[:, 0].float()
         # weights fine-tuned on pooled tokens have their last norm after pooling
         for pool, norm in getattr(self.encoder, "pooled_norms", {}).items():
             found[None, pool] = norm(found[None, pool])
@@ -114,7 +123,8 @@ class LoadedModel:
     def patches(self, images: Tensor, layer: int | None = None) -> Tensor:
         """Patch tokens of images, float32 (B, N, D) on the CPU; `layer` as in `encode`."""
         self.check_images(images)
-        tokens = self.encoder(self.normalise(images), None, () if layer is None else (layer,))
+        with at_precision(self.device, self.precision):
+            tokens = self.encoder(self.normalise(images), None, () if layer is None else (layer,))
         level = tokens if layer is None else tokens.layers[layer]
         return level.patches.float().cpu()
 

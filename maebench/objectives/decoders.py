@@ -135,7 +135,8 @@ class TransformerDecoder(nn.Module):
             embedded = Tokens(prefix_BPD, x_BND, tokens.grid, tokens.seen)
             x_BND = embedded.on_grid(self.mask_token)
         x_BLD = x_BND + self.decoder_pos_embed
-        x_BND = torch.cat([prefix_BPD, x_BLD.to(prefix_BPD.dtype)], 1)
+        # sums of blocks are float32 in mixed precision too, as the encoder's
+        x_BND = torch.cat([prefix_BPD.to(x_BLD.dtype), x_BLD], 1)
         choose_attention(self.decoder_blocks, x_BND)
         for block in self.decoder_blocks[:-1]:
             x_BND = block(x_BND)

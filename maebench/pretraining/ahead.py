@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -35,11 +35,12 @@ def ready(
     device: str,
     done: int,
     last: int,
-) -> Iterator[Ready]:
-    """What each step needs, from the first that is not done to the last.
+) -> Iterator[Iterator[Ready]]:
+    """What each step needs, from the first that is not done to the last, in the step's parts.
 
     Steps are put together at the same places whatever was done before, so that a run that goes on
-    gets the last bit of each crop as one that was never interrupted.
+    gets the last bit of each crop as one that was never interrupted. Where a batch is computed in
+    parts each is made when it is asked for, before the next step: memory is what asks for parts.
 
     Args:
         config: the run's.
@@ -50,22 +51,37 @@ def ready(
         done: steps that are done.
         last: steps in all.
     """
-    together = steps_together(images, config.batch, device)
+    part = -(-config.batch // config.optimiser.accumulate)
+    together = steps_together(images, part, device) if part == config.batch else 1
     masked = config.objective.hides and type(config.masking).drawn_ahead()
     masked &= len(config.ratios) == 1  # else the ratio is known when the step begins
     start = done // together * together
     order = batches(len(images), config.batch, config.seed, start, last)
+    if part < config.batch:
+        order = (each for whole in order for each in zip(*(x.split(part) for x in whole)))
     crops = images.crops(_joined(order, together), config.augment, config.seed, device)
-    left_out = done - start
+    made = _made(config, asked, crops, normalise, part, masked)
+    made = islice(made, done - start, None)
+    for first in made:
+        yield chain([first], islice(made, -(-config.batch // part) - 1))
+
+
+def _made(
+    config: RunConfig,
+    asked: Any,
+    crops: Iterator[Crops],
+    normalise: Normaliser,
+    part: int,
+    masked: bool,
+) -> Iterator[Ready]:
+    """Parts of `part` images, of crops of one or of several."""
     for crop in crops:
         pixels = normalise(crop.images)
         mask = make_mask(config, asked, crop, pixels, 0.0, "fp32") if masked else None
-        count = len(crop.ids) // config.batch
-        masks = [None] * count if mask is None else mask.split(config.batch)
-        parts = zip(split(crop, config.batch), pixels.split(config.batch), masks, strict=True)
-        for part in islice(parts, left_out, None):
-            yield Ready(*part)
-        left_out = 0
+        count = -(-len(crop.ids) // part)
+        masks = [None] * count if mask is None else mask.split(part)
+        for each in zip(split(crop, part), pixels.split(part), masks, strict=True):
+            yield Ready(*each)
 
 
 def crops_ahead(

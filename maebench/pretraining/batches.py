@@ -16,7 +16,7 @@ from torch import Tensor
 
 from maebench import masking
 from maebench.config.run import RunConfig
-from maebench.data.augment import Crops
+from maebench.data.augment import Crops, moved
 from maebench.data.images import Images
 from maebench.data.preprocess import Normaliser
 from maebench.data.split_info import digest
@@ -48,7 +48,7 @@ def batches(
 
 @dataclass(frozen=True)
 class Ready:
-    """What a step needs beside the model.
+    """What a step, or a part of it, needs beside the model.
 
     Args:
         crop: the images of the batch.
@@ -78,7 +78,7 @@ def make_batch(
         images: the training split, for its labels.
         made: the batch's crops, and its mask where it could be drawn before.
         progress: 0 to 1.
-        precision: of what the masking asks, "fp32" or "bf16".
+        precision: of what the masking asks: "fp32", "bf16" or "fp16".
     """
     crop, mask = made.crop, made.mask
     if mask is None and config.objective.hides:
@@ -89,13 +89,13 @@ def make_batch(
         ids=crop.ids,
         draws=Draws(config.seed, "objective", crop.ids, crop.epoch),
         mask=mask,
-        labels=None if labels is None else labels[crop.index].to(made.pixels.device),
+        labels=None if labels is None else moved(labels[crop.index], str(made.pixels.device)),
         progress=progress,
     )
 
 
 def batch_hash(crop: Crops) -> str:
-    """Stands for a batch's images, their order and their crops, to the last bit."""
+    """Stands for images, their order and their crops, to the last bit."""
     parts = (crop.ids, crop.epoch, crop.images)
     return digest(*(part.cpu().contiguous().numpy().tobytes() for part in parts))
 
@@ -112,7 +112,7 @@ def make_mask(
         crop: ids, epochs, boxes and flips of the batch.
         images: its crops as the encoder gets them, float32 (B, C, H, W).
         progress: 0 to 1.
-        precision: of the answers, "fp32" or "bf16".
+        precision: of the answers: "fp32", "bf16" or "fp16".
     """
     needs = config.masking.needs
     there = answers(asked, images, crop.ids, config.seed, crop.epoch, precision)
@@ -152,7 +152,7 @@ def sample(
         normalise: pixels to the encoder's input.
         device: where masks are made.
         progress: how far pretraining is, 0 to 1.
-        precision: of what the model is asked, "fp32" or "bf16".
+        precision: of what the model is asked: "fp32", "bf16" or "fp16".
         epochs: how many masks each image gets.
         index: positions in `images`.
     """

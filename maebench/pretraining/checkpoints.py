@@ -30,7 +30,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[
     path = folder / folder_name(step)
 
     def fill(beside: Path) -> None:
-        whole = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
+        whole = off_device(tensors)
         try:
             save_file(whole, beside / STATE)
         except SafetensorError as error:  # a full disk, which is no OSError there
@@ -38,7 +38,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[
         manifest = {
             "step": step,
             "sha256": files.sha256(beside / STATE),
-            "weights": weights_hash({k: t for k, t in tensors.items() if k.startswith("model.")}),
+            "weights": weights_hash({k: t for k, t in whole.items() if k.startswith("model.")}),
             **facts,
         }
         files.write_json(beside / MANIFEST, manifest)
@@ -47,6 +47,22 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[
     for old in steps(folder)[:-KEPT]:
         files.remove(old)
     return path
+
+
+def off_device(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same on the CPU; of a GPU all are copied at once, and waited for once."""
+    copies = {}
+    for name, value in tensors.items():
+        plain = value.detach().contiguous()
+        on_gpu = plain.device.type == "cuda"
+        copies[name] = (
+            torch.empty_like(plain, device="cpu", pin_memory=True).copy_(plain, non_blocking=True)
+            if on_gpu
+            else plain.cpu()
+        )
+    for device in {value.device for value in tensors.values() if value.device.type == "cuda"}:
+        torch.cuda.synchronize(device)
+    return copies
 
 
 def steps(folder: Path) -> list[Path]:

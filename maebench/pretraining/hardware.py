@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.metadata
+import os
 import platform
+import textwrap
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from maebench.errors import ConfigError
+from maebench.errors import ConfigError, DeviceError
+from maebench.state import float32_products
 
 # From this width on bf16 beats fp32 on a CPU that has it (benchmarks/precision.py).
 BF16_WIDTH = 192
@@ -22,21 +28,106 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 NEVER, LARGE = 2**31 - 1, (2**30, 2**25)
 
 
+# Where maebench computes. Others that torch knows lack what it needs: mps has no float64, in which
+# random numbers and statistics are made.
+DEVICES = ("cpu", "cuda")
+# The first with tensor cores for bf16, Ampere's compute capability (CUDA C++ Programming Guide,
+# table "Arithmetic Instructions"); before it torch emulates, and is slower than in fp32.
+HAS_BF16 = (8, 0)
+# cuBLAS, "Results reproducibility": eight buffers of 4 MiB
+CUBLAS, WORKSPACE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+REASON = 200  # characters of a driver's message
+
+
 def find_device(name: str) -> str:
-    """The device a name means; "auto" takes a GPU if there is one.
+    """The device a name means; "auto" takes a GPU if there is one that works.
 
     Raises:
-        ConfigError: no such device here.
+        ConfigError: no such device here, or one that does not compute.
     """
+    if name == "cpu":
+        return name
+    with warnings.catch_warnings(record=True) as said:  # an old driver is but a warning of torch's
+        warnings.simplefilter("always")
+        number = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        why = unfit("cuda") if number else _shortened("; ".join(str(each.message) for each in said))
+        if why:
+            warnings.warn(f"no GPU is used: {why}", stacklevel=2)
+        return "cuda" if number and not why else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
-        there = ", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
-        raise ConfigError(f"--device {name}: not here. There is: {there}") from error
-    return name
+    except RuntimeError as error:
+        raise ConfigError(_not_here(name, number, said)) from error
+    if device.type == "cuda" and (device.index or 0) < number:
+        if why := unfit(name):
+            raise ConfigError(f"--device {name}: {why}")
+        return name
+    if device.type not in DEVICES or name.startswith("cpu:"):
+        there = "auto, cpu, cuda and cuda:N"
+        raise ConfigError(f"--device {name}: maebench does not compute there. It does on: {there}")
+    raise ConfigError(_not_here(name, number, said))
+
+
+def _not_here(name: str, number: int, said: list[warnings.WarningMessage]) -> str:
+    there = ", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(number))])
+    why = f" ({_shortened(str(said[0].message))})" if said else ""
+    if not why and torch.version.cuda is None and torch.version.hip is None:
+        why = f" (torch {torch.__version__} is built without CUDA: docs/gpu.md says which is not)"
+    return f"--device {name}: not here{why}. There is: {there}"
+
+
+def unfit(device: str) -> str:
+    """Why a GPU does not compute, in a line that says what to install; empty where it does."""
+    try:
+        one = torch.ones(1, device=device)
+        return "" if (one + one).item() == 2 else f"{card(device)} computes 1 + 1 wrongly"
+    except torch.OutOfMemoryError:
+        return f"{card(device)} has no memory left: others use it"
+    except (RuntimeError, AssertionError) as error:
+        made_for = ", ".join(torch.cuda.get_arch_list()) or "none"
+        return (
+            f"{card(device)} does not run torch {torch.__version__} (CUDA {torch.version.cuda}, for "
+            f"{made_for}): {_shortened(str(error))}. See docs/gpu.md for what to install, or take "
+            "--device cpu"
+        )
+
+
+def check_answers(device: str) -> None:
+    """Refuses to go on with a GPU that has failed: whatever is asked of it then is an error.
+
+    Raises:
+        DeviceError: in one line.
+    """
+    if torch.device(device).type != "cuda":
+        return
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError as error:
+        raise DeviceError(
+            f"{device} does not answer any more ({_shortened(str(error))}). What was measured "
+            "before is kept: call again, and what is left is done"
+        ) from error
+
+
+def card(device: str) -> str:
+    """A GPU's name, compute capability and driver, as far as they can be known."""
+    info = Path("/proc/driver/nvidia/version")
+    driver = ""
+    if info.exists():
+        # NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 ...
+        numbers = [word for word in info.read_text().split() if word[0].isdigit() and "." in word]
+        driver = f", driver {numbers[0]}" if numbers else ""
+    try:
+        major, minor = torch.cuda.get_device_capability(device)
+        name = torch.cuda.get_device_name(device)
+    except (RuntimeError, AssertionError):
+        return f"the GPU ({device}{driver})"
+    return f"{name} ({device}, compute capability {major}.{minor}{driver})"
+
+
+def _shortened(message: str) -> str:
+    return textwrap.shorten(message.partition(" (Triggered internally")[0], REASON)
 
 
 def keep_memory() -> None:
@@ -57,13 +148,49 @@ def keep_memory() -> None:
 
 
 def find_precision(name: str, device: str, width: int) -> str:
-    """fp32 or bf16; auto takes bf16 where the hardware has it and the model is wide enough."""
+    """fp32, bf16 or fp16; auto takes what the hardware multiplies in.
+
+    Args:
+        name: machine.precision.
+        device: where the run computes.
+        width: of the encoder: on a CPU bf16 is for wide ones.
+    """
     if name != "auto":
         return name
     if device == "cpu":
         has = torch.backends.cpu.get_cpu_capability() == "AVX512" and _cpu_has_bf16()
         return "bf16" if has and width >= BF16_WIDTH else "fp32"
-    return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if gpu_has_bf16(device) else "fp16"
+
+
+def gpu_has_bf16(device: str) -> bool:
+    """Whether this GPU multiplies in bf16; torch's own answer counts emulation, and the current."""
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= HAS_BF16
+
+
+def precision_note(asked: str, taken: str, device: str) -> str:
+    """What is to be said of a precision on a GPU, or nothing."""
+    if torch.device(device).type != "cuda":
+        return ""
+    if asked == "auto" and taken == "fp16":
+        return (
+            f"{card(device)} does not multiply in bf16: fp16 with loss scaling is taken "
+            "(-o machine.precision=fp32 does without)"
+        )
+    if taken == "bf16" and not gpu_has_bf16(device):
+        return f"bf16 is emulated on {card(device)}, and slow: machine.precision=fp16 is not"
+    return ""
+
+
+def mixed(device: str, precision: str) -> torch.autocast:
+    """Mixed precision for what is inside; none for fp32.
+
+    Args:
+        device: its kind alone counts.
+        precision: "fp32", "bf16" or "fp16".
+    """
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(torch.device(device).type, dtype, precision != "fp32")
 
 
 def _cpu_has_bf16() -> bool:
@@ -71,12 +198,74 @@ def _cpu_has_bf16() -> bool:
     return info.exists() and "avx512_bf16" in info.read_text()
 
 
-def environment() -> dict[str, Any]:
-    """Versions and hardware, for the record; nothing secret, so no environment variables."""
+def evaluation_precision(name: str, device: str) -> str:
+    """What frozen features are computed in: "fp32", "tf32" or "bf16".
+
+    Args:
+        name: machine.evaluation.
+        device: where the model lies.
+
+    Raises:
+        ConfigError: TF32 where nothing has it.
+    """
+    has = torch.device(device).type == "cuda" and torch.version.hip is None
+    has = has and torch.cuda.get_device_capability(device) >= HAS_BF16  # Ampere brought both
+    if name == "tf32" and not has:
+        raise ConfigError(f"machine.evaluation=tf32: {device} has none. There is: auto, fp32, bf16")
+    return ("tf32" if has else "fp32") if name == "auto" else name
+
+
+@contextlib.contextmanager
+def at_precision(device: str, precision: str) -> Iterator[None]:
+    """Frozen features that are made inside are made in this precision."""
+    with mixed(device, "bf16" if precision == "bf16" else "fp32"):
+        if precision != "tf32":
+            yield
+            return
+        with float32_products("tf32"):
+            yield
+
+
+@contextlib.contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Kernels that give the same last bit each time, for what is inside; all of a CPU's do.
+
+    Without it a GPU adds in the order in which its threads end, in a few kernels.
+
+    Raises:
+        RuntimeError: of torch, by name: a kernel has no such way.
+    """
+    if not wanted:
+        yield
+        return
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+        os.environ.get(CUBLAS),
+    )
+    os.environ[CUBLAS] = before[3] or WORKSPACE  # read when a thread first multiplies
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it finds mistakes, for its time
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = before[2]
+        if before[3] is None:
+            del os.environ[CUBLAS]
+
+
+def environment(device: str = "cpu") -> dict[str, Any]:
+    """Versions and hardware, for the record; nothing secret, so no environment variables.
+
+    Args:
+        device: where the work is done: a GPU that is not used is neither asked nor named.
+    """
     # each access parses the file again
     about = [found.metadata for found in importlib.metadata.distributions()]
     packages = {each["Name"]: each["Version"] for each in about if each["Name"]}
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    gpus = [torch.cuda.get_device_name(device)] if torch.device(device).type == "cuda" else []
     return {
         "python": platform.python_version(),
         "system": platform.platform(),

@@ -6,8 +6,9 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,16 @@ from maebench import files
 from maebench.config.run import RunConfig
 from maebench.data.preprocess import Normaliser
 from maebench.encoders import attention
-from maebench.errors import PluginError, RunError
-from maebench.masking.mask import NAN, checked_later
+from maebench.errors import RunError
+from maebench.masking.mask import Check, checked_later, read_checks
 from maebench.masking.statistics import describe
 from maebench.objectives.objective import Batch
 from maebench.outputs import Tracking
 from maebench.plugins import contained_steps
-from maebench.pretraining import checkpoints, cost, runs
+from maebench.pretraining import checkpoints, cost, memory, runs
 from maebench.pretraining.ahead import ready
 from maebench.pretraining.batches import batch_hash, make_batch, sample
+from maebench.pretraining.hardware import deterministic, mixed
 from maebench.pretraining.kernels import Kernels, plain_logged, shape_of
 from maebench.pretraining.log import Log
 from maebench.pretraining.optimiser import learning_rate
@@ -83,6 +85,9 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Generator[S
 
         # What is trained, and where to go on.
         state = begin(plan)
+        at_end.enter_context(
+            memory.said(f"run {run.name}", plan.device, plan.config, partial(try_part, plan, state))
+        )
         done, spent = state.restore(plan.checkpoints)
         cut_log(plan.log, done)
         if not done:
@@ -109,23 +114,27 @@ def _updates(plan: Plan, state: State, log: Log, done: int, spent: cost.Spent) -
     last = length.last(done, spent.seconds)
     normalise = Normaliser(run.facts["mean"], run.facts["std"], plan.device)
     steps = ready(config, state.asked, plan.images, normalise, plan.device, done, last)
-    checks: list[Tensor] = []  # of masks, read with the log
+    checks: list[Check] = []  # of masks, read with the log
     only_torch = draws_from_torch_alone(state.module)
     state.module.train()
     ended = resumed = saved = time.monotonic()
-    pause = config.machine.checkpoint_seconds
+    pause, exactly = config.machine.checkpoint_seconds, config.machine.deterministic
 
-    for number, made in enumerate(steps, done + 1):
+    for number, parts in enumerate(steps, done + 1):
         # How far it is, in updates or by the clock.
         progress = length.share(number - 1, spent.seconds)
         lr = set_rate(state, config, length.gone(number - 1, spent.seconds), length.total)
 
         # Forward and backward, the update, and what follows it.
-        with attention.using(kernels.attention), checked_later(checks):
-            batch = make_batch(config, state.asked, plan.images, made, progress, precision)
-            logged = forward_and_backward(
-                config, state.module, batch, number, precision, kernels, only_torch
-            )
+        logged: dict[str, float | Tensor] = {}
+        with attention.using(kernels.attention), checked_later(checks), deterministic(exactly):
+            for part, made in enumerate(parts):
+                batch = make_batch(config, state.asked, plan.images, made, progress, precision)
+                step = (number, part) if part else (number,)
+                found = forward_and_backward(
+                    config, state, batch, step, precision, kernels, only_torch
+                )
+                add_up(logged, found)
         check_loss(plan, number, logged["loss"])
         state.update(config.optimiser.clip)
         seconds = spent.seconds + time.monotonic() - resumed
@@ -134,7 +143,7 @@ def _updates(plan: Plan, state: State, log: Log, done: int, spent: cost.Spent) -
         # What is kept.
         now = time.monotonic()
         each = plan.costs[config.stage_at(progress)] if plan.costs else cost.NOTHING
-        spent = spent.after(len(batch.ids), now - resumed, each)
+        spent = spent.after(config.batch, now - resumed, each)
         share, left = length.share(number, spent.seconds), length.left(number, spent.seconds)
         ends = share == 1
         if number == 1 or ends:
@@ -151,7 +160,7 @@ def _updates(plan: Plan, state: State, log: Log, done: int, spent: cost.Spent) -
             saved = time.monotonic()
             pause = max(config.machine.checkpoint_seconds, CHECKPOINT_SHARE * (saved - now))
         note, kernels.note = kernels.note, ""
-        yield Step(number, plan.steps, log.loss, lr, now - ended, len(batch.ids), share, note)
+        yield Step(number, plan.steps, log.loss, lr, now - ended, config.batch, share, note)
         if ends:
             return
         ended, resumed = now, time.monotonic()
@@ -178,22 +187,37 @@ def describe_masks(plan: Plan, state: State) -> None:
     files.write_json(plan.masks, at | describe(masks))
 
 
+def try_part(plan: Plan, state: State, accumulate: int) -> None:
+    """Computes a part of a step, and the update, as with so many parts: whether it fits.
+
+    The weights are no run's any more.
+    """
+    optimiser = plan.config.optimiser.model_copy(update={"accumulate": accumulate})
+    config = plan.config.model_copy(update={"optimiser": optimiser})
+    facts = plan.run.facts
+    normalise = Normaliser(facts["mean"], facts["std"], plan.device)
+    state.optimiser.zero_grad()
+    steps = ready(config, state.asked, plan.images, normalise, plan.device, 0, 1)
+    made = next(next(steps))
+    batch = make_batch(config, state.asked, plan.images, made, 0.0, facts["precision"])
+    forward_and_backward(config, state, batch, (1,), facts["precision"])
+    state.update(config.optimiser.clip)
+
+
 def cut_log(log: Path, done: int) -> None:
     """Leaves out of the log what was written after the checkpoint to go on from."""
     kept = [row for row in files.read_lines(log, "step") if row["step"] <= done]
     files.write_text(log, "".join(json.dumps(row) + "\n" for row in kept))
 
 
-def read_numbers(plan: Plan, log: Log, checks: list[Tensor]) -> None:
+def read_numbers(plan: Plan, log: Log, checks: list[Check]) -> None:
     """Writes what was logged, and stops where masks or losses of these steps are not finite.
 
     Raises:
-        PluginError: scores of a mask hold NaN.
+        MaebenchError: what a mask was made of is not as it has to be, such as scores with NaN.
         RunError: a loss is not finite.
     """
-    if checks and bool(torch.stack(checks).any()):
-        raise PluginError(NAN)
-    checks.clear()
+    read_checks(checks)
     if bad := log.write():
         raise RunError(_not_finite(plan.run.name, bad[1], bad[0], plan.checkpoints))
 
@@ -210,32 +234,43 @@ def set_rate(state: State, config: RunConfig, gone: float, total: float) -> floa
 
 def forward_and_backward(
     config: RunConfig,
-    module: Any,
+    state: State,
     batch: Batch,
-    number: int,
+    step: tuple[int, ...],
     precision: str,
     kernels: Kernels | None = None,
     only_torch: bool = False,
 ) -> dict[str, float | Tensor]:
-    """Adds the gradients of a batch, in parts where it is accumulated.
+    """Adds the gradients of a batch, or of a part of it.
+
+    Args:
+        config: the run's.
+        state: whose gradients.
+        batch: images, masks and what else the objective gets.
+        step: its number from 1, and that of the part from the second on.
+        precision: "fp32", "bf16" or "fp16".
+        kernels: how it is computed; as it is written where left out.
+        only_torch: whether the module draws from torch's global state at most.
 
     Returns:
-        The loss and whatever else the objective logs, as means over the images: plain numbers, or
-        scalars on a GPU, which would wait for them to be read.
+        What the loss and whatever else the objective logs add to their means over the whole batch:
+        plain numbers, or scalars on a GPU, which would wait for them to be read.
     """
-    kind = batch.images.device.type
-    logged: dict[str, float | Tensor] = {}
-    for part in batch.split(-(-config.batch // config.optimiser.accumulate)):
-        share = len(part.ids) / len(batch.ids)
-        mixed = torch.autocast(kind, torch.bfloat16, precision == "bf16")
-        # Stochastic layers of plugins use the global state: the same whoever resumes.
-        with isolated(config.seed, "step", number, only_torch=only_torch), mixed:
-            made = module(part) if kernels is None else kernels.forward(module, part, number)
-            loss = made["loss"] * share
-        loss.backward()
-        for key, value in plain_logged(made, share, kind).items():
-            logged[key] = logged.get(key, 0.0) + value
-    return logged
+    device, share = str(batch.images.device), len(batch.ids) / config.batch
+    # Stochastic layers of plugins use the global state: the same whoever resumes.
+    own = isolated(config.seed, "step", *step, only_torch=only_torch, device=device)
+    with own, mixed(device, precision):
+        module = state.module
+        made = module(batch) if kernels is None else kernels.forward(module, batch, step[0])
+        loss = made["loss"] * share
+    state.scaler.scale(loss).backward()
+    return plain_logged(made, share, batch.images.device.type)
+
+
+def add_up(logged: dict[str, float | Tensor], more: Mapping[str, float | Tensor]) -> None:
+    """Adds what a part of the batch logs."""
+    for key, value in more.items():
+        logged[key] = logged.get(key, 0.0) + value
 
 
 def draws_from_torch_alone(module: nn.Module) -> bool:

@@ -23,7 +23,12 @@ from maebench.pretraining import runs
 from maebench.pretraining.budget import Length, num_steps, stage_steps
 from maebench.pretraining.checkpoints import newest
 from maebench.pretraining.cost import Cost, count
-from maebench.pretraining.hardware import environment, find_device, find_precision
+from maebench.pretraining.hardware import (
+    environment,
+    find_device,
+    find_precision,
+    precision_note,
+)
 from maebench.rng import isolated
 
 
@@ -125,6 +130,8 @@ def prepare(
     if config.objective.hides:
         config.masking.check_ids(info.ids)
     precision = find_precision(config.machine.precision, device, encoder.width)
+    if note := precision_note(config.machine.precision, precision, device):
+        warnings.warn(note, stacklevel=2)
     identity = config.identity(info.fingerprint, precision)
     run = _existing(folder, config, identity, write)
     if run is not None:
@@ -136,7 +143,7 @@ def prepare(
         facts |= {"precision": precision, "device": device, "remarks": splits.remark_facts()}
     run = runs.new_run(folder, config, identity, dict(facts))
     if write:
-        runs.write_run(run, environment())
+        runs.write_run(run, environment(device))
     return Plan(config, run, splits, device)
 
 

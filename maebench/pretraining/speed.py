@@ -37,6 +37,7 @@ PURE = ("encoder", "decoder", "forward", "backward", "optimiser")  # what no run
 # are slow or quick.
 SECONDS, LEAST, MOST = 4.0, 4, 200
 WARM_UP = 5  # steps of each way beside the first: allocations and what torch picks once
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # A GPU is waited for at the ends of so many steps: it works while the next step is prepared.
 GROUP = {"cpu": 1, "cuda": 8}
 # Of the square matrices whose product is taken for the peak: large enough for all cores, and few
@@ -266,12 +267,12 @@ def matmul_peak(device: str, precision: str) -> float:
 
     Args:
         device: where to multiply.
-        precision: "fp32" or "bf16"; threads and torch's settings are those that a run has.
+        precision: "fp32", "bf16" or "fp16"; threads and torch's settings are those that a run has.
     """
     kind = torch.device(device).type
     side = SIDE.get(kind, SIDE["cpu"])
     generator = torch.Generator(device)  # not the global one; zeros would take a GPU less power
-    shape, dtype = (side, side), torch.bfloat16 if precision == "bf16" else torch.float32
+    shape, dtype = (side, side), DTYPES[precision]
     a, b = (torch.randn(shape, generator=generator, device=device).to(dtype) for _ in "ab")
     made = torch.empty_like(a)
     best, began = math.inf, now(device)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from maebench import masking
 from maebench.errors import ConfigError
 from maebench.masking.patches import upsampled
+from maebench.pretraining.hardware import mixed
 from maebench.rng import Draws, isolated
 
 # HPM uses .999 to .9999 (arXiv 2304.05919).
@@ -35,13 +36,17 @@ def answers(
         ids: sample ids, int64 (B,).
         seed: of the run.
         epoch: one for all, or int64 (B,).
-        precision: "fp32", or "bf16" mixed, as the run's own steps.
+        precision: "fp32", "bf16" or "fp16", as the run's own steps.
     """
     made = {"attention": _attention, "features": _features, "patch_loss": _patch_loss}
 
     def ask(what: str) -> Tensor:
-        mixed = torch.autocast(images.device.type, torch.bfloat16, precision == "bf16")
-        with _as_is(module), isolated(seed, "answers", what), mixed:
+        device = str(images.device)
+        with (
+            _as_is(module),
+            isolated(seed, "answers", what, device=device),
+            mixed(device, precision),
+        ):
             return made[what](module, images, Draws(seed, "patch loss", ids, epoch)).float()
 
     return {what: functools.cache(functools.partial(ask, what)) for what in made}

@@ -14,13 +14,15 @@ from torch import Tensor
 
 from maebench.data.preprocess import Normaliser
 from maebench.encoders import attention
-from maebench.masking.mask import checked_later
+from maebench.masking.mask import Check, checked_later
 from maebench.outputs import Tracking
 from maebench.pretraining.ahead import ready
 from maebench.pretraining.batches import make_batch
+from maebench.pretraining.hardware import deterministic
 from maebench.pretraining.kernels import Kernels, shape_of
 from maebench.pretraining.log import Log
 from maebench.pretraining.loop import (
+    add_up,
     draws_from_torch_alone,
     forward_and_backward,
     read_numbers,
@@ -118,25 +120,30 @@ def updates(plan: Plan, path: Path, laps: Laps, notes: list[str]) -> Generator[N
     shape = shape_of(config, facts)
     kernels = Timed(path.parent, config.machine.compile, plan.device, shape, 0)
     kernels.laps = laps
-    checks: list[Tensor] = []  # of masks, read with the log
+    checks: list[Check] = []  # of masks, read with the log
     normalise = _then(Normaliser(facts["mean"], facts["std"], plan.device), laps)
     steps = ready(config, state.asked, plan.images, normalise, plan.device, 0, sys.maxsize)
     only_torch = draws_from_torch_alone(state.module)
     state.module.train()
     drawn = "masking" if config.objective.hides else "data"
+    exactly = config.machine.deterministic
     yield
-    for number, made in enumerate(steps, 1):
-        laps.end("data" if made.mask is None else drawn)  # masks made ahead follow the pixels
-        lr = set_rate(state, config, 0, plan.length.total)
-        laps.end("other")
-        with attention.using(kernels.attention), checked_later(checks):
-            batch = make_batch(config, state.asked, plan.images, made, 0.0, facts["precision"])
-            laps.end(drawn)
-            kernels.before = "other"
-            logged = forward_and_backward(
-                config, state.module, batch, number, facts["precision"], kernels, only_torch
-            )
-            laps.end("backward")
+    for number, parts in enumerate(steps, 1):
+        logged: dict[str, float | Tensor] = {}
+        for part, made in enumerate(parts):
+            laps.end("data" if made.mask is None else drawn)  # masks made ahead follow the pixels
+            lr = set_rate(state, config, 0, plan.length.total)
+            laps.end("other")
+            with attention.using(kernels.attention), checked_later(checks), deterministic(exactly):
+                batch = make_batch(config, state.asked, plan.images, made, 0.0, facts["precision"])
+                laps.end(drawn)
+                kernels.before = "other"
+                step = (number, part) if part else (number,)
+                found = forward_and_backward(
+                    config, state, batch, step, facts["precision"], kernels, only_torch
+                )
+                add_up(logged, found)
+                laps.end("backward")
         state.update(config.optimiser.clip)
         state.after_update(number, 0.0)
         laps.end("optimiser")

@@ -178,23 +178,23 @@ class Finetune(Evaluation):
         augment = Augment(scale=MAE_SCALE) if official else None
         crops = model.crops("train", part, steps * parts, augment)
         logits = model.paced(classifier, steps * parts)
-        losses = []
+        losses: list[Tensor] = []
         peak = recipe.lr * batch / LR_BATCH
         for step in model.progress(range(steps), steps, f"finetune of {model.kind}"):
             rate = learning_rate(step, steps, peak, recipe.warmup, recipe.min_lr)
             for group in adam.param_groups:
                 group["lr"] = group["scale"] * rate
             adam.zero_grad()
-            losses.append(0.0)
+            losses.append(torch.zeros((), device=model.device))
             for crop in islice(crops, parts):
                 images, targets = inputs(crop.images, labels[crop.index])
                 loss = -(targets * logits(images).log_softmax(1)).sum(1).mean() / parts
                 loss.backward()
-                losses[-1] += loss.item()
+                losses[-1] += loss.detach()
             adam.step()
             if step == 0:
                 check_acts(classifier, adam, recipe, self.weight_decay)
-        return losses, batch
+        return torch.stack(losses).tolist(), batch  # read once: a GPU is waited for each time
 
     def recipe(self, width: int, num_images: int) -> Recipe:
         """The protocol's settings for this encoder and data, and over them what was asked for."""

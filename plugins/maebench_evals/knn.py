@@ -11,10 +11,8 @@ from torch import Tensor
 
 from maebench import Evaluation, MaebenchError, Metric, Model, NotApplicable, Result, choose
 from maebench_evals.frozen import Layer, pool_for
+from maebench_evals.nearest import all_neighbours
 
-# What is held at a time, so that memory is bounded at any size: 32 MB of queries and 64 MB of the
-# images that are searched, which FAISS goes through in less parts anyway
-QUERIES, BANK = 2**23, 2**24
 VOTERS = 1024  # queries whose votes are counted at a time
 GUESSES = 5  # of top5; not asked of fewer than six classes, where five guesses can hardly be wrong
 # dino: arXiv 2104.14294, and eval_knn.py of the official code, which finds 20 the best mostly
@@ -86,12 +84,12 @@ class KNN(Evaluation):
         temperature = (self.temperature or TEMPERATURE) if dino else None
 
         def right_of(fit: Tensor, held: Tensor) -> Tensor:
-            votes = votes_for(train, labels, train, ks, temperature, fit, held)
+            votes = votes_for(train, labels, train, ks, temperature, fit, held, model.device)
             return torch.stack([votes[k][:, 0] == labels[held] for k in ks])
 
         validation = folds.outcomes(right_of)
         choice = choose(validation, edges(ks, validation.mean(1).tolist()))
-        votes = votes_for(train, labels, test, ks, temperature)
+        votes = votes_for(train, labels, test, ks, temperature, device=model.device)
         classes = len(model.class_names())
         for i, k in enumerate(ks):
             where: dict[str, object] = {"k": k, "pool": pool, **choice.where(i)}
@@ -136,11 +134,6 @@ def edges(ks: list[int], validation: list[float]) -> list[bool]:
     return [low, *[False] * (len(ks) - 2), True]
 
 
-def normalised(features: Tensor) -> Tensor:
-    """Features of length 1; a zero vector stays zero."""
-    return torch.nn.functional.normalize(features, dim=1).contiguous()
-
-
 def votes_for(
     bank: Tensor,
     labels: Tensor,
@@ -149,6 +142,7 @@ def votes_for(
     temperature: float | None = None,
     of_bank: Tensor | None = None,
     of_queries: Tensor | None = None,
+    device: str = "cpu",
 ) -> dict[int, Tensor]:
     """The five strongest classes of each query for each k, int64 (Q, 5), from one search.
 
@@ -160,35 +154,16 @@ def votes_for(
         temperature: see `vote`.
         of_bank: positions of those that vote, ascending, where it is not all of them.
         of_queries: positions of those that are asked, where it is not all.
+        device: where to search.
     """
     ordered = sorted(ks)
     asked = torch.arange(len(queries)) if of_queries is None else of_queries
     voters = torch.arange(len(bank)) if of_bank is None else of_bank
     parts: list[dict[int, Tensor]] = []
-    for some in asked.split(max(1, QUERIES // queries.shape[1])):
-        place, similarity = neighbours(bank, voters, normalised(queries[some]), ordered[-1])
+    for place, similarity in all_neighbours(bank, voters, queries, asked, ordered[-1], device):
         for few, how in zip(place.split(VOTERS), similarity.split(VOTERS), strict=True):
             parts.append(vote(labels[few], how, ordered, temperature))
     return {k: torch.cat([part[k] for part in parts]) for k in ordered}
-
-
-def neighbours(bank: Tensor, voters: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Positions of the k most similar voters in the bank and their similarities, as of `search`.
-
-    The bank is normalised and searched in parts, and the nearest of each are merged.
-    """
-    place = torch.empty(len(queries), 0, dtype=torch.int64)
-    similarity = torch.empty(len(queries), 0)
-    for part in voters.split(max(1, BANK // bank.shape[1])):
-        # not a copy where all vote
-        whole = len(part) == 1 + int(part[-1]) - int(part[0])
-        rows = bank[int(part[0]) : int(part[-1]) + 1] if whole else bank[part]
-        near, how = search(normalised(rows), queries, min(k, len(part)))
-        place, similarity = torch.cat([place, part[near]], 1), torch.cat([similarity, how], 1)
-        if place.shape[1] > near.shape[1]:  # of equals the first in train is nearer
-            order = similarity.argsort(dim=1, descending=True, stable=True)[:, :k]
-            place, similarity = place.gather(1, order), similarity.gather(1, order)
-    return place, similarity
 
 
 def vote(
@@ -222,23 +197,3 @@ def vote(
         best = order.gather(1, by_score)[:, :GUESSES]
         found[k] = best.masked_fill(score[:, :GUESSES] == 0, -1)
     return found
-
-
-def search(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Positions of the k most similar in the bank and their similarities, nearest first, (Q, k).
-
-    Features of both are normalised. FAISS breaks exact ties as it likes, so similarities are
-    ordered again with the position.
-    """
-    try:
-        import faiss
-    except ImportError as error:
-        raise MaebenchError(
-            "the knn evaluation needs FAISS: pip install 'maebench[cpu]' (or 'maebench[gpu]')"
-        ) from error
-    found = faiss.knn(queries.numpy(), bank.numpy(), k, metric=faiss.METRIC_INNER_PRODUCT)
-    similarity, position = (torch.from_numpy(a) for a in found)  # without a copy of the bank
-    by_place = position.argsort(dim=1, stable=True)
-    ordered = similarity.gather(1, by_place)
-    order = by_place.gather(1, ordered.argsort(dim=1, descending=True, stable=True))
-    return position.gather(1, order), similarity.gather(1, order)

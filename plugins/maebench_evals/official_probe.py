@@ -81,7 +81,7 @@ def train(head: Head, batches: Iterable[tuple[Tensor, Tensor]], steps: int, batc
     """
     lars = make_lars(head)
     peak = BASE_LR * batch / LR_BATCH
-    losses = []
+    made = []
     head.train()
     for step, (x_BD, y_B) in enumerate(batches):
         rate = learning_rate(step, steps, peak)
@@ -91,15 +91,16 @@ def train(head: Head, batches: Iterable[tuple[Tensor, Tensor]], steps: int, batc
         lars.zero_grad()
         loss.backward()
         lars.step()
-        losses.append(loss.item())
+        made.append(loss.detach())
     head.eval()
     check_norm(head, steps)
+    losses = torch.stack(made).tolist()  # read once: a GPU is waited for each time
     if not math.isfinite(losses[-1]):
         raise MaebenchError(
             f"linear-probe: the loss is {losses[-1]}; try a smaller -o linear-probe.batch"
         )
     last = losses[-max(1, len(losses) // 10) :]
-    return sum(last) / len(last)
+    return float(sum(last) / len(last))
 
 
 def check_norm(head: Head, steps: int) -> None:

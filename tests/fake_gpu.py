@@ -1,0 +1,53 @@
+"""Tensors that stand for a GPU's: shapes, dtypes and devices without numbers, on any machine.
+
+What asks for a number (a synchronisation), or brings tensors of two devices together, is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+
+from maebench import Draws
+
+GPU = "cuda:0"
+
+
+@contextmanager
+def fake_gpu() -> Iterator[FakeTensorMode]:
+    """Inside, tensors that are made are fake; constants of the code are taken as they are."""
+    with FakeTensorMode(allow_non_fake_inputs=False) as mode:
+        yield mode
+
+
+def faked(mode: FakeTensorMode, value: Any) -> Any:
+    """The same on the GPU: of tensors, and of tuples, mappings and dataclasses of them."""
+    if isinstance(value, Tensor):
+        with mode:
+            return mode.from_tensor(value.detach()).to(GPU)
+    if isinstance(value, Draws):
+        made = Draws(0, "fake", faked(mode, value.ids))
+        made._key = value._key
+        return made
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: faked(mode, getattr(value, f.name)) for f in fields(value)})
+    if isinstance(value, tuple):
+        return tuple(faked(mode, each) for each in value)
+    return value
+
+
+def call(mode: FakeTensorMode, module: nn.Module, *arguments: Any) -> Any:
+    """What a module gives on the GPU, with gradients of its parameters."""
+    state = {
+        **{k: faked(mode, v).requires_grad_(v.requires_grad) for k, v in module.named_parameters()},
+        **{k: faked(mode, v) for k, v in module.named_buffers()},
+    }
+    with mode:
+        return functional_call(module, state, tuple(faked(mode, each) for each in arguments))

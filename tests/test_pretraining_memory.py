@@ -1,0 +1,120 @@
+"""A step that does not fit into memory says in one line what was asked, what there is, what fits."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+
+from maebench.errors import RunError
+from maebench.pretraining import loop, memory, state
+from maebench.pretraining.loop import pretrain
+from maebench.pretraining.memory import out_of_memory, what_there_is
+from maebench.pretraining.plan import prepare
+
+CUDA = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.10 GiB"
+OTHERS = {
+    "torch's allocator on a CPU": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: "
+        "you tried to allocate 400000000000 bytes. Error code 12 (Cannot allocate memory)"
+    ),
+    "cuBLAS": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
+    "CUDA": RuntimeError("CUDA error: out of memory"),
+    "Python": MemoryError(),
+    "torch on a GPU": torch.OutOfMemoryError(CUDA),
+}
+
+
+@pytest.mark.parametrize("error", OTHERS.values(), ids=OTHERS)
+def test_every_way_of_having_no_memory_is_known(error):
+    assert out_of_memory(error)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("out of memory")])
+def test_other_errors_are_none_of_it(error):
+    assert not out_of_memory(error)
+
+
+def test_a_cpu_that_really_has_no_memory_says_so():
+    with pytest.raises(RuntimeError) as found:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert out_of_memory(found.value)
+    assert "bytes asked for on" in what_there_is("cpu", found.value)
+
+
+def limited(monkeypatch, most, error=None):
+    """Memory for so many images at a time."""
+    original = loop.forward_and_backward
+    tried = []
+
+    def computed(config, state, batch, *rest):
+        tried.append(len(batch.ids))
+        if len(batch.ids) > most:
+            raise error or torch.OutOfMemoryError(CUDA)
+        return original(config, state, batch, *rest)
+
+    monkeypatch.setattr(loop, "forward_and_backward", computed)
+    return tried
+
+
+def test_what_fits_is_found_by_trying_and_said(tmp_path, monkeypatch):
+    tried = limited(monkeypatch, 5)
+    words = (
+        r"out of memory with 16 images: 2\.50 GiB asked for on .*\. What fits, tried just now: "
+        r"-o optimiser\.accumulate=4, the same batch in parts of 4; or --batch 4$"
+    )
+    plan = prepare(tiny.config(), tmp_path)
+    with pytest.raises(RunError, match=words):
+        list(pretrain(plan))
+    assert tried == [16, 8, 4]
+    assert not list(plan.checkpoints.glob("step-*"))  # the trial's weights are nobody's
+
+
+def test_what_was_said_to_fit_does(tmp_path, monkeypatch):
+    limited(monkeypatch, 5)
+    steps = list(pretrain(prepare(tiny.config(optimiser={"accumulate": 4}), tmp_path)))
+    assert len(steps) == 3
+
+
+def test_where_not_one_image_fits_it_is_said(tmp_path, monkeypatch):
+    tried = limited(monkeypatch, 0)
+    with pytest.raises(RunError, match="No smaller part of the batch fits either"):
+        list(pretrain(prepare(tiny.config(), tmp_path)))
+    assert tried == [16, 8, 4, 2, 1]
+
+
+def test_a_model_that_does_not_fit_has_no_step_to_make_smaller(tmp_path, monkeypatch):
+    def build(*_):
+        raise torch.OutOfMemoryError(CUDA)
+
+    plan = prepare(tiny.config(), tmp_path)
+    monkeypatch.setattr(state, "build", build)
+    with pytest.raises(RunError, match="out of memory before the first step: 2.50 GiB asked for"):
+        list(pretrain(plan))
+
+
+def test_another_error_of_a_step_is_raised_as_it_is(tmp_path, monkeypatch):
+    limited(monkeypatch, 5, ZeroDivisionError("a mistake"))
+    with pytest.raises(ZeroDivisionError, match="a mistake"):
+        list(pretrain(prepare(tiny.config(), tmp_path)))
+
+
+def test_a_gpus_memory_is_told_by_the_driver(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda d: (2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda d: 78 * 2**30)
+    monkeypatch.setattr(memory, "card", lambda d: "NVIDIA H100")
+    said = what_there_is("cuda:0", torch.OutOfMemoryError(CUDA))
+    assert said == (
+        "2.50 GiB asked for on NVIDIA H100, where 1.0 of 80.0 GiB are free and 78.0 are this "
+        "process's"
+    )
+
+
+@pytest.mark.gpu
+def test_a_batch_too_large_for_this_machines_gpu_says_which_part_fits(tmp_path):
+    free = torch.cuda.mem_get_info()[0]
+    held = torch.empty(free - 300 * 2**20, dtype=torch.uint8, device="cuda")
+    config = tiny.config(device="cuda", batch=2**16, limit=None)
+    with pytest.raises(RunError, match="What fits, tried just now"):
+        list(pretrain(prepare(config, tmp_path)))
+    del held
