@@ -2,9 +2,10 @@
 
     python benchmarks/gpu_memory.py
 
-Weights, gradients and AdamW's two means are float32. What backward needs is counted in a step of one
-and of two images (on a CPU in bf16: each storage that autograd saves, once, autocast's copies of
-weights among them): every further image takes the difference. Beside it lie what a kernel needs for itself, torch's rounding of blocks and CUDA's own
+Weights, gradients and AdamW's two means are float32. What backward needs is counted in a step of
+one and of two images (on a CPU in bf16: each storage that autograd saves, once, autocast's copies
+of weights among them): every further image takes the difference. Beside it lie what a kernel needs
+for itself, torch's rounding of blocks and CUDA's own
 half GiB: SPARE of the card. Prints Markdown for docs/gpu.md.
 """
 

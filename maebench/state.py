@@ -80,19 +80,34 @@ def _without_autocast() -> Iterator[None]:
 
 @contextlib.contextmanager
 def float32_products(how: Literal["ieee", "tf32"]) -> Iterator[None]:
-    """In what GPUs multiply float32 and convolve it, by torch's newer names where it has them."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    newer = hasattr(cudnn, "conv")
-    name, value = ("fp32_precision", how) if newer else ("allow_tf32", how == "tf32")
-    places = (matmul, cudnn.conv) if newer else (matmul, cudnn)
-    before = [getattr(place, name) for place in places]
+    """In what float32 is multiplied and convolved, by both of the names that torch has for it.
+
+    They have to agree: where they do not, torch refuses to say whether TF32 is on.
+    """
+    backends: Any = torch.backends
+    cuda, cudnn, mkldnn = backends.cuda, backends.cudnn, backends.mkldnn
+    newer = hasattr(cudnn, "conv")  # torch 2.9 and later
+    places = [cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul] if newer else []
+    before = [place.fp32_precision for place in places]
+    matmul, convolution = _matmul_precision(), _cudnn_tf32()
+    torch.set_float32_matmul_precision("highest" if how == "ieee" else "high")
+    cudnn.allow_tf32 = how == "tf32"
     for place in places:
-        setattr(place, name, value)
+        place.fp32_precision = how
     try:
         yield
     finally:
+        _put_matmul_precision(matmul)
+        cudnn.allow_tf32 = convolution
         for place, own in zip(places, before, strict=True):
-            setattr(place, name, own)
+            place.fp32_precision = own
+
+
+def _cudnn_tf32() -> bool:
+    try:
+        return torch.backends.cudnn.allow_tf32
+    except RuntimeError:  # convolutions and recurrent layers differ: each is put back by its name
+        return False
 
 
 # ---- what a plugin may change while it is imported

@@ -56,8 +56,8 @@ def fake(monkeypatch):
     module._resources.cache_clear()
 
 
-def signs(count, width=8):
-    """Whole numbers, so that products are exact and ties are many."""
+def signs(count, width=16):
+    """Whole numbers of a length that is one, so that products are exact and ties are many."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 2, (count, width), generator=generator).float() * 2 - 1
 
@@ -68,7 +68,7 @@ def ranked(bank, voters, queries):
 
 
 @pytest.mark.parametrize("how", [by_faiss, by_faiss_on_gpu, by_torch])
-@pytest.mark.parametrize("bank", [2**24, 8 * 7, 1])
+@pytest.mark.parametrize("bank", [2**24, 16 * 7, 1])
 def test_each_way_finds_what_a_search_by_hand_does_and_of_equals_the_first(
     how, bank, monkeypatch, request
 ):
@@ -77,7 +77,7 @@ def test_each_way_finds_what_a_search_by_hand_does_and_of_equals_the_first(
     monkeypatch.setattr(module, "way", lambda device, k: how)
     monkeypatch.setattr(module, "BANK", bank)
     x = signs(60)
-    queries = x[torch.randperm(60, generator=torch.Generator().manual_seed(1))[:25]] / 8**0.5
+    queries = x[torch.randperm(60, generator=torch.Generator().manual_seed(1))[:25]] / 4
     for voters in (torch.arange(60), torch.arange(0, 60, 3), torch.arange(20, 55)):
         place, similarity = neighbours(x, voters, queries, len(voters))
         assert torch.equal(place, ranked(x, voters, queries))
@@ -125,7 +125,7 @@ def test_all_gpus_are_asked_where_none_is_named(monkeypatch):
 
 def test_parts_of_several_devices_come_in_order(monkeypatch):
     monkeypatch.setattr(module, "devices", lambda device: ["cpu"] * 3)
-    monkeypatch.setattr(module, "QUERIES", 8 * 10)
+    monkeypatch.setattr(module, "QUERIES", 16 * 10)
     x = signs(95)
     found = list(all_neighbours(x, torch.arange(95), x, torch.arange(95), 5))
     assert [len(place) for place, _ in found] == [10] * 9 + [5]

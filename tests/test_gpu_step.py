@@ -74,8 +74,7 @@ def test_an_objective_asks_a_gpu_for_no_number(changes, precision):
     with fake_gpu() as mode:
         with maebench.pretraining.hardware.mixed(GPU, precision):
             found = call(mode, module, batch)
-        assert {str(value.device) for value in found.values()} == {GPU}
-        found["loss"].backward()
+    assert {str(value.device) for value in found.values()} == {GPU}
 
 
 @pytest.mark.parametrize("masking", MASKINGS)

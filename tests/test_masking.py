@@ -523,7 +523,9 @@ def test_scores_elsewhere_are_asked_later():
 
 
 def test_what_was_put_off_is_asked_together_and_the_first_error_is_raised():
-    checks = [(torch.tensor(bad), PluginError(text)) for bad, text in ((0, "a"), (1, "b"), (1, "c"))]
+    checks = [
+        (torch.tensor(bad), PluginError(text)) for bad, text in ((0, "a"), (1, "b"), (1, "c"))
+    ]
     with pytest.raises(PluginError, match="b"):
         mask_module.read_checks(checks)
     assert not checks

@@ -118,7 +118,10 @@ def test_what_a_class_says_of_its_scores_does_not_hold_for_other_ones():
 
 @pytest.mark.parametrize("accumulate", [2, 3, 8, 40])
 def test_a_step_in_parts_makes_each_when_it_is_asked_for(accumulate):
-    whole, parts = made(config(), last=3), made(config(optimiser={"accumulate": accumulate}), last=3)
+    whole, parts = (
+        made(config(), last=3),
+        made(config(optimiser={"accumulate": accumulate}), last=3),
+    )
     size = -(-8 // accumulate)
     assert [len(one.crop.ids) for one in parts] == [min(size, 8 - i) for i in range(0, 8, size)] * 3
     for name in ("index", "ids", "epoch", "boxes", "flips"):

@@ -396,7 +396,8 @@ def test_a_run_in_fp16_goes_on_with_its_scale_to_the_last_bit(tmp_path, every_st
     once = prepare(config(**changes), tmp_path / "once")
     list(pretrain(once))
     tensors, _ = checkpoints.load_newest(once.checkpoints)
-    assert tensors["scaler.scale"] == 2**16 and tensors["scaler._growth_tracker"] == STEPS
+    assert tensors["scaler.scale"] <= 2**16  # torch begins there, and halves it where it overflows
+    assert 0 < tensors["scaler._growth_tracker"] <= STEPS
     steps = pretrain(plan := prepare(config(**changes), tmp_path / "twice"))
     for _ in range(3):
         next(steps)
@@ -410,7 +411,9 @@ def test_an_update_that_overflows_in_fp16_is_left_out_and_the_scale_halved(tmp_p
     too_large = functools.partial(original, init_scale=2.0**120)
     monkeypatch.setattr("maebench.pretraining.state.torch.amp.GradScaler", too_large)
     plan = prepare(config(machine={"precision": "fp16"}, budget="steps=1"), tmp_path)
-    first = checkpoints.weights_hash(build(plan.config, inputs_of(plan.config, plan.run.facts)).state_dict())
+    first = checkpoints.weights_hash(
+        build(plan.config, inputs_of(plan.config, plan.run.facts)).state_dict()
+    )
     (step,) = pretrain(plan)
     assert math.isfinite(step.loss)
     tensors, _ = checkpoints.load_newest(plan.checkpoints)

@@ -254,7 +254,9 @@ def test_the_peak_is_a_product_of_cubes_over_its_time(ticking):
     assert speed.matmul_peak("cpu", "fp32") == 2 * 32**3
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("fp32", "float32"), ("bf16", "bfloat16"), ("fp16", "float16")])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", "float32"), ("bf16", "bfloat16"), ("fp16", "float16")]
+)
 def test_the_peak_is_of_the_precision_that_the_run_has(monkeypatch, precision, dtype):
     seen = set()
     product = torch.matmul

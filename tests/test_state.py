@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -378,17 +379,50 @@ assert changed == [], changed
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_what_is_called_fp32_is_no_tf32_inside_and_the_callers_setting_comes_back():
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high")
+def _float32(place, name):
+    """A setting of float32's precision, or that torch refuses to tell it."""
     try:
-        with steady():
-            assert not matmul.allow_tf32
-            assert torch.get_float32_matmul_precision() == "highest"
-            if hasattr(cudnn, "conv"):
-                assert cudnn.conv.fp32_precision == "ieee"
-        assert matmul.allow_tf32 and torch.get_float32_matmul_precision() == "high"
-        assert cudnn.allow_tf32 == before[1]
-    finally:
-        torch.set_float32_matmul_precision(before[0])
+        return getattr(place, name)
+    except RuntimeError:
+        return "refused"
+
+
+def _float32_settings():
+    cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
+    places = [torch.backends, cuda.matmul, cudnn, cudnn.conv, cudnn.rnn, mkldnn, mkldnn.matmul]
+    return [
+        *(_float32(place, "fp32_precision") for place in places),
+        *(_float32(place, "allow_tf32") for place in (cuda.matmul, cudnn)),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pass",
+        'torch.set_float32_matmul_precision("high")',
+        "torch.backends.cudnn.allow_tf32 = False",
+        'torch.backends.cuda.matmul.fp32_precision = "tf32"',
+        'torch.backends.cudnn.conv.fp32_precision = "ieee"',
+        'torch.backends.fp32_precision = "tf32"',
+    ],
+)
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch before 2.9")
+def test_what_is_called_fp32_is_no_tf32_inside_and_the_callers_setting_comes_back(line):
+    code = f"""
+import torch
+from maebench.state import float32_products, steady
+from test_state import _float32_settings
+{line}
+before = _float32_settings()
+with steady():
+    inside = _float32_settings()
+    assert inside[1] == inside[3] == inside[4] == inside[6] == "ieee", inside
+    assert inside[7:] == [False, False], inside
+    with float32_products("tf32"):
+        tf32 = _float32_settings()
+        assert tf32[1] == tf32[3] == "tf32" and tf32[7:] == [True, True], tf32
+    assert _float32_settings() == inside
+assert _float32_settings() == before, (before, _float32_settings())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)

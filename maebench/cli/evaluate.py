@@ -32,8 +32,8 @@ READING, PRECISIONS = "data.", ("machine.features", "machine.evaluation")
     type=KeyValue(),
     metavar="KEY=VALUE",
     multiple=True,
-    help="an option; data.KEY, how image files are read; machine.features or machine.evaluation, the "
-    "precision of features; repeatable",
+    help="an option; data.KEY, how image files are read; machine.features or machine.evaluation, "
+    "the precision of features; repeatable",
 )
 @option("--dataset", metavar="NAME", help="test on other images", shown="the model's own")
 @option("--data-dir", type=FOLDER, metavar="DIR", help="folder that holds the data set's files")

@@ -97,7 +97,12 @@ def evaluate(
     seen = EvaluatedModel(model, evaluation, splits, seed, progress)
     shared = _shared(model, evaluation, splits, seed, names)
     results, status, reason = _run(seen, path)
-    shared |= {"precision": seen.precision, "seconds": time.monotonic() - started, "status": status, "reason": reason}
+    shared |= {
+        "precision": seen.precision,
+        "seconds": time.monotonic() - started,
+        "status": status,
+        "reason": reason,
+    }
     rows = [shared | _row(seen, result) for result in results]
     values = {
         records.value_name(row): result.value.double().cpu().numpy()

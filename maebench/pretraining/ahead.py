@@ -58,7 +58,9 @@ def ready(
     start = done // together * together
     order = batches(len(images), config.batch, config.seed, start, last)
     if part < config.batch:
-        order = (each for whole in order for each in zip(*(x.split(part) for x in whole)))
+        order = (
+            each for whole in order for each in zip(*(x.split(part) for x in whole), strict=True)
+        )
     crops = images.crops(_joined(order, together), config.augment, config.seed, device)
     made = _made(config, asked, crops, normalise, part, masked)
     made = islice(made, done - start, None)

@@ -87,9 +87,9 @@ def unfit(device: str) -> str:
     except (RuntimeError, AssertionError) as error:
         made_for = ", ".join(torch.cuda.get_arch_list()) or "none"
         return (
-            f"{card(device)} does not run torch {torch.__version__} (CUDA {torch.version.cuda}, for "
-            f"{made_for}): {_shortened(str(error))}. See docs/gpu.md for what to install, or take "
-            "--device cpu"
+            f"{card(device)} does not run torch {torch.__version__} (CUDA {torch.version.cuda}, "
+            f"for {made_for}): {_shortened(str(error))}. See docs/gpu.md for what to install, or "
+            "take --device cpu"
         )
 
 
@@ -238,20 +238,21 @@ def deterministic(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
+    filling: Any = torch.utils.deterministic
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
-        torch.utils.deterministic.fill_uninitialized_memory,
+        filling.fill_uninitialized_memory,
         os.environ.get(CUBLAS),
     )
     os.environ[CUBLAS] = before[3] or WORKSPACE  # read when a thread first multiplies
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # it finds mistakes, for its time
+    filling.fill_uninitialized_memory = False  # it finds mistakes, for its time
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = before[2]
+        filling.fill_uninitialized_memory = before[2]
         if before[3] is None:
             del os.environ[CUBLAS]
 

@@ -75,9 +75,7 @@ def said(
         raise RunError(f"{where}: out of memory with {size} images: {there}. {advice}") from None
 
 
-def _that_fit(
-    batch: int, parts: int, attempt: Callable[[int], None], device: str
-) -> int | None:
+def _that_fit(batch: int, parts: int, attempt: Callable[[int], None], device: str) -> int | None:
     """The least doubled number of parts of which one can be computed; None if not even an image."""
     while parts < batch:
         parts = min(batch, 2 * parts)

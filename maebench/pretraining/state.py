@@ -18,7 +18,6 @@ from maebench.pretraining.optimiser import AdamW, parameter_groups
 from maebench.pretraining.plan import Plan, build, has_teacher, inputs_of
 from maebench.pretraining.teacher import TEACHER_DECAY
 
-
 SCALER = ("scale", "_growth_tracker")  # what a GradScaler changes as it goes
 
 
