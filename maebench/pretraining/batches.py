@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics as plain
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,10 +94,15 @@ def make_batch(
     )
 
 
-def batch_hash(crop: Crops) -> str:
-    """Stands for images, their order and their crops, to the last bit."""
-    parts = (crop.ids, crop.epoch, crop.images)
-    return digest(*(part.cpu().contiguous().numpy().tobytes() for part in parts))
+def hashed(crop: Crops) -> tuple[Tensor, ...]:
+    """What `batch_hash` takes of a part of a batch, off a device that may not hold all parts."""
+    return crop.ids.cpu(), crop.epoch.cpu(), crop.images.cpu()
+
+
+def batch_hash(parts: Iterable[tuple[Tensor, ...]]) -> str:
+    """Stands for images, their order and their crops, to the last bit, whatever the parts."""
+    whole = (torch.cat(each) for each in zip(*parts, strict=True))
+    return digest(*(each.contiguous().numpy().tobytes() for each in whole))
 
 
 def make_mask(

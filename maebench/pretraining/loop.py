@@ -26,7 +26,7 @@ from maebench.outputs import Tracking
 from maebench.plugins import contained_steps
 from maebench.pretraining import checkpoints, cost, memory, runs
 from maebench.pretraining.ahead import ready
-from maebench.pretraining.batches import batch_hash, make_batch, sample
+from maebench.pretraining.batches import batch_hash, hashed, make_batch, sample
 from maebench.pretraining.hardware import deterministic, mixed
 from maebench.pretraining.kernels import Kernels, plain_logged, shape_of
 from maebench.pretraining.log import Log
@@ -114,7 +114,8 @@ def _updates(plan: Plan, state: State, log: Log, done: int, spent: cost.Spent) -
     normalise = Normaliser(run.facts["mean"], run.facts["std"], plan.device)
     steps = ready(config, state.asked, plan.images, normalise, plan.device, done, last)
     checks: list[Check] = []  # of masks, read with the log
-    only_torch = draws_from_torch_alone(state.module)
+    crops: list[tuple[Tensor, ...]] = []  # of the first batch and of the last, to be hashed
+    how = precision, kernels, draws_from_torch_alone(state.module)
     state.module.train()
     ended = resumed = saved = time.monotonic()
     pause, exactly = config.machine.checkpoint_seconds, config.machine.deterministic
@@ -130,10 +131,9 @@ def _updates(plan: Plan, state: State, log: Log, done: int, spent: cost.Spent) -
             for part, made in enumerate(parts):
                 batch = make_batch(config, state.asked, plan.images, made, progress, precision)
                 step = (number, part) if part else (number,)
-                found = forward_and_backward(
-                    config, state, batch, step, precision, kernels, only_torch
-                )
-                add_up(logged, found)
+                add_up(logged, forward_and_backward(config, state, batch, step, *how))
+                if number in (1, plan.steps):  # by the clock no length is the same
+                    crops.append(hashed(made.crop))
         check_loss(plan, number, logged["loss"])
         state.update(config.optimiser.clip)
         seconds = spent.seconds + time.monotonic() - resumed
@@ -145,9 +145,7 @@ def _updates(plan: Plan, state: State, log: Log, done: int, spent: cost.Spent) -
         spent = spent.after(config.batch, now - resumed, each)
         share, left = length.share(number, spent.seconds), length.left(number, spent.seconds)
         ends = share == 1
-        if number == 1 or ends:
-            which = "first_batch" if number == 1 else "last_batch"
-            runs.note_hashes(run, **{which: batch_hash(made.crop)})
+        note_batch(plan, number, crops)
         log.add(number, logged, lr)
         due = ends or now - saved > pause
         if due or number == 1 or log.due:
@@ -163,6 +161,14 @@ def _updates(plan: Plan, state: State, log: Log, done: int, spent: cost.Spent) -
         if ends:
             return
         ended, resumed = now, time.monotonic()
+
+
+def note_batch(plan: Plan, number: int, crops: list[tuple[Tensor, ...]]) -> None:
+    """Keeps what stands for the images of the first batch and of the last, where there are some."""
+    if crops:
+        which = "first_batch" if number == 1 else "last_batch"
+        runs.note_hashes(plan.run, **{which: batch_hash(crops)})
+        crops.clear()
 
 
 def check_loss(plan: Plan, number: int, loss: float | Tensor) -> None:
