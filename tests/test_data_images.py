@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from maebench.data import images as images_module
 from maebench.data import on_disk
 from maebench.data.augment import Augment
 from maebench.data.from_files import from_files
@@ -83,6 +84,31 @@ def test_crops_from_disk_are_the_crops_from_memory(pictures, workers, shift):
         for name in ("index", "ids", "epoch", "boxes", "flips"):
             assert torch.equal(getattr(a, name), getattr(b, name)), name
         assert (a.images - b.images).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("shift", [0, 2])
+@pytest.mark.parametrize("held", [1, on_disk.HELD])
+def test_what_a_gpu_cuts_is_what_a_worker_cuts(pictures, shift, held, monkeypatch):
+    monkeypatch.setattr(on_disk, "HELD", held)  # images whose boxes are drawn at once
+    source = load(pictures, limit=0)._source()
+    batch = [(3, 0), (0, 0), (11, 1), (3, 1)]
+    here, there = (
+        on_disk._Cropped(source, Augment(shift=shift), 1, cuts).__getitems__(batch)
+        for cuts in (True, False)
+    )
+    made = there.cut("cpu", (16, 20))
+    for name in ("index", "ids", "epoch", "boxes", "flips", "sizes"):
+        assert torch.equal(getattr(made, name), getattr(here, name)), name
+    assert (made.images - here.images).abs().max() < 0.01  # of 255: other sums
+
+
+def test_images_that_a_gpu_does_not_hold_are_sent_batch_by_batch(pictures, monkeypatch):
+    memory = load(pictures)
+    plan = [(torch.tensor([3, 0, 11, 3]), torch.tensor([0, 0, 1, 1]))]
+    (kept,) = memory.crops(plan, Augment(), 1, "cpu")
+    monkeypatch.setattr(images_module, "fits", lambda pixels, device: False)
+    (sent,) = memory.crops(plan, Augment(), 1, "cpu")
+    assert torch.equal(kept.images, sent.images)
 
 
 @forks

@@ -17,6 +17,7 @@ from maebench.component import Options
 from maebench.rng import Draws
 
 TRIES = 10  # torchvision's RandomResizedCrop.get_params
+DEVICE_SHARE = 1 / 4  # of a GPU's free memory, for the images of a run
 
 
 class Augment(Options):
@@ -103,6 +104,13 @@ def moved(x: Tensor, device: str) -> Tensor:
     if torch.device(device).type == "cpu":
         return x
     return x.pin_memory().to(device, non_blocking=True)
+
+
+def fits(x: Tensor, device: str) -> bool:
+    """Whether a tensor may lie on a device for all of a run; on a CPU it does already."""
+    if torch.device(device).type == "cpu":
+        return True
+    return x.nbytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 def crop_parameters(

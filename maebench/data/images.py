@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maebench.data.augment import Augment, Crops, crop_parameters, moved
+from maebench.data.augment import Augment, Crops, crop_parameters, fits, moved
 from maebench.data.on_disk import BLOCK, OnDisk
 from maebench.data.resizing import cut, resize
 from maebench.data.split_info import SplitInfo, digest, identity
@@ -76,13 +76,16 @@ class InMemory:
         self, plan: Iterable[tuple[Tensor, Tensor]], augment: Augment, seed: int, device: str
     ) -> Iterator[Crops]:
         """Augmented batches; parameters, cropping and flipping are batched on the device."""
-        store = self.pixels.to(device)
+        store = self.pixels.to(device) if fits(self.pixels, device) else None
         size = torch.tensor(self.info.size, device=device)
         for index, epoch in plan:
             ids, epoch = moved(self.info.ids[index], device), moved(epoch, device)
             sizes = size.expand(len(ids), 2)
             boxes, flips = crop_parameters(augment, seed, ids, epoch, sizes)
-            images = cut(store[moved(index, device)], boxes, flips, self.info.size, augment.shift)
+            some = (
+                moved(self.pixels[index], device) if store is None else store[moved(index, device)]
+            )
+            images = cut(some, boxes, flips, self.info.size, augment.shift)
             yield Crops(images, index, ids, epoch, boxes, flips, sizes)
 
     def subset(self, index: Tensor) -> InMemory:

@@ -18,6 +18,7 @@ from maebench.data.content import KnownFile
 from maebench.data.decode import Decoding, fit, read_pixels, to_image
 from maebench.data.decoded import Decoded
 from maebench.data.kept import Keeping
+from maebench.data.regions import Regions, packed, region
 from maebench.data.resizing import cut_one
 from maebench.data.split_info import SplitInfo
 from maebench.errors import DataError
@@ -73,17 +74,17 @@ class OnDisk:
     def crops(
         self, plan: Iterable[tuple[Tensor, Tensor]], augment: Augment, seed: int, device: str
     ) -> Iterator[Crops]:
-        """Augmented batches, cut by workers ahead of time and moved to the device.
+        """Augmented batches, read by workers ahead of time, and cut by them or on a GPU.
 
         Raises:
             DataError: an image cannot be read; names it.
         """
         batches = ([*zip(i.tolist(), e.tolist(), strict=True)] for i, e in plan)
-        items = _Cropped(self._source(), augment, seed)
         # the copy out of pinned memory goes on while the step before is computed
-        pin = torch.device(device).type == "cuda"
-        for crops in _by_workers(items, batches, self.workers, pin):
-            yield crops.to(device, non_blocking=pin)
+        on_gpu = torch.device(device).type == "cuda"
+        items = _Cropped(self._source(), augment, seed, cuts=not on_gpu)
+        for made in _by_workers(items, batches, self.workers, pin=on_gpu):
+            yield made.cut(device, self.info.size) if on_gpu else made.to(device)
 
     def subset(self, index: Tensor) -> OnDisk:
         """The images at these positions."""
@@ -141,32 +142,48 @@ class _Whole:
 
 @dataclass(frozen=True)
 class _Cropped:
-    """What a worker makes of a batch of (position, epoch): crops, or the error to raise."""
+    """What a worker makes of a batch of (position, epoch): crops, or the error to raise.
+
+    Args:
+        source: the images.
+        augment: how they are cropped and mirrored.
+        seed: of the crops.
+        cuts: whether it cuts them itself; else it gives what they are cut of.
+    """
 
     source: _Source
     augment: Augment
     seed: int
+    cuts: bool = True
 
-    def __getitems__(self, batch: list[tuple[int, int]]) -> Crops | DataError:
+    def __getitems__(self, batch: list[tuple[int, int]]) -> Crops | Regions | DataError:
         made, waiting, held = list[Crops](), list[Tensor](), 0
+        regions: list[Tensor] = []
         try:
             for number, (position, _) in enumerate(batch, 1):
                 waiting.append(self.source.pixels(position))
                 held += waiting[-1].numel()
                 if held >= HELD or number == len(batch):
-                    made.append(self._cropped(waiting, batch[number - len(waiting) : number]))
+                    some = batch[number - len(waiting) : number]
+                    made.append(self._cropped(waiting, some, regions))
                     waiting, held = [], 0
-            return Crops.stack(made)
+            return Crops.stack(made) if self.cuts else Regions(packed(regions), Crops.stack(made))
         except DataError as error:
             return error
 
-    def _cropped(self, images: list[Tensor], batch: list[tuple[int, int]]) -> Crops:
+    def _cropped(
+        self, images: list[Tensor], batch: list[tuple[int, int]], regions: list[Tensor]
+    ) -> Crops:
         index, epochs = torch.tensor(batch).T
         info = self.source.info
         ids, sizes = info.ids[index], torch.tensor([image.shape[1:] for image in images])
         boxes, flips = crop_parameters(self.augment, self.seed, ids, epochs, sizes)
         each = zip(images, boxes.int().tolist(), flips.tolist(), strict=True)
-        pixels = torch.cat([cut_one(image, box, flip, info.size) for image, box, flip in each])
+        if self.cuts:
+            pixels = torch.cat([cut_one(image, box, flip, info.size) for image, box, flip in each])
+        else:
+            regions += [region(image, box) for image, box, _ in each]
+            pixels = torch.empty(len(images), 0)
         return Crops(pixels, index, ids, epochs, boxes, flips, sizes)
 
 

@@ -1,0 +1,107 @@
+"""What a GPU makes crops of: the boxes of images as they were decoded, packed to be sent there.
+
+A crop is four bytes a number, a box of the image one, and cutting takes a core as long as decoding.
+B images, C channels, H W pixels of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from maebench.data.augment import Crops
+from maebench.data.resizing import cut
+
+# Of a block, whose images are as large as its largest: bytes, for its products are float32, and how
+# often its images' own.
+MOST_BYTES, MOST_TIMES = 2**25, 2
+
+
+@dataclass(frozen=True)
+class Block:
+    """Boxes of some images of a batch, of much the same size.
+
+    Args:
+        pixels: uint8 (b, C, H, W); each box begins at the top left, beyond it is nothing.
+        boxes: where in `pixels`, int64 (b, 4): 0, 0, height, width.
+        place: which images of the batch, int64 (b,).
+    """
+
+    pixels: Tensor
+    boxes: Tensor
+    place: Tensor
+
+    def pin_memory(self) -> Block:
+        """The same in memory that a GPU copies from by itself."""
+        return Block(self.pixels.pin_memory(), self.boxes.pin_memory(), self.place.pin_memory())
+
+
+@dataclass(frozen=True)
+class Regions:
+    """A batch whose crops are still to be cut.
+
+    Args:
+        blocks: the pixels.
+        crops: all else; its images are empty.
+    """
+
+    blocks: tuple[Block, ...]
+    crops: Crops
+
+    def pin_memory(self) -> Regions:
+        """The same in memory that a GPU copies from by itself; torch's loader asks for it."""
+        return Regions(tuple(b.pin_memory() for b in self.blocks), self.crops.pin_memory())
+
+    def cut(self, device: str, size: tuple[int, int]) -> Crops:
+        """The crops, on a device, of this size: a few products for each block."""
+        crops = self.crops.to(device, non_blocking=True)
+        channels = self.blocks[0].pixels.shape[1]
+        images = torch.empty(len(crops.ids), channels, *size, device=device)
+        for block in self.blocks:
+            place = block.place.to(device, non_blocking=True)
+            pixels = block.pixels.to(device, non_blocking=True)
+            boxes = block.boxes.to(device, non_blocking=True)
+            images.index_copy_(0, place, cut(pixels, boxes, crops.flips[place], size))
+        return replace(crops, images=images)
+
+
+def region(image: Tensor, box: Sequence[int]) -> Tensor:
+    """A box of an image (C, H, W), copied; where it reaches over the edge, the edge is repeated."""
+    top, left, height, width = box
+    rows, columns = image.shape[1:]
+    if 0 <= top <= rows - height and 0 <= left <= columns - width:
+        return image[:, top : top + height, left : left + width].clone()
+    row = torch.arange(top, top + height).clamp(0, rows - 1)
+    column = torch.arange(left, left + width).clamp(0, columns - 1)
+    return image[:, row][:, :, column]
+
+
+def packed(regions: Sequence[Tensor]) -> tuple[Block, ...]:
+    """Regions (C, h, w) of a batch in blocks, those of much the same size together."""
+    sizes = [tuple(x.shape[1:]) for x in regions]
+    blocks, some = list[list[int]](), list[int]()
+    for place in sorted(range(len(regions)), key=lambda i: sizes[i]):
+        if some and not _suit([regions[i] for i in (*some, place)]):
+            blocks.append(some)
+            some = []
+        some.append(place)
+    return tuple(_block(regions, places) for places in (*blocks, some))
+
+
+def _suit(regions: Sequence[Tensor]) -> bool:
+    rows, columns = (max(x.shape[side] for x in regions) for side in (1, 2))
+    whole = len(regions) * len(regions[0]) * rows * columns
+    return whole <= min(MOST_BYTES, MOST_TIMES * sum(x.numel() for x in regions))
+
+
+def _block(regions: Sequence[Tensor], places: Sequence[int]) -> Block:
+    some = [regions[i] for i in places]
+    rows, columns = (max(x.shape[side] for x in some) for side in (1, 2))
+    pixels = torch.zeros(len(some), len(some[0]), rows, columns, dtype=torch.uint8)
+    for x, there in zip(some, pixels, strict=True):
+        there[:, : x.shape[1], : x.shape[2]] = x
+    boxes = torch.tensor([[0, 0, *x.shape[1:]] for x in some])
+    return Block(pixels, boxes, torch.tensor(places))
