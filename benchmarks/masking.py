@@ -24,7 +24,7 @@ from maebench.data.augment import Crops
 from maebench.encoders import ViTTiny
 from maebench.masking import BUILT_IN, LabelMap
 from maebench.pretraining.batches import make_mask
-from maebench.pretraining.hardware import find_device, find_precision
+from maebench.pretraining.hardware import find_device, find_precision, mixed
 from maebench.pretraining.optimiser import parameter_groups
 from maebench.pretraining.plan import build
 
@@ -51,10 +51,9 @@ def main(device: str = "auto") -> None:
     groups, _ = parameter_groups(model, 0.05)
     adam = torch.optim.AdamW(groups, lr=1e-4, fused=True)
     precision = find_precision("auto", device, model.encoder.width)
-    autocast = torch.autocast(torch.device(device).type, torch.bfloat16, precision == "bf16")
-    ids = torch.arange(BATCH, device=device)
-    images = Draws(0, "images", ids).normal(3, SIDE, SIDE)
-    boxes = torch.tensor([[0.0, 0, SIDE, SIDE]], device=device).expand(BATCH, 4)
+    ids = torch.arange(BATCH)
+    images, there = Draws(0, "images", ids).normal(3, SIDE, SIDE).to(device), ids.to(device)
+    boxes = torch.tensor([[0.0, 0, SIDE, SIDE]]).expand(BATCH, 4)
     made = [cls(file=file) if cls is LabelMap else cls() for cls in BUILT_IN]
     configs = [config.model_copy(update={"masking": masking}) for masking in made]
 
@@ -65,8 +64,8 @@ def main(device: str = "auto") -> None:
         return make_mask(chosen, model, crop, images, 0.5, precision)
 
     def step(epoch: int) -> None:
-        batch = Batch(images, ids, Draws(0, "objective", ids, epoch), mask(config, epoch))
-        with autocast:
+        batch = Batch(images, there, Draws(0, "objective", there, epoch), mask(config, epoch))
+        with mixed(device, precision):
             loss = model(batch)["loss"]
         loss.backward()
         adam.step()

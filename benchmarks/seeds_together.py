@@ -56,7 +56,7 @@ def main() -> None:
         inputs = inputs_of(config, facts)
         modules = [build(config.model_copy(update={"seed": s}), inputs) for s in range(seeds)]
         steps = ready(config, modules[0], plan.images, normalise, "cpu", 0, seeds)
-        batches = [make_batch(config, modules[0], plan.images, next(s), 0.0, "fp32") for s in steps]
+        batches = [make_batch(config, modules[0], next(step), 0.0, "fp32") for step in steps]
         stacked, _ = stack_module_state(modules)
         trained = {k: v.detach().requires_grad_(v.requires_grad) for k, v in stacked.items()}
 

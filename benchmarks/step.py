@@ -76,8 +76,8 @@ class Step:
         crop = replace(crop, epoch=torch.full_like(crop.epoch, self.number))
         asked = self.state.asked
         mask = make_mask(config, asked, crop, self.pixels, 0.5, facts["precision"])
-        draws = Draws(config.seed, "objective", crop.ids, crop.epoch)
-        return Batch(self.pixels, crop.ids, draws, mask)
+        ids, epoch = (each.to(self.plan.device) for each in (crop.ids, crop.epoch))
+        return Batch(self.pixels, ids, Draws(config.seed, "objective", ids, epoch), mask)
 
     def __call__(self, precision: str = "", compiled: bool = False) -> None:
         """One step, in the run's own precision where none is given."""

@@ -31,7 +31,7 @@ def crops_of(images, augment):
 
 def regions_of(images, crops):
     each = zip(images, crops.boxes.int().tolist(), strict=True)
-    return Regions(packed([region(image, box) for image, box in each]), crops)
+    return Regions(packed([region(image, box) for image, box in each], crops.flips), crops)
 
 
 SIZES = [(16, 20), (50, 33), (9, 9), (120, 80), (16, 21), (50, 30), (300, 200)]
@@ -56,15 +56,16 @@ def test_crops_of_regions_are_those_of_whole_images(augment, channels):
     st.sampled_from([1, 5_000, 2**25]),
 )
 def test_every_region_is_in_one_block_which_is_not_much_larger(sizes, most):
-    images = pictures(sizes)
+    images, flips = pictures(sizes), torch.arange(len(sizes)) % 3 == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "MOST_BYTES", most)
-        blocks = packed(images)
+        blocks = packed(images, flips)
     assert sorted(place for block in blocks for place in block.place.tolist()) == [
         *range(len(images))
     ]
     for block in blocks:
         own = [images[i] for i in block.place.tolist()]
+        assert torch.equal(block.flips, flips[block.place])
         for x, there, box in zip(own, block.pixels, block.boxes.tolist(), strict=True):
             assert box == [0, 0, *x.shape[1:]]
             assert torch.equal(there[:, : box[2], : box[3]], x)
@@ -73,7 +74,7 @@ def test_every_region_is_in_one_block_which_is_not_much_larger(sizes, most):
 
 
 def test_images_of_one_size_are_one_block():
-    assert len(packed(pictures([(40, 30)] * 9))) == 1
+    assert len(packed(pictures([(40, 30)] * 9), torch.zeros(9, dtype=bool))) == 1
 
 
 def test_a_region_is_no_view_of_its_image():
@@ -88,5 +89,5 @@ def test_a_gpu_cuts_regions_without_being_asked():
     images = pictures(SIZES)
     made = regions_of(images, crops_of(images, Augment(shift=4)))
     with fake_gpu() as mode:
-        found = faked(mode, made).cut(GPU, (224, 224))
+        found = faked(mode, made).cut(GPU, (224, 224))  # its crops are nowhere asked for
     assert str(found.images.device) == GPU and found.images.shape == (7, 3, 224, 224)

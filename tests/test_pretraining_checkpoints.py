@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import threading
 
 import pytest
 import torch
@@ -231,3 +232,68 @@ def test_weights_that_do_not_fit_are_refused_with_every_key_and_nothing_is_chang
     assert "weights of run x do not fit" in message
     assert "missing ['1.bias'], left over ['2.weight'], other shape ['0.weight']" in message
     assert same(module.state_dict(), before)
+
+
+# Of a GPU: written while the next steps are computed.
+
+
+@pytest.fixture
+def copied(monkeypatch):
+    """Copies of a GPU, made on the CPU; the list says how many have arrived."""
+    arrived = []
+
+    def off_device(tensors, device):
+        return {k: t.clone() for k, t in tensors.items()}, lambda: arrived.append(device)
+
+    monkeypatch.setattr(checkpoints, "off_device", off_device)
+    return arrived
+
+
+def test_a_gpus_state_is_kept_as_it_was_when_it_was_asked_for(tmp_path, copied):
+    state = tensors(3)
+    with checkpoints.saving("cuda:1") as later:
+        later(tmp_path, 3, state, {"loss": 1.0})
+        for value in state.values():
+            value.zero_()
+    found, manifest = load_newest(tmp_path)
+    assert same(found, tensors(3)) and manifest["loss"] == 1.0
+    assert copied == ["cuda:1"]
+
+
+def test_one_checkpoint_is_written_at_a_time_and_steps_do_not_wait(tmp_path, copied, monkeypatch):
+    may_write, written = threading.Event(), []
+
+    def slow(folder, step, tensors, facts):
+        assert may_write.wait(60)
+        written.append(step)
+
+    monkeypatch.setattr(checkpoints, "save", slow)
+    with checkpoints.saving("cuda") as later:
+        later(tmp_path, 1, tensors(), {})
+        assert written == []  # and yet this line is reached
+        may_write.set()
+        later(tmp_path, 2, tensors(), {})
+        assert 1 in written
+    assert written == [1, 2]
+
+
+def test_what_goes_wrong_while_it_is_written_is_raised_by_the_next_or_at_the_end(
+    tmp_path, copied, monkeypatch
+):
+    def full(*_):
+        raise RunError("the disk is full")
+
+    monkeypatch.setattr(checkpoints, "save", full)
+    with pytest.raises(RunError, match="full"), checkpoints.saving("cuda") as later:
+        later(tmp_path, 1, tensors(), {})
+    reached = []
+    with pytest.raises(RunError, match="full"), checkpoints.saving("cuda") as later:
+        later(tmp_path, 1, tensors(), {})
+        later(tmp_path, 2, tensors(), {})
+        reached.append(2)
+    assert not reached
+
+
+def test_on_a_cpu_nothing_is_put_off():
+    with checkpoints.saving("cpu") as now:
+        assert now is save

@@ -337,7 +337,39 @@ class WrongDirection(Hard):
         return view.patch_loss()[:, : view.num_hidden]
 
 
+class AheadByImages(Bug):
+    """Is drawn ahead, and looks at images that are not there yet."""
+
+    ahead: ClassVar[bool] = True
+
+    def scores(self, view):
+        return view.images.mean((1, 2, 3))[:, None] + view.draws.uniform(view.length)
+
+
+class AheadByImagesIfThere(Bug):
+    """Is drawn ahead, and looks at images where there are some."""
+
+    ahead: ClassVar[bool] = True
+
+    def scores(self, view):
+        extra = 0 if view.images is None else view.images[:, 0, 0, :1]
+        return extra + view.draws.uniform(view.length)
+
+
+class AheadByProgress(Bug):
+    """Is drawn ahead, and gets stricter."""
+
+    ahead: ClassVar[bool] = True
+
+    def scores(self, view):
+        rows = torch.arange(view.length, device=view.device) / view.length
+        return view.draws.uniform(view.length) + view.progress * rows
+
+
 BUGS = {
+    "drawn ahead by images": (AheadByImages, "drawn ahead", "want view.images"),
+    "drawn ahead by images, if": (AheadByImagesIfThere, "drawn ahead", "change with view.images"),
+    "drawn ahead by progress": (AheadByProgress, "drawn ahead", "change with view.progress"),
     "torch's global numbers": (GlobalRandom, "the same seed gives", "from view.draws only"),
     "a seed set": (Seeds, "global random state", "moves the global state of torch"),
     "numpy's global numbers": (NumpyRandom, "global random state", "global state of numpy"),

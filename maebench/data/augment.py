@@ -58,10 +58,10 @@ class ClampedAugment(Augment):
 
 @dataclass(frozen=True)
 class Crops:
-    """A batch of crops.
+    """A batch of crops; but for the images all of it is drawn, and lies, on the CPU.
 
     Args:
-        images: float32 (B, C, h, w) in 0..255.
+        images: float32 (B, C, h, w) in 0..255, on the device that they were asked for.
         index: positions in the split, int64 (B,).
         ids: sample ids, int64 (B,).
         epoch: the epoch each was drawn in, int64 (B,).
@@ -84,26 +84,6 @@ class Crops:
         return Crops(
             **{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Crops)}
         )
-
-    def to(self, device: str, non_blocking: bool = False) -> Crops:
-        """The same on a device; `index` stays where it is."""
-        moved = {
-            f.name: getattr(self, f.name).to(device, non_blocking=non_blocking)
-            for f in fields(Crops)
-        }
-        return Crops(**{**moved, "index": self.index})
-
-    def pin_memory(self) -> Crops:
-        """The same in memory that a GPU copies from by itself; torch's loader asks for it."""
-        pinned = {f.name: getattr(self, f.name).pin_memory() for f in fields(Crops)}
-        return Crops(**{**pinned, "index": self.index})
-
-
-def moved(x: Tensor, device: str) -> Tensor:
-    """A tensor of the CPU on a device; a GPU copies it while others compute, unwaited for."""
-    if torch.device(device).type == "cpu":
-        return x
-    return x.pin_memory().to(device, non_blocking=True)
 
 
 def fits(x: Tensor, device: str) -> bool:

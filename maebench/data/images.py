@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maebench.data.augment import Augment, Crops, crop_parameters, fits, moved
+from maebench.data.augment import Augment, Crops, crop_parameters, fits
 from maebench.data.on_disk import BLOCK, OnDisk
 from maebench.data.resizing import cut, resize
 from maebench.data.split_info import SplitInfo, digest, identity
 from maebench.errors import DataError, PluginError
+from maebench.masking.mask import moved
 from maebench.rng import permutation
 
 STATISTICS_SAMPLE = 2048  # images for mean and deviation: their standard error is below 0.1 %
@@ -75,17 +76,18 @@ class InMemory:
     def crops(
         self, plan: Iterable[tuple[Tensor, Tensor]], augment: Augment, seed: int, device: str
     ) -> Iterator[Crops]:
-        """Augmented batches; parameters, cropping and flipping are batched on the device."""
+        """Augmented batches; parameters are drawn on the CPU, crops cut on the device."""
         store = self.pixels.to(device) if fits(self.pixels, device) else None
-        size = torch.tensor(self.info.size, device=device)
+        size = torch.tensor(self.info.size)
         for index, epoch in plan:
-            ids, epoch = moved(self.info.ids[index], device), moved(epoch, device)
+            ids = self.info.ids[index]
             sizes = size.expand(len(ids), 2)
             boxes, flips = crop_parameters(augment, seed, ids, epoch, sizes)
             some = (
                 moved(self.pixels[index], device) if store is None else store[moved(index, device)]
             )
-            images = cut(some, boxes, flips, self.info.size, augment.shift)
+            where = moved(boxes, device), moved(flips, device)
+            images = cut(some, *where, self.info.size, augment.shift)
             yield Crops(images, index, ids, epoch, boxes, flips, sizes)
 
     def subset(self, index: Tensor) -> InMemory:

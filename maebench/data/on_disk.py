@@ -84,7 +84,7 @@ class OnDisk:
         on_gpu = torch.device(device).type == "cuda"
         items = _Cropped(self._source(), augment, seed, cuts=not on_gpu)
         for made in _by_workers(items, batches, self.workers, pin=on_gpu):
-            yield made.cut(device, self.info.size) if on_gpu else made.to(device)
+            yield made.cut(device, self.info.size) if on_gpu else made
 
     def subset(self, index: Tensor) -> OnDisk:
         """The images at these positions."""
@@ -167,7 +167,8 @@ class _Cropped:
                     some = batch[number - len(waiting) : number]
                     made.append(self._cropped(waiting, some, regions))
                     waiting, held = [], 0
-            return Crops.stack(made) if self.cuts else Regions(packed(regions), Crops.stack(made))
+            crops = Crops.stack(made)
+            return crops if self.cuts else Regions(packed(regions, crops.flips), crops)
         except DataError as error:
             return error
 

@@ -7,7 +7,7 @@ B images, C channels, H W pixels of a block.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -27,16 +27,22 @@ class Block:
     Args:
         pixels: uint8 (b, C, H, W); each box begins at the top left, beyond it is nothing.
         boxes: where in `pixels`, int64 (b, 4): 0, 0, height, width.
+            flips: which crops are mirrored, bool (b,).
         place: which images of the batch, int64 (b,).
     """
 
     pixels: Tensor
     boxes: Tensor
+    flips: Tensor
     place: Tensor
 
     def pin_memory(self) -> Block:
         """The same in memory that a GPU copies from by itself."""
-        return Block(self.pixels.pin_memory(), self.boxes.pin_memory(), self.place.pin_memory())
+        return Block(*(getattr(self, f.name).pin_memory() for f in fields(Block)))
+
+    def on(self, device: str) -> Block:
+        """The same on a device."""
+        return Block(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(Block)))
 
 
 @dataclass(frozen=True)
@@ -53,19 +59,17 @@ class Regions:
 
     def pin_memory(self) -> Regions:
         """The same in memory that a GPU copies from by itself; torch's loader asks for it."""
-        return Regions(tuple(b.pin_memory() for b in self.blocks), self.crops.pin_memory())
+        return Regions(tuple(block.pin_memory() for block in self.blocks), self.crops)
 
     def cut(self, device: str, size: tuple[int, int]) -> Crops:
         """The crops, on a device, of this size: a few products for each block."""
-        crops = self.crops.to(device, non_blocking=True)
         channels = self.blocks[0].pixels.shape[1]
-        images = torch.empty(len(crops.ids), channels, *size, device=device)
+        images = torch.empty(len(self.crops.ids), channels, *size, device=device)
         for block in self.blocks:
-            place = block.place.to(device, non_blocking=True)
-            pixels = block.pixels.to(device, non_blocking=True)
-            boxes = block.boxes.to(device, non_blocking=True)
-            images.index_copy_(0, place, cut(pixels, boxes, crops.flips[place], size))
-        return replace(crops, images=images)
+            there = block.on(device)
+            made = cut(there.pixels, there.boxes, there.flips, size)
+            images.index_copy_(0, there.place, made)
+        return replace(self.crops, images=images)
 
 
 def region(image: Tensor, box: Sequence[int]) -> Tensor:
@@ -79,8 +83,13 @@ def region(image: Tensor, box: Sequence[int]) -> Tensor:
     return image[:, row][:, :, column]
 
 
-def packed(regions: Sequence[Tensor]) -> tuple[Block, ...]:
-    """Regions (C, h, w) of a batch in blocks, those of much the same size together."""
+def packed(regions: Sequence[Tensor], flips: Tensor) -> tuple[Block, ...]:
+    """Regions (C, h, w) of a batch in blocks, those of much the same size together.
+
+    Args:
+        regions: uint8, of each image.
+        flips: bool (B,).
+    """
     sizes = [tuple(x.shape[1:]) for x in regions]
     blocks, some = list[list[int]](), list[int]()
     for place in sorted(range(len(regions)), key=lambda i: sizes[i]):
@@ -88,7 +97,7 @@ def packed(regions: Sequence[Tensor]) -> tuple[Block, ...]:
             blocks.append(some)
             some = []
         some.append(place)
-    return tuple(_block(regions, places) for places in (*blocks, some))
+    return tuple(_block(regions, flips, places) for places in (*blocks, some))
 
 
 def _suit(regions: Sequence[Tensor]) -> bool:
@@ -97,11 +106,11 @@ def _suit(regions: Sequence[Tensor]) -> bool:
     return whole <= min(MOST_BYTES, MOST_TIMES * sum(x.numel() for x in regions))
 
 
-def _block(regions: Sequence[Tensor], places: Sequence[int]) -> Block:
+def _block(regions: Sequence[Tensor], flips: Tensor, places: list[int]) -> Block:
     some = [regions[i] for i in places]
     rows, columns = (max(x.shape[side] for x in some) for side in (1, 2))
     pixels = torch.zeros(len(some), len(some[0]), rows, columns, dtype=torch.uint8)
     for x, there in zip(some, pixels, strict=True):
         there[:, : x.shape[1], : x.shape[2]] = x
     boxes = torch.tensor([[0, 0, *x.shape[1:]] for x in some])
-    return Block(pixels, boxes, torch.tensor(places))
+    return Block(pixels, boxes, flips[places], torch.tensor(places))

@@ -150,12 +150,16 @@ class EvaluatedModel:
         return self.loaded.pictures(images, draws)
 
     def masks(self, ids: Tensor, masking: Masking | None = None, ratio: float = 0.75) -> Mask:
-        """The common held-out masks, fixed by image id and the same for every model."""
+        """The common held-out masks, fixed by image id and the same for every model.
+
+        They are drawn on the CPU, so that they are the same on every device.
+        """
         self.loaded.decoder()
         grid, patch = self.loaded.encoder.grid, self.loaded.encoder.patch
-        ids = ids.to(self.device)
+        ids = ids.cpu()
         draws = Draws(MASK_SEED, "held-out masks", ids)
-        return draw(masking or Random(), ratio, grid, patch, ids=ids, draws=draws)
+        made = draw(masking or Random(), ratio, grid, patch, ids=ids, draws=draws)
+        return made.to(self.device)
 
     def draws(self, purpose: str, ids: Tensor | None = None, epoch: int = 0) -> Draws:
         """Random numbers of this evaluation's seed."""

@@ -34,7 +34,8 @@ class View:
         ids: sample ids, int64 (B,).
         draws: random numbers per sample, for this strategy alone.
         progress: how far pretraining is, 0 to 1.
-        images: what the encoder will get, float (B, C, H, W), normalised.
+        images: what the encoder will get, float (B, C, H, W), normalised; None where masks are
+            drawn `ahead`.
         boxes: the crop of each image, float (B, 4): top, left, height, width in original pixels.
         flips: which images are mirrored, bool (B,).
         sizes: rows and columns of what the boxes are cut out of, int64 (B, 2).
@@ -114,11 +115,23 @@ class Mask:
         """Hidden patches per image."""
         return self.hidden.shape[1] - self.seen.shape[1]
 
+    def to(self, device: str) -> Mask:
+        """The same on a device."""
+        hidden, seen, places = (moved(x, device) for x in (self.hidden, self.seen, self.places))
+        return Mask(hidden, seen, self.grid, places)
+
     def split(self, size: int) -> list[Mask]:
         """The mask cut along the batch into parts of `size` images."""
         whole = (self.hidden, self.seen, self.places)
         parts = zip(*(part.split(size) for part in whole), strict=True)
         return [Mask(hidden, seen, self.grid, places) for hidden, seen, places in parts]
+
+
+def moved(x: Tensor, device: str) -> Tensor:
+    """A tensor of the CPU on a device; a GPU copies it while others compute, unwaited for."""
+    if torch.device(device).type == "cpu":
+        return x
+    return x.pin_memory().to(device, non_blocking=True)
 
 
 NEEDS = ("attention", "features", "patch_loss")  # what a View can be asked for
@@ -130,9 +143,10 @@ class Masking(Component):
 
     `needs` names what of the view is made on demand ("attention", "patch_loss", "features").
     `covers` is False where some positions are always hidden or always seen, as in `centred`.
-    `ahead` is True where scores depend neither on `view.progress` nor on what a model answers: the
-    masks of later steps may be drawn together with this one's. It speaks of the `scores` beside it
-    and is not inherited by other ones.
+    `ahead` is True where scores depend on ids, draws and crops alone: neither on `view.images`,
+    which are None then, nor on `view.progress`, nor on what a model answers. Such masks are drawn
+    on the CPU, the same to the last bit whatever trains, and those of later steps together with
+    this one's. It speaks of the `scores` beside it and is not inherited by other ones.
     """
 
     kind: ClassVar[str] = "masking"

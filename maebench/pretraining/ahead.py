@@ -19,6 +19,7 @@ from maebench.config.run import RunConfig
 from maebench.data.augment import Augment, Crops
 from maebench.data.images import Images, InMemory
 from maebench.data.preprocess import Normaliser
+from maebench.masking.mask import moved
 from maebench.pretraining.batches import Ready, batches, make_mask
 
 # Crops that are made together stay in a core's cache, or close to it; a GPU's memory is its own.
@@ -62,7 +63,7 @@ def ready(
             each for whole in order for each in zip(*(x.split(part) for x in whole), strict=True)
         )
     crops = images.crops(_joined(order, together), config.augment, config.seed, device)
-    made = _made(config, asked, crops, normalise, part, masked)
+    made = _made(config, asked, images.info.labels, crops, normalise, part, masked)
     made = islice(made, done - start, None)
     for first in made:
         yield chain([first], islice(made, -(-config.batch // part) - 1))
@@ -71,6 +72,7 @@ def ready(
 def _made(
     config: RunConfig,
     asked: Any,
+    labels: Tensor | None,
     crops: Iterator[Crops],
     normalise: Normaliser,
     part: int,
@@ -79,10 +81,13 @@ def _made(
     """Parts of `part` images, of crops of one or of several."""
     for crop in crops:
         pixels = normalise(crop.images)
+        device, count = str(pixels.device), -(-len(crop.ids) // part)
         mask = make_mask(config, asked, crop, pixels, 0.0, "fp32") if masked else None
-        count = -(-len(crop.ids) // part)
         masks = [None] * count if mask is None else mask.split(part)
-        for each in zip(split(crop, part), pixels.split(part), masks, strict=True):
+        right = None if labels is None else moved(labels[crop.index], device).split(part)
+        drawn = (moved(each, device).split(part) for each in (crop.ids, crop.epoch))
+        parts = (split(crop, part), pixels.split(part), *drawn, right or [None] * count, masks)
+        for each in zip(*parts, strict=True):
             yield Ready(*each)
 
 

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from maebench import masking
 from maebench.config.run import RunConfig
-from maebench.data.augment import Crops, moved
+from maebench.data.augment import Crops
 from maebench.data.images import Images
 from maebench.data.preprocess import Normaliser
 from maebench.data.split_info import digest
-from maebench.masking.mask import Mask
+from maebench.masking.mask import Mask, moved
 from maebench.masking.statistics import IMAGES, Sample
 from maebench.objectives.objective import Batch
 from maebench.pretraining.teacher import answers
@@ -53,50 +53,49 @@ class Ready:
     Args:
         crop: the images of the batch.
         pixels: the same as the encoder gets them, float32 (B, C, H, W).
+        ids: of the images, int64 (B,); as what follows on the device of the pixels.
+        epoch: of each, int64 (B,).
+        labels: of each, int64 (B,), or None.
         mask: which patches are hidden; None where it can only be drawn in its own step, or where
             nothing is hidden.
     """
 
     crop: Crops
     pixels: Tensor
+    ids: Tensor
+    epoch: Tensor
+    labels: Tensor | None
     mask: Mask | None = None
 
 
 def make_batch(
-    config: RunConfig,
-    asked: Any,
-    images: Images,
-    made: Ready,
-    progress: float,
-    precision: str,
+    config: RunConfig, asked: Any, made: Ready, progress: float, precision: str
 ) -> Batch:
     """What the objective gets: normalised crops, their mask, labels and random numbers.
 
     Args:
         config: the run's.
         asked: the objective around its encoder, which a masking asks, or its EMA teacher.
-        images: the training split, for its labels.
         made: the batch's crops, and its mask where it could be drawn before.
         progress: 0 to 1.
         precision: of what the masking asks: "fp32", "bf16" or "fp16".
     """
-    crop, mask = made.crop, made.mask
+    mask = made.mask
     if mask is None and config.objective.hides:
-        mask = make_mask(config, asked, crop, made.pixels, progress, precision)
-    labels = images.info.labels
+        mask = make_mask(config, asked, made.crop, made.pixels, progress, precision)
     return Batch(
         images=made.pixels,
-        ids=crop.ids,
-        draws=Draws(config.seed, "objective", crop.ids, crop.epoch),
+        ids=made.ids,
+        draws=Draws(config.seed, "objective", made.ids, made.epoch),
         mask=mask,
-        labels=None if labels is None else moved(labels[crop.index], str(made.pixels.device)),
+        labels=made.labels,
         progress=progress,
     )
 
 
 def hashed(crop: Crops) -> tuple[Tensor, ...]:
     """What `batch_hash` takes of a part of a batch, off a device that may not hold all parts."""
-    return crop.ids.cpu(), crop.epoch.cpu(), crop.images.cpu()
+    return crop.ids, crop.epoch, crop.images.cpu()
 
 
 def batch_hash(parts: Iterable[tuple[Tensor, ...]]) -> str:
@@ -108,7 +107,10 @@ def batch_hash(parts: Iterable[tuple[Tensor, ...]]) -> str:
 def make_mask(
     config: RunConfig, asked: Any, crop: Crops, images: Tensor, progress: float, precision: str
 ) -> Mask:
-    """The mask of a batch by the config's strategy and ratio.
+    """The mask of a batch by the config's strategy and ratio, on the device of its images.
+
+    Where the strategy looks at nothing that is computed there it is drawn on the CPU: the same to
+    the last bit whatever trains, and without hundreds of small kernels before the model's.
 
     Args:
         config: the run's.
@@ -119,22 +121,27 @@ def make_mask(
         progress: 0 to 1.
         precision: of the answers: "fp32", "bf16" or "fp16".
     """
-    needs = config.masking.needs
-    there = answers(asked, images, crop.ids, config.seed, crop.epoch, precision)
-    return masking.draw(
+    device = str(images.device)
+    alone = type(config.masking).drawn_ahead()
+    there = "cpu" if alone else device
+    drawn = (crop.ids, crop.epoch, crop.boxes, crop.flips, crop.sizes)
+    ids, epoch, boxes, flips, sizes = (moved(x, there) for x in drawn)
+    asks = {} if alone else answers(asked, images, ids, config.seed, epoch, precision)
+    mask = masking.draw(
         config.masking,
         config.ratio_at(progress),
         asked.encoder.grid,
         asked.encoder.patch,
-        ids=crop.ids,
-        draws=Draws(config.seed, "masking", crop.ids, crop.epoch),
+        ids=ids,
+        draws=Draws(config.seed, "masking", ids, epoch),
         progress=progress,
-        images=images,
-        boxes=crop.boxes,
-        flips=crop.flips,
-        sizes=crop.sizes,
-        answers={what: ask for what, ask in there.items() if what in needs},
+        images=None if alone else images,
+        boxes=boxes,
+        flips=flips,
+        sizes=sizes,
+        answers={what: ask for what, ask in asks.items() if what in config.masking.needs},
     )
+    return mask.to(device) if alone else mask
 
 
 def sample(

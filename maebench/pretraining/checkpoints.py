@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,24 @@ STATE, MANIFEST = "state.safetensors", "manifest.json"
 KEPT = 2  # the newest and one before it, in case the newest is damaged
 
 
-def save(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
+Save = Callable[[Path, int, Mapping[str, Tensor], Mapping[str, Any]], None]
+
+
+def save(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Writes the checkpoint of a step as a whole and removes all but the newest two.
+
+    Args:
+        folder: of the run's checkpoints.
+        step: of this one.
+        tensors: all of the state, on the CPU.
+        facts: what else the manifest holds.
 
     Raises:
         RunError: the disk is full; the checkpoints before stay.
     """
-    path = folder / folder_name(step)
 
     def fill(beside: Path) -> None:
-        whole = off_device(tensors)
+        whole = {name: value.detach().contiguous() for name, value in tensors.items()}
         try:
             save_file(whole, beside / STATE)
         except SafetensorError as error:  # a full disk, which is no OSError there
@@ -43,26 +52,57 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[
         }
         files.write_json(beside / MANIFEST, manifest)
 
-    files.write_folder(path, fill)
+    files.write_folder(folder / folder_name(step), fill)
     for old in steps(folder)[:-KEPT]:
         files.remove(old)
-    return path
 
 
-def off_device(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same on the CPU; of a GPU all are copied at once, and waited for once."""
-    copies = {}
-    for name, value in tensors.items():
-        plain = value.detach().contiguous()
-        on_gpu = plain.device.type == "cuda"
-        copies[name] = (
-            torch.empty_like(plain, device="cpu", pin_memory=True).copy_(plain, non_blocking=True)
-            if on_gpu
-            else plain.cpu()
-        )
-    for device in {value.device for value in tensors.values() if value.device.type == "cuda"}:
-        torch.cuda.synchronize(device)
-    return copies
+@contextlib.contextmanager
+def saving(device: str) -> Iterator[Save]:
+    """Gives `save`; of a GPU's state one that is done while the next steps are computed.
+
+    Tensors are copied in the order of the GPU's work, so before the next update, and written by a
+    thread. The next call waits for it, as does the end, and raises what went wrong.
+    """
+    if torch.device(device).type != "cuda":
+        yield save
+        return
+    writing: list[Future[None]] = []
+
+    def wait() -> None:
+        while writing:
+            writing.pop().result()
+
+    def later(
+        folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
+    ) -> None:
+        wait()
+        copies, arrived = off_device(tensors, device)
+
+        def write() -> None:
+            arrived()
+            save(folder, step, copies, facts)
+
+        writing.append(pool.submit(write))
+
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            yield later
+        finally:
+            wait()
+
+
+def off_device(
+    tensors: Mapping[str, Tensor], device: str
+) -> tuple[dict[str, Tensor], Callable[[], None]]:
+    """Copies on the CPU, which are there when what comes with them has returned."""
+    copies = {
+        name: torch.empty_like(value, device="cpu", pin_memory=True).copy_(value, non_blocking=True)
+        for name, value in tensors.items()
+    }
+    done = torch.cuda.Event()
+    done.record(torch.cuda.current_stream(device))
+    return copies, done.synchronize
 
 
 def steps(folder: Path) -> list[Path]:

@@ -84,9 +84,6 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Generator[S
 
         # What is trained, and where to go on.
         state = begin(plan)
-        at_end.enter_context(
-            memory.said(f"run {run.name}", plan.device, plan.config, partial(try_part, plan, state))
-        )
         done, spent = state.restore(plan.checkpoints)
         cut_log(plan.log, done)
         if not done:
@@ -96,14 +93,20 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Generator[S
         log = Log(plan.log, trackers)
         at_end.callback(log.write)
 
-        yield from _updates(plan, state, log, done, spent)
+        fits = memory.said(
+            f"run {run.name}", plan.device, plan.config, partial(try_part, plan, state)
+        )
+        with fits, checkpoints.saving(plan.device) as save:
+            yield from _updates(plan, state, log, save, done, spent)
 
         # What the masks were like in the end, when the weights are safe.
         if plan.config.objective.hides:
             describe_masks(plan, state)
 
 
-def _updates(plan: Plan, state: State, log: Log, done: int, spent: cost.Spent) -> Generator[Step]:
+def _updates(
+    plan: Plan, state: State, log: Log, save: checkpoints.Save, done: int, spent: cost.Spent
+) -> Generator[Step]:
     """Every update that is left, with checkpoints of them."""
     config, run, length = plan.config, plan.run, plan.length
     shape, precision = shape_of(config, run.facts), run.facts["precision"]
@@ -129,7 +132,7 @@ def _updates(plan: Plan, state: State, log: Log, done: int, spent: cost.Spent) -
         logged: dict[str, float | Tensor] = {}
         with attention.using(kernels.attention), checked_later(checks), deterministic(exactly):
             for part, made in enumerate(parts):
-                batch = make_batch(config, state.asked, plan.images, made, progress, precision)
+                batch = make_batch(config, state.asked, made, progress, precision)
                 step = (number, part) if part else (number,)
                 add_up(logged, forward_and_backward(config, state, batch, step, *how))
                 if number in (1, plan.steps):  # by the clock no length is the same
@@ -153,7 +156,7 @@ def _updates(plan: Plan, state: State, log: Log, done: int, spent: cost.Spent) -
         kernels.took(number, now - ended, left)
         if due:
             kernels.keep(number, left)
-            keep(plan, state, number, log.loss, spent, ends)
+            keep(plan, state, save, number, log.loss, spent, ends)
             saved = time.monotonic()
             pause = max(config.machine.checkpoint_seconds, CHECKPOINT_SHARE * (saved - now))
         note, kernels.note = kernels.note, ""
@@ -204,7 +207,7 @@ def try_part(plan: Plan, state: State, accumulate: int) -> None:
     state.optimiser.zero_grad()
     steps = ready(config, state.asked, plan.images, normalise, plan.device, 0, 1)
     made = next(next(steps))
-    batch = make_batch(config, state.asked, plan.images, made, 0.0, facts["precision"])
+    batch = make_batch(config, state.asked, made, 0.0, facts["precision"])
     forward_and_backward(config, state, batch, (1,), facts["precision"])
     state.update(config.optimiser.clip)
 
@@ -283,8 +286,16 @@ def draws_from_torch_alone(module: nn.Module) -> bool:
     return all(type(part).__module__.split(".")[0] in TORCH_ALONE for part in module.modules())
 
 
-def keep(plan: Plan, state: State, number: int, loss: float, spent: cost.Spent, last: bool) -> None:
-    """Writes the checkpoint of a step, and at the last one what the run has cost.
+def keep(
+    plan: Plan,
+    state: State,
+    save: checkpoints.Save,
+    number: int,
+    loss: float,
+    spent: cost.Spent,
+    last: bool,
+) -> None:
+    """Writes the checkpoint of a step by `save`, and at the last one what the run has cost.
 
     Raises:
         RunError: the update made weights infinite although its loss was not.
@@ -295,7 +306,7 @@ def keep(plan: Plan, state: State, number: int, loss: float, spent: cost.Spent, 
         files.write_json(plan.spent, {"steps": number, **spent.dump()})
     total = number if last else plan.steps
     facts = {"loss": loss, "total": total, "spent": spent.dump()}
-    checkpoints.save(plan.checkpoints, number, state.tensors(), facts)
+    save(plan.checkpoints, number, state.tensors(), facts)
 
 
 def _not_finite(name: str, loss: float, number: int, folder: Path) -> str:

@@ -135,7 +135,7 @@ def updates(plan: Plan, path: Path, laps: Laps, notes: list[str]) -> Generator[N
             lr = set_rate(state, config, 0, plan.length.total)
             laps.end("other")
             with attention.using(kernels.attention), checked_later(checks), deterministic(exactly):
-                batch = make_batch(config, state.asked, plan.images, made, 0.0, facts["precision"])
+                batch = make_batch(config, state.asked, made, 0.0, facts["precision"])
                 laps.end(drawn)
                 kernels.before = "other"
                 step = (number, part) if part else (number,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -124,15 +125,23 @@ class MaskingContract(Contract):
                 f"hidden in {EPOCHS} of {EPOCHS} epochs: what view.draws adds decides nothing",
             )
 
-    def test_masks_that_are_drawn_ahead_do_not_depend_on_the_progress(self) -> None:
-        """`ahead = True` lets the core draw the masks of later steps now."""
+    def test_masks_that_are_drawn_ahead_depend_on_neither_progress_nor_images(self) -> None:
+        """`ahead = True` lets the core draw the masks of later steps now, on the CPU."""
         if not type(self.made()).drawn_ahead():
             raise NotChecked("the class does not declare ahead = True beside its scores")
         for grid in self.grids:
+            said = f"ahead = True is declared, but scores on {grid[0]}x{grid[1]}"
+            blind, view = (view_of(self.made(), grid) for _ in "ab")
+            images = _images((grid[0] * PATCH[0], grid[1] * PATCH[1]), tuple(view.ids.tolist()))
+            try:
+                alone = self.made().scores(blind)
+            except (AttributeError, TypeError) as error:
+                raise Broken(f"{said} want view.images, which are None then: {error}") from error
+            shown = self.made().scores(replace(view, images=images))
+            expect(torch.equal(alone, shown), f"{said} change with view.images")
             expect(
                 torch.equal(*(self.scores(grid, progress=progress) for progress in (0.0, 1.0))),
-                f"ahead = True is declared, but scores on {grid[0]}x{grid[1]} change with "
-                "view.progress",
+                f"{said} change with view.progress",
             )
 
     def test_global_random_state_is_left_as_it_was(self) -> None:
@@ -306,7 +315,7 @@ def batch_of(
         "ids": ids,
         "draws": Draws(0, "masking", ids, epoch),
         "progress": progress,
-        "images": images,
+        "images": None if type(masking).drawn_ahead() else images,
         "boxes": torch.cat([corner, (0.75 * side).expand(len(ids), 2)], 1),
         "flips": made.uniform() < 0.5,
         "answers": _answers(masking, ids, units[0] * units[1], epoch, asked),
