@@ -59,11 +59,14 @@ def faked(mode: FakeTensorMode, value: Any) -> Any:
     return value
 
 
-def call(mode: FakeTensorMode, module: nn.Module, *arguments: Any) -> Any:
-    """What a module gives on the GPU, as with gradients of its parameters."""
-    state = {
+def on_gpu(mode: FakeTensorMode, module: nn.Module) -> dict[str, Tensor]:
+    """The parameters, which ask for gradients, and the buffers of a module on the GPU."""
+    return {
         **{k: faked(mode, v).requires_grad_(v.requires_grad) for k, v in module.named_parameters()},
         **{k: faked(mode, v) for k, v in module.named_buffers()},
     }
-    with mode:
-        return functional_call(module, state, tuple(faked(mode, each) for each in arguments))
+
+
+def call(module: nn.Module, state: dict[str, Tensor], *arguments: Any) -> Any:
+    """What a module gives with parameters and buffers of a GPU."""
+    return functional_call(module, state, arguments)

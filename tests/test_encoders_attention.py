@@ -25,7 +25,7 @@ def clock(monkeypatch):
     """Explicit attention takes one second, fused what is set; every run is counted."""
     seconds = {True: 2.0, False: 1.0, "runs": 0}
 
-    def took(qkv, fused, trains, kind):
+    def took(qkv, fused, trains):
         seconds["runs"] += 1
         return seconds[fused]
 

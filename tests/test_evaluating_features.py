@@ -119,8 +119,13 @@ def test_the_key_changes_with_everything_features_depend_on(model, monkeypatch):
     keys.append(cache_key(model, train, ()))
     assert len(set(keys)) == len(keys)
     monkeypatch.undo()
-    moved = dataclasses.replace(model, name="other", folder=model.folder / "other", device="cuda")
-    assert cache_key(moved, train, ()) == keys[0]
+    there = {"name": "other", "folder": model.folder / "other", "device": "cuda"}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    for precision, same in (("fp32", True), ("auto", False), ("tf32", False), ("bf16", False)):
+        machine = model.config.machine.model_copy(update={"evaluation": precision})
+        config = model.config.model_copy(update={"machine": machine})
+        moved = dataclasses.replace(model, config=config, **there)
+        assert (cache_key(moved, train, ()) == keys[0]) == same
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,19 @@ import contextlib
 
 import pytest
 import torch
-from fake_gpu import GPU, call, fake_gpu, faked
+from fake_gpu import GPU, call, fake_gpu, faked, on_gpu
+from operations import Operations
 
 import maebench
 from maebench import Augment, Batch, ClampedAugment, Draws, Inputs, RunConfig
 from maebench.data.augment import crop_parameters
 from maebench.data.resizing import cut
+from maebench.encoders import attention
 from maebench.masking.mask import checked_later, draw
+from maebench.objectives.ema import follow, make_teacher
 from maebench.pretraining import teacher
+from maebench.pretraining.hardware import mixed
+from maebench.pretraining.optimiser import AdamW, parameter_groups
 from maebench.pretraining.plan import build
 
 SIZE, CHANNELS, CLASSES, B = 16, 3, 4, 6
@@ -67,14 +72,58 @@ def made(config_):
     return module, Batch(images, ids, Draws(0, "objective", ids), mask, ids % CLASSES, 0.5)
 
 
-@pytest.mark.parametrize("changes", OBJECTIVES.values(), ids=OBJECTIVES)
+# Operations that a GPU is asked for in a forward and a backward pass of two blocks and the decoder:
+# each costs the CPU some microseconds. A tenth more than there are with torch 2.15.
+MOST = {
+    **dict.fromkeys(OBJECTIVES, (95, 120)),
+    "simmim": (52, 68),
+    "denoising": (130, 105),
+    "contractive": (205, 625),  # a slope for each probe
+    "variational": (152, 125),
+    "supervised": (62, 68),
+    "mae, target=hog": (106, 120),
+    "mae, target=features": (132, 120),
+    "mae, decoder=cross-attention": (120, 115),
+    "swin": (175, 190),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_an_objective_asks_a_gpu_for_no_number(changes, precision):
-    module, batch = made(config(**changes))
+def test_an_objective_asks_a_gpu_for_no_number(name, precision):
+    module, batch = made(config(**OBJECTIVES[name]))
     with fake_gpu() as mode:
-        with maebench.pretraining.hardware.mixed(GPU, precision):
-            found = call(mode, module, batch)
+        state = on_gpu(mode, module)
+        there = faked(mode, batch)
+        with mixed(GPU, precision), Operations() as done:
+            found = call(module, state, there)
     assert {str(value.device) for value in found.values()} == {GPU}
+    assert not done.waits and not done.copies
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_step_is_few_operations_of_which_none_waits(name):
+    module, batch = made(config(**OBJECTIVES[name]))
+    groups, _ = parameter_groups(module, 0.05)
+    adam = AdamW(groups, fused=True)
+    teacher = make_teacher(module)
+    with attention.using(True):
+        module(batch)["loss"].backward()
+        adam.step()  # the first makes its state
+        adam.zero_grad()
+        with Operations() as forward:
+            loss = module(batch)["loss"]
+        with Operations() as backward:
+            loss.backward()
+        with Operations() as update:
+            adam.step()
+            follow(teacher, module, 0.99, 1)
+    counts = forward.kernels.total(), backward.kernels.total()
+    assert all(count <= most for count, most in zip(counts, MOST[name], strict=True)), counts
+    # two groups, each a count and an update, and the teacher in one, but for its constants
+    assert update.kernels.total() <= 6 + len(list(module.buffers())), update.kernels
+    for done in (forward, backward, update):
+        assert not done.waits, done.waits
 
 
 @pytest.mark.parametrize("masking", MASKINGS)
@@ -85,11 +134,13 @@ def test_a_masking_asks_a_gpu_for_no_number(masking, size, monkeypatch):
     module, batch = made(settings)
     checks = []
     with fake_gpu() as mode, checked_later(checks):
-        on_gpu = module
         for name, value in [*module.named_parameters(), *module.named_buffers()]:
             owner, _, last = name.rpartition(".")
-            setattr(on_gpu.get_submodule(owner), last, as_parameter(value, faked(mode, value)))
-        mask = drawn(settings, on_gpu, faked(mode, batch.ids), faked(mode, batch.images))
+            setattr(module.get_submodule(owner), last, as_parameter(value, faked(mode, value)))
+        ids, images = faked(mode, batch.ids), faked(mode, batch.images)
+        with Operations() as done:
+            mask = drawn(settings, module, ids, images)
+    assert not done.waits and not done.copies
     assert {str(t.device) for t in (mask.hidden, mask.seen, mask.places)} == {GPU}
     assert checks and all(str(bad.device) == GPU for bad, _ in checks)
 
@@ -105,10 +156,13 @@ def test_crops_are_made_on_a_gpu_without_asking_it(augment, side):
     images = torch.randint(0, 256, (B, CHANNELS, side, side), dtype=torch.uint8)
     with fake_gpu() as mode:
         ids, images = faked(mode, ids), faked(mode, images)
-        sizes = torch.tensor((side, side), device=GPU).expand(B, 2)
+        sizes = torch.full((B, 2), side, device=GPU)
         boxes, flips = crop_parameters(augment, 0, ids, torch.zeros_like(ids), sizes)
-        found = cut(images, boxes, flips, (side, side), augment.shift)
+        with Operations() as done:
+            found = cut(images, boxes, flips, (side, side), augment.shift)
     assert str(found.device) == GPU and found.shape == images.shape
+    assert not done.waits and not done.copies
+    assert done.kernels.total() <= 115, done.kernels.total()  # for a batch, whatever its size
 
 
 def test_a_number_that_is_asked_for_is_noticed():
@@ -120,3 +174,17 @@ def test_a_number_that_is_asked_for_is_noticed():
             x[x > 0].sum()
         with pytest.raises(Exception, match="device"):
             x + torch.ones(3)
+        with Operations() as done:
+            x + torch.tensor([1.0, 2.0, 3.0], device=GPU)
+        assert done.copies
+        with mixed(GPU, "bf16"):
+            assert (x[None] @ x[:, None]).dtype == torch.bfloat16
+
+
+def test_an_operation_that_waits_is_noticed_on_a_cpu_too():
+    x = torch.arange(3.0)
+    with Operations() as done:
+        x[x > 1], x.nonzero(), bool(x.sum() > 0)
+        x.view(3, 1)[0]
+    assert done.waits == {"index.Tensor": 1, "nonzero": 1, "_local_scalar_dense": 1}
+    assert "view" not in done.kernels and "select" not in done.kernels

@@ -1,4 +1,4 @@
-"""Who may import whom, who may seed, who may write: read off the source."""
+"""Who may import whom, seed, write, or make a tensor on no device: read off the source."""
 
 from __future__ import annotations
 
@@ -397,3 +397,69 @@ def test_the_reader_of_writes_sees_them(monkeypatch, text, number):
     module = ast.parse(text)
     monkeypatch.setattr(sys.modules[__name__], "tree", lambda path: module)
     assert len(writes(Path("x.py"), module)) == number
+
+
+# What is computed on a GPU where there is one; a tensor made without a device lies on the CPU, which
+# is an error at best, and else a copy that the GPU waits for.
+ON_DEVICE = [
+    *(CORE / room for room in ("masking", "encoders", "objectives")),
+    *(CORE / "data" / name for name in ("augment.py", "resizing.py", "preprocess.py")),
+    *(CORE / "pretraining" / name for name in ("teacher.py", "optimiser.py")),
+    *(ROOT / "plugins" / "maebench_evals" / f"{name}.py" for name in ("inpainting", "nearest")),
+]
+MADE = {
+    *("arange", "zeros", "ones", "empty", "full", "tensor", "as_tensor", "rand", "randn", "eye"),
+    *("randint", "randperm", "linspace", "logspace", "scalar_tensor", "from_numpy", "fftfreq"),
+    *("rfftfreq", "tril_indices", "triu_indices", "hann_window"),
+}
+ON_CPU = {
+    "__init__": "parameters, that are moved with the module",
+    "drop_paths": "rates, when a module is built",
+    "sincos_positions": "a parameter",
+    "prefers_fused": "the size of a number",
+    "_of": "maps from a file, moved as soon as they are read",
+    "_all_maps": "maps from a file, moved as soon as they are read",
+    "describe": "statistics of masks that have come from the device",
+    "_moved": "the way of a CPU",
+    "by_faiss": "the way of a CPU",
+}
+
+
+def made_anywhere(text: str) -> list[str]:
+    """The calls that make a tensor without saying where, outside of the functions of ON_CPU."""
+    found = []
+
+    def look(node: ast.AST, inside: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            named = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute):
+                place, name = ast.unparse(child.func.value), child.func.attr
+                says = any(keyword.arg == "device" for keyword in child.keywords)
+                torch_s = place in ("torch", "torch.fft") and name in MADE
+                if torch_s and not says and inside not in ON_CPU:
+                    found.append(f"{child.lineno} {ast.unparse(child)}")
+            look(child, child.name if named else inside)
+
+    look(ast.parse(text), "")
+    return found
+
+
+def test_every_tensor_of_what_a_gpu_computes_is_made_on_its_device():
+    files = [f for place in ON_DEVICE for f in ([place] if place.suffix else sources(place))]
+    assert len(files) > 20
+    found = {f.name: made_anywhere(f.read_text(encoding="utf-8")) for f in files}
+    assert {name: calls for name, calls in found.items() if calls} == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("def f(x):\n    return x + torch.arange(3)", 1),
+        ("def f(x):\n    return x + torch.arange(3, device=x.device)", 0),
+        ("def f(x):\n    def g():\n        return torch.fft.fftfreq(3)\n    return g()", 1),
+        ("class A:\n    def __init__(self):\n        self.x = torch.zeros(3)", 0),
+        ("def f(x):\n    return x.new_zeros(3) + torch.zeros_like(x) + torch.stack([x])", 0),
+    ],
+)
+def test_a_tensor_that_is_made_anywhere_is_found(text, number):
+    assert len(made_anywhere(text)) == number

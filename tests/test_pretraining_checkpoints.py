@@ -19,7 +19,7 @@ from maebench.pretraining.checkpoints import (
     STATE,
     load_newest,
     load_strictly,
-    save,
+    store,
     weights_hash,
 )
 
@@ -45,7 +45,7 @@ def same(one, other):
 def folder(tmp_path):
     """Checkpoints of the steps 5 and 10."""
     for step in (5, 10):
-        save(tmp_path / "checkpoint", step, tensors(step), {"loss": 0.1 * step})
+        store(tmp_path / "checkpoint", step, tensors(step), {"loss": 0.1 * step})
     return tmp_path / "checkpoint"
 
 
@@ -58,8 +58,8 @@ def test_what_was_saved_is_loaded_to_the_last_bit(folder):
 
 
 def test_only_the_newest_two_are_kept(folder):
-    save(folder, 123_456, tensors(), {})
-    save(folder, 123_457, tensors(), {})
+    store(folder, 123_456, tensors(), {})
+    store(folder, 123_457, tensors(), {})
     assert [p.name for p in folder.iterdir() if p.name.startswith(".")] == []
     assert [p.name for p in checkpoints.steps(folder)] == ["step-000123456", "step-000123457"]
     assert len(list(folder.iterdir())) == 2
@@ -85,7 +85,7 @@ def falls_back(folder):
 def test_one_damaged_byte_of_the_weights_is_noticed_wherever_it_is(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("run")
     for step in (5, 10):
-        save(folder, step, tensors(step), {})
+        store(folder, step, tensors(step), {})
     path = folder / "step-000000010" / STATE
     content = bytearray(path.read_bytes())
     place = data.draw(st.integers(0, len(content) - 1))
@@ -133,7 +133,7 @@ def test_a_second_damaged_one_of_the_same_step_replaces_the_first(folder):
         path = folder / "step-000000010" / STATE
         path.write_bytes(b"")
         assert falls_back(folder)
-        save(folder, 10, tensors(10), {})
+        store(folder, 10, tensors(10), {})
     assert load_newest(folder)[1]["step"] == 10
 
 
@@ -144,7 +144,7 @@ def test_a_full_disk_is_one_clear_error_and_the_checkpoints_before_stay(folder):
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
         with pytest.raises(RunError, match=r"cannot write .*step-000000015") as caught:
-            save(folder, 15, big, {})
+            store(folder, 15, big, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(caught.value)
@@ -251,7 +251,7 @@ def copied(monkeypatch):
 
 def test_a_gpus_state_is_kept_as_it_was_when_it_was_asked_for(tmp_path, copied):
     state = tensors(3)
-    with checkpoints.saving("cuda:1") as later:
+    with checkpoints.storing("cuda:1") as later:
         later(tmp_path, 3, state, {"loss": 1.0})
         for value in state.values():
             value.zero_()
@@ -267,8 +267,8 @@ def test_one_checkpoint_is_written_at_a_time_and_steps_do_not_wait(tmp_path, cop
         assert may_write.wait(60)
         written.append(step)
 
-    monkeypatch.setattr(checkpoints, "save", slow)
-    with checkpoints.saving("cuda") as later:
+    monkeypatch.setattr(checkpoints, "store", slow)
+    with checkpoints.storing("cuda") as later:
         later(tmp_path, 1, tensors(), {})
         assert written == []  # and yet this line is reached
         may_write.set()
@@ -283,11 +283,11 @@ def test_what_goes_wrong_while_it_is_written_is_raised_by_the_next_or_at_the_end
     def full(*_):
         raise RunError("the disk is full")
 
-    monkeypatch.setattr(checkpoints, "save", full)
-    with pytest.raises(RunError, match="full"), checkpoints.saving("cuda") as later:
+    monkeypatch.setattr(checkpoints, "store", full)
+    with pytest.raises(RunError, match="full"), checkpoints.storing("cuda") as later:
         later(tmp_path, 1, tensors(), {})
     reached = []
-    with pytest.raises(RunError, match="full"), checkpoints.saving("cuda") as later:
+    with pytest.raises(RunError, match="full"), checkpoints.storing("cuda") as later:
         later(tmp_path, 1, tensors(), {})
         later(tmp_path, 2, tensors(), {})
         reached.append(2)
@@ -295,5 +295,5 @@ def test_what_goes_wrong_while_it_is_written_is_raised_by_the_next_or_at_the_end
 
 
 def test_on_a_cpu_nothing_is_put_off():
-    with checkpoints.saving("cpu") as now:
-        assert now is save
+    with checkpoints.storing("cpu") as now:
+        assert now is store

@@ -147,11 +147,8 @@ def statistics_from_seen(patches_BLT: Tensor, mask: Mask) -> tuple[Tensor, Tenso
     variance, mean = torch.var_mean(patches_BLT, dim=-1)
     own_BL2 = torch.stack([mean, (variance + VARIANCE_EPS).sqrt()], -1)
     h, w = mask.grid
-    places = (
-        torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij"), -1)
-        .view(-1, 2)
-        .to(patches_BLT)
-    )
+    sides = (torch.arange(side, device=patches_BLT.device) for side in (h, w))
+    places = torch.stack(torch.meshgrid(*sides, indexing="ij"), -1).view(-1, 2).to(patches_BLT)
     weight_BLK = torch.cdist(places, places)[:, mask.seen].permute(1, 0, 2).pow(-2)
     own = weight_BLK.isinf()
     weight_BLK = torch.where(own.any(-1, keepdim=True), own.to(weight_BLK), weight_BLK)

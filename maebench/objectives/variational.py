@@ -140,7 +140,7 @@ class VariationalAutoencoder(WholeImage):
         kl_R, shown_R = kl_to_prior(mean_BZ, log_var_BZ).mean(0).topk(min(TRAVERSED, latent))
         values_K = torch.linspace(-REACH, REACH, 2 * REACH + 1, device=images.device)
         along_RKZ = mean_BZ[0].repeat(len(shown_R), len(values_K), 1)
-        along_RKZ[torch.arange(len(shown_R)), :, shown_R] = values_K
+        along_RKZ[torch.arange(len(shown_R), device=images.device), :, shown_R] = values_K
         dimensions = zip(shown_R.tolist(), kl_R.tolist(), strict=True)
         rows = tuple(f"{number}: {kl:.2g}" for number, kl in dimensions)  # which, and its nats
         columns = tuple(f"{value:+.0f}" for value in values_K.tolist())

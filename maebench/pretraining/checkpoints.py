@@ -22,10 +22,10 @@ STATE, MANIFEST = "state.safetensors", "manifest.json"
 KEPT = 2  # the newest and one before it, in case the newest is damaged
 
 
-Save = Callable[[Path, int, Mapping[str, Tensor], Mapping[str, Any]], None]
+Store = Callable[[Path, int, Mapping[str, Tensor], Mapping[str, Any]], None]
 
 
-def save(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+def store(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Writes the checkpoint of a step as a whole and removes all but the newest two.
 
     Args:
@@ -58,14 +58,14 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[
 
 
 @contextlib.contextmanager
-def saving(device: str) -> Iterator[Save]:
-    """Gives `save`; of a GPU's state one that is done while the next steps are computed.
+def storing(device: str) -> Iterator[Store]:
+    """Gives `store`; of a GPU's state one that is done while the next steps are computed.
 
     Tensors are copied in the order of the GPU's work, so before the next update, and written by a
     thread. The next call waits for it, as does the end, and raises what went wrong.
     """
     if torch.device(device).type != "cuda":
-        yield save
+        yield store
         return
     writing: list[Future[None]] = []
 
@@ -81,7 +81,7 @@ def saving(device: str) -> Iterator[Save]:
 
         def write() -> None:
             arrived()
-            save(folder, step, copies, facts)
+            store(folder, step, copies, facts)
 
         writing.append(pool.submit(write))
 

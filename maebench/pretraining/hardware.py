@@ -11,7 +11,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -36,6 +36,7 @@ DEVICES = ("cpu", "cuda")
 HAS_BF16 = (8, 0)
 # cuBLAS, "Results reproducibility": eight buffers of 4 MiB
 CUBLAS, WORKSPACE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+T = TypeVar("T")
 REASON = 200  # characters of a driver's message
 
 
@@ -255,6 +256,17 @@ def deterministic(wanted: bool) -> Iterator[None]:
         filling.fill_uninitialized_memory = before[2]
         if before[3] is None:
             del os.environ[CUBLAS]
+
+
+def all_deterministic(made: Iterator[T], wanted: bool) -> Iterator[T]:
+    """The same, each of them made by deterministic kernels, of which a caller sees nothing."""
+    while True:
+        with deterministic(wanted):
+            try:
+                one = next(made)
+            except StopIteration:
+                return
+        yield one
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:

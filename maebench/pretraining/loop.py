@@ -27,7 +27,7 @@ from maebench.plugins import contained_steps
 from maebench.pretraining import checkpoints, cost, memory, runs
 from maebench.pretraining.ahead import ready
 from maebench.pretraining.batches import batch_hash, hashed, make_batch, sample
-from maebench.pretraining.hardware import deterministic, mixed
+from maebench.pretraining.hardware import all_deterministic, deterministic, mixed
 from maebench.pretraining.kernels import Kernels, plain_logged, shape_of
 from maebench.pretraining.log import Log
 from maebench.pretraining.optimiser import learning_rate
@@ -96,8 +96,8 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Generator[S
         fits = memory.said(
             f"run {run.name}", plan.device, plan.config, partial(try_part, plan, state)
         )
-        with fits, checkpoints.saving(plan.device) as save:
-            yield from _updates(plan, state, log, save, done, spent)
+        with fits, checkpoints.storing(plan.device) as store:
+            yield from _updates(plan, state, log, store, done, spent)
 
         # What the masks were like in the end, when the weights are safe.
         if plan.config.objective.hides:
@@ -105,7 +105,7 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Generator[S
 
 
 def _updates(
-    plan: Plan, state: State, log: Log, save: checkpoints.Save, done: int, spent: cost.Spent
+    plan: Plan, state: State, log: Log, store: checkpoints.Store, done: int, spent: cost.Spent
 ) -> Generator[Step]:
     """Every update that is left, with checkpoints of them."""
     config, run, length = plan.config, plan.run, plan.length
@@ -123,7 +123,7 @@ def _updates(
     ended = resumed = saved = time.monotonic()
     pause, exactly = config.machine.checkpoint_seconds, config.machine.deterministic
 
-    for number, parts in enumerate(steps, done + 1):
+    for number, parts in enumerate(all_deterministic(steps, exactly), done + 1):
         # How far it is, in updates or by the clock.
         progress = length.share(number - 1, spent.seconds)
         lr = set_rate(state, config, length.gone(number - 1, spent.seconds), length.total)
@@ -156,7 +156,7 @@ def _updates(
         kernels.took(number, now - ended, left)
         if due:
             kernels.keep(number, left)
-            keep(plan, state, save, number, log.loss, spent, ends)
+            keep(plan, state, store, number, log.loss, spent, ends)
             saved = time.monotonic()
             pause = max(config.machine.checkpoint_seconds, CHECKPOINT_SHARE * (saved - now))
         note, kernels.note = kernels.note, ""
@@ -289,13 +289,13 @@ def draws_from_torch_alone(module: nn.Module) -> bool:
 def keep(
     plan: Plan,
     state: State,
-    save: checkpoints.Save,
+    store: checkpoints.Store,
     number: int,
     loss: float,
     spent: cost.Spent,
     last: bool,
 ) -> None:
-    """Writes the checkpoint of a step by `save`, and at the last one what the run has cost.
+    """Writes the checkpoint of a step by `store`, and at the last one what the run has cost.
 
     Raises:
         RunError: the update made weights infinite although its loss was not.
@@ -306,7 +306,7 @@ def keep(
         files.write_json(plan.spent, {"steps": number, **spent.dump()})
     total = number if last else plan.steps
     facts = {"loss": loss, "total": total, "spent": spent.dump()}
-    save(plan.checkpoints, number, state.tensors(), facts)
+    store(plan.checkpoints, number, state.tensors(), facts)
 
 
 def _not_finite(name: str, loss: float, number: int, folder: Path) -> str:

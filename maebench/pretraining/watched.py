@@ -18,7 +18,7 @@ from maebench.masking.mask import Check, checked_later
 from maebench.outputs import Tracking
 from maebench.pretraining.ahead import ready
 from maebench.pretraining.batches import make_batch
-from maebench.pretraining.hardware import deterministic
+from maebench.pretraining.hardware import all_deterministic, deterministic
 from maebench.pretraining.kernels import Kernels, shape_of
 from maebench.pretraining.log import Log
 from maebench.pretraining.loop import (
@@ -128,7 +128,7 @@ def updates(plan: Plan, path: Path, laps: Laps, notes: list[str]) -> Generator[N
     drawn = "masking" if config.objective.hides else "data"
     exactly = config.machine.deterministic
     yield
-    for number, parts in enumerate(steps, 1):
+    for number, parts in enumerate(all_deterministic(steps, exactly), 1):
         logged: dict[str, float | Tensor] = {}
         for part, made in enumerate(parts):
             laps.end("data" if made.mask is None else drawn)  # masks made ahead follow the pixels

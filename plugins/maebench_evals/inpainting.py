@@ -37,7 +37,7 @@ def nearest_patch(images: Tensor, mask: Mask) -> Tensor:
     Of equally near ones it is the first in raster order.
     """
     h, w = mask.grid
-    at = torch.cartesian_prod(torch.arange(h), torch.arange(w)).to(mask.seen.device)
+    at = torch.cartesian_prod(*(torch.arange(n, device=mask.seen.device) for n in (h, w)))
     square_LL = (at[:, None] - at[None]).square().sum(-1)  # whole numbers: equal is equal
     # argmin gives the first of equals, and `seen` is ascending
     nearest_BL = square_LL[:, mask.seen].argmin(-1).T
