@@ -117,7 +117,10 @@ class LoadedModel:
         # weights fine-tuned on pooled tokens have their last norm after pooling
         for pool, norm in getattr(self.encoder, "pooled_norms", {}).items():
             found[None, pool] = norm(found[None, pool])
-        return {which: features.float().cpu() for which, features in found.items()}
+        # one copy: a GPU is waited for once a batch
+        together = torch.cat([features.float() for features in found.values()], 1).cpu()
+        parts = together.split([features.shape[1] for features in found.values()], 1)
+        return dict(zip(found, parts, strict=True))
 
     @torch.no_grad()
     def patches(self, images: Tensor, layer: int | None = None) -> Tensor:

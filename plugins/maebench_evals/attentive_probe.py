@@ -143,12 +143,13 @@ class AttentiveProbe(Evaluation):
         steps, draws = self.grid().steps, model.draws(f"order {purpose}")
         num_images = len(labels)
         batch, order = min(self.batch, num_images), torch.arange(num_images)
+        labels, used_RN = labels.to(model.device), used_RN.to(model.device)
         for step in model.progress(range(steps), steps, f"attentive-probe of {model.kind}"):
             if (step * batch) % num_images < batch:  # a new epoch, a new order
                 order = draws.uniform(num_images)[0].argsort().cpu()
             at = order[torch.arange(step * batch, (step + 1) * batch) % num_images]
-            x_BND = model.tokens("train", at, self.layer).to(model.device)
-            yield x_BND, labels[at].to(model.device), used_RN[:, at].to(model.device)
+            x_BND, there = model.tokens("train", at, self.layer), at.to(model.device)
+            yield x_BND.to(model.device), labels[there], used_RN[:, there]
 
     def _predict(self, model: Model, probes: Probes, split: str, index: Tensor) -> Tensor:
         """The class that each probe predicts for the images of index, int64 (R, G, images)."""
@@ -259,7 +260,7 @@ def train(
     directions = [torch.zeros_like(part) for part in probes]
     adam = torch.optim.Adam(directions, lr=1.0, betas=BETAS)
     shapes = [(-1, *[1] * (part.ndim - 1)) for part in probes]
-    device = probes.bias.device
+    rates_G, decays_G = rates_G.to(probes.bias.device), decays_G.to(probes.bias.device)
     for step, (x_BND, y_B, used_RB) in enumerate(batches):
         for part in probes:
             part.requires_grad_(True)
@@ -271,8 +272,8 @@ def train(
         share_GB = share_RB.repeat_interleave(len(logits_GBC) // len(share_RB), 0)
         # the sum over probes: none sees another's gradient
         gradients = torch.autograd.grad((losses * share_GB.flatten()).sum(), list(probes))
-        rate_G = rates_G.to(device) * rate(step, steps)
-        decay_G = 1 - rate_G * decays_G.to(device)
+        rate_G = rates_G * rate(step, steps)
+        decay_G = 1 - rate_G * decays_G
         whole_G = torch.ones_like(decay_G)  # capi decays no bias
         with torch.no_grad():
             for direction, gradient in zip(directions, gradients, strict=True):
