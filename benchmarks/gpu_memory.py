@@ -3,7 +3,7 @@
     python benchmarks/gpu_memory.py
 
 Weights, gradients and AdamW's two means are float32. What backward needs is counted in a step of
-one and of two images (on a CPU in bf16: each storage that autograd saves, once, autocast's copies
+two and of four images (on a CPU in bf16: each storage that autograd saves, once, autocast's copies
 of weights among them): every further image takes the difference. Beside it lie what a kernel needs
 for itself, torch's rounding of blocks and CUDA's own
 half GiB: SPARE of the card. Prints Markdown for docs/gpu.md.
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from maebench import MAE, Batch, Draws, Inputs, Random, RunConfig
+from maebench.encoders import attention
 from maebench.masking import draw
 from maebench.plugins import installed
 from maebench.pretraining.plan import build
@@ -65,10 +66,12 @@ def main() -> None:
         config = RunConfig(installed(), encoder=name, image_size=SIZE, objective=MAE(), ratio=RATIO)
         module = build(config, Inputs(CHANNELS, SIZE)).train()
         trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-        one, two = (saved(module, batch_of(module, number)) for number in (1, 2))
-        fixed = trained * COPIES + 2 * one - two
+        with attention.using(True):  # as on a GPU: scores are not kept
+            two, four = (saved(module, batch_of(module, number)) for number in (2, 4))
+        each = (four - two) // 2
+        fixed = trained * COPIES + two - 2 * each
         fits = {
-            f"{card} GB": f"{max(0, int(((1 - SPARE) * card * 1e9 - fixed) / (two - one))):,}"
+            f"{card} GB": f"{max(0, int(((1 - SPARE) * card * 1e9 - fixed) / each)):,}"
             for card in CARDS
         }
         rows.append(
@@ -76,7 +79,7 @@ def main() -> None:
                 "model": name,
                 "trained weights": f"{trained / 1e6:.0f} M",
                 "GB without images": f"{fixed / 1e9:.1f}",
-                "MB an image": f"{(two - one) / 1e6:.1f}",
+                "MB an image": f"{each / 1e6:.1f}",
                 **fits,
             }
         )

@@ -24,24 +24,28 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timing
 import torch
+from data import made
 from implementations import Plain, Size
 from step import Noise
 from torch import Tensor
 
 import maebench
-from maebench import ConfigError, Draws, MaebenchError, RunConfig
+from maebench import ConfigError, MaebenchError, RunConfig
 from maebench.analysis.run import evaluate_run
+from maebench.data.preprocess import Normaliser
 from maebench.masking import BUILT_IN as MASKINGS
-from maebench.masking import draw
 from maebench.objectives import BUILT_IN as OBJECTIVES
 from maebench.plugins import installed
 from maebench.pretraining import checkpoints
+from maebench.pretraining.batches import sample
 from maebench.pretraining.hardware import card, environment, find_device, find_precision, mixed
 from maebench.pretraining.loop import pretrain
 from maebench.pretraining.plan import Plan, prepare
 from maebench.pretraining.speed import matmul_peak, measure
+from maebench.pretraining.state import begin
 from maebench_evals import nearest
 
 STEPS = 20
@@ -51,8 +55,6 @@ GRID, PATCH, IMAGES = (14, 14), (16, 16), 256
 LOSS = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 1e-2}
 SAME = 0.999  # of masks or neighbours: nearly equal scores may change places
 TINY = {"name": "vit-nano", "width": 32, "depth": 2}
-# what a strategy needs to be drawn without a model; label-map wants a file
-ASKS = "asks a model, or a file"
 
 HOW = "Each row is a check; seconds are its own, the first of a kind with what it loads."
 
@@ -90,23 +92,23 @@ def device_and_precision(device: str, folder: Path, small: bool) -> Iterator[tup
 
 
 def masks(device: str, folder: Path, small: bool) -> Iterator[tuple[str, Found]]:
-    """Masks of the same seed on both devices."""
+    """Masks that a run draws for 256 images, with the same weights on both devices."""
+    maps = folder / "maps.npy"
+    folder.mkdir()
+    np.save(maps, np.random.default_rng(0).integers(0, 6, (1797, 8, 8)).astype("uint8"))
     for cls in MASKINGS:
-        try:
-            strategy = cls()
-        except Exception:
-            yield f"masks of {cls.name}", (ASKS, True)
-            continue
-        if cls.needs:
-            yield f"masks of {cls.name}", (ASKS, True)
-            continue
+        strategy: Any = {"name": cls.name, **({"file": maps} if cls.name == "label-map" else {})}
         hidden = []
         for place in ("cpu", device):
-            ids = torch.arange(IMAGES, device=place)
-            draws = Draws(0, "masking", ids)
-            hidden.append(draw(strategy, 0.75, GRID, PATCH, ids=ids, draws=draws).hidden.cpu())
-        same = (hidden[0] == hidden[1]).all(1).double().mean().item()
-        yield f"masks of {cls.name}", (f"{same:.2%} equal the CPU's", same >= SAME)
+            chosen = config(place, masking=strategy, machine={"precision": "fp32"})
+            plan = prepare(chosen, folder / place)
+            facts, module = plan.run.facts, begin(plan).module
+            normalise = Normaliser(facts["mean"], facts["std"], place)
+            hidden.append(sample(plan.config, module, plan.images, normalise, place).hidden)
+        same = (hidden[0] == hidden[1]).all(2).double().mean().item()
+        least = 1.0 if cls.drawn_ahead() else SAME
+        how = "drawn on the CPU" if cls.drawn_ahead() else "drawn there"
+        yield f"masks of {cls.name}", (f"{same:.2%} equal the CPU's, {how}", same >= least)
 
 
 def objectives(device: str, folder: Path, small: bool) -> Iterator[tuple[str, Found]]:
@@ -147,8 +149,10 @@ def going_on(device: str, folder: Path, small: bool) -> Iterator[tuple[str, Foun
     yield "stopped and gone on, deterministic", ("bit for bit" if same else "differs", same)
     precise = {**often, "precision": "fp32"}
     run_of(config("cpu", machine=precise), folder / "moved", 7)
-    _, losses = run_of(config(device, machine=precise), folder / "moved")
-    yield "begun on the CPU, ended here", (f"{len(losses)} steps", len(losses) == STEPS - 7)
+    plan, losses = run_of(config(device, machine=precise), folder / "moved")
+    last = (checkpoints.newest(plan.checkpoints) or {})["step"]
+    said = f"{len(losses)} of {STEPS} steps, to step {last}"  # from the newest checkpoint on
+    yield "begun on the CPU, ended here", (said, len(losses) < STEPS == last)
 
 
 def evaluations(device: str, folder: Path, small: bool) -> Iterator[tuple[str, Found]]:
@@ -158,7 +162,9 @@ def evaluations(device: str, folder: Path, small: bool) -> Iterator[tuple[str, F
     rows = evaluate_run(plan)
     for name, some in rows.groupby("evaluation", sort=False):
         failed = some[some["status"] == "failed"]
-        said = f"{some['seconds'].sum():.1f} s" if failed.empty else failed["reason"].iloc[0]
+        took = some.groupby("model")["seconds"].first().sum()  # each row has those of all
+        said = f"{took:.1f} s for {some['model'].nunique()} models"
+        said = said if failed.empty else failed["reason"].iloc[0]
         yield f"evaluation {name}", (said, failed.empty)
 
 
@@ -219,24 +225,40 @@ def speed(device: str, folder: Path, small: bool) -> Iterator[tuple[str, Found]]
         encoder |= {"heads": size.heads, "patch": size.patch}
         decoder = {"decoder_width": size.decoder_width, "decoder_depth": size.decoder_depth}
         decoder |= {"decoder_heads": size.decoder_heads}
-        for compiled in (False, True):
+        noise = Noise(number=4 * size.batch, side=size.image)
+        for compiled, dataset in ((False, noise), (True, noise), (False, jpegs(folder))):
+            machine = {"precision": precision, "compile": compiled, "memory_gb": 0.5}
+            if dataset is not noise:
+                machine["memory_gb"] = 0
             found = measure(
                 RunConfig(
                     installed(),
-                    dataset=Noise(number=4 * size.batch, side=size.image),
+                    dataset=dataset,
+                    image_size=size.image,
                     encoder=encoder,
                     objective={"name": "mae", **decoder},
                     batch=size.batch,
                     device=device,
-                    machine={"precision": precision, "compile": compiled},
+                    machine=machine,
+                    data={"cache_gb": 0},
                 )
             )
-            how = f"{name}, {precision}{', compiled' * compiled}"
+            from_files = ", from JPEG files" * (dataset is not noise)
+            how = f"{name}, {precision}{', compiled' * compiled}{from_files}"
             said = f"{found.images_per_second:,.0f} images/s, {found.share_of_peak:.0%} of the peak"
             said += f", {found.memory / 2**30:.1f} GiB"
             yield how, (said, True)
         yield f"{name}, plain algorithm", (plain(device, size, precision), True)
     yield "peak", (f"{matmul_peak(device, precision) / 1e12:.1f} TFLOP/s {precision}", True)
+
+
+def jpegs(folder: Path) -> str:
+    """Files as large as photographs, decoded anew each time."""
+    there = folder / "files"
+    if not there.exists():
+        there.mkdir(parents=True)
+        made(there)
+    return f"folder:{there}"
 
 
 def plain(device: str, size: Size, precision: str) -> str:
