@@ -32,8 +32,8 @@ checkpoints, or the model as it is. Two lines of the class say so,
 `answered_by: ClassVar[str] = "encoder"`. One that hides larger squares overrides `unit`; one that
 cannot do some grid or count refuses it in `check` by a ConfigError; one that never hides, or never
 shows, some positions declares `covers = False`. `view.progress` goes from 0 to 1, for what grows
-harder; scores that read neither it nor images nor a model may say `ahead = True`, and are drawn on the
-CPU, the same whatever trains, for several steps together.
+harder; scores that read neither it nor images nor a model may say `ahead = True`, and are drawn on
+the CPU, the same whatever trains, for several steps together.
 """,
     "encoder": """
 An encoder makes tokens of images, and of a masked image only of what is seen: the gradient with

@@ -17,7 +17,7 @@ from pretended_gpu import pretended_gpu
 
 import maebench
 from maebench.analysis.run import evaluate_run
-from maebench.masking import Hard, Random
+from maebench.masking import Random
 from maebench.models.load import trained_model
 from maebench.pretraining import checkpoints, loop
 from maebench.pretraining.log import Log
@@ -47,7 +47,12 @@ def settings(**changes):
     return tiny.config(**{"device": "cuda", "machine": RARELY, "budget": "steps=6", **changes})
 
 
-@pytest.mark.parametrize("way", WAYS)
+QUICK = {"mae objective", "block", "hard", "fp16", "in parts"}  # one of each kind
+
+
+@pytest.mark.parametrize(
+    "way", [way if way in QUICK else pytest.param(way, marks=pytest.mark.slow) for way in WAYS]
+)
 def test_no_step_of_a_run_waits_for_a_gpu(way, tmp_path, monkeypatch):
     monkeypatch.setattr(Log, "due", property(lambda self: False))  # reading the log waits, rarely
     with pretended_gpu() as gpu:
@@ -99,12 +104,17 @@ def test_a_tensor_on_the_cpu_is_noticed(tmp_path):
         list(pretrain(prepare(with_masking(Elsewhere()), tmp_path)))
 
 
-@pytest.mark.parametrize("objective", [cls.name for cls in maebench.objectives.BUILT_IN])
-@pytest.mark.parametrize("masking", [Random(), Hard(), "block"])
-def test_the_first_step_on_a_gpu_has_the_loss_and_the_batch_of_a_cpu(objective, masking, tmp_path):
-    changes = {"objective": objective, "machine": {**RARELY, "precision": "fp32"}}
-    if objective in ("mae", "simmim"):
-        changes["masking"] = masking
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        *({"objective": cls.name} for cls in maebench.objectives.BUILT_IN),
+        *({"masking": name} for name in ("hard", "block", "red-noise")),
+        {"objective": "simmim", "masking": "units"},
+    ],
+    ids=lambda chosen: ", ".join(chosen.values()),
+)
+def test_the_first_step_on_a_gpu_has_the_weights_and_the_loss_of_a_cpu(chosen, tmp_path):
+    changes = {**chosen, "machine": {**RARELY, "precision": "fp32"}}
     found = {}
     for device in ("cpu", "cuda"):
         with pretended_gpu():
@@ -142,6 +152,7 @@ SEARCHES = {"knn", "retrieval", "reconstruction"}
 FIRST = "untrained"  # of the models of a run, the one that has the same weights on every device
 
 
+@pytest.mark.slow
 def test_every_evaluation_on_a_gpu_gives_the_numbers_of_a_cpu(tmp_path):
     classes = tiny.names().table["evaluation"].values()
     evals = tuple(cls(**cls.example) for cls in classes)  # a short one of each

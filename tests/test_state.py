@@ -399,12 +399,17 @@ def _float32_settings():
 @pytest.mark.parametrize(
     "line",
     [
-        "pass",
         'torch.set_float32_matmul_precision("high")',
-        "torch.backends.cudnn.allow_tf32 = False",
-        'torch.backends.cuda.matmul.fp32_precision = "tf32"',
-        'torch.backends.cudnn.conv.fp32_precision = "ieee"',
-        'torch.backends.fp32_precision = "tf32"',
+        *(
+            pytest.param(line, marks=pytest.mark.slow)
+            for line in (
+                "pass",
+                "torch.backends.cudnn.allow_tf32 = False",
+                'torch.backends.cuda.matmul.fp32_precision = "tf32"',
+                'torch.backends.cudnn.conv.fp32_precision = "ieee"',
+                'torch.backends.fp32_precision = "tf32"',
+            )
+        ),
     ],
 )
 @pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch before 2.9")
