@@ -7,6 +7,7 @@ torch asks the driver before it computes them, so `backward` gives every paramet
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -133,6 +134,11 @@ def _backward(loss: Tensor, *arguments: Any, **named: Any) -> None:
             tensor.grad = torch.zeros_like(tensor)
 
 
+def _pinned(x: Tensor) -> Tensor:
+    """A copy with the strides of its original, as torch makes it: it fails where one is 0."""
+    return torch.empty_strided(x.size(), x.stride(), dtype=x.dtype).copy_(x)
+
+
 def _gradients(_: Any, inputs: Any, *__: Any, **___: Any) -> tuple[Tensor, ...]:
     return tuple(torch.zeros_like(x) for x in ([inputs] if isinstance(inputs, Tensor) else inputs))
 
@@ -150,6 +156,7 @@ def pretended_gpu(capability: tuple[int, int] = (9, 0)) -> Iterator[Pretending]:
         "torch.cuda.get_device_capability": lambda *_: capability,
         "torch.cuda.mem_get_info": lambda *_: (2**33, 2**34),
         "torch.cuda.memory_reserved": lambda *_: 2**30,
+        "torch.cuda.memory_allocated": lambda *_: 2**29,
         "torch.cuda.max_memory_allocated": lambda *_: 2**30,
         "torch.cuda.reset_peak_memory_stats": lambda *_: None,
         "torch.cuda.empty_cache": lambda: None,
@@ -161,7 +168,7 @@ def pretended_gpu(capability: tuple[int, int] = (9, 0)) -> Iterator[Pretending]:
         "torch.cuda.Event": lambda: _Event(),
         "torch.cuda.amp.common.amp_definitely_not_available": lambda: False,
         "torch.cuda.is_bf16_supported": lambda *_: capability >= (8, 0),
-        "torch.Tensor.pin_memory": lambda x: x,
+        "torch.Tensor.pin_memory": _pinned,
         "torch.Tensor.backward": _backward,
         "torch.autograd.grad": _gradients,
         "maebench_evals.nearest.ThreadPoolExecutor": _Here,  # in threads nothing is pretended
@@ -175,6 +182,7 @@ def pretended_gpu(capability: tuple[int, int] = (9, 0)) -> Iterator[Pretending]:
         for name, answer in told.items():
             until.enter_context(patch(name, answer))
         until.enter_context(patch("torch.cuda.device", _Current))
+        until.enter_context(patch.dict(os.environ))  # a workspace is chosen with the GPU
         until.enter_context(mode)
         yield mode
     resizing._table.cache_clear()

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from maebench import RunConfig
 from maebench.analysis import workers
 from maebench.analysis.cells import Cell
+from maebench.errors import DeviceError
 from maebench.evaluating import records
 from maebench.pretraining.plan import prepare
 
@@ -101,6 +103,53 @@ def test_a_worker_that_dies_fails_its_cell_and_another_goes_on(tmp_path):
             ends.append(event)
     assert [e["what"] for e in ends] == ["failed", "done"]
     assert "its worker ended with code -9" in ends[0]["reason"]
+
+
+def test_a_cell_whose_gpu_fails_ends_its_worker(tmp_path, monkeypatch):
+    def fails(device):
+        raise DeviceError(f"{device} does not answer any more")
+
+    monkeypatch.setattr(workers, "evaluate", lambda *_, **__: tmp_path)
+    monkeypatch.setattr(workers.records, "read", lambda path: [{"status": "failed", "reason": "x"}])
+    monkeypatch.setattr(workers, "check_answers", fails)
+    said = served(task(tmp_path), task(tmp_path, 1))
+    assert said[-1]["what"] == "failed" and said[-1]["ends"]
+    assert said[-1]["reason"] == "cpu does not answer any more"
+    assert len({event["task"] for event in said}) == 1  # the second is another worker's
+
+
+class Broken:
+    """A worker whose GPU fails in its first cell, without a process."""
+
+    started = 0
+
+    def __init__(self, number, threads, log, events):
+        type(self).started += 1
+        self.number, self.log, self.events, self.task = number, log, events, None
+        self.process = SimpleNamespace(wait=lambda: 0)
+
+    def give(self, task):
+        self.task = task
+        if task is None:
+            self.events.put((self.number, {"what": workers.ENDED}))
+            return
+        ends = {"what": "failed", "reason": "gone", "ends": True} if task["breaks"] else {}
+        self.events.put((self.number, {"task": task["name"], "what": "done", **ends}))
+
+    def stop(self):
+        pass
+
+
+def test_after_a_gpu_has_failed_another_worker_does_what_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "_Worker", Broken)
+    tasks = [{"name": name, "breaks": name in "ac"} for name in "abcd"]
+    ends = [(e["task"], e["what"]) for e in workers.run_tasks(tasks, 1, 1, tmp_path)]
+    assert ends == [("a", "failed"), ("b", "done"), ("c", "failed"), ("d", "done")]
+    assert Broken.started == 3
+
+
+def test_a_worker_is_told_the_device_that_was_found(tmp_path):
+    assert task(tmp_path, device="auto")["config"]["device"] in ("cpu", "cuda")
 
 
 GIVER = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import types
 
 import faiss
@@ -28,7 +29,7 @@ class FakeGPU(types.ModuleType):
 
     def __init__(self):
         super().__init__("faiss")
-        self.searched, self.temporary = [], []
+        self.searched, self.temporary, self.inside = [], [], []
 
     def StandardGpuResources(self):  # noqa: N802 - FAISS's name
         return types.SimpleNamespace(setTempMemory=self.temporary.append)
@@ -37,9 +38,16 @@ class FakeGPU(types.ModuleType):
     def get_num_gpus():
         return 1
 
+    @contextlib.contextmanager
+    def current(self, device):
+        self.inside.append(device)
+        yield
+        self.inside.pop()
+
     def knn_gpu(self, resources, queries, bank, k, *, metric, device):
         assert isinstance(bank, torch.Tensor) and bank.is_contiguous() and queries.is_contiguous()
         assert metric == self.METRIC_INNER_PRODUCT and device == 0
+        assert self.inside == [queries.device]  # whose stream FAISS then works in
         self.searched.append(len(bank))
         values, places = (queries @ bank.T).topk(k)
         return values, places
@@ -51,6 +59,7 @@ def fake(monkeypatch):
     there = FakeGPU()
     monkeypatch.setattr(module, "import_module", lambda name: there)
     monkeypatch.setattr(module, "free", lambda device: 2**16)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: there.current(device))
     module._resources.cache_clear()
     yield there
     module._resources.cache_clear()
@@ -116,16 +125,36 @@ def test_faiss_searches_wherever_it_can(fake, monkeypatch):
     assert way(gpu, 5) is by_torch
 
 
-def test_all_gpus_are_asked_where_none_is_named(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    assert module.devices("cuda") == ["cuda:0", "cuda:1", "cuda:2"]
-    assert module.devices("cuda:1") == ["cuda:1"]
-    assert module.devices("cpu") == ["cpu"]
+def test_all_gpus_that_compute_are_asked_where_none_is_named_and_much_is_to_do(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(module, "computes", lambda place: place != "cuda:2")
+    much = module.MANY
+    assert module.devices("cuda", much) == ["cuda:0", "cuda:1", "cuda:3"]
+    assert module.devices("cuda", much - 1) == ["cuda"]
+    assert module.devices("cuda:1", much) == ["cuda:1"]
+    assert module.devices("cpu", much) == ["cpu"]
+
+
+def test_a_gpu_that_is_full_or_too_old_does_not_compute(monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    assert module.computes("cpu")
+    monkeypatch.setattr(torch, "ones", full)
+    assert not module.computes("cuda:1")
+
+
+def test_what_torch_keeps_for_itself_is_free(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10, 100))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 60)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 25)
+    assert module.free("cuda:0") == 45
 
 
 def test_parts_of_several_devices_come_in_order(monkeypatch):
-    monkeypatch.setattr(module, "devices", lambda device: ["cpu"] * 3)
+    monkeypatch.setattr(module, "devices", lambda device, products: ["cpu"] * 3)
     monkeypatch.setattr(module, "QUERIES", 16 * 10)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     x = signs(95)
     found = list(all_neighbours(x, torch.arange(95), x, torch.arange(95), 5))
     assert [len(place) for place, _ in found] == [10] * 9 + [5]

@@ -266,6 +266,7 @@ def test_one_checkpoint_is_written_at_a_time_and_steps_do_not_wait(tmp_path, cop
     def slow(folder, step, tensors, facts):
         assert may_write.wait(60)
         written.append(step)
+        return 0.5
 
     monkeypatch.setattr(checkpoints, "store", slow)
     with checkpoints.storing("cuda") as later:
@@ -297,3 +298,23 @@ def test_what_goes_wrong_while_it_is_written_is_raised_by_the_next_or_at_the_end
 def test_on_a_cpu_nothing_is_put_off():
     with checkpoints.storing("cpu") as now:
         assert now is store
+
+
+def test_an_error_of_the_run_is_raised_and_one_of_its_checkpoint_noted(
+    tmp_path, copied, monkeypatch
+):
+    def full(*_):
+        raise RunError("the disk is full")
+
+    monkeypatch.setattr(checkpoints, "store", full)
+    with pytest.raises(ValueError, match="ours") as caught, checkpoints.storing("cuda") as later:
+        later(tmp_path, 1, tensors(), {})
+        raise ValueError("ours")
+    assert caught.value.__notes__ == ["and the checkpoint before was not written: the disk is full"]
+
+
+def test_the_seconds_of_writing_are_told_by_the_next_call(tmp_path, copied):
+    assert store(tmp_path, 1, tensors(), {}) > 0
+    with checkpoints.storing("cuda") as later:
+        assert later(tmp_path, 2, tensors(), {}) == 0
+        assert later(tmp_path, 3, tensors(), {}) > 0

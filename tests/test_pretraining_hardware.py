@@ -13,6 +13,7 @@ import torch
 
 from maebench.errors import ConfigError, DeviceError
 from maebench.pretraining.hardware import (
+    all_deterministic,
     check_answers,
     deterministic,
     environment,
@@ -84,6 +85,8 @@ def cards(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda d: capabilities[number(d)])
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80"])
     monkeypatch.setattr(torch, "ones", ones)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is put back after the test
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     return errors
 
 
@@ -127,7 +130,18 @@ def test_a_gpu_without_kernels_is_named_with_what_torch_was_built_for(cards):
         assert find_device("auto") == "cpu"
 
 
-def test_a_gpu_that_others_have_filled_is_said_to_be_full(cards):
+@pytest.mark.parametrize(
+    "said",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB."),
+        torch.AcceleratorError(
+            "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported", 2
+        ),
+    ],
+    ids=["no room", "no context"],
+)
+def test_a_gpu_that_others_have_filled_is_said_to_be_full(said, cards):
+    cards[3] = said
     with pytest.raises(ConfigError, match="NVIDIA Full .* has no memory left"):
         find_device("cuda:3")
 
@@ -187,21 +201,40 @@ def test_a_gpu_that_has_failed_is_one_line(monkeypatch):
         check_answers("cuda:0")
 
 
-def test_deterministic_kernels_are_asked_for_and_the_callers_settings_put_back(monkeypatch):
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+def test_deterministic_kernels_are_asked_for_and_the_callers_settings_put_back():
     with deterministic(False):
         assert not torch.are_deterministic_algorithms_enabled()
     with deterministic(True):
         assert torch.are_deterministic_algorithms_enabled()
         assert not torch.utils.deterministic.fill_uninitialized_memory
-        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.utils.deterministic.fill_uninitialized_memory
-    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-    with deterministic(True):
-        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
-    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+
+
+def test_what_is_made_by_deterministic_kernels_is_handed_out_under_the_callers_settings():
+    inside = []
+
+    def made():
+        for number in range(3):
+            inside.append(torch.are_deterministic_algorithms_enabled())
+            yield number
+
+    for wanted in (True, False):
+        for number, one in enumerate(all_deterministic(made(), wanted)):
+            assert one == number and not torch.are_deterministic_algorithms_enabled()
+    assert inside == [True] * 3 + [False] * 3
+
+
+@pytest.mark.parametrize("own", [None, ":16:8"])
+def test_the_workspace_of_products_is_set_when_a_gpu_is_chosen_unless_it_is(
+    own, cards, monkeypatch
+):
+    if own:
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", own)
+    assert find_device("cpu") == "cpu"
+    assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == own
+    assert find_device("cuda") == "cuda"
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == (own or ":4096:8")
 
 
 @pytest.mark.gpu

@@ -27,7 +27,7 @@ from maebench.errors import RunError
 from maebench.masking import Attention, Hard, Parts
 from maebench.objectives.decoders import TransformerDecoder
 from maebench.objectives.mae import MaskedAutoencoder
-from maebench.pretraining import checkpoints
+from maebench.pretraining import checkpoints, runs
 from maebench.pretraining import loop as story
 from maebench.pretraining.batches import batches
 from maebench.pretraining.loop import pretrain
@@ -419,6 +419,27 @@ def test_an_update_that_overflows_in_fp16_is_left_out_and_the_scale_halved(tmp_p
     tensors, _ = checkpoints.load_newest(plan.checkpoints)
     assert tensors["scaler.scale"] == 2.0**119
     assert checkpoints.weights_hash(checkpoints.part(tensors, "model.")) == first
+
+
+@pytest.mark.parametrize("by_clock", [False, True])
+def test_the_batches_that_are_noted_do_not_depend_on_parts(tmp_path, by_clock):
+    """By the clock any step may be the last: in parts its images are not kept."""
+    budget = "seconds=0.01" if by_clock else f"steps={STEPS}"
+    found = []
+    for parts in (1, 3):
+        chosen = config(budget=budget, optimiser={"accumulate": parts})
+        plan = prepare(chosen, tmp_path / str(parts))
+        list(pretrain(plan))
+        found.append(runs.read_hashes(plan.run))
+    assert found[0]["first_batch"] == found[1]["first_batch"]
+    assert "last_batch" in found[0]
+    assert found[1].get("last_batch") == (None if by_clock else found[0]["last_batch"])
+
+
+def test_a_precision_of_evaluations_that_is_not_here_is_refused_before_the_run(tmp_path):
+    with pytest.raises(ConfigError, match=r"machine\.evaluation=tf32: cpu has none"):
+        prepare(config(machine={"evaluation": "tf32"}), tmp_path)
+    assert not list(tmp_path.glob("runs/*"))
 
 
 def test_deterministic_kernels_are_a_cpus_own(tmp_path):

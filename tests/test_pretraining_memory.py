@@ -60,7 +60,7 @@ def limited(monkeypatch, most, error=None):
 def test_what_fits_is_found_by_trying_and_said(tmp_path, monkeypatch):
     tried = limited(monkeypatch, 5)
     words = (
-        r"out of memory with 16 images: 2\.50 GiB asked for on .*\. What fits, tried just now: "
+        r"out of memory with 16 images: 2\.50 GiB asked for on .*\. What fits, tried just now without compiling: "
         r"-o optimiser\.accumulate=4, the same batch in parts of 4; or --batch 4$"
     )
     plan = prepare(tiny.config(), tmp_path)

@@ -66,7 +66,8 @@ class Cell:
         return {
             "name": self.name,
             "kind": self.kind,
-            "config": self.plan.config.dump(),
+            # the device that was found: one that fails later must not become another
+            "config": {**self.plan.config.dump(), "device": self.plan.device},
             "results": str(self.plan.run.results),
             "seeds": list(evaluation_seeds),
         }

@@ -25,10 +25,11 @@ import torch
 from maebench import files
 from maebench.analysis.cells import Cell, Data, model_of
 from maebench.config.run import RunConfig
-from maebench.errors import MaebenchError, RunError
+from maebench.errors import DeviceError, MaebenchError, RunError
 from maebench.evaluating import records
 from maebench.evaluating.suite import evaluate
 from maebench.plugins import installed
+from maebench.pretraining.hardware import check_answers
 from maebench.pretraining.loop import pretrain
 from maebench.pretraining.plan import prepare
 
@@ -75,15 +76,16 @@ def run_tasks(
                     yield {"task": lost["name"], "what": "failed", "reason": why}
                     if fail_fast:
                         return
-                    if waiting:
-                        team[number] = _Worker(number, threads, worker.log, events)
-                        team[number].give(waiting.pop(0))
+                if waiting:
+                    team[number] = _Worker(number, threads, worker.log, events)
+                    team[number].give(waiting.pop(0))
                 continue
             yield event
             if event["what"] in ("done", "failed"):
                 if event["what"] == "failed" and fail_fast:
                     return
-                worker.give(waiting.pop(0) if waiting else None)
+                ends = event.get("ends", False)
+                worker.give(waiting.pop(0) if waiting and not ends else None)
     finally:
         for worker in team.values():
             worker.stop()
@@ -179,12 +181,19 @@ def _say(stream: IO[str], event: Event) -> None:
 
 
 def serve(tasks: Iterator[Task], say: Callable[[Event], None]) -> None:
-    """Does tasks one after the other; one that fails is said and takes no other with it."""
+    """Does tasks one after the other; one that fails is said and takes no other with it.
+
+    Where its GPU has failed nothing more can be done by this process: it ends, and another begins.
+    """
     data = Data()
     for task in tasks:
         try:
             say({"task": task["name"], "what": "started"})
             failed = do(task, say, data)
+        except DeviceError as error:
+            reason = " ".join(str(error).split())
+            say({"task": task["name"], "what": "failed", "reason": reason, "ends": True})
+            return
         except MaebenchError as error:
             failed = str(error)
         except Exception as error:
@@ -197,7 +206,11 @@ def serve(tasks: Iterator[Task], say: Callable[[Event], None]) -> None:
 
 
 def do(task: Task, say: Callable[[Event], None], data: Data) -> str:
-    """Pretrains and evaluates one cell; gives what failed among its evaluations, or nothing."""
+    """Pretrains and evaluates one cell; gives what failed among its evaluations, or nothing.
+
+    Raises:
+        DeviceError: its GPU has failed.
+    """
     names = installed()
     config = RunConfig(names, **task["config"])
     plan = prepare(config, Path(task["results"]), splits=data.of(config))
@@ -216,6 +229,8 @@ def do(task: Task, say: Callable[[Event], None], data: Data) -> str:
             rows = records.read(path)
             bad = [row["reason"] for row in rows if row["status"] == "failed"]
             failed += [f"{evaluation.name}: {bad[0]}"] if bad else []
+    if failed:
+        check_answers(plan.device)
     return "; ".join(failed)
 
 

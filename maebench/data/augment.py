@@ -6,7 +6,7 @@ B images, C channels, h w pixels of a crop.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
@@ -78,6 +78,10 @@ class Crops:
     flips: Tensor
     sizes: Tensor
 
+    def on_cpu(self) -> Crops:
+        """The same with its images there too."""
+        return replace(self, images=self.images.cpu())
+
     @staticmethod
     def stack(parts: list[Crops]) -> Crops:
         """One batch from several."""
@@ -90,7 +94,8 @@ def fits(x: Tensor, device: str) -> bool:
     """Whether a tensor may lie on a device for all of a run; on a CPU it does already."""
     if torch.device(device).type == "cpu":
         return True
-    return x.nbytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch
+    return x.nbytes <= DEVICE_SHARE * (torch.cuda.mem_get_info(device)[0] + kept)
 
 
 def crop_parameters(

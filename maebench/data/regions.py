@@ -90,20 +90,17 @@ def packed(regions: Sequence[Tensor], flips: Tensor) -> tuple[Block, ...]:
         regions: uint8, of each image.
         flips: bool (B,).
     """
-    sizes = [tuple(x.shape[1:]) for x in regions]
-    blocks, some = list[list[int]](), list[int]()
-    for place in sorted(range(len(regions)), key=lambda i: sizes[i]):
-        if some and not _suit([regions[i] for i in (*some, place)]):
+    blocks, some, rows, columns, own = list[list[int]](), list[int](), 0, 0, 0
+    for place in sorted(range(len(regions)), key=lambda i: regions[i].shape):
+        x = regions[place]
+        rows, columns = max(rows, x.shape[1]), max(columns, x.shape[2])
+        whole = (len(some) + 1) * len(x) * rows * columns
+        if some and whole > min(MOST_BYTES, MOST_TIMES * (own + x.numel())):
             blocks.append(some)
-            some = []
+            some, rows, columns, own = [], x.shape[1], x.shape[2], 0
         some.append(place)
+        own += x.numel()
     return tuple(_block(regions, flips, places) for places in (*blocks, some))
-
-
-def _suit(regions: Sequence[Tensor]) -> bool:
-    rows, columns = (max(x.shape[side] for x in regions) for side in (1, 2))
-    whole = len(regions) * len(regions[0]) * rows * columns
-    return whole <= min(MOST_BYTES, MOST_TIMES * sum(x.numel() for x in regions))
 
 
 def _block(regions: Sequence[Tensor], flips: Tensor, places: list[int]) -> Block:

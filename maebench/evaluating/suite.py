@@ -26,8 +26,8 @@ from maebench.evaluation import Evaluation, Metric, NotApplicable, Result
 from maebench.models.model import LoadedModel
 from maebench.plugins import Names, contained, ended_by, installed
 from maebench.pretraining import checkpoints, runs
-from maebench.pretraining.hardware import check_answers
-from maebench.pretraining.memory import out_of_memory, what_there_is
+from maebench.pretraining.hardware import check_answers, out_of_memory
+from maebench.pretraining.memory import what_there_is
 from maebench.rng import isolated
 
 

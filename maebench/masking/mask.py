@@ -131,7 +131,8 @@ def moved(x: Tensor, device: str) -> Tensor:
     """A tensor of the CPU on a device; a GPU copies it while others compute, unwaited for."""
     if torch.device(device).type == "cpu":
         return x
-    return x.pin_memory().to(device, non_blocking=True)
+    # contiguous: a pinned copy has the strides of its original, of which none may be 0
+    return x.contiguous().pin_memory().to(device, non_blocking=True)
 
 
 NEEDS = ("attention", "features", "patch_loss")  # what a View can be asked for

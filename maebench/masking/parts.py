@@ -23,7 +23,9 @@ LABELS = 256  # a label map's labels are 0 to 255
 # Of k-means. On 49 patches of Fashion-MNIST the tenth changes a label in 2 % of the images, on 16
 # of digits none after the fourth does.
 ROUNDS = 10
-ON_GPU = 2**30  # labels, a byte each, that a GPU holds for all of a run
+# Labels, a byte each, that a GPU holds for all of a run. What is more is read by the CPU, batch by
+# batch, and waited for.
+ON_GPU = 2**30
 BLOCK = 4096  # maps of a file that are looked at together
 
 
@@ -143,18 +145,20 @@ class LabelMap(ByPart):
         """The label of the pixel at the centre of each patch of this very crop."""
         maps, (h, w) = self._maps(), view.grid
         H, W = maps.shape[1:]
-        whole = torch.tensor([H, W], device=view.device).expand(view.batch, 2)
-        sizes_B2 = whole if view.sizes is None else view.sizes
-        refuse_where(
-            (sizes_B2 != whole).any(),
-            ConfigError(
-                f"masking.file: {self.file} has maps of {H}x{W}, an image is stored in another "
-                "size: a map has one label per pixel of its image"
-            ),
-        )
+        if view.sizes is not None:
+            refuse_where(
+                ((view.sizes[:, 0] != H) | (view.sizes[:, 1] != W)).any(),
+                ConfigError(
+                    f"masking.file: {self.file} has maps of {H}x{W}, an image is stored in another "
+                    "size: a map has one label per pixel of its image"
+                ),
+            )
         maps_BHW = self._of(view.ids, maps)
-        boxes_B4 = torch.cat([0 * whole, whole], 1) if view.boxes is None else view.boxes
-        top, left, height, width = boxes_B4.unbind(1)
+        if view.boxes is None:
+            top, left = view.ids.new_zeros(2, view.batch)
+            height, width = top + H, left + W
+        else:
+            top, left, height, width = view.boxes.unbind(1)
         y = (torch.arange(h, device=view.device) + 0.5) / h
         x = (torch.arange(w, device=view.device) + 0.5) / w
         x_Bw = x.expand(view.batch, w)

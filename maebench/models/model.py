@@ -117,10 +117,12 @@ class LoadedModel:
         # weights fine-tuned on pooled tokens have their last norm after pooling
         for pool, norm in getattr(self.encoder, "pooled_norms", {}).items():
             found[None, pool] = norm(found[None, pool])
+        if torch.device(self.device).type == "cpu":
+            return {which: features.float() for which, features in found.items()}
         # one copy: a GPU is waited for once a batch
         together = torch.cat([features.float() for features in found.values()], 1).cpu()
         parts = together.split([features.shape[1] for features in found.values()], 1)
-        return dict(zip(found, parts, strict=True))
+        return {which: part.contiguous() for which, part in zip(found, parts, strict=True)}
 
     @torch.no_grad()
     def patches(self, images: Tensor, layer: int | None = None) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics as plain
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,15 +93,12 @@ def make_batch(
     )
 
 
-def hashed(crop: Crops) -> tuple[Tensor, ...]:
-    """What `batch_hash` takes of a part of a batch, off a device that may not hold all parts."""
-    return crop.ids, crop.epoch, crop.images.cpu()
-
-
-def batch_hash(parts: Iterable[tuple[Tensor, ...]]) -> str:
+def batch_hash(parts: Sequence[Crops]) -> str:
     """Stands for images, their order and their crops, to the last bit, whatever the parts."""
-    whole = (torch.cat(each) for each in zip(*parts, strict=True))
-    return digest(*(each.contiguous().numpy().tobytes() for each in whole))
+    whole = Crops.stack([part.on_cpu() for part in parts])
+    return digest(
+        *(each.contiguous().numpy().tobytes() for each in (whole.ids, whole.epoch, whole.images))
+    )
 
 
 def make_mask(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,10 +23,12 @@ STATE, MANIFEST = "state.safetensors", "manifest.json"
 KEPT = 2  # the newest and one before it, in case the newest is damaged
 
 
-Store = Callable[[Path, int, Mapping[str, Tensor], Mapping[str, Any]], None]
+Store = Callable[[Path, int, Mapping[str, Tensor], Mapping[str, Any]], float]
 
 
-def store(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+def store(
+    folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
+) -> float:
     """Writes the checkpoint of a step as a whole and removes all but the newest two.
 
     Args:
@@ -34,9 +37,13 @@ def store(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping
         tensors: all of the state, on the CPU.
         facts: what else the manifest holds.
 
+    Returns:
+        The seconds that it took.
+
     Raises:
         RunError: the disk is full; the checkpoints before stay.
     """
+    began = time.monotonic()
 
     def fill(beside: Path) -> None:
         whole = {name: value.detach().contiguous() for name, value in tensors.items()}
@@ -55,6 +62,7 @@ def store(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping
     files.write_folder(folder / folder_name(step), fill)
     for old in steps(folder)[:-KEPT]:
         files.remove(old)
+    return time.monotonic() - began
 
 
 @contextlib.contextmanager
@@ -62,34 +70,36 @@ def storing(device: str) -> Iterator[Store]:
     """Gives `store`; of a GPU's state one that is done while the next steps are computed.
 
     Tensors are copied in the order of the GPU's work, so before the next update, and written by a
-    thread. The next call waits for it, as does the end, and raises what went wrong.
+    thread. The next call waits for it, gives the seconds that it took, and raises what went wrong,
+    as the end does; where the run ends by an error of its own, that one is raised with a note.
     """
     if torch.device(device).type != "cuda":
         yield store
         return
-    writing: list[Future[None]] = []
-
-    def wait() -> None:
-        while writing:
-            writing.pop().result()
+    writing: list[Future[float]] = []
 
     def later(
         folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
-    ) -> None:
-        wait()
+    ) -> float:
+        took = writing.pop().result() if writing else 0.0
         copies, arrived = off_device(tensors, device)
 
-        def write() -> None:
+        def write() -> float:
             arrived()
-            store(folder, step, copies, facts)
+            return store(folder, step, copies, facts)
 
         writing.append(pool.submit(write))
+        return took
 
     with ThreadPoolExecutor(1) as pool:
         try:
             yield later
-        finally:
-            wait()
+        except BaseException as error:
+            if writing and (why := writing.pop().exception()):
+                error.add_note(f"and the checkpoint before was not written: {why}")
+            raise
+        if writing:
+            writing.pop().result()
 
 
 def off_device(

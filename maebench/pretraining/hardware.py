@@ -7,6 +7,7 @@ import ctypes
 import importlib.metadata
 import os
 import platform
+import re
 import textwrap
 import warnings
 from collections.abc import Iterator
@@ -34,9 +35,13 @@ DEVICES = ("cpu", "cuda")
 # The first with tensor cores for bf16, Ampere's compute capability (CUDA C++ Programming Guide,
 # table "Arithmetic Instructions"); before it torch emulates, and is slower than in fp32.
 HAS_BF16 = (8, 0)
-# cuBLAS, "Results reproducibility": eight buffers of 4 MiB
+# cuBLAS, "Results reproducibility": eight buffers of 4 MiB. It and torch read it at the first
+# product of a process, so it is set when a GPU is chosen, whether or not a run is deterministic.
 CUBLAS, WORKSPACE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
 T = TypeVar("T")
+# What torch says of it beside torch.OutOfMemoryError: its allocator on a CPU, CUDA, and libraries
+# that allocate for themselves.
+NO_MEMORY = re.compile(r"not enough memory|can't allocate memory|out of memory|ALLOC_FAILED")
 REASON = 200  # characters of a driver's message
 
 
@@ -80,12 +85,13 @@ def _not_here(name: str, number: int, said: list[warnings.WarningMessage]) -> st
 
 def unfit(device: str) -> str:
     """Why a GPU does not compute, in a line that says what to install; empty where it does."""
+    os.environ.setdefault(CUBLAS, WORKSPACE)
     try:
         one = torch.ones(1, device=device)
         return "" if (one + one).item() == 2 else f"{card(device)} computes 1 + 1 wrongly"
-    except torch.OutOfMemoryError:
-        return f"{card(device)} has no memory left: others use it"
     except (RuntimeError, AssertionError) as error:
+        if out_of_memory(error):
+            return f"{card(device)} has no memory left: others use it"
         made_for = ", ".join(torch.cuda.get_arch_list()) or "none"
         return (
             f"{card(device)} does not run torch {torch.__version__} (CUDA {torch.version.cuda}, "
@@ -128,7 +134,16 @@ def card(device: str) -> str:
 
 
 def _shortened(message: str) -> str:
-    return textwrap.shorten(message.partition(" (Triggered internally")[0], REASON)
+    """The first line: torch explains in further ones how to debug a kernel."""
+    first = message.partition("\n")[0].partition(" (Triggered internally")[0]
+    return textwrap.shorten(first, REASON)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory did not suffice."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)) is not None
 
 
 def keep_memory() -> None:
@@ -244,9 +259,7 @@ def deterministic(wanted: bool) -> Iterator[None]:
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
         filling.fill_uninitialized_memory,
-        os.environ.get(CUBLAS),
     )
-    os.environ[CUBLAS] = before[3] or WORKSPACE  # read when a thread first multiplies
     torch.use_deterministic_algorithms(True)
     filling.fill_uninitialized_memory = False  # it finds mistakes, for its time
     try:
@@ -254,8 +267,6 @@ def deterministic(wanted: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         filling.fill_uninitialized_memory = before[2]
-        if before[3] is None:
-            del os.environ[CUBLAS]
 
 
 def all_deterministic(made: Iterator[T], wanted: bool) -> Iterator[T]:

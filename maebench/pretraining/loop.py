@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from maebench import files
 from maebench.config.run import RunConfig
+from maebench.data.augment import Crops
 from maebench.data.preprocess import Normaliser
 from maebench.encoders import attention
 from maebench.errors import RunError
@@ -26,7 +27,7 @@ from maebench.outputs import Tracking
 from maebench.plugins import contained_steps
 from maebench.pretraining import checkpoints, cost, memory, runs
 from maebench.pretraining.ahead import ready
-from maebench.pretraining.batches import batch_hash, hashed, make_batch, sample
+from maebench.pretraining.batches import batch_hash, make_batch, sample
 from maebench.pretraining.hardware import all_deterministic, deterministic, mixed
 from maebench.pretraining.kernels import Kernels, plain_logged, shape_of
 from maebench.pretraining.log import Log
@@ -117,7 +118,7 @@ def _updates(
     normalise = Normaliser(run.facts["mean"], run.facts["std"], plan.device)
     steps = ready(config, state.asked, plan.images, normalise, plan.device, done, last)
     checks: list[Check] = []  # of masks, read with the log
-    crops: list[tuple[Tensor, ...]] = []  # of the first batch and of the last, to be hashed
+    crops: list[Crops] = []  # of the first batch and of the last, to be hashed
     how = precision, kernels, draws_from_torch_alone(state.module)
     state.module.train()
     ended = resumed = saved = time.monotonic()
@@ -135,8 +136,7 @@ def _updates(
                 batch = make_batch(config, state.asked, made, progress, precision)
                 step = (number, part) if part else (number,)
                 add_up(logged, forward_and_backward(config, state, batch, step, *how))
-                if number in (1, plan.steps):  # by the clock no length is the same
-                    crops.append(hashed(made.crop))
+                crops += noted(plan, number, made.crop)
         check_loss(plan, number, logged["loss"])
         state.update(config.optimiser.clip)
         seconds = spent.seconds + time.monotonic() - resumed
@@ -148,7 +148,7 @@ def _updates(
         spent = spent.after(config.batch, now - resumed, each)
         share, left = length.share(number, spent.seconds), length.left(number, spent.seconds)
         ends = share == 1
-        note_batch(plan, number, crops)
+        note_batch(plan, number, ends, crops)
         log.add(number, logged, lr)
         due = ends or now - saved > pause
         if due or number == 1 or log.due:
@@ -156,9 +156,9 @@ def _updates(
         kernels.took(number, now - ended, left)
         if due:
             kernels.keep(number, left)
-            keep(plan, state, store, number, log.loss, spent, ends)
+            took = keep(plan, state, store, number, log.loss, spent, ends)
             saved = time.monotonic()
-            pause = max(config.machine.checkpoint_seconds, CHECKPOINT_SHARE * (saved - now))
+            pause = max(config.machine.checkpoint_seconds, CHECKPOINT_SHARE * took)
         note, kernels.note = kernels.note, ""
         yield Step(number, plan.steps, log.loss, lr, now - ended, config.batch, share, note)
         if ends:
@@ -166,12 +166,23 @@ def _updates(
         ended, resumed = now, time.monotonic()
 
 
-def note_batch(plan: Plan, number: int, crops: list[tuple[Tensor, ...]]) -> None:
-    """Keeps what stands for the images of the first batch and of the last, where there are some."""
-    if crops:
+def noted(plan: Plan, number: int, crop: Crops) -> list[Crops]:
+    """A part of a batch whose hash may be kept.
+
+    A device may not hold all parts, so they come to the CPU, and by the clock, where any step may
+    be the last, there is no hash of them.
+    """
+    if plan.config.optimiser.accumulate == 1:
+        return [crop]
+    return [crop.on_cpu()] if number in (1, plan.steps) else []
+
+
+def note_batch(plan: Plan, number: int, ends: bool, crops: list[Crops]) -> None:
+    """Keeps what stands for the images of the first batch and of the last."""
+    if crops and (number == 1 or ends):
         which = "first_batch" if number == 1 else "last_batch"
         runs.note_hashes(plan.run, **{which: batch_hash(crops)})
-        crops.clear()
+    crops.clear()
 
 
 def check_loss(plan: Plan, number: int, loss: float | Tensor) -> None:
@@ -294,8 +305,11 @@ def keep(
     loss: float,
     spent: cost.Spent,
     last: bool,
-) -> None:
+) -> float:
     """Writes the checkpoint of a step by `store`, and at the last one what the run has cost.
+
+    Returns:
+        The seconds that one took, this or the one before.
 
     Raises:
         RunError: the update made weights infinite although its loss was not.
@@ -306,7 +320,7 @@ def keep(
         files.write_json(plan.spent, {"steps": number, **spent.dump()})
     total = number if last else plan.steps
     facts = {"loss": loss, "total": total, "spent": spent.dump()}
-    store(plan.checkpoints, number, state.tensors(), facts)
+    return store(plan.checkpoints, number, state.tensors(), facts)
 
 
 def _not_finite(name: str, loss: float, number: int, folder: Path) -> str:

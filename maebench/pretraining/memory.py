@@ -11,19 +11,9 @@ import torch
 
 from maebench.config.run import RunConfig
 from maebench.errors import RunError
-from maebench.pretraining.hardware import card, processor
+from maebench.pretraining.hardware import card, out_of_memory, processor
 
-# What torch says of it beside torch.OutOfMemoryError: its allocator on a CPU, CUDA, and libraries
-# that allocate for themselves.
-SAYS = re.compile(r"not enough memory|can't allocate memory|out of memory|ALLOC_FAILED")
 ASKED = re.compile(r"allocate ([\d.]+ \w+)")
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory did not suffice."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and SAYS.search(str(error)) is not None
 
 
 def what_there_is(device: str, error: BaseException) -> str:
@@ -97,6 +87,6 @@ def _advice(batch: int, parts: int | None) -> str:
         return "No smaller part of the batch fits either: take a smaller encoder or --image-size"
     size = -(-batch // parts)
     return (
-        f"What fits, tried just now: -o optimiser.accumulate={parts}, the same batch in parts of "
-        f"{size}; or --batch {size}"
+        f"What fits, tried just now without compiling: -o optimiser.accumulate={parts}, the same "
+        f"batch in parts of {size}; or --batch {size}"
     )

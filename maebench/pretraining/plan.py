@@ -25,6 +25,7 @@ from maebench.pretraining.checkpoints import newest
 from maebench.pretraining.cost import Cost, count
 from maebench.pretraining.hardware import (
     environment,
+    evaluation_precision,
     find_device,
     find_precision,
     precision_note,
@@ -130,6 +131,7 @@ def prepare(
     if config.objective.hides:
         config.masking.check_ids(info.ids)
     precision = find_precision(config.machine.precision, device, encoder.width)
+    evaluation_precision(config.machine.evaluation, device)  # refused now, not when it is trained
     if note := precision_note(config.machine.precision, precision, device):
         warnings.warn(note, stacklevel=2)
     identity = config.identity(info.fingerprint, precision)

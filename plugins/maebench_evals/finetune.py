@@ -185,7 +185,7 @@ class Finetune(Evaluation):
             for group in adam.param_groups:
                 group["lr"] = group["scale"] * rate
             adam.zero_grad()
-            losses.append(torch.zeros((), device=model.device))
+            losses.append(torch.zeros((), dtype=torch.float64, device=model.device))
             for crop in islice(crops, parts):
                 images, targets = inputs(crop.images, labels[crop.index])
                 loss = -(targets * logits(images).log_softmax(1)).sum(1).mean() / parts

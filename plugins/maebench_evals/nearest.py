@@ -24,6 +24,9 @@ QUERIES, BANK = 2**23, 2**24
 # for those of a whole ranking, whose sorting takes ten times as much
 BANK_SHARE, SIMILARITY_SHARE, RANKING_SHARE = 1 / 4, 1 / 8, 1 / 40
 GPU_K = 2048  # neighbours that faiss-gpu gives at most (its documentation, "Limitations")
+# Multiplications from which on all GPUs are asked: less are done in half a second by one, and each
+# that begins to work takes some hundred megabytes and a second for it.
+MANY = 2**43
 TEMPORARY = 2**28  # bytes that FAISS holds on a GPU beside; by itself it takes 1.5 GB
 
 
@@ -49,7 +52,9 @@ def all_neighbours(
         Of each part, in order, positions in the bank and similarities, (part, k), on the CPU.
     """
     parts = asked.split(max(1, QUERIES // queries.shape[1]))
-    places = devices(device)
+    places = devices(device, len(asked) * bank.shape[1] * len(voters))
+    if places != ["cpu"]:
+        torch.cuda.empty_cache()  # what torch keeps for itself FAISS cannot have
     kept = {place: bank.to(place) if fits(bank, place) else bank for place in places}
 
     def of(part: Tensor, place: str) -> tuple[Tensor, Tensor]:
@@ -61,16 +66,30 @@ def all_neighbours(
             yield from pool.map(of, parts[start : start + len(places)], places)
 
 
-def devices(device: str) -> list[str]:
-    """Where to search: "cuda" is all GPUs there are."""
-    if device != "cuda":
+def devices(device: str, products: int) -> list[str]:
+    """Where to search: "cuda" is all GPUs that compute, where there is much to do.
+
+    Args:
+        device: of the model.
+        products: multiplications of the whole search.
+    """
+    if device != "cuda" or products < MANY:
         return [device]
-    return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return [place for i in range(torch.cuda.device_count()) if computes(place := f"cuda:{i}")]
+
+
+def computes(device: str) -> bool:
+    """Whether a GPU can be used: it may be full of another's work, or too old for this torch."""
+    try:
+        return bool(torch.ones(1, device=device) > 0)
+    except RuntimeError:
+        return False
 
 
 def free(device: torch.device | str) -> int:
-    """Bytes of a GPU that nobody uses."""
-    return torch.cuda.mem_get_info(device)[0]
+    """Bytes of a GPU that nobody uses, and that torch keeps for itself."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
 
 
 def fits(bank: Tensor, device: str) -> bool:
@@ -144,14 +163,16 @@ def by_faiss_on_gpu(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tens
     """FAISS's search on the GPU on which both lie, which copies neither."""
     faiss, number = _faiss(), queries.device.index or 0
     import_module("faiss.contrib.torch_utils")  # FAISS takes tensors from then on
-    similarity, position = faiss.knn_gpu(
-        _resources(number),
-        queries,
-        bank,
-        k,
-        metric=faiss.METRIC_INNER_PRODUCT,
-        device=number,
-    )
+    # it works in the stream of the current GPU: in order with what made the tensors
+    with torch.cuda.device(queries.device):
+        similarity, position = faiss.knn_gpu(
+            _resources(number),
+            queries,
+            bank,
+            k,
+            metric=faiss.METRIC_INNER_PRODUCT,
+            device=number,
+        )
     return position, similarity
 
 
