@@ -16,6 +16,7 @@ from unittest.mock import patch
 from weakref import WeakValueDictionary
 
 import torch
+from operations import WAITING
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
@@ -23,8 +24,6 @@ from torch.utils._pytree import tree_map
 from maebench.data import resizing
 
 GPU = torch.device("cuda:0")
-# what a GPU's numbers are waited for in; an index of booleans is looked through first
-WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "_unique2")
 
 
 _THERE: WeakValueDictionary[int, There] = WeakValueDictionary()
@@ -107,7 +106,8 @@ def computed(func: Any, args: Any, kwargs: Any, waits: Counter[str]) -> Any:
         there = isinstance(args[0], There)
     crosses = copies and (bool(known) != there or (known and here))
     blocking = not (kwargs.get("non_blocking") or (name.startswith("copy_") and args[-1] is True))
-    if (known and name.partition(".")[0] in WAITING) or (crosses and blocking):
+    waiting = bool(known) and bool({name, name.partition(".")[0]} & WAITING)
+    if waiting or (crosses and blocking):
         waits[name] += 1
     if looks and any(isinstance(x, Tensor) and x.dtype == torch.bool for x in args[1]):
         waits[f"{name} of booleans"] += 1
