@@ -341,3 +341,14 @@ def test_where_nobody_says_what_is_read_the_command_goes_the_whole_way(call, mon
     monkeypatch.setattr(Folder, "read_from", Dataset.read_from)
     call()
     assert call()[0]
+
+
+def test_code_that_is_compiled_when_it_is_first_imported_is_the_same_code(tmp_path):
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "code.py").write_text("x = 1")
+    before = again.state_of(tmp_path, ".py")
+    (tmp_path / "room" / "__pycache__").mkdir()
+    (tmp_path / "room" / "__pycache__" / "code.cpython-311.pyc").write_bytes(b"1")
+    assert again.state_of(tmp_path, ".py") == before
+    (tmp_path / "room" / "more").mkdir()
+    assert again.state_of(tmp_path, ".py") != before

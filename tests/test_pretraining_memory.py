@@ -39,7 +39,7 @@ def test_a_cpu_that_really_has_no_memory_says_so():
     with pytest.raises(RuntimeError) as found:
         torch.empty(2**60, dtype=torch.uint8)
     assert out_of_memory(found.value)
-    assert "bytes asked for on" in what_there_is("cpu", found.value)
+    assert "1,099,511,627,776 MiB asked for on" in what_there_is("cpu", found.value)
 
 
 def limited(monkeypatch, most, error=None):

@@ -207,6 +207,8 @@ def state_of(path: Path, suffix: str = "") -> State | None:
         return [_newest(stat), *_mark(stat)]
     newest, count, digest = 0, 0, hashlib.blake2b(digest_size=16)
     for name, found in _below(path, {(stat.st_dev, stat.st_ino)}):
+        if suffix and name.endswith("__pycache__"):  # made by Python where code is first imported
+            continue
         if S_ISDIR(found.st_mode) or name.endswith(suffix):
             # a folder's own time stamps tell of files that do not count, such as compiled ones
             mark = [] if S_ISDIR(found.st_mode) else _mark(found)

@@ -19,7 +19,7 @@ ASKED = re.compile(r"allocate ([\d.]+ \w+)")
 def what_there_is(device: str, error: BaseException) -> str:
     """How much was asked for, and what the device has, in a few words."""
     asked = ASKED.search(str(error))
-    wanted = f"{asked[1]} asked for" if asked else "no more to be had"
+    wanted = f"{_readable(asked[1])} asked for" if asked else "no more to be had"
     if torch.device(device).type != "cuda":
         return f"{wanted} on {processor() or 'the CPU'}"
     try:
@@ -31,6 +31,12 @@ def what_there_is(device: str, error: BaseException) -> str:
         f"{wanted} on {card(device)}, where {free:.1f} of {total:.1f} GiB are free and {ours:.1f} "
         "are this process's"
     )
+
+
+def _readable(amount: str) -> str:
+    """What a GPU's allocator says as it is, and a CPU's bytes in MiB."""
+    number, unit = amount.split()
+    return f"{int(number) / 2**20:,.0f} MiB" if unit == "bytes" else amount
 
 
 @contextlib.contextmanager
