@@ -27,7 +27,7 @@ class Block:
     Args:
         pixels: uint8 (b, C, H, W); each box begins at the top left, beyond it is nothing.
         boxes: where in `pixels`, int64 (b, 4): 0, 0, height, width.
-            flips: which crops are mirrored, bool (b,).
+        flips: which crops are mirrored, bool (b,).
         place: which images of the batch, int64 (b,).
     """
 
