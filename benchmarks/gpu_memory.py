@@ -64,7 +64,7 @@ def main() -> None:
     rows = []
     for name in MODELS:
         config = RunConfig(installed(), encoder=name, image_size=SIZE, objective=MAE(), ratio=RATIO)
-        module = build(config, Inputs(CHANNELS, SIZE)).train()
+        module = build(config, Inputs.of_images(CHANNELS, SIZE)).train()
         trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
         with attention.using(True):  # as on a GPU: scores are not kept
             two, four = (saved(module, batch_of(module, number)) for number in (2, 4))

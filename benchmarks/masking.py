@@ -47,7 +47,7 @@ def main(device: str = "auto") -> None:
     np.save(file, np.random.default_rng(0).integers(0, 6, (BATCH, SIDE, SIDE)).astype("uint8"))
     encoder = ViTTiny(depth=6, patch=4)
     config = RunConfig(encoder=encoder, image_size=SIDE, batch=BATCH, ratio=0.75, device=device)
-    model = build(config, Inputs(3, (SIDE, SIDE))).to(device)
+    model = build(config, Inputs.of_images(3, (SIDE, SIDE))).to(device)
     groups, _ = parameter_groups(model, 0.05)
     adam = torch.optim.AdamW(groups, lr=1e-4, fused=True)
     precision = find_precision("auto", device, model.encoder.width)

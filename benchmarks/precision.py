@@ -24,8 +24,10 @@ def main() -> None:
     """Prints one line per width."""
     print("width  fp32 ms  bf16 ms  fp32 / bf16")
     for width in (64, 128, 192, 384):
-        encoder = ViTNano(width=width, depth=4, heads=width // 32, patch=4).build(SIZE, 3)
-        model = MAE().build(encoder, Inputs(3, SIZE))
+        encoder = ViTNano(width=width, depth=4, heads=width // 32, patch=4).build(
+            Inputs.of_images(3, SIZE)
+        )
+        model = MAE().build(encoder, Inputs.of_images(3, SIZE))
         ids = torch.arange(BATCH)
         draws = Draws(0, "masking", ids)
         mask = draw(Random(), 0.75, encoder.grid, encoder.patch, ids=ids, draws=draws)

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from maebench.encoders.encoder import Tokens as Tokens
     from maebench.encoders.encoder import check_parameter_names as check_parameter_names
     from maebench.encoders.encoder import keep_positions as keep_positions
+    from maebench.encoders.inputs import Inputs as Inputs
     from maebench.encoders.swin import Swin as Swin
     from maebench.encoders.swin import SwinNano as SwinNano
     from maebench.encoders.swin import SwinTiny as SwinTiny
@@ -101,7 +102,6 @@ if TYPE_CHECKING:
     from maebench.objectives.mae import MAE as MAE
     from maebench.objectives.objective import Batch as Batch
     from maebench.objectives.objective import ImageGrid as ImageGrid
-    from maebench.objectives.objective import Inputs as Inputs
     from maebench.objectives.objective import Objective as Objective
     from maebench.objectives.objective import Reconstruction as Reconstruction
     from maebench.objectives.simmim import SimMIM as SimMIM
@@ -167,7 +167,7 @@ _PUBLIC = {
     "ImageNet": "maebench.data.torchvision_sets",
     "Imagenette": "maebench.data.torchvision_sets",
     "Images": "maebench.data.images",
-    "Inputs": "maebench.objectives.objective",
+    "Inputs": "maebench.encoders.inputs",
     "InverseBlock": "maebench.masking.blocks",
     "keep_positions": "maebench.encoders.encoder",
     "KMNIST": "maebench.data.torchvision_sets",

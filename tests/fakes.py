@@ -43,21 +43,21 @@ class Dense(Encoder):
     name: ClassVar[str] = "dense"
     width: int = Field(16, ge=4, multiple_of=4, description="channels of the last map")
 
-    def build(self, image_size: tuple[int, int], channels: int) -> nn.Module:
-        if image_size[0] % 4 or image_size[1] % 4:
-            raise ConfigError(f"the stride of 4 does not divide images of {image_size}")
-        return DenseModule(self.width, image_size, channels)
+    def build(self, inputs: Inputs) -> nn.Module:
+        if any(side % 4 for side in inputs.image_size):
+            raise ConfigError(f"the stride of 4 does not divide images of {inputs.image_size}")
+        return DenseModule(self.width, inputs)
 
 
 class DenseModule(nn.Module):
     prefix, depth = 0, 1
 
-    def __init__(self, width: int, image_size: tuple[int, int], channels: int) -> None:
+    def __init__(self, width: int, inputs: Inputs) -> None:
         super().__init__()
-        self.patch, self.width, self.channels = (2, 2), width, channels
-        self.grid = (image_size[0] // 2, image_size[1] // 2)
+        self.patch, self.width, self.inputs = (2, 2), width, inputs
+        self.grid = (inputs.image_size[0] // 2, inputs.image_size[1] // 2)
         self.out_grid = (self.grid[0] // 2, self.grid[1] // 2)
-        self.embed = nn.Conv2d(channels, width, 2, 2)
+        self.embed = nn.Conv2d(inputs.channels, width, 2, 2)
         self.hidden_token = nn.Parameter(0.02 * torch.randn(1, width, 1, 1))
         self.down = nn.Conv2d(width, width, 2, 2)
 

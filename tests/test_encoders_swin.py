@@ -10,6 +10,7 @@ from timm.models.swin_transformer import SwinTransformer as Timm
 from maebench import ConfigError
 from maebench.encoders import SwinNano, SwinTiny
 from maebench.encoders.blocks import DropPath
+from maebench.encoders.inputs import Inputs
 from maebench.masking import hide
 from maebench.rng import isolated
 from maebench.testing import EncoderContract
@@ -34,7 +35,7 @@ class TestContract(EncoderContract):
 
 def swin(size=(32, 32), channels=3, **options):
     with isolated(0, "test"):
-        module = SwinNano(**options).build(size, channels)
+        module = SwinNano(**options).build(Inputs.of_images(channels, size))
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter += 0.05 * torch.randn_like(parameter)
@@ -107,7 +108,7 @@ def test_under_a_mask_timm_gets_the_token_where_patches_are_hidden(size, channel
 def test_swin_tiny_is_the_papers():
     with torch.device("meta"):
         theirs = timm.create_model("swin_tiny_patch4_window7_224", num_classes=0)
-        ours = SwinTiny().build((224, 224), 3)
+        ours = SwinTiny().build(Inputs.of_images(3, (224, 224)))
     assert {n: p.shape for n, p in ours.named_parameters() if n != "mask_token"} == {
         n: p.shape for n, p in theirs.named_parameters()
     }
@@ -145,7 +146,7 @@ def test_drop_path_rises_over_all_blocks_to_what_is_asked():
 
 def test_weights_begin_as_timms_and_the_token_small():
     with isolated(0, "test"):
-        module = SwinNano(width=128).build((32, 32), 3)
+        module = SwinNano(width=128).build(Inputs.of_images(3, (32, 32)))
     assert module.mask_token.std().item() == pytest.approx(0.02, rel=0.2)
     weight = module.layers[1].blocks[0].mlp.fc1.weight
     assert weight.std().item() == pytest.approx(0.02, rel=0.05)
@@ -168,7 +169,7 @@ def test_weights_begin_as_timms_and_the_token_small():
 def test_the_default_patch_is_two_pixels_up_to_32_and_four_above(options, size, patch, out_grid):
     assert options.patch_size(size) == patch
     with torch.device("meta"):
-        assert options.build(size, 1).out_grid == out_grid
+        assert options.build(Inputs.of_images(1, size)).out_grid == out_grid
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_the_default_patch_is_two_pixels_up_to_32_and_four_above(options, size, 
 )
 def test_what_does_not_fit_is_refused_with_what_would(options, size, told):
     with pytest.raises(ConfigError) as error:
-        options.build(size, 3)
+        options.build(Inputs.of_images(3, size))
     assert str(error.value) == told
 
 

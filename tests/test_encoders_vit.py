@@ -26,6 +26,7 @@ from maebench.encoders import (
     default_patch,
 )
 from maebench.encoders.blocks import DropPath, sincos_positions
+from maebench.encoders.inputs import Inputs
 from maebench.encoders.vit import raw_patches
 from maebench.masking import hide
 from maebench.rng import isolated
@@ -45,7 +46,9 @@ D, DEPTH, HEADS = 32, 3, 4
 def vit(size=(16, 16), patch=4, channels=3, registers=0, **options):
     options = {"width": D, "depth": DEPTH, "heads": HEADS, **options}
     with isolated(0, "test"):
-        module = ViTNano(patch=patch, registers=registers, **options).build(size, channels)
+        module = ViTNano(patch=patch, registers=registers, **options).build(
+            Inputs.of_images(channels, size)
+        )
         with (
             torch.no_grad()
         ):  # biases and norms are 0 and 1 at first: an error there would not show
@@ -295,7 +298,9 @@ def test_weight_decay_spares_the_positions_alone():
 
 def test_initial_weights_are_the_papers():
     with isolated(0, "test"):
-        module = ViTNano(width=256, depth=2, heads=4, registers=4, patch=4).build((16, 16), 3)
+        module = ViTNano(width=256, depth=2, heads=4, registers=4, patch=4).build(
+            Inputs.of_images(3, (16, 16))
+        )
     for name, part in module.named_modules():
         if isinstance(part, nn.LayerNorm):
             assert part.eps == 1e-6, name
@@ -327,7 +332,7 @@ def test_initial_weights_are_the_papers():
 )
 def test_the_papers_sizes_have_the_papers_parameters(options, patch, parameters):
     with torch.device("meta"):
-        module = options(patch=patch).build((224, 224), 3)
+        module = options(patch=patch).build(Inputs.of_images(3, (224, 224)))
     assert sum(p.numel() for p in module.parameters()) == parameters
 
 
@@ -335,7 +340,7 @@ def test_every_size_can_be_built_with_its_defaults():
     sizes = {cls for cls in BUILT_IN if issubclass(cls, ViT)}
     assert {ViTNano, ViTMicro, ViTTiny, ViTSmall, ViTBase, ViTLarge, ViTHuge} == sizes
     for options in (ViTNano(), ViTMicro()):
-        module = options.build((8, 8), 1)
+        module = options.build(Inputs.of_images(1, (8, 8)))
         assert (module.grid, module.out_grid, module.patch) == ((4, 4), (4, 4), (2, 2))
         assert (module.width, module.depth) == (options.width, options.depth)
 
@@ -352,8 +357,8 @@ class Kept(ViTNano):
 
     name: ClassVar[str] = "kept"
 
-    def build(self, image_size, channels):
-        module = super().build(image_size, channels)
+    def build(self, inputs):
+        module = super().build(inputs)
         module.keep_positions()
         return module
 
@@ -389,10 +394,10 @@ def test_a_kept_position_holds_the_token_and_its_place(size, patch, channels, re
 
 def test_nothing_is_drawn_or_added_before_positions_are_to_be_kept():
     with isolated(0, "test"):
-        module = ViTNano().build((8, 8), 1)
+        module = ViTNano().build(Inputs.of_images(1, (8, 8)))
         after = torch.rand(1)
     with isolated(0, "test"):
-        again = Kept().build((8, 8), 1)
+        again = Kept().build(Inputs.of_images(1, (8, 8)))
         later = torch.rand(1)
     assert "mask_token" not in {*module.state_dict(), *dict(module.named_parameters())}
     assert after != later
@@ -400,7 +405,7 @@ def test_nothing_is_drawn_or_added_before_positions_are_to_be_kept():
 
 
 def test_the_token_for_hidden_patches_is_small_in_the_embedding_and_not_decayed():
-    module = ViTNano(width=256).build((8, 8), 1)
+    module = ViTNano(width=256).build(Inputs.of_images(1, (8, 8)))
     assert "mask_token" not in module.layer_ids().keys() | module.no_weight_decay()
     with isolated(0, "test"):
         module.keep_positions()
@@ -425,13 +430,13 @@ def test_images_of_another_size_are_refused_with_both_sizes(shape):
 
 def test_a_patch_that_does_not_divide_the_image_is_refused_with_those_that_do():
     with pytest.raises(ConfigError) as refusal:
-        ViTNano(patch=5).build((12, 18), 3)
+        ViTNano(patch=5).build(Inputs.of_images(3, (12, 18)))
     assert str(refusal.value) == (
         "encoder.patch: 5x5 does not divide images of 12x18; square patches that do: 1, 2, 3, 6"
     )
     with pytest.raises(ConfigError, match="3x4 does not divide"):
-        ViTNano(patch=(3, 4)).build((12, 18), 3)
-    assert ViTNano(patch=(3, 9)).build((12, 18), 3).grid == (4, 2)
+        ViTNano(patch=(3, 4)).build(Inputs.of_images(3, (12, 18)))
+    assert ViTNano(patch=(3, 9)).build(Inputs.of_images(3, (12, 18))).grid == (4, 2)
 
 
 @pytest.mark.parametrize(("width", "heads"), [(30, 3), (32, 3)])
@@ -439,7 +444,7 @@ def test_a_width_that_heads_or_positions_do_not_divide_is_refused(width, heads):
     with pytest.raises(
         ConfigError, match=rf"encoder.width: {width} must be a multiple of 4 .*heads={heads}$"
     ):
-        ViTNano(width=width, heads=heads).build((8, 8), 1)
+        ViTNano(width=width, heads=heads).build(Inputs.of_images(1, (8, 8)))
 
 
 # ---- tokens

@@ -13,6 +13,7 @@ from timm.optim import param_groups_layer_decay
 from maebench import MaebenchError
 from maebench.encoders import ViTNano
 from maebench.encoders import blocks as own
+from maebench.encoders.inputs import Inputs
 from maebench.rng import isolated
 from maebench_evals.classifier import drop_paths, layer_groups, make_classifier
 from maebench_evals.finetune import MAE_SPARED
@@ -22,7 +23,9 @@ DEPTH, WIDTH = 3, 16
 
 def encoder():
     with isolated(0, "test"):
-        module = ViTNano(width=WIDTH, depth=DEPTH, heads=2, registers=1).build((8, 8), 1)
+        module = ViTNano(width=WIDTH, depth=DEPTH, heads=2, registers=1).build(
+            Inputs.of_images(1, (8, 8))
+        )
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter += 0.1 * torch.randn_like(parameter)
@@ -64,7 +67,7 @@ def test_the_head_starts_near_zero():
 
 
 def test_an_encoder_without_drop_path_is_refused_where_it_is_asked_for():
-    dense = Dense().build((8, 8), 1)
+    dense = Dense().build(Inputs.of_images(1, (8, 8)))
     with pytest.raises(MaebenchError, match="no drop path; use -o finetune.drop_path=0"):
         make_classifier(dense, 10, 0.1)
     assert make_classifier(dense, 10, 0.0)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)

@@ -67,7 +67,7 @@ def drawn(config_, module, ids, images):
 
 def made(config_):
     size = config_.image_size
-    module = build(config_, Inputs(CHANNELS, size, CLASSES)).train()
+    module = build(config_, Inputs.of_images(CHANNELS, size, CLASSES)).train()
     ids, images = torch.arange(B), torch.randn(B, CHANNELS, *size)
     mask = drawn(config_, module, ids, images) if config_.objective.hides else None
     return module, Batch(images, ids, Draws(0, "objective", ids), mask, ids % CLASSES, 0.5)

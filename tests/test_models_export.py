@@ -24,7 +24,9 @@ def built(objective, size, channels, **encoder):
     """A module of ours whose weights are all moved from where they began."""
     vit = ViTNano(**{"width": 24, "depth": 2, "heads": 3, "patch": 4, **encoder})
     with isolated(0, "test"):
-        module = objective.build(vit.build(size, channels), Inputs(channels, size))
+        module = objective.build(
+            vit.build(Inputs.of_images(channels, size)), Inputs.of_images(channels, size)
+        )
         with torch.no_grad():
             for parameter in module.parameters():
                 if parameter.requires_grad:
@@ -155,7 +157,7 @@ def test_an_encoder_that_is_no_vision_transformer_is_refused(tmp_path):
     from fakes import Dense
 
     module = mae()
-    module.encoder = Dense().build((16, 16), 3)
+    module.encoder = Dense().build(Inputs.of_images(3, (16, 16)))
     for to in ("official", "timm", "hf"):
         with pytest.raises(ConfigError, match="its encoder is a DenseModule"):
             export(module, "it", to, tmp_path / "a", MEAN, STD)

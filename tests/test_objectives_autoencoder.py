@@ -62,13 +62,15 @@ def test_the_default_code_is_a_quarter_of_what_a_token_covers(
     encoder, size, channels, covered, width
 ):
     module = built(Autoencoder(), size, channels, encoder)
-    assert dimension_covered(module.encoder, Inputs(channels, size)) == covered
+    assert dimension_covered(module.encoder, Inputs.of_images(channels, size)) == covered
     assert module.bottleneck.out_features == width
     assert built(Autoencoder(bottleneck=3)).bottleneck.out_features == 3
 
 
 def notes(objective, encoder=TINY, size=(16, 16), channels=1):
-    return objective.notes(encoder.build(size, channels), Inputs(channels, size))
+    return objective.notes(
+        encoder.build(Inputs.of_images(channels, size)), Inputs.of_images(channels, size)
+    )
 
 
 def test_a_code_as_wide_as_a_patch_is_told_in_one_line():

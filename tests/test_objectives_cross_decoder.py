@@ -25,9 +25,11 @@ B, SIZE = 4, (16, 16)
 
 def build(encoder=None, depth=3, **options):
     with isolated(0, "test"):
-        encoder = encoder or ViTNano(width=16, depth=depth, heads=2, patch=4).build(SIZE, 3)
+        encoder = encoder or ViTNano(width=16, depth=depth, heads=2, patch=4).build(
+            Inputs.of_images(3, SIZE)
+        )
         options = {"decoder_depth": 2, "decoder_width": 24, "decoder_heads": 3, **options}
-        module = MAE(decoder="cross-attention", **options).build(encoder, Inputs(3, SIZE))
+        module = MAE(decoder="cross-attention", **options).build(encoder, Inputs.of_images(3, SIZE))
         with torch.no_grad():  # biases are 0 and norms 1 at first: an error there would not show
             for parameter in module.parameters():
                 if parameter.requires_grad:
@@ -100,7 +102,7 @@ def test_what_is_said_of_one_patch_does_not_depend_on_which_others_are_asked():
 
 @pytest.mark.parametrize("encoder", [None, Dense()], ids=["vit", "dense and coarser"])
 def test_hidden_pixels_and_places_outside_of_the_grid_do_not_matter(encoder):
-    module = build(encoder.build(SIZE, 3) if encoder else None).eval()
+    module = build(encoder.build(Inputs.of_images(3, SIZE)) if encoder else None).eval()
     grid = module.encoder.grid
     assert module.decoder.decoder_pos_embed.shape == (1, math.prod(grid), 24)
     batch = batch_of(grid)
@@ -116,7 +118,9 @@ def test_hidden_pixels_and_places_outside_of_the_grid_do_not_matter(encoder):
 
 def test_patches_of_one_coarse_token_are_told_apart():
     made = (
-        build(Dense().build(SIZE, 3)).eval().reconstruct(batch_of().images, batch_of((8, 8)).mask)
+        build(Dense().build(Inputs.of_images(3, SIZE)))
+        .eval()
+        .reconstruct(batch_of().images, batch_of((8, 8)).mask)
     )
     cells = made.prediction.view(B, 4, 2, 4, 2, -1)
     assert (cells[:, :, 0, :, 0] - cells[:, :, 1, :, 1]).abs().amin(-1).gt(0).any()
@@ -138,9 +142,11 @@ def test_each_block_weighs_all_blocks_before_the_last_and_the_normed_end(depth, 
 
 
 def test_weights_of_layers_begin_so_that_a_sum_is_as_large_as_one_layer():
-    encoder = ViTNano(width=16, depth=16, heads=2, patch=4).build(SIZE, 3)
+    encoder = ViTNano(width=16, depth=16, heads=2, patch=4).build(Inputs.of_images(3, SIZE))
     with isolated(0, "test"):
-        module = MAE(decoder="cross-attention", decoder_depth=40).build(encoder, Inputs(3, SIZE))
+        module = MAE(decoder="cross-attention", decoder_depth=40).build(
+            encoder, Inputs.of_images(3, SIZE)
+        )
     weights = module.decoder.layer_weights
     assert weights.shape == (40, 16)
     assert weights.std().item() == pytest.approx(16**-0.5, rel=0.1)
@@ -221,7 +227,7 @@ def test_the_loss_is_the_error_of_the_patches_that_were_drawn():
 
 def test_operations_fall_with_the_share():
     def flops(**options):
-        encoder = ViTNano(width=16, depth=3, heads=2, patch=2).build(SIZE, 3)
+        encoder = ViTNano(width=16, depth=3, heads=2, patch=2).build(Inputs.of_images(3, SIZE))
         module = build(encoder, decoder_depth=2, **options)
         with FlopCounterMode(display=False) as counter:
             module(batch_of((8, 8)))

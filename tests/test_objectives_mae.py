@@ -26,7 +26,7 @@ def mae(size=(16, 16), patch=4, channels=3, target="pixels", encoder=None, **dec
     encoder = encoder or ViTNano(width=32, depth=2, heads=4, patch=patch)
     with isolated(0, "test"):
         module = MAE(target=target, **decoder).build(
-            encoder.build(size, channels), Inputs(channels, size)
+            encoder.build(Inputs.of_images(channels, size)), Inputs.of_images(channels, size)
         )
         with torch.no_grad():  # biases are 0 and norms 1 at first: an error there would not show
             for parameter in module.parameters():
@@ -284,9 +284,9 @@ def test_a_decoder_that_cannot_be_built_is_refused(width, heads):
 
 def test_initial_weights_of_the_decoder_are_the_papers():
     with isolated(0, "test"):
-        encoder = ViTNano(width=256).build((8, 8), 1)
+        encoder = ViTNano(width=256).build(Inputs.of_images(1, (8, 8)))
         before = {k: v.clone() for k, v in encoder.state_dict().items()}
-        module = MAE(decoder_width=256).build(encoder, Inputs(1, (8, 8)))
+        module = MAE(decoder_width=256).build(encoder, Inputs.of_images(1, (8, 8)))
     decoder = module.decoder
     assert abs(decoder.mask_token.std() / 0.02 - 1) < 0.2
     for linear in (decoder.decoder_embed, decoder.decoder_pred, decoder.decoder_blocks[0].attn.qkv):

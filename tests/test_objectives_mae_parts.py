@@ -24,7 +24,9 @@ B, SIZE, GRID = 3, (8, 8), (4, 4)
 def build(encoder=None, **options):
     with isolated(0, "test"):
         encoder = encoder or ViTNano(width=32, depth=2, heads=4, patch=2)
-        module = MAE(**options).build(encoder.build(SIZE, 1), Inputs(1, SIZE))
+        module = MAE(**options).build(
+            encoder.build(Inputs.of_images(1, SIZE)), Inputs.of_images(1, SIZE)
+        )
         with torch.no_grad():  # biases are 0 and norms 1 at first: an error there would not show
             for parameter in module.parameters():
                 if parameter.requires_grad:
@@ -85,7 +87,9 @@ def test_each_part_keeps_to_the_contract(parts, check):
 def test_what_could_be_chosen_before_is_what_it_was_but_for_rounding(options):
     def trained(make):
         with isolated(0, "encoder"):
-            encoder = ViTNano(width=32, depth=2, heads=4, patch=4).build((16, 16), 3)
+            encoder = ViTNano(width=32, depth=2, heads=4, patch=4).build(
+                Inputs.of_images(3, (16, 16))
+            )
         with isolated(0, "objective"):
             module = make(encoder)
         state = {name: value.clone() for name, value in module.state_dict().items()}
@@ -108,7 +112,7 @@ def test_what_could_be_chosen_before_is_what_it_was_but_for_rounding(options):
     objective = MAE(**options)
     normalised = objective.target == "normalised-pixels"
     with attention.using(False):  # as the oracle does it
-        found = trained(lambda encoder: objective.build(encoder, Inputs(3, (16, 16))))
+        found = trained(lambda encoder: objective.build(encoder, Inputs.of_images(3, (16, 16))))
         size = default_decoder(32, 2)
         expected = trained(lambda encoder: FrozenMAE(encoder, size, 3, normalised))
     # the last block of the decoder now computes what the loss reads alone

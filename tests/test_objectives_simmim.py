@@ -58,7 +58,9 @@ def simmim(size=(32, 32), channels=3, encoder=None):
     """SimMIM with every weight moved: at first biases are 0, where an error would not show."""
     encoder = encoder or ViTNano(width=32, depth=2, heads=4, patch=4)
     with isolated(0, "test"):
-        module = SimMIM().build(encoder.build(size, channels), Inputs(channels, size))
+        module = SimMIM().build(
+            encoder.build(Inputs.of_images(channels, size)), Inputs.of_images(channels, size)
+        )
         with torch.no_grad():
             for parameter in module.parameters():
                 if parameter.requires_grad:
@@ -267,7 +269,8 @@ CACHED = simmim(encoder=SwinNano(width=8, depths=(1, 1), heads=(1, 2))), images_
 
 
 class DropsModule(nn.Module):
-    grid, out_grid, patch, channels, width, prefix, depth = (4, 4), (4, 4), (2, 2), 1, 4, 0, 1
+    grid, out_grid, patch, width, prefix, depth = (4, 4), (4, 4), (2, 2), 4, 0, 1
+    inputs = Inputs.of_images(1, (8, 8))
 
     def __init__(self):
         super().__init__()
@@ -289,7 +292,7 @@ class KeepsModule(DropsModule):
 
 def test_an_encoder_that_drops_patches_is_refused():
     with pytest.raises(ConfigError) as told:
-        SimMIM().build(DropsModule(), Inputs(1, (8, 8)))
+        SimMIM().build(DropsModule(), Inputs.of_images(1, (8, 8)))
     assert str(told.value) == (
         "objective 'simmim' needs an encoder that gives hidden patches a token each: "
         "this one (DropsModule) drops them and has no keep_positions()"

@@ -236,9 +236,9 @@ def test_it_trains_in_bfloat16():
 
 
 def test_so_many_units_that_a_patch_can_be_copied_are_warned_of():
-    inputs = Inputs(1, (8, 8))
+    inputs = Inputs.of_images(1, (8, 8))
     with isolated(0, "test"):
-        encoder = ViTNano(width=16, depth=1, heads=2, patch=2).build((8, 8), 1)
+        encoder = ViTNano(width=16, depth=1, heads=2, patch=2).build(Inputs.of_images(1, (8, 8)))
     (note,) = Sparse(k=4).notes(encoder, inputs)
     assert note.startswith("objective.k=4: not fewer than the dimension 4 of a patch")
     assert Sparse(k=3).notes(encoder, inputs) == Sparse(penalty="l1").notes(encoder, inputs) == ()

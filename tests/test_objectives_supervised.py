@@ -26,8 +26,8 @@ class TestSupervised(ObjectiveContract):
 
 def module_of(**options):
     with isolated(0, "test"):
-        encoder = ViTNano(width=32, depth=2, heads=4, patch=4).build((8, 8), 3)
-        return Supervised(**options).build(encoder, Inputs(3, (8, 8), CLASSES)).eval()
+        encoder = ViTNano(width=32, depth=2, heads=4, patch=4).build(Inputs.of_images(3, (8, 8)))
+        return Supervised(**options).build(encoder, Inputs.of_images(3, (8, 8), CLASSES)).eval()
 
 
 def batch_of(labels=True):

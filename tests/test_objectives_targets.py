@@ -20,7 +20,7 @@ RADIUS = 0.36
 
 def smooth(images, radius=RADIUS, patch=(1, 1)):
     H, W = images.shape[2:]
-    target = LowPass(patch, Inputs(images.shape[1], (H, W)), radius)
+    target = LowPass(patch, Inputs.of_images(images.shape[1], (H, W)), radius)
     return unpatchify(target(images), (H // patch[0], W // patch[1]), patch)
 
 
@@ -70,8 +70,8 @@ def test_smoothing_twice_is_smoothing_once_and_takes_energy_away():
 
 
 def test_the_prediction_is_pixels_and_the_truth_is_the_smooth_image():
-    encoder = ViTNano(width=16, depth=2, heads=2, patch=4).build((16, 16), 3)
-    module = MAE(target="low-pass", low_pass=0.5).build(encoder, Inputs(3, (16, 16)))
+    encoder = ViTNano(width=16, depth=2, heads=2, patch=4).build(Inputs.of_images(3, (16, 16)))
+    module = MAE(target="low-pass", low_pass=0.5).build(encoder, Inputs.of_images(3, (16, 16)))
     images = images_of(2, 3, 16, 16)
     made = module.reconstruct(images, hide(images_of(2, 16), 12, (4, 4)))
     assert made.space == "low-pass pixels" and "high frequencies" in made.how

@@ -17,12 +17,14 @@ from maebench.objectives.targets import deviation_over_images, layers_like_the_l
 from maebench.pretraining.optimiser import parameter_groups
 from maebench.rng import isolated
 
-SIZE, INPUTS = (16, 16), Inputs(3, (16, 16))
+SIZE, INPUTS = (16, 16), Inputs.of_images(3, (16, 16))
 
 
 def build(encoder=None, **options):
     with isolated(0, "test"):
-        encoder = encoder or ViTNano(width=16, depth=3, heads=2, patch=4).build(SIZE, 3)
+        encoder = encoder or ViTNano(width=16, depth=3, heads=2, patch=4).build(
+            Inputs.of_images(3, SIZE)
+        )
         return MAE(target="features", **options).build(encoder, INPUTS).train()
 
 
@@ -56,7 +58,7 @@ def test_the_target_is_the_normed_mean_of_the_normed_last_layers_of_the_whole_im
 
 
 def test_of_six_layers_at_most_by_default():
-    encoder = ViTNano(width=16, depth=8, heads=2, patch=4).build(SIZE, 3)
+    encoder = ViTNano(width=16, depth=8, heads=2, patch=4).build(Inputs.of_images(3, SIZE))
     assert build(encoder).target.layers == (3, 4, 5, 6, 7, 8)
 
 
@@ -88,7 +90,7 @@ def test_after_some_updates_the_copy_is_the_moving_average_by_hand():
 
 
 def test_buffers_follow_and_whole_numbers_are_copied():
-    encoder = Dense().build(SIZE, 3)
+    encoder = Dense().build(Inputs.of_images(3, SIZE))
     encoder.norm = nn.BatchNorm2d(4)  # not used by its forward: its buffers are what counts
     module = build(encoder)
     encoder.norm.running_mean.fill_(1)
@@ -134,7 +136,7 @@ def test_targets_have_unit_variance_and_their_deviation_over_images_is_logged():
 
 
 def test_a_token_of_a_coarser_encoder_stands_for_all_its_patches():
-    module = build(Dense().build(SIZE, 3))  # 8x8 patches, 4x4 tokens
+    module = build(Dense().build(Inputs.of_images(3, SIZE)))  # 8x8 patches, 4x4 tokens
     images = images_of()
     tokens = module.encoder(images).patches
     found = module.target(images)

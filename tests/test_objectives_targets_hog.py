@@ -54,7 +54,7 @@ def in_patches(cells, per):
 )
 def test_it_equals_scikit_images_of_each_channel(size, patch, cell, expected_cell, channels):
     images = images_of(2, channels, *size)
-    target = Hog(patch, Inputs(channels, size), cell)
+    target = Hog(patch, Inputs.of_images(channels, size), cell)
     found = target(images)
     per = (patch[0] // expected_cell[0], patch[1] // expected_cell[1])
     expected = in_patches(by_scikit_image(images, expected_cell), per)
@@ -67,7 +67,7 @@ def test_of_real_digits_it_equals_scikit_images():
     from sklearn.datasets import load_digits
 
     images = torch.from_numpy(load_digits().images[:50, None]).float() / 16
-    found = Hog((4, 4), Inputs(1, (8, 8)))(images)
+    found = Hog((4, 4), Inputs.of_images(1, (8, 8)))(images)
     np.testing.assert_allclose(
         found.numpy(), in_patches(by_scikit_image(images, (2, 2)), (2, 2)), atol=1e-5
     )
@@ -81,27 +81,27 @@ def test_a_slope_in_one_direction_is_all_in_one_orientation(degrees, steepness):
     down, right = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
     places = torch.arange(16.0)
     images = steepness * (down * places[:, None] + right * places)[None, None]
-    inside = Hog((4, 4), Inputs(1, (16, 16)), 4)(images)[0].view(4, 4, 9)[1:3, 1:3]
+    inside = Hog((4, 4), Inputs.of_images(1, (16, 16)), 4)(images)[0].view(4, 4, 9)[1:3, 1:3]
     expected = torch.zeros(9)
     expected[int(degrees % 180 // 20)] = 1
     torch.testing.assert_close(inside, expected.expand(2, 2, 9), atol=1e-4, rtol=0)
 
 
 def test_a_negative_image_and_any_contrast_have_the_same_histograms():
-    images, target = images_of(2, 3, 16, 16), Hog((4, 4), Inputs(3, (16, 16)))
+    images, target = images_of(2, 3, 16, 16), Hog((4, 4), Inputs.of_images(3, (16, 16)))
     torch.testing.assert_close(target(-images), target(images), atol=1e-4, rtol=0)
     torch.testing.assert_close(target(7 * images + 2), target(images), atol=1e-4, rtol=0)
 
 
 def test_every_cells_histogram_has_length_one_or_is_zero_where_nothing_changes():
-    target = Hog((4, 4), Inputs(3, (16, 16)))
+    target = Hog((4, 4), Inputs.of_images(3, (16, 16)))
     lengths = target(images_of(2, 3, 16, 16)).view(2, 16, -1, 9).square().sum(3)
     torch.testing.assert_close(lengths, torch.ones_like(lengths))
     assert not target(torch.full((1, 3, 16, 16), 0.7)).any()
 
 
 def test_only_the_next_pixel_reaches_over_from_other_patches():
-    images, target = images_of(1, 1, 16, 16), Hog((4, 4), Inputs(1, (16, 16)))
+    images, target = images_of(1, 1, 16, 16), Hog((4, 4), Inputs.of_images(1, (16, 16)))
     inner = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
     inner[..., 5:7, 5:7] = True  # of the patch at (1, 1) what its neighbours do not touch
     found = target(images + inner * 3.0) - target(images)
@@ -112,15 +112,15 @@ def test_only_the_next_pixel_reaches_over_from_other_patches():
     ("cell", "patch", "fits"), [(3, (4, 4), "1, 2, 4"), (8, (4, 4), "1, 2, 4"), (4, (4, 6), "1, 2")]
 )
 def test_cells_that_do_not_divide_the_patch_are_refused_with_those_that_do(cell, patch, fits):
-    encoder = ViTNano(width=16, depth=2, heads=2, patch=patch).build((24, 24), 3)
+    encoder = ViTNano(width=16, depth=2, heads=2, patch=patch).build(Inputs.of_images(3, (24, 24)))
     told = f"objective.hog_cell: {cell} does not divide patches of {patch[0]}x{patch[1]}; cells that do: {fits}"
     with pytest.raises(ConfigError, match=f"^{told}$"):
-        MAE(target="hog", hog_cell=cell).build(encoder, Inputs(3, (24, 24)))
+        MAE(target="hog", hog_cell=cell).build(encoder, Inputs.of_images(3, (24, 24)))
 
 
 def test_there_are_no_pixels_and_it_is_said_why():
-    encoder = ViTNano(width=16, depth=2, heads=2, patch=4).build((16, 16), 3)
-    module = MAE(target="hog").build(encoder, Inputs(3, (16, 16)))
+    encoder = ViTNano(width=16, depth=2, heads=2, patch=4).build(Inputs.of_images(3, (16, 16)))
+    module = MAE(target="hog").build(encoder, Inputs.of_images(3, (16, 16)))
     images = images_of(2, 3, 16, 16)
     made = module.reconstruct(images, hide(images_of(2, 16), 12, (4, 4)))
     assert made.prediction.shape == made.target.shape == (2, 16, 4 * 9 * 3)

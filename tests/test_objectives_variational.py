@@ -39,7 +39,7 @@ def module_of(**options):
     encoder = ViTNano(width=32, depth=2, heads=4, patch=4)
     with isolated(0, "test"):
         made = Variational(**{"latent": Z, "warm_up": 0.0, **options})
-        module = made.build(encoder.build(SIZE, 3), Inputs(3, SIZE))
+        module = made.build(encoder.build(Inputs.of_images(3, SIZE)), Inputs.of_images(3, SIZE))
         with torch.no_grad():  # biases are 0 at first: an error there would not show
             module.posterior.bias.copy_(torch.randn(2 * Z))
     return module.eval()
@@ -226,8 +226,8 @@ def test_a_traversal_moves_one_dimension_of_the_first_images_mean():
 @torch.no_grad()
 def test_a_traversal_shows_at_most_eight_dimensions():
     with isolated(0, "test"):
-        encoder = ViTNano(width=32, depth=1, heads=4, patch=4).build(SIZE, 3)
-        module = Variational(latent=20).build(encoder, Inputs(3, SIZE))
+        encoder = ViTNano(width=32, depth=1, heads=4, patch=4).build(Inputs.of_images(3, SIZE))
+        module = Variational(latent=20).build(encoder, Inputs.of_images(3, SIZE))
     batch = batch_of()
     assert module.pictures(batch.images, batch.draws)["traversal"].images.shape[:2] == (8, 7)
 

@@ -244,7 +244,7 @@ class BadEncoder(ViTNano):
 
     name: ClassVar[str] = "bad-encoder"
 
-    def build(self, image_size, channels):
+    def build(self, inputs):
         leave()
 
 

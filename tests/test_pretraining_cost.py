@@ -30,9 +30,9 @@ ENCODER = ViTNano(width=WIDTH, depth=DEPTH, heads=2, patch=4)
 
 
 def build(objective=None, encoder=ENCODER, size=(16, 16), channels=3, classes=0):
-    inputs = Inputs(channels, size, classes)
+    inputs = Inputs.of_images(channels, size, classes)
     with isolated(0, "test"):
-        module = (objective or MAE()).build(encoder.build(size, channels), inputs)
+        module = (objective or MAE()).build(encoder.build(Inputs.of_images(channels, size)), inputs)
     return module, inputs
 
 
@@ -130,9 +130,9 @@ class OfTwoViews(torch.nn.Module):
 
 
 def test_an_encoder_counts_as_often_as_it_is_trained():
-    encoder = ENCODER.build((16, 16), 3)
-    both = count(OfTwoViews(encoder, 2), Inputs(3, (16, 16)), [None])[0]
-    one = count(OfTwoViews(encoder, 1), Inputs(3, (16, 16)), [None])[0]
+    encoder = ENCODER.build(Inputs.of_images(3, (16, 16)))
+    both = count(OfTwoViews(encoder, 2), Inputs.of_images(3, (16, 16)), [None])[0]
+    one = count(OfTwoViews(encoder, 1), Inputs.of_images(3, (16, 16)), [None])[0]
     forward = DEPTH * block(17, WIDTH) + 2 * 16 * 48 * WIDTH
     # one answer has a gradient of the images too; the other is only made
     assert one.encoder == 3 * forward

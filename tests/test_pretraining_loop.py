@@ -647,7 +647,7 @@ def test_the_realised_ratio_is_a_fact_of_the_run(tmp_path):
 
 
 def test_only_modules_of_known_packages_are_taken_to_draw_from_torch_alone():
-    module = MAE().build(ENCODER.build((8, 8), 1), Inputs(1, (8, 8)))
+    module = MAE().build(ENCODER.build(Inputs.of_images(1, (8, 8))), Inputs.of_images(1, (8, 8)))
     assert story.draws_from_torch_alone(module)
     module.encoder.blocks[0].__class__ = type("Ours", (type(module.encoder.blocks[0]),), {})
     assert not story.draws_from_torch_alone(module)

@@ -26,8 +26,8 @@ def test_the_learning_rate_warms_up_to_its_peak_and_falls_to_its_floor():
 
 
 def test_only_matrices_and_tokens_are_decayed():
-    encoder = ViTNano(width=16, depth=1, heads=2, registers=1).build((8, 8), 1)
-    model = MAE().build(encoder, Inputs(1, (8, 8)))
+    encoder = ViTNano(width=16, depth=1, heads=2, registers=1).build(Inputs.of_images(1, (8, 8)))
+    model = MAE().build(encoder, Inputs.of_images(1, (8, 8)))
     groups, names = parameter_groups(model, 0.3)
     by_name = dict(model.named_parameters())
     parameters = [p for group in groups for p in group["params"]]
@@ -48,7 +48,9 @@ def test_only_matrices_and_tokens_are_decayed():
 
 
 def test_an_encoders_own_list_spares_weights_of_decay(monkeypatch):
-    model = MAE().build(fakes.Dense().build((8, 8), 1), Inputs(1, (8, 8)))
+    model = MAE().build(
+        fakes.Dense().build(Inputs.of_images(1, (8, 8))), Inputs.of_images(1, (8, 8))
+    )
     monkeypatch.setattr(model.encoder, "no_weight_decay", lambda: {"down.weight"}, raising=False)
     groups, names = parameter_groups(model, 0.1)
     assert "encoder.down.weight" in names[len(groups[0]["params"]) :]
@@ -63,15 +65,17 @@ def test_an_encoders_own_list_spares_weights_of_decay(monkeypatch):
     ],
 )
 def test_a_wrong_name_of_a_parameter_is_told(method, names, message, monkeypatch):
-    model = MAE().build(fakes.Dense().build((8, 8), 1), Inputs(1, (8, 8)))
+    model = MAE().build(
+        fakes.Dense().build(Inputs.of_images(1, (8, 8))), Inputs.of_images(1, (8, 8))
+    )
     monkeypatch.setattr(model.encoder, method, lambda: names)
     with pytest.raises(MaebenchError, match=message):
         parameter_groups(model, 0.1)
 
 
 def test_every_parameter_that_learns_is_in_exactly_one_group():
-    encoder = ViTNano(width=16, depth=1, heads=2).build((8, 8), 1)
-    model = MAE().build(encoder, Inputs(1, (8, 8)))
+    encoder = ViTNano(width=16, depth=1, heads=2).build(Inputs.of_images(1, (8, 8)))
+    model = MAE().build(encoder, Inputs.of_images(1, (8, 8)))
     groups, _ = parameter_groups(model, 0.3)
     given = [id(p) for group in groups for p in group["params"]]
     assert sorted(given) == sorted(id(p) for p in model.parameters() if p.requires_grad)

@@ -19,7 +19,7 @@ ENCODER = ViTNano(width=16, depth=1, heads=2)
 
 
 def test_the_teacher_follows_the_model_slowly_and_is_never_trained():
-    model = MAE().build(ENCODER.build((8, 8), 1), Inputs(1, (8, 8)))
+    model = MAE().build(ENCODER.build(Inputs.of_images(1, (8, 8))), Inputs.of_images(1, (8, 8)))
     teacher = make_teacher(model)
     start = {k: v.clone() for k, v in model.state_dict().items()}
     with torch.no_grad():
@@ -58,7 +58,8 @@ def test_the_patch_loss_is_that_of_each_patch_when_it_is_hidden(tmp_path):
 
 def test_a_model_that_does_not_reconstruct_has_no_patch_loss():
     module = Supervised().build(
-        ViTNano(width=16, depth=1, heads=2).build((8, 8), 1), Inputs(1, (8, 8), 2)
+        ViTNano(width=16, depth=1, heads=2).build(Inputs.of_images(1, (8, 8))),
+        Inputs.of_images(1, (8, 8), 2),
     )
     asked = answers(module, torch.zeros(2, 1, 8, 8), torch.arange(2), 0)
     with pytest.raises(ConfigError, match="asks for the loss of each patch"):
@@ -66,7 +67,7 @@ def test_a_model_that_does_not_reconstruct_has_no_patch_loss():
 
 
 def test_the_model_that_is_asked_is_left_as_it_was_and_answers_once():
-    model = MAE().build(ENCODER.build((8, 8), 1), Inputs(1, (8, 8)))
+    model = MAE().build(ENCODER.build(Inputs.of_images(1, (8, 8))), Inputs.of_images(1, (8, 8)))
     model.encoder.set_drop_path(0.5)
     model.train()
     state = torch.get_rng_state()
@@ -89,8 +90,8 @@ def test_the_model_that_is_asked_is_left_as_it_was_and_answers_once():
 
 
 def test_features_of_an_encoder_that_ends_coarser_lie_on_the_grid_of_the_masks():
-    encoder = Dense().build((8, 8), 1)
-    model = MAE().build(encoder, Inputs(1, (8, 8)))
+    encoder = Dense().build(Inputs.of_images(1, (8, 8)))
+    model = MAE().build(encoder, Inputs.of_images(1, (8, 8)))
     images = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     features = answers(model, images, torch.arange(2), 0)["features"]()
     assert features.shape == (2, 16, 16)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from maebench import ConfigError
 from maebench.encoders import BUILT_IN, SwinNano, SwinTiny, ViTNano
+from maebench.encoders.inputs import Inputs
 from maebench.encoders.vit import VisionTransformer
 from maebench.masking.patches import hidden_pixels
 from maebench.testing.contract import Contract, examine, global_state
@@ -83,9 +84,9 @@ class LeaksGradient(VisionTransformer):
 
 
 class NormalisesHiddenPixels(VisionTransformer):
-    def __init__(self, options, image_size, patch, channels):
-        super().__init__(options, image_size, patch, channels)
-        self.first = nn.BatchNorm2d(channels)
+    def __init__(self, options, inputs, patch):
+        super().__init__(options, inputs, patch)
+        self.first = nn.BatchNorm2d(inputs.channels)
 
     def forward(self, images, mask=None, layers=()):
         return super().forward(self.first(images), mask, layers)
@@ -156,8 +157,8 @@ class LayersWithoutPlaces(VisionTransformer):
 
 
 class PatchIsAList(VisionTransformer):
-    def __init__(self, options, image_size, patch, channels):
-        super().__init__(options, image_size, patch, channels)
+    def __init__(self, options, inputs, patch):
+        super().__init__(options, inputs, patch)
         self.patch = list(patch)
 
 
@@ -186,8 +187,8 @@ class KeepsWithoutALayer(VisionTransformer):
 
 
 class ForgetsAParameter(VisionTransformer):
-    def __init__(self, options, image_size, patch, channels):
-        super().__init__(options, image_size, patch, channels)
+    def __init__(self, options, inputs, patch):
+        super().__init__(options, inputs, patch)
         self.forgotten = nn.Parameter(torch.zeros(3))
 
 
@@ -311,9 +312,9 @@ def encoder(module: type[VisionTransformer]) -> ViTNano:
 
         name: ClassVar[str] = "planted"
 
-        def build(self, image_size, channels):
-            super().build(image_size, channels)  # refuses what does not fit
-            return module(self, image_size, self.patch_size(image_size), channels)
+        def build(self, inputs):
+            super().build(inputs)  # refuses what does not fit
+            return module(self, inputs, self.patch_size(inputs.image_size))
 
     return Planted(**SMALL)
 
@@ -323,9 +324,9 @@ class CutsOff(ViTNano):
 
     name: ClassVar[str] = "cuts-off"
 
-    def build(self, image_size, channels):
-        fits = tuple(side // 4 * 4 for side in image_size)
-        return super().build(fits, channels)
+    def build(self, inputs):
+        fits = tuple(side // 4 * 4 for side in inputs.image_size)
+        return super().build(Inputs.of_images(inputs.channels, fits))
 
 
 class RaisesValueError(ViTNano):
@@ -333,10 +334,10 @@ class RaisesValueError(ViTNano):
 
     name: ClassVar[str] = "raises"
 
-    def build(self, image_size, channels):
-        if image_size[0] % 4:
+    def build(self, inputs):
+        if inputs.image_size[0] % 4:
             raise ValueError("odd size")
-        return super().build(image_size, channels)
+        return super().build(inputs)
 
 
 class SaysSquare(ViTNano):
@@ -351,10 +352,10 @@ class IsSquare(ViTNano):
 
     name: ClassVar[str] = "is-square"
 
-    def build(self, image_size, channels):
-        if image_size[0] != image_size[1]:
+    def build(self, inputs):
+        if inputs.image_size[0] != inputs.image_size[1]:
             raise ConfigError("square images only")
-        return super().build(image_size, channels)
+        return super().build(inputs)
 
 
 class DeadOption(ViTNano):
@@ -369,13 +370,13 @@ class DepthInNameAlone(ViTNano):
 
     name: ClassVar[str] = "always-two"
 
-    def build(self, image_size, channels):
-        module = self.model_copy(update={"depth": 2})._built(image_size, channels)
+    def build(self, inputs):
+        module = self.model_copy(update={"depth": 2})._built(inputs)
         module.depth = self.depth
         return module
 
-    def _built(self, image_size, channels):
-        return super().build(image_size, channels)
+    def _built(self, inputs):
+        return super().build(inputs)
 
 
 class FixedStem(ViTNano):
@@ -384,10 +385,10 @@ class FixedStem(ViTNano):
     name: ClassVar[str] = "fixed"
     stem: PositiveInt = Field(1, description="layers of the embedding")
 
-    def build(self, image_size, channels):
+    def build(self, inputs):
         if self.stem != 1:
             raise ConfigError("a stem of one layer only")
-        return super().build(image_size, channels)
+        return super().build(inputs)
 
 
 class NoSmallOne(ViTNano):
@@ -395,7 +396,7 @@ class NoSmallOne(ViTNano):
 
     name: ClassVar[str] = "large"
 
-    def build(self, image_size, channels):
+    def build(self, inputs):
         raise ConfigError("images of 1024x1024 only")
 
 

@@ -18,7 +18,9 @@ TINY = ViTNano(width=16, depth=2, heads=2, patch=4)
 def built(objective: Any, size=(16, 16), channels=3, encoder: Any = TINY) -> Any:
     """The module, a little off its start: at first biases are 0, and an error there is not seen."""
     with isolated(0, "test"):
-        module = objective.build(encoder.build(size, channels), Inputs(channels, size))
+        module = objective.build(
+            encoder.build(Inputs.of_images(channels, size)), Inputs.of_images(channels, size)
+        )
         with torch.no_grad():
             for parameter in module.parameters():
                 if parameter.requires_grad:

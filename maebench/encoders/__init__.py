@@ -1,6 +1,6 @@
 """Images to tokens: the contract and the built-in encoders."""
 
-from maebench.encoders.encoder import Encoder, EncoderModule, Tokens, check_images, keep_positions
+from maebench.encoders.encoder import Encoder, EncoderModule, Tokens, keep_positions
 from maebench.encoders.swin import Swin, SwinNano, SwinTiny
 from maebench.encoders.vit import (
     ViT,
@@ -41,7 +41,6 @@ __all__ = [
     "ViTNano",
     "ViTSmall",
     "ViTTiny",
-    "check_images",
     "default_patch",
     "keep_positions",
 ]

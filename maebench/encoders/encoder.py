@@ -1,6 +1,7 @@
-"""What an encoder is: images, and which patches are seen, to tokens.
+"""What an encoder is: images or others, and which patches are seen, to tokens.
 
-B images, C channels, L = h * w patches, N patch tokens, P prefix tokens, D width.
+B images, L = h * w patches, N patch tokens, P prefix tokens, D width. Of text an image is a window
+of tokens, and each token a patch of a grid of 1 x L.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from maebench.component import Component
+from maebench.encoders.inputs import IMAGES, Inputs
 from maebench.errors import ConfigError, MaebenchError
 from maebench.masking.mask import Mask, hide
 
@@ -58,8 +60,8 @@ class EncoderModule(Protocol):
 
     grid: tuple[int, int]  # the grid that masks are drawn on
     out_grid: tuple[int, int]  # the grid that patch tokens end on; coarser if hierarchical
-    channels: int
-    patch: tuple[int, int]  # pixels of a patch
+    inputs: Inputs  # what it was built for
+    patch: tuple[int, int]  # pixels of a patch; 1 x 1 of text
     width: int
     prefix: int  # number of class and register tokens
     depth: int
@@ -86,37 +88,23 @@ class Encoder(Component):
     replaces them by a learned token before anything mixes patches. One that cannot drop patches
     does so always and has no such method.
 
-    `oblong` is False where images must be square.
+    `oblong` is False where images must be square; `takes` names the kinds of inputs that it can
+    be built for.
     """
 
     kind: ClassVar[str] = "encoder"
     oblong: ClassVar[bool] = True
+    takes: ClassVar[tuple[str, ...]] = (IMAGES,)
 
-    def build(self, image_size: tuple[int, int], channels: int) -> EncoderModule:
-        """A fresh module for images of (rows, columns) pixels.
+    def build(self, inputs: Inputs) -> EncoderModule:
+        """A fresh module for these inputs, such as images of `inputs.image_size`.
 
         It is called inside `rng.isolated`, so layers may initialise themselves.
 
         Raises:
             ConfigError: the size is not divided by the patch (or the total stride).
         """
-        raise NotImplementedError(f"{type(self).__name__} has no build(image_size, channels)")
-
-
-def check_images(module: Any, images: Tensor) -> None:
-    """Refuses images of another size or channel count than the encoder was built for.
-
-    Raises:
-        ConfigError: names both sizes.
-    """
-    h, w = (g * p for g, p in zip(module.grid, module.patch, strict=True))
-    wanted = (module.channels, h, w)
-    if tuple(images.shape[1:]) != wanted:
-        got = "x".join(map(str, images.shape[1:]))
-        raise ConfigError(
-            f"the encoder was built for images of {'x'.join(map(str, wanted))} "
-            f"(channels x rows x columns), got {got}"
-        )
+        raise NotImplementedError(f"{type(self).__name__} has no build(inputs)")
 
 
 def check_parameter_names(module: Any) -> None:
@@ -157,10 +145,10 @@ def keep_positions(encoder: Any, objective: str) -> None:
     """
     if hasattr(encoder, "keep_positions"):
         encoder.keep_positions()
-    (h, w), (p, q) = encoder.grid, encoder.patch
+    h, w = encoder.grid
     device = next(encoder.parameters()).device
     mask = hide(torch.arange(float(h * w), device=device)[None], h * w // 2, (h, w))
-    image = torch.zeros(1, encoder.channels, h * p, w * q, device=device)
+    image = encoder.inputs.zeros(1, device)
     training, before = encoder.training, [x.clone() for x in encoder.buffers()]
     with torch.no_grad():
         dropped = encoder.eval()(image, mask).seen is not None

@@ -14,7 +14,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from maebench.encoders.blocks import drop_paths
-from maebench.encoders.encoder import Encoder, EncoderModule, Tokens, check_images
+from maebench.encoders.encoder import Encoder, EncoderModule, Tokens
+from maebench.encoders.inputs import Inputs
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
 
@@ -82,7 +83,7 @@ class Swin(Encoder):
         )
         return f"give fewer stages, or images of {rows}x{columns}"
 
-    def build(self, image_size: tuple[int, int], channels: int) -> EncoderModule:
+    def build(self, inputs: Inputs) -> EncoderModule:
         """The torch module, freshly initialised as timm's."""
         if len(self.depths) != len(self.heads):
             raise ConfigError(
@@ -95,9 +96,7 @@ class Swin(Encoder):
                     f"encoder.width: {self.width} times {2**stage} is no multiple of the {heads} "
                     f"heads of stage {stage + 1} in encoder.heads={self.heads}"
                 )
-        patch = self.patch_size(image_size)
-
-        return SwinTransformer(self, image_size, patch, channels)
+        return SwinTransformer(self, inputs, self.patch_size(inputs.image_size))
 
 
 class SwinNano(Swin):
@@ -140,16 +139,14 @@ class SwinTransformer(nn.Module):
 
     prefix = 0
 
-    def __init__(
-        self, options: Swin, image_size: tuple[int, int], patch: tuple[int, int], channels: int
-    ) -> None:
+    def __init__(self, options: Swin, inputs: Inputs, patch: tuple[int, int]) -> None:
         from timm.models.swin_transformer import SwinTransformer as Whole
 
         super().__init__()
         whole = Whole(
-            img_size=image_size,
+            img_size=inputs.image_size,
             patch_size=patch,
-            in_chans=channels,
+            in_chans=inputs.channels,
             num_classes=0,
             embed_dim=options.width,
             depths=options.depths,
@@ -159,8 +156,9 @@ class SwinTransformer(nn.Module):
         )
         merged = 2 ** (len(options.depths) - 1)
         self.patch = patch
-        self.channels = channels
-        self.grid = (image_size[0] // patch[0], image_size[1] // patch[1])
+        self.inputs = inputs
+        (H, W), (p, q) = inputs.image_size, patch
+        self.grid = (H // p, W // q)
         self.out_grid = (self.grid[0] // merged, self.grid[1] // merged)
         self.width = options.width * merged
         self.depth = sum(options.depths)
@@ -174,7 +172,7 @@ class SwinTransformer(nn.Module):
         self, images: Tensor, mask: Mask | None = None, layers: Sequence[int] = ()
     ) -> Tokens:
         """Encodes images (B, C, H, W), the token in place of what `mask` hides."""
-        check_images(self, images)
+        self.inputs.check(tuple(images.shape[1:]), "the encoder")
         x_BhwD = self.patch_embed(images)
         if mask is not None:
             hidden_Bhw1 = mask.hidden.view(-1, *self.grid, 1)

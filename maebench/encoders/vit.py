@@ -23,7 +23,8 @@ from maebench.encoders.blocks import (
     norm_layer,
     sincos_positions,
 )
-from maebench.encoders.encoder import Encoder, EncoderModule, Tokens, check_images
+from maebench.encoders.encoder import Encoder, EncoderModule, Tokens
+from maebench.encoders.inputs import Inputs
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
 from maebench.masking.patches import raw_patches, take
@@ -78,16 +79,14 @@ class ViT(Encoder):
             )
         return ph, pw
 
-    def build(self, image_size: tuple[int, int], channels: int) -> EncoderModule:
+    def build(self, inputs: Inputs) -> EncoderModule:
         """The torch module, freshly initialised as in the paper."""
         if self.width % self.heads or self.width % 4:
             raise ConfigError(
                 f"encoder.width: {self.width} must be a multiple of 4 (sin-cos positions) "
                 f"and of encoder.heads={self.heads}"
             )
-        patch = self.patch_size(image_size)
-
-        return VisionTransformer(self, image_size, patch, channels)
+        return VisionTransformer(self, inputs, self.patch_size(inputs.image_size))
 
 
 class ViTNano(ViT):
@@ -163,19 +162,18 @@ class ViTHuge(ViT):
 class VisionTransformer(nn.Module):
     """A vision transformer; see `maebench.encoders.encoder.EncoderModule`."""
 
-    def __init__(
-        self, options: ViT, image_size: tuple[int, int], patch: tuple[int, int], channels: int
-    ) -> None:
+    def __init__(self, options: ViT, inputs: Inputs, patch: tuple[int, int]) -> None:
         super().__init__()
         self.patch = patch
-        self.channels = channels
-        self.grid = self.out_grid = (image_size[0] // patch[0], image_size[1] // patch[1])
+        self.inputs = inputs
+        (H, W), (p, q) = inputs.image_size, patch
+        self.grid = self.out_grid = (H // p, W // q)
         self.width = D = options.width
         self.depth = options.depth
         self.prefix = 1 + options.registers
 
         self.patch_embed: Any = nn.Module()
-        self.patch_embed.proj = nn.Conv2d(channels, D, patch, patch)
+        self.patch_embed.proj = nn.Conv2d(inputs.channels, D, patch, patch)
         self.cls_token = nn.Parameter(torch.empty(1, 1, D))
         if options.registers:
             self.reg_token = nn.Parameter(torch.empty(1, options.registers, D))
@@ -195,7 +193,7 @@ class VisionTransformer(nn.Module):
         self, images: Tensor, mask: Mask | None = None, layers: Sequence[int] = ()
     ) -> Tokens:
         """Encodes images (B, C, H, W) and sees `mask.seen` patches, or all without a mask."""
-        check_images(self, images)
+        self.inputs.check(tuple(images.shape[1:]), "the encoder")
         x_BND = self._embed(images, mask)
         seen = None if mask is None or self.mask_token is not None else mask.seen
         kept: dict[int, Tokens] = {}

@@ -66,8 +66,8 @@ def cannot_hold(encoder: VisionTransformer, to: str) -> str:
         return f"it has {encoder.prefix - 1} register tokens, which {NAMES[to]} does not know"
     if h != w or p != q:
         return f"its grid is {h}x{w} of {p}x{q} pixels; {NAMES[to]} takes square ones alone"
-    if to == "official" and encoder.channels != 3:
-        return f"its images have {encoder.channels} channels; {NAMES[to]} cuts patches of 3"
+    if to == "official" and encoder.inputs.channels != 3:
+        return f"its images have {encoder.inputs.channels} channels; {NAMES[to]} cuts patches of 3"
     ratio = mlp_width(encoder.blocks[0]) / encoder.width
     if to == "official" and ratio != DECODER_RATIO:
         return f"its MLPs are {ratio:g} times as wide, its decoder's 4: {NAMES[to]} has one number"
@@ -117,7 +117,7 @@ def weight_facts(
     facts: dict[str, Any] = {
         "image_size": [h * p, w * q],
         "patch": [p, q],
-        "channels": encoder.channels,
+        "channels": encoder.inputs.channels,
         "width": encoder.width,
         "depth": encoder.depth,
         "heads": first.attn.num_heads,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from maebench.encoders.inputs import Inputs
 from maebench.encoders.vit import VisionTransformer, ViTBase
 from maebench.errors import ConfigError
 from maebench.models import preprocessing
@@ -37,7 +38,6 @@ from maebench.models.weights import (
 )
 from maebench.objectives.decoders import DecoderSize
 from maebench.objectives.mae import MAE, MaskedAutoencoder
-from maebench.objectives.objective import Inputs
 from maebench.pretraining import checkpoints
 from maebench.rng import isolated
 
@@ -189,7 +189,7 @@ def read_encoder(
     pooled = "norm.weight" not in tensors and "fc_norm.weight" in tensors
     kind = NormAfterPooling if pooled else VisionTransformer
     with isolated(0, "weights"):  # drawn, and replaced below
-        encoder = kind(layout, shape.size, shape.patch, shape.channels)
+        encoder = kind(layout, Inputs.of_images(shape.channels, shape.size), shape.patch)
     own = encoder.state_dict()
     weights = {**tensors, **positions(tensors, shape)}
     missing = own.keys() - weights.keys()
@@ -256,7 +256,7 @@ def with_decoder(
     objective = MAE(
         target=target or "pixels", decoder_depth=depth, decoder_width=E, decoder_heads=heads
     )
-    inputs = Inputs(shape.channels, shape.size)
+    inputs = encoder.inputs
     with isolated(0, "weights"):
         module = MaskedAutoencoder(objective, encoder, DecoderSize(depth, E, heads), inputs)
     own = module.decoder.state_dict()

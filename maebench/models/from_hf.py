@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from maebench.data.preprocess import Preprocess
-from maebench.encoders.encoder import Tokens, check_images
+from maebench.encoders.encoder import Tokens
+from maebench.encoders.inputs import Inputs
 from maebench.errors import ConfigError, RunError, unknown
 from maebench.files import read_json, with_home
 from maebench.masking.mask import Mask
@@ -220,7 +221,8 @@ class HuggingFaceEncoder(nn.Module):
         super().__init__()
         self.model = network  # the hash of the weights covers this name
         config = network.config
-        self.channels, self.width = config.num_channels, config.hidden_size
+        self.inputs = Inputs.of_images(config.num_channels, size)
+        self.width = config.hidden_size
         self.depth = config.num_hidden_layers
         self.prefix = 1 + getattr(config, "num_register_tokens", 0)
         self.patch = (config.patch_size, config.patch_size)
@@ -245,7 +247,7 @@ class HuggingFaceEncoder(nn.Module):
         """
         if mask is not None:
             raise ConfigError("a model of transformers is evaluated whole: it hides no patches")
-        check_images(self, images)
+        self.inputs.check(tuple(images.shape[1:]), "the encoder")
         found = self.model(images, output_hidden_states=bool(layers), **self._options)
         kept = {layer: self._tokens(found.hidden_states[layer]) for layer in layers}
         end = self._tokens(found.last_hidden_state)

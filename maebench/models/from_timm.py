@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from maebench.data.preprocess import Preprocess
 from maebench.encoders.blocks import drop_paths
 from maebench.encoders.encoder import Tokens
+from maebench.encoders.inputs import Inputs
 from maebench.errors import ConfigError, unknown
 from maebench.masking.mask import Mask
 from maebench.models.preprocessing import RESAMPLE
@@ -65,7 +66,7 @@ def from_timm(name: str, options: SpecOptions, spec: str, download: bool) -> For
         raise ConfigError(f"{spec}: image-size {size[0]},{size[1]}: {reason}") from error
     how = data["interpolation"] if data["interpolation"] in RESAMPLE.values() else "bicubic"
     preprocess = Preprocess(
-        size, encoder.channels, data["mean"], data["std"], how, float(data["crop_pct"])
+        size, encoder.inputs.channels, data["mean"], data["std"], how, float(data["crop_pct"])
     )
     return ForeignModel(
         name=spec,
@@ -128,7 +129,7 @@ class TimmEncoder(nn.Module):
     def __init__(self, network: Any, size: tuple[int, int], channels: int) -> None:
         super().__init__()
         self.model = network  # the hash of the weights covers this name
-        self.channels = channels
+        self.inputs = Inputs.of_images(channels, size)
         takes = set(inspect.signature(network.forward_intermediates).parameters)
         self._options: dict[str, Any] = {}
         if "return_prefix_tokens" in takes and getattr(network, "num_prefix_tokens", None):

@@ -4,7 +4,7 @@ from maebench.objectives.autoencoder import Autoencoder
 from maebench.objectives.contractive import Contractive
 from maebench.objectives.denoising import Denoising
 from maebench.objectives.mae import MAE
-from maebench.objectives.objective import Batch, ImageGrid, Inputs, Objective, Reconstruction
+from maebench.objectives.objective import Batch, ImageGrid, Objective, Reconstruction
 from maebench.objectives.simmim import SimMIM
 from maebench.objectives.sparse import Sparse
 from maebench.objectives.supervised import Supervised
@@ -28,7 +28,6 @@ __all__ = [
     "Contractive",
     "Denoising",
     "ImageGrid",
-    "Inputs",
     "Objective",
     "Reconstruction",
     "SimMIM",

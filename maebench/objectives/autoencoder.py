@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from maebench.encoders.blocks import initialise
 from maebench.encoders.encoder import Tokens
+from maebench.encoders.inputs import Inputs
 from maebench.masking.mask import Mask
 from maebench.masking.patches import hidden_pixels
 from maebench.objectives.decoders import DecoderSize, Decoding, TransformerDecoder
-from maebench.objectives.objective import Batch, Inputs, Reconstruction
+from maebench.objectives.objective import Batch, Reconstruction
 from maebench.objectives.targets import Pixels
 
 

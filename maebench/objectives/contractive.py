@@ -13,9 +13,10 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from maebench.encoders.inputs import Inputs
 from maebench.objectives.autoencoder import Autoencoding, dimension_covered
 from maebench.objectives.decoders import DecoderSize, Decoding
-from maebench.objectives.objective import Batch, Inputs
+from maebench.objectives.objective import Batch
 from maebench.rng import Draws
 
 

@@ -21,9 +21,10 @@ from maebench.encoders.blocks import (
     sincos_positions,
 )
 from maebench.encoders.encoder import Tokens
+from maebench.encoders.inputs import Inputs
 from maebench.errors import ConfigError
 from maebench.masking.patches import patchify, take, unpatchify
-from maebench.objectives.objective import Inputs, Objective
+from maebench.objectives.objective import Objective
 from maebench.objectives.targets import layers_like_the_last
 
 

@@ -11,10 +11,11 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from maebench.encoders.inputs import Inputs
 from maebench.errors import ConfigError
 from maebench.objectives.autoencoder import Autoencoding
 from maebench.objectives.decoders import DecoderSize, Decoding
-from maebench.objectives.objective import Batch, Inputs
+from maebench.objectives.objective import Batch
 from maebench.rng import Draws
 
 # Of the shares that Vincent et al. 2010 try (0, .1, .25, .4) the middle one, and their largest

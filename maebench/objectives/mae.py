@@ -15,6 +15,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from maebench.encoders.encoder import Tokens
+from maebench.encoders.inputs import Inputs
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask, hide
 from maebench.objectives.decoders import (
@@ -23,7 +24,7 @@ from maebench.objectives.decoders import (
     Decoding,
     TransformerDecoder,
 )
-from maebench.objectives.objective import Batch, Inputs, Reconstruction
+from maebench.objectives.objective import Batch, Reconstruction
 from maebench.objectives.targets import (
     Features,
     Hog,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from maebench.component import Component
 from maebench.encoders.encoder import EncoderModule
+from maebench.encoders.inputs import Inputs
 from maebench.masking.mask import Mask
 from maebench.rng import Draws
 
@@ -43,21 +44,6 @@ class Batch:
         draws = [self.draws.at(slice(i * size, i * size + len(part))) for i, part in enumerate(ids)]
         parts = zip(self.images.split(size), ids, draws, masks, labels, strict=True)
         return [Batch(*part, self.progress) for part in parts]
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a model will be fed; fields are only ever added.
-
-    Args:
-        channels: of the images.
-        image_size: rows and columns in pixels.
-        num_classes: 0 where there are no labels.
-    """
-
-    channels: int
-    image_size: tuple[int, int]
-    num_classes: int = 0
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from maebench.encoders.encoder import keep_positions
+from maebench.encoders.inputs import Inputs
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
 from maebench.masking.patches import take
 from maebench.objectives.decoders import per_patch
-from maebench.objectives.objective import Batch, Inputs, Objective, Reconstruction
+from maebench.objectives.objective import Batch, Objective, Reconstruction
 from maebench.objectives.targets import Pixels
 
 

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from maebench.encoders.inputs import Inputs
 from maebench.errors import ConfigError
 from maebench.objectives.autoencoder import Autoencoding, dimension_covered, narrow
 from maebench.objectives.decoders import DecoderSize, Decoding
-from maebench.objectives.objective import Batch, Inputs
+from maebench.objectives.objective import Batch
 
 # Four times as many units as a patch has dimensions, so that at Ng's mean activation of .05 about
 # as many of them are on as the code of `autoencoder` is wide: a fifth and a quarter of the

@@ -11,8 +11,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from maebench.encoders.blocks import initialise
+from maebench.encoders.inputs import Inputs
 from maebench.errors import ConfigError
-from maebench.objectives.objective import Batch, Inputs, Objective
+from maebench.objectives.objective import Batch, Objective
 
 
 class Supervised(Objective):

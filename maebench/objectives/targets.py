@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maebench.encoders.inputs import Inputs
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
 from maebench.masking.patches import patchify, take, upsampled
 from maebench.objectives.ema import follow, make_teacher
-from maebench.objectives.objective import Inputs, Reconstruction
+from maebench.objectives.objective import Reconstruction
 
 VARIANCE_EPS = 1e-6  # official MAE code, models_mae.py, forward_loss
 

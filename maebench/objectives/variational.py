@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from maebench.encoders.blocks import initialise
 from maebench.encoders.encoder import Tokens
+from maebench.encoders.inputs import Inputs
 from maebench.masking.patches import unpatchify
 from maebench.objectives.autoencoder import WholeImage
 from maebench.objectives.decoders import DecoderSize, Decoding, TransformerDecoder
-from maebench.objectives.objective import Batch, ImageGrid, Inputs
+from maebench.objectives.objective import Batch, ImageGrid
 from maebench.rng import Draws
 
 

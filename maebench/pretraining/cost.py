@@ -21,8 +21,9 @@ from torch.utils.flop_counter import flop_registry
 
 from maebench.encoders import attention
 from maebench.encoders.encoder import Tokens
+from maebench.encoders.inputs import Inputs
 from maebench.masking.mask import hide
-from maebench.objectives.objective import Batch, Inputs
+from maebench.objectives.objective import Batch
 from maebench.rng import Draws, isolated
 
 COUNTED = 2  # images that FLOPs are counted on: one would fail where statistics of a batch are used

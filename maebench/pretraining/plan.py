@@ -16,8 +16,8 @@ from maebench.data.dataset import Dataset, Splits
 from maebench.data.images import Images, channel_statistics
 from maebench.data.reading import Reading
 from maebench.data.split_info import SplitInfo
+from maebench.encoders.inputs import Inputs
 from maebench.errors import ConfigError, RunError
-from maebench.objectives.objective import Inputs
 from maebench.plugins import Names, contained
 from maebench.pretraining import runs
 from maebench.pretraining.budget import Length, num_steps, stage_steps
@@ -281,12 +281,12 @@ def mean_over_stages(values: Sequence[int], steps: int) -> float:
 def inputs_for(config: RunConfig, info: SplitInfo) -> Inputs:
     """What a model is fed that learns from these images."""
     classes = len(info.class_names) if info.labels is not None else 0
-    return Inputs(info.channels, config.size, classes)
+    return Inputs.of_images(info.channels, config.size, classes)
 
 
 def inputs_of(config: RunConfig, facts: Mapping[str, Any]) -> Inputs:
     """What a run's model is fed, from the run's facts."""
-    return Inputs(facts["channels"], config.size, facts["num_classes"])
+    return Inputs.of_images(facts["channels"], config.size, facts["num_classes"])
 
 
 def has_teacher(config: RunConfig) -> bool:
@@ -321,6 +321,6 @@ def build(config: RunConfig, inputs: Inputs) -> Any:
         ConfigError: sizes that do not fit.
     """
     with isolated(config.seed, "encoder"):
-        encoder = config.encoder.build(inputs.image_size, inputs.channels)
+        encoder = config.encoder.build(inputs)
     with isolated(config.seed, "objective"):
         return config.objective.build(encoder, inputs)

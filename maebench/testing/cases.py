@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from maebench.encoders.encoder import Tokens
+from maebench.encoders.inputs import Inputs
 from maebench.masking.mask import Mask, hide
 from maebench.masking.patches import patchify, take
 from maebench.rng import Draws
@@ -107,7 +108,7 @@ class Small(nn.Module):
 
     def __init__(self, size: Size, channels: int) -> None:
         super().__init__()
-        self.channels = channels
+        self.inputs = Inputs.of_images(channels, size)
         self.grid = self.out_grid = (size[0] // PATCH[0], size[1] // PATCH[1])
         self.embed = nn.Linear(PATCH[0] * PATCH[1] * channels, WIDTH)
         self.hidden_token = nn.Parameter(0.02 * torch.randn(1, 1, WIDTH))

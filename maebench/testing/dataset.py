@@ -20,6 +20,7 @@ from maebench.data.dataset import Dataset, Request
 from maebench.data.images import Images, InMemory
 from maebench.data.on_disk import OnDisk
 from maebench.data.split_info import SplitInfo
+from maebench.encoders.inputs import Inputs
 from maebench.errors import ConfigError, DataError
 from maebench.plugins import installed
 from maebench.rng import isolated
@@ -249,7 +250,7 @@ class DatasetContract(Contract):
         try:
             config = RunConfig(installed(), dataset=made)
             with isolated(0, "encoder"):
-                config.encoder.build(config.size, 3)
+                config.encoder.build(Inputs.of_images(3, config.size))
         except ConfigError as error:
             raise Broken(f"preset() gives {preset}, which makes no run: {error}") from error
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from maebench.encoders.inputs import Inputs
 from maebench.errors import ConfigError
 from maebench.rng import isolated
 from maebench.testing.cases import BATCH, cases, images_of, mask_of, projection
@@ -93,8 +94,9 @@ class EncoderContract(HidingChecks):
         for channels in (1, 5):
             module = self.ready(channels=channels)
             images, built = images_of(self.size, channels), f"built for {channels} channels, its"
-            found = module.channels
-            expect(found == channels, f"{built} attribute channels is {found}")
+            found = module.inputs
+            wanted = Inputs.of_images(channels, self.size)
+            expect(found == wanted, f"{built} attribute inputs is {found}")
             first = outputs(module, images)
             for channel in range(channels):
                 other = images.clone()
@@ -116,7 +118,7 @@ class EncoderContract(HidingChecks):
                 continue
             except Exception as error:
                 raise Broken(
-                    f"build({size}, 3) raises {type(error).__name__}: {error}; raise ConfigError "
+                    f"build of {size[0]}x{size[1]} images raises {type(error).__name__}: {error}; raise ConfigError "
                     "with the sizes that would do"
                 ) from error
             check_grids(made, size)
@@ -137,7 +139,7 @@ class EncoderContract(HidingChecks):
             except ConfigError:
                 continue
             raise Broken(
-                f"oblong is False, but build({size}, 3) takes images of {size[0]}x{size[1]}; "
+                f"oblong is False, but build takes images of {size[0]}x{size[1]}; "
                 "raise ConfigError, or declare oblong = True",
             )
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from maebench.encoders.inputs import Inputs
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask, hide
 from maebench.masking.patches import hidden_pixels
@@ -36,7 +37,7 @@ class HidingChecks(Contract):
         """A module as a run builds it, from a seed."""
         size = size or self.size
         with isolated(seed, "encoder"):
-            return (encoder or self.made()).build(size, channels)
+            return (encoder or self.made()).build(Inputs.of_images(channels, size))
 
     def ready(self, size: Size | None = None, channels: int = 3) -> Any:
         """A module with shaken weights, in evaluation mode."""

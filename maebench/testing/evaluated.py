@@ -20,6 +20,7 @@ from maebench.data.dataset import Dataset, Request
 from maebench.data.images import Images, channel_statistics, from_arrays
 from maebench.data.preprocess import Preprocess
 from maebench.encoders import ViTNano
+from maebench.encoders.inputs import Inputs
 from maebench.errors import DataError, PluginError
 from maebench.evaluating.model import EvaluatedModel
 from maebench.evaluating.suite import checked
@@ -28,7 +29,6 @@ from maebench.masking.grids import Random
 from maebench.models.load import pixels_of
 from maebench.models.model import LoadedModel
 from maebench.objectives import MAE
-from maebench.objectives.objective import Inputs
 from maebench.plugins import Names
 from maebench.pretraining import checkpoints
 from maebench.pretraining.plan import build
@@ -148,7 +148,7 @@ def model_of(case: Case, folder: Path) -> LoadedModel:
         return pixels_of(config, None, folder, "cpu")
     splits = config.splits()
     mean, std = channel_statistics(splits.load("train"))
-    module = build(config, Inputs(1, config.size, case.data.classes))
+    module = build(config, Inputs.of_images(1, config.size, case.data.classes))
     if case.kind == "no decoder":
         bare: Any = nn.Module()
         bare.encoder = module.encoder

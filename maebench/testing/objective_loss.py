@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from maebench.encoders import ViTNano
+from maebench.encoders.inputs import Inputs
 from maebench.errors import ConfigError
-from maebench.objectives.objective import Batch, Inputs
+from maebench.objectives.objective import Batch
 from maebench.pretraining.optimiser import parameter_groups
 from maebench.rng import Draws, isolated
 from maebench.testing.cases import IMAGES, PATCH, WIDTH, Coarse, Size, mask_of, pictures
@@ -49,14 +50,15 @@ class LossChecks(Contract):
         size, channels = SETTINGS[setting]
         with isolated(seed, "encoder"):
             vit = ViTNano(width=WIDTH, depth=2, heads=2, patch=PATCH)
-            encoder = Coarse(size, channels) if setting == COARSE else vit.build(size, channels)
+            images = Inputs.of_images(channels, size)
+            encoder = Coarse(size, channels) if setting == COARSE else vit.build(images)
         return self.around(encoder, setting, seed, objective)
 
     def around(self, encoder: Any, setting: str, seed: int = 0, objective: Any = None) -> Any:
         """The module around an encoder, in training mode."""
         size, channels = SETTINGS[setting]
         objective = objective or self.made()
-        inputs = Inputs(channels, size, CLASSES if objective.needs_labels else 0)
+        inputs = Inputs.of_images(channels, size, CLASSES if objective.needs_labels else 0)
         with isolated(seed, "objective"):
             return objective.build(encoder, inputs).train()
 
@@ -180,7 +182,9 @@ class LossChecks(Contract):
     def test_it_keeps_the_encoder_it_is_given(self) -> None:
         """Pretraining saves `.encoder`, and evaluations read it."""
         with isolated(0, "encoder"):
-            encoder = ViTNano(width=WIDTH, depth=2, heads=2, patch=PATCH).build((16, 16), 3)
+            encoder = ViTNano(width=WIDTH, depth=2, heads=2, patch=PATCH).build(
+                Inputs.of_images(3, (16, 16))
+            )
         module = self.around(encoder, MAIN)
         expect(isinstance(module, nn.Module), f"build gives {type(module)}, not an nn.Module")
         expect(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from maebench.encoders.encoder import Tokens
+from maebench.encoders.inputs import Inputs
 from maebench.masking.mask import Mask
 from maebench.rng import isolated
 from maebench.testing.cases import BATCH, Size, projection
@@ -44,7 +45,9 @@ def check_attributes(module: Any, size: Size) -> None:
         whole = isinstance(pair, tuple) and [isinstance(n, int) and n > 0 for n in pair]
         wanted = "must be a tuple (rows, columns) of whole numbers"
         expect(whole == [True, True], f"its attribute {name} {wanted}, got {pair!r}")
-    for name, least in (("channels", 1), ("width", 1), ("prefix", 0), ("depth", 1)):
+    inputs, built = getattr(module, "inputs", None), Inputs.of_images(3, size)
+    expect(inputs == built, f"its attribute inputs must be {built}, got {inputs!r}")
+    for name, least in (("width", 1), ("prefix", 0), ("depth", 1)):
         count, wanted = getattr(module, name, None), f"must be a whole number from {least}"
         fits = isinstance(count, int) and count >= least
         expect(fits, f"its attribute {name} {wanted}, got {count!r}")

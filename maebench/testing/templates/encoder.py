@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from maebench import ConfigError, Encoder, Mask, Tokens, hookimpl, patchify
+from maebench import ConfigError, Encoder, Inputs, Mask, Tokens, hookimpl, patchify
 
 
 class PatchMLP(Encoder):
@@ -20,25 +20,26 @@ class PatchMLP(Encoder):
     depth: PositiveInt = Field(default=2, description="number of blocks")
     patch: PositiveInt = Field(default=2, description="pixels of a side of a patch")
 
-    def build(self, image_size: tuple[int, int], channels: int) -> PatchNetwork:
+    def build(self, inputs: Inputs) -> PatchNetwork:
         """A fresh module; what does not fit is refused before anything is trained."""
-        if image_size[0] % self.patch or image_size[1] % self.patch:
-            raise ConfigError(f"encoder.patch: {self.patch} does not divide images of {image_size}")
-        return PatchNetwork(image_size, channels, self.patch, self.width, self.depth)
+        if any(side % self.patch for side in inputs.image_size):
+            raise ConfigError(
+                f"encoder.patch: {self.patch} does not divide images of {inputs.image_size}"
+            )
+        return PatchNetwork(inputs, self.patch, self.width, self.depth)
 
 
 class PatchNetwork(nn.Module):
     """The torch module, with the attributes and methods that maebench reads."""
 
-    def __init__(
-        self, image_size: tuple[int, int], channels: int, patch: int, width: int, depth: int
-    ) -> None:
+    def __init__(self, inputs: Inputs, patch: int, width: int, depth: int) -> None:
         super().__init__()
-        self.image_size, self.channels, self.patch = image_size, channels, (patch, patch)
+        self.inputs, self.patch = inputs, (patch, patch)
         # Masks are drawn on `grid`; tokens end on `out_grid`, here the same.
-        self.grid = self.out_grid = (image_size[0] // patch, image_size[1] // patch)
+        rows, columns = inputs.image_size
+        self.grid = self.out_grid = (rows // patch, columns // patch)
         self.width, self.depth, self.prefix = width, depth, 0  # prefix counts class tokens
-        self.embed = nn.Linear(patch**2 * channels, width)
+        self.embed = nn.Linear(patch**2 * inputs.channels, width)
         self.places = nn.Parameter(0.02 * torch.randn(self.grid[0] * self.grid[1], width))
         self.blocks = nn.ModuleList(
             nn.Sequential(
@@ -55,9 +56,7 @@ class PatchNetwork(nn.Module):
         self, images: Tensor, mask: Mask | None = None, layers: Sequence[int] = ()
     ) -> Tokens:
         """Tokens of the seen patches, and those after each block in `layers`."""
-        wanted = (self.channels, *self.image_size)
-        if images.shape[1:] != wanted:
-            raise ConfigError(f"images must be {wanted}, got {tuple(images.shape[1:])}")
+        self.inputs.check(tuple(images.shape[1:]), "patch-mlp")
         x, places = patchify(images, self.patch), self.places.expand(len(images), -1, -1)
         seen = None if mask is None else mask.seen
         if seen is not None:  # hidden patches are left out before anything is computed
