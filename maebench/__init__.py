@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from maebench.data.augment import Augment as Augment
     from maebench.data.augment import ClampedAugment as ClampedAugment
     from maebench.data.augment import Crops as Crops
+    from maebench.data.corpora import KJV as KJV
+    from maebench.data.corpora import Fortunes as Fortunes
+    from maebench.data.corpora import PyDoc as PyDoc
     from maebench.data.dataset import Dataset as Dataset
     from maebench.data.dataset import Request as Request
     from maebench.data.digits import Digits as Digits
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
     from maebench.data.from_files import from_files as from_files
     from maebench.data.images import Images as Images
     from maebench.data.images import from_arrays as from_arrays
+    from maebench.data.rows import from_rows as from_rows
+    from maebench.data.split_info import Remark as Remark
+    from maebench.data.text_files import TextFiles as TextFiles
     from maebench.data.torchvision_sets import CIFAR10 as CIFAR10
     from maebench.data.torchvision_sets import CIFAR100 as CIFAR100
     from maebench.data.torchvision_sets import KMNIST as KMNIST
@@ -46,10 +52,16 @@ if TYPE_CHECKING:
     from maebench.encoders.encoder import Tokens as Tokens
     from maebench.encoders.encoder import check_parameter_names as check_parameter_names
     from maebench.encoders.encoder import keep_positions as keep_positions
+    from maebench.encoders.inputs import ANY_KIND as ANY_KIND
     from maebench.encoders.inputs import Inputs as Inputs
     from maebench.encoders.swin import Swin as Swin
     from maebench.encoders.swin import SwinNano as SwinNano
     from maebench.encoders.swin import SwinTiny as SwinTiny
+    from maebench.encoders.text import TextBase as TextBase
+    from maebench.encoders.text import TextMicro as TextMicro
+    from maebench.encoders.text import TextNano as TextNano
+    from maebench.encoders.text import TextSmall as TextSmall
+    from maebench.encoders.text import TextTiny as TextTiny
     from maebench.encoders.vit import ViT as ViT
     from maebench.encoders.vit import ViTBase as ViTBase
     from maebench.encoders.vit import ViTHuge as ViTHuge
@@ -97,6 +109,7 @@ if TYPE_CHECKING:
     from maebench.masking.patches import unpatchify as unpatchify
     from maebench.models.load import load_model as load_model
     from maebench.objectives.autoencoder import Autoencoder as Autoencoder
+    from maebench.objectives.bert import Bert as Bert
     from maebench.objectives.contractive import Contractive as Contractive
     from maebench.objectives.denoising import Denoising as Denoising
     from maebench.objectives.mae import MAE as MAE
@@ -119,10 +132,12 @@ if TYPE_CHECKING:
 __version__ = version("maebench")
 # a test compares it with the imports above
 _PUBLIC = {
+    "ANY_KIND": "maebench.encoders.inputs",
     "Attention": "maebench.masking.guided",
     "Augment": "maebench.data.augment",
     "Autoencoder": "maebench.objectives.autoencoder",
     "Batch": "maebench.objectives.objective",
+    "Bert": "maebench.objectives.bert",
     "Block": "maebench.masking.blocks",
     "BlueNoise": "maebench.masking.noise",
     "Border": "maebench.masking.grids",
@@ -155,8 +170,10 @@ _PUBLIC = {
     "Folder": "maebench.data.folder",
     "Folds": "maebench.evaluation.folds",
     "Food101": "maebench.data.torchvision_sets",
+    "Fortunes": "maebench.data.corpora",
     "from_arrays": "maebench.data.images",
     "from_files": "maebench.data.from_files",
+    "from_rows": "maebench.data.rows",
     "GreenNoise": "maebench.masking.noise",
     "Grid": "maebench.masking.grids",
     "half_cosine": "maebench.pretraining.optimiser",
@@ -170,6 +187,7 @@ _PUBLIC = {
     "Inputs": "maebench.encoders.inputs",
     "InverseBlock": "maebench.masking.blocks",
     "keep_positions": "maebench.encoders.encoder",
+    "KJV": "maebench.data.corpora",
     "KMNIST": "maebench.data.torchvision_sets",
     "LabelMap": "maebench.masking.parts",
     "learning_rate": "maebench.pretraining.optimiser",
@@ -190,10 +208,12 @@ _PUBLIC = {
     "Parts": "maebench.masking.parts",
     "patchify": "maebench.masking.patches",
     "PurpleNoise": "maebench.masking.noise",
+    "PyDoc": "maebench.data.corpora",
     "Random": "maebench.masking.grids",
     "recipe": "maebench.config.recipes",
     "Reconstruction": "maebench.objectives.objective",
     "RedNoise": "maebench.masking.noise",
+    "Remark": "maebench.data.split_info",
     "Report": "maebench.outputs",
     "Request": "maebench.data.dataset",
     "Result": "maebench.evaluation.contract",
@@ -208,6 +228,12 @@ _PUBLIC = {
     "Swin": "maebench.encoders.swin",
     "SwinNano": "maebench.encoders.swin",
     "SwinTiny": "maebench.encoders.swin",
+    "TextBase": "maebench.encoders.text",
+    "TextFiles": "maebench.data.text_files",
+    "TextMicro": "maebench.encoders.text",
+    "TextNano": "maebench.encoders.text",
+    "TextSmall": "maebench.encoders.text",
+    "TextTiny": "maebench.encoders.text",
     "Tokens": "maebench.encoders.encoder",
     "Tracker": "maebench.outputs",
     "Uniform": "maebench.masking.grids",

@@ -9,6 +9,7 @@ from PIL import Image
 
 from maebench import Folder, Request, RunConfig
 from maebench.data.split_info import SplitInfo
+from maebench.encoders.inputs import Inputs
 from maebench.errors import DataError
 
 
@@ -105,7 +106,7 @@ def test_groups_follow_the_images_that_are_kept(flat):
 def test_groups_change_no_run(by_folder):
     one, other = (Folder(path=by_folder, groups=g) for g in (None, "folder"))
     assert one.identity() == other.identity()
-    assert SplitInfo(torch.arange(1), None, (), "mark", (1, 1), 1).groups is None
+    assert SplitInfo(torch.arange(1), None, (), "mark", Inputs.of_images(1, (1, 1))).groups is None
 
 
 def test_groups_are_an_option_on_the_command_line(by_folder):

@@ -13,7 +13,7 @@ from maebench.encoders import ViTNano
 from maebench.masking import Hard, LabelMap
 from maebench.pretraining import ahead
 from maebench.pretraining.ahead import ready, steps_together
-from maebench.pretraining.plan import build, inputs_for
+from maebench.pretraining.plan import build
 
 ENCODER = ViTNano(width=16, depth=1, heads=2)
 LAST = 40
@@ -26,7 +26,7 @@ def config(**changes):
 
 def made(config, done=0, last=LAST):
     images = config.splits().load("train")
-    module = build(config, inputs_for(config, images.info))
+    module = build(config, images.info.inputs)
     normalise = Normaliser((0.3,), (0.4,), "cpu")
     steps = ready(config, module, images, normalise, "cpu", done, last)
     return [one for parts in steps for one in parts]

@@ -43,7 +43,7 @@ def start(tmp_path, names):
             return run
         run = runs.new_run(tmp_path, config, identity, FACTS)
         assert not run.folder.exists(), "nothing is written yet"
-        runs.write_run(run, environment())
+        runs.write_run(run, environment(), {})
         return run
 
     return make

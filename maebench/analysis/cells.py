@@ -19,7 +19,8 @@ from maebench.data.dataset import Splits
 from maebench.errors import ConfigError
 from maebench.evaluating import records
 from maebench.evaluating.suite import record_path
-from maebench.models.load import pixels_of, trained_model, untrained_model
+from maebench.models.control import CONTROLS, control_kind, control_of
+from maebench.models.load import trained_model, untrained_model
 from maebench.models.model import LoadedModel
 from maebench.plugins import Names
 from maebench.pretraining.checkpoints import newest
@@ -39,7 +40,7 @@ class Cell:
         arm: the arm's name.
         seed: of the run.
         plan: the run, its folder not yet made where it is new.
-        kind: "run", "untrained" or "pixels": the floors of the table.
+        kind: "run", or a floor of the table: "untrained", or a control such as "pixels".
         records: the files that its evaluations have or will have; empty while its weights are not
             there.
         missing: how many evaluations are not done.
@@ -92,7 +93,7 @@ class Data:
 def wanted(config: RunConfig) -> str:
     """What of a config says which images it asks for, and which of them are copies."""
     where = config.dataset, config.data_dir, config.machine.memory_gb
-    how = config.size, config.limit, config.on_bad_image, config.data, config.augment.flip
+    how = config.image_size, config.limit, config.on_bad_image, config.data, config.augment.flip
     return repr((where, how))
 
 
@@ -102,8 +103,8 @@ def model_of(cell: Cell, names: Names) -> LoadedModel:
     run, config, device, splits = plan.run, plan.config, plan.device, plan.splits
     if cell.kind == "untrained":
         return untrained_model(run, results, device, names, config, splits)
-    if cell.kind == "pixels":
-        return pixels_of(config, run.facts, results, device, splits)
+    if cell.kind in CONTROLS:
+        return control_of(config, run.facts, results, device, splits)
     return trained_model(run, device, names, config, splits)
 
 
@@ -135,15 +136,15 @@ def cells_of(
             # arms of one encoder start from the same weights: one floor for all of them; the
             # objective's decoder counts in reconstruction, train's images in what probes learn from
             config = cell.plan.config
-            images = (config.size, cell.plan.splits.load("train").info.fingerprint)
+            images = (config.image_size, cell.plan.splits.load("train").info.fingerprint)
             for kind, start in (
                 ("untrained", (seed, config.encoder, config.objective, images)),
-                ("pixels", images),
+                (control_kind(config.dataset.gives), images),
             ):
                 if (kind, start) not in started:
                     started.add((kind, start))
                     floors.append(Cell(arm.name, seed, cell.plan, kind))
-    floors.sort(key=lambda cell: cell.kind, reverse=True)  # "untrained", then "pixels"
+    floors.sort(key=lambda cell: cell.kind != "untrained")  # then the controls
     check_test_sets(found)
     return [judged(cell, design, names, failed) for cell in (*found, *floors)]
 

@@ -25,7 +25,7 @@ from maebench.errors import ConfigError, MaebenchError
 from maebench.plugins import Names, contained, installed
 from maebench.pretraining import runs
 from maebench.pretraining.hardware import environment, find_device, find_precision
-from maebench.pretraining.plan import build, inputs_for
+from maebench.pretraining.plan import build
 
 # settings of a comparison in a YAML file or in Python, beside those of a run
 OWN = ("seeds", "baseline", "arms", "probe_seeds", "target", "margin")
@@ -172,7 +172,7 @@ def machine(design: Design, data: Data, threads: int | None) -> dict[str, Any]:
     for arm in design.arms:
         try:
             info = data.of(arm.config).load("train").info
-            width = build(arm.config, inputs_for(arm.config, info)).encoder.width
+            width = build(arm.config, info.inputs).encoder.width
             precision[arm.name] = find_precision(arm.config.machine.precision, device, width)
         except ConfigError as error:
             raise ConfigError(f"arm {arm.name}: {error}") from error

@@ -16,6 +16,7 @@ from maebench.analysis.cells import Cell
 from maebench.analysis.choices import with_choices
 from maebench.analysis.design import Design
 from maebench.evaluating import records
+from maebench.evaluating.records import CONTROLS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -353,7 +354,7 @@ def _ordered(table: pd.DataFrame, design: Design) -> pd.DataFrame:
     if table.empty:
         return table
     place = {name: i for i, name in enumerate(design.names)}
-    kinds = ("run", "untrained", "pixels")
+    kinds = ("run", "untrained", *CONTROLS)
     order = [
         (kinds.index(row["kind"]), place.get(row["arm"], 0)) for row in table.to_dict("records")
     ]

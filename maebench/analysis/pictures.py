@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maebench.analysis.design import label
+from maebench.evaluating.records import CONTROLS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,9 +56,9 @@ def accuracy(comparison: Comparison, by_ratio: bool) -> Figure:
             _against_ratio(axes, comparison, runs, points)
         else:
             _side_by_side(axes, comparison, runs, points)
-        for kind, style in (("untrained", "--"), ("pixels", ":")):
+        for kind, style in {"untrained": "--", **dict.fromkeys(CONTROLS, ":")}.items():
             for mean in mine.loc[mine["kind"] == kind, "mean"]:  # arms may have floors of their own
-                name = "raw pixels" if kind == "pixels" else kind
+                name = CONTROLS.get(kind, kind)
                 axes.axhline(mean, color="0.4", linestyle=style, linewidth=1, label=name)
         unit = mine["unit"].iloc[0]
         axes.set(title=evaluation, ylabel=f"{mine['metric'].iloc[0]}" + (f" ({unit})" * bool(unit)))

@@ -158,7 +158,7 @@ def _settings(run: runs.Run) -> Row:
         "lr": config["lr"],
         "run_seed": config["seed"],
         "limit": config["limit"],
-        "image_size": "x".join(map(str, config["image_size"])),
+        "image_size": "x".join(map(str, config.get("image_size") or ())) or None,
         "schedule": _schedule(config.get("schedule")),
         "pretraining_precision": facts.get("precision"),  # evaluations have one of their own
         # what all seeds of one treatment have in common

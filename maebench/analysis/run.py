@@ -11,7 +11,8 @@ from maebench.config.run import RunConfig
 from maebench.errors import DeviceError
 from maebench.evaluating.model import Progress, no_progress
 from maebench.evaluating.suite import evaluate
-from maebench.models.load import pixels_of, trained_model, untrained_model
+from maebench.models.control import control_of
+from maebench.models.load import trained_model, untrained_model
 from maebench.models.model import LoadedModel
 from maebench.plugins import Names, contained, installed
 from maebench.pretraining import runs
@@ -61,5 +62,5 @@ def models_of(plan: Plan, names: Names) -> list[LoadedModel]:
     return [
         trained_model(run, device, names, config, plan.splits),
         untrained_model(run, results, device, names, config, plan.splits),
-        pixels_of(config, run.facts, results, device, plan.splits),
+        control_of(config, run.facts, results, device, plan.splits),
     ]

@@ -266,11 +266,14 @@ def other_splits(model: LoadedModel, data: dict[str, Any], names: Names) -> Spli
         return None
     from maebench.config.run import RunConfig
     from maebench.models.load import merged_data
+    from maebench.pretraining import runs
 
     own = model.config
     base: dict[str, Any] = {"dataset": own.dataset, "data_dir": own.data_dir, "limit": own.limit}
     base |= {"on_bad_image": own.on_bad_image, "data": own.data.model_dump()}
     # which images are copies, and by what their fingerprint goes
-    base |= {"augment": own.augment, "machine": own.machine}
+    base |= {"machine": own.machine} | ({"augment": own.augment} if own.image_size else {})
     kept = merged_data(base, data, names)
-    return RunConfig(names, **{"image_size": own.size, **kept}).splits()
+    return RunConfig(names, **{"image_size": own.image_size, **kept}).splits(
+        runs.read_kept(model.run) if model.run else None
+    )

@@ -46,6 +46,7 @@ def export_command(
       maebench export --to official
       maebench export RUN --to hf --out my-vit-mae
     """  # noqa: D301 - click wants the character \b itself
+    from maebench.data.preprocess import AsItIs
     from maebench.errors import ConfigError
     from maebench.models.export import export
     from maebench.models.load import load_model
@@ -56,6 +57,8 @@ def export_command(
     path = out or Path(f"{loaded.name.replace(':', '-')}-{to}{ENDINGS[to]}")
     check_out(path, to, force)
     feed = loaded.preprocess
+    if isinstance(feed, AsItIs):
+        raise ConfigError(f"{loaded.name} is fed {feed.kind}: images alone are exported so far")
     lines = export(loaded.module, loaded.name, to, path, feed.mean, feed.std)
     click.echo(f"{path}: {loaded.name} for {to}")
     for line in lines:

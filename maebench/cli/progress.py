@@ -145,6 +145,8 @@ class bar:  # noqa: N801 - used as a function
 @contextlib.contextmanager
 def grid(comparison: Comparison) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Shows the cells of a comparison while they run: a bar on a terminal, lines elsewhere."""
+    from maebench.evaluating.records import CONTROLS
+
     cells = {cell.name: cell for cell in comparison.cells}
     left = [name for name, cell in cells.items() if cell.state != "done"]
     console = terminal(highlight=False, markup=False)
@@ -154,7 +156,7 @@ def grid(comparison: Comparison) -> Iterator[Callable[[dict[str, Any]], None]]:
 
     def title(name: str) -> str:
         cell = cells[name]
-        arm = {"untrained": "untrained", "pixels": "raw pixels"}.get(cell.kind, cell.arm)
+        arm = {"untrained": "untrained", **CONTROLS}.get(cell.kind, cell.arm)
         return f"{arm} seed {cell.seed}"
 
     def say(event: dict[str, Any]) -> None:

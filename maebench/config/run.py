@@ -23,6 +23,7 @@ from maebench.data.augment import Augment
 from maebench.data.dataset import Dataset, Request, Splits
 from maebench.data.reading import Reading
 from maebench.encoders.encoder import Encoder
+from maebench.encoders.inputs import IMAGES, takes
 from maebench.errors import ConfigError
 from maebench.evaluation import Evaluation
 from maebench.masking.mask import Masking
@@ -30,6 +31,7 @@ from maebench.objectives.objective import Objective
 from maebench.plugins import Names, installed
 
 HIDING = ("masking", "ratio", "schedule")  # settings that only objectives that hide patches read
+OF_IMAGES = ("image_size", "augment")  # settings that are read with images alone
 DEFAULT_EVALUATIONS = ("linear-probe", "finetune", "knn", "reconstruction")
 
 
@@ -44,8 +46,8 @@ class RunConfig(Options):
     on_bad_image: Literal["fail", "skip"] = Field(
         default="fail", description="what to do with an image that cannot be read"
     )
-    image_size: tuple[PositiveInt, PositiveInt] = Field(
-        default=(8, 8), description="pixels of a side, or rows,columns"
+    image_size: tuple[PositiveInt, PositiveInt] | None = Field(
+        default=None, description="pixels of a side, or rows,columns"
     )
     encoder: Encoder = Field(default="vit-nano", description="what is pretrained")  # type: ignore[assignment]
     objective: Objective = Field(default="mae", description="what pretraining minimises")  # type: ignore[assignment]
@@ -99,6 +101,7 @@ class RunConfig(Options):
             filled = with_preset(settings, names)
             check_hiding(settings, filled["objective"], found)
             self.__pydantic_validator__.validate_python(filled, self_instance=self, context=names)
+            check_kinds(self, found)
         except ValidationError as error:
             raise explain(error, "") from error
 
@@ -118,7 +121,13 @@ class RunConfig(Options):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Rows and columns of the images."""
+        """Rows and columns of the images.
+
+        Raises:
+            ConfigError: these are no images.
+        """
+        if self.image_size is None:
+            raise ConfigError(f"image_size: dataset {self.dataset.name!r} yields no images")
         return self.image_size
 
     @property
@@ -146,29 +155,40 @@ class RunConfig(Options):
         """Which of the ratios holds at a progress from 0 to 1."""
         return min(len(self.ratios) - 1, int(progress * len(self.ratios)))
 
-    def splits(self) -> Splits:
-        """The data set as this config asks for it."""
+    @property
+    def unread(self) -> set[str]:
+        """Settings that this objective, or this kind of inputs, does not read."""
+        unused = set() if self.objective.hides else set(HIDING)
+        return unused if self.dataset.gives == IMAGES else unused | set(OF_IMAGES)
+
+    def splits(self, kept: Mapping[str, str] | None = None) -> Splits:
+        """The data set as this config asks for it.
+
+        Args:
+            kept: what the run of the model that is to be fed has kept of its own data set.
+        """
         request = Request(
             split="",
             data_dir=self.data_dir,
             download=self.download,
-            image_size=self.size,
+            image_size=self.image_size,
             on_bad_image=self.on_bad_image,
             memory_limit=int(self.machine.memory_gb * 2**30),
             reading=self.data,
+            kept=kept or {},
         )
         return Splits(self.dataset, request, self.limit, self.augment.flip)
 
     def dump(self) -> dict[str, Any]:
         """Everything that is read as JSON values, names included: `RunConfig(**dump)` again."""
-        return self.model_dump(mode="json", exclude=set() if self.objective.hides else set(HIDING))
+        return self.model_dump(mode="json", exclude=self.unread)
 
     def identity(self, fingerprint: str, precision: str) -> dict[str, Any]:
         """What can change the numbers: the allow-listed settings, the data and the precision.
 
         Component versions and the fingerprint of the data count, the folder it lies in does not.
         """
-        unused = set() if self.objective.hides else set(HIDING)
+        unused = self.unread
         if self.schedule.ratio is None:
             unused.add("schedule")
         settings = self.model_dump(mode="json", include=set(self.IDENTITY) - unused)
@@ -186,12 +206,34 @@ def with_preset(settings: Mapping[str, Any], names: Mapping[str, Any]) -> dict[s
     # an option without a name, as in -o objective.target=pixels, is one of the default part
     parts = ("dataset", "objective", "masking")
     defaults = {part: RunConfig.model_fields[part].default for part in parts}
-    settings = merge(defaults, settings)
-    dataset = parse(Dataset, settings["dataset"], names, "dataset")
-    wanted = {"image_size", "encoder", "budget", "batch", "lr", "augment"}
-    if wanted <= settings.keys() and _named(settings["encoder"]):
-        return {**settings, "dataset": dataset}
-    return merge(dataset.preset(), {**settings, "dataset": dataset})
+    given = merge(defaults, settings)["dataset"]
+    dataset = parse(Dataset, given, names, "dataset")
+    wanted = {"image_size", "encoder", "objective", "budget", "batch", "lr", "augment"}
+    if wanted <= settings.keys() and all(_named(settings[p]) for p in ("encoder", "objective")):
+        return {**merge(defaults, settings), "dataset": dataset}
+    if dataset.gives != IMAGES and (idle := [key for key in OF_IMAGES if settings.get(key)]):
+        raise ConfigError(
+            f"{idle[0]}: dataset {dataset.name!r} yields {dataset.gives}; "
+            f"{' and '.join(OF_IMAGES)} are read with images alone"
+        )
+    return merge(merge(defaults, dataset.preset()), {**settings, "dataset": dataset})
+
+
+def check_kinds(config: RunConfig, names: Names) -> None:
+    """Refuses an encoder or an objective that does not take what the data set yields.
+
+    Raises:
+        ConfigError: names both, and what does.
+    """
+    kind = config.dataset.gives
+    for part in (config.encoder, config.objective):
+        if not takes(part, kind):
+            there = names.table[part.kind].items()
+            fits = ", ".join(name for name, cls in there if takes(cls, kind)) or "nothing"
+            raise ConfigError(
+                f"{part.kind} {part.name!r} takes {' and '.join(part.takes)}, and dataset "
+                f"{config.dataset.name!r} yields {kind}, which {fits} takes"
+            )
 
 
 def check_hiding(settings: Mapping[str, Any], chosen: Any, names: Names) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any, ClassVar
@@ -16,6 +16,7 @@ from maebench.data.copies import find_copies
 from maebench.data.images import Images, OnBadImage, limited
 from maebench.data.reading import Reading
 from maebench.data.split_info import Remark, SplitInfo
+from maebench.encoders.inputs import IMAGES
 from maebench.errors import DataError
 
 MEMORY_LIMIT_GB = 2.0  # a split up to this size is decoded once
@@ -34,6 +35,8 @@ class Request:
         memory_limit: bytes up to which a split is decoded into memory.
         progress: called with (done, total) while images are decoded.
         reading: how files become images.
+        kept: what a run has kept of its data set (`SplitInfo.kept`) where its model is to be fed:
+            what makes tokens of text then, whatever this text would have made; else empty.
     """
 
     split: str
@@ -44,16 +47,19 @@ class Request:
     memory_limit: int = int(MEMORY_LIMIT_GB * 2**30)
     progress: Callable[[int, int], None] = lambda done, total: None
     reading: Reading = field(default_factory=Reading)
+    kept: Mapping[str, str] = field(default_factory=dict)
 
 
 class Dataset(Component):
-    """Labelled or unlabelled images in the splits train and test.
+    """Labelled or unlabelled images, or others, in the splits train and test.
 
+    `gives` is the kind of inputs that it yields: "images", "text", or a plugin's own.
     `any_size` is True where the originals come in sizes of their own, so that a split is cut at
     whatever size is asked for; a preset's size is then a proposal and not the images'.
     """
 
     kind: ClassVar[str] = "dataset"
+    gives: ClassVar[str] = IMAGES
     any_size: ClassVar[bool] = False
 
     def load(self, request: Request) -> Images:
@@ -75,7 +81,8 @@ class Dataset(Component):
     def preset(self) -> dict[str, Any]:
         """Settings of a run that suit this data set, used where the user gives none.
 
-        Keys are RunConfig's: image_size, encoder, budget, batch, lr, augment.
+        Keys are RunConfig's: encoder, budget, batch, lr; of images image_size and augment too, and
+        where it suits objective, masking and ratio.
         """
         raise NotImplementedError(f"{type(self).__name__} has no preset()")
 

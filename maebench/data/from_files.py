@@ -21,6 +21,7 @@ from maebench.data.reading import Reading
 from maebench.data.remarks import remarks_of
 from maebench.data.split_info import Remark, SplitInfo, digest, identity
 from maebench.data.tree import readable
+from maebench.encoders.inputs import Inputs
 from maebench.errors import DataError
 
 SIZES_SAMPLE = 64  # images whose size is read: it says how much the decoded ones take
@@ -71,8 +72,7 @@ def from_files(
         labels=_integers(labels),
         class_names=tuple(class_names),
         fingerprint="",
-        size=size,
-        channels=channels,
+        inputs=Inputs.of_images(channels, size, len(class_names) if labels is not None else 0),
         groups=_integers(groups),
         remarks=(*remarks, *(too_dark(paths, levels[1]) if levels else ())),
     )

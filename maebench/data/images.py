@@ -15,6 +15,7 @@ from maebench.data.augment import Augment, Crops, crop_parameters, fits
 from maebench.data.on_disk import BLOCK, OnDisk
 from maebench.data.resizing import cut, resize
 from maebench.data.split_info import SplitInfo, digest, identity
+from maebench.encoders.inputs import IMAGES, Inputs
 from maebench.errors import DataError, PluginError
 from maebench.masking.mask import moved
 from maebench.rng import permutation
@@ -24,7 +25,7 @@ OnBadImage = Literal["fail", "skip"]
 
 
 class Images(Protocol):
-    """A loaded split; `InMemory` and `OnDisk` are the two kinds."""
+    """A loaded split: `InMemory`, `OnDisk`, or `Rows` of what are no images."""
 
     @property
     def info(self) -> SplitInfo:
@@ -34,7 +35,7 @@ class Images(Protocol):
         """The number of images."""
 
     def whole(self, batch: int) -> Iterator[Tensor]:
-        """All images in order at the split's size, uint8 (B, C, H, W)."""
+        """All images in order at the split's size, uint8 (B, C, H, W); of others as they are."""
 
     def pick(self, index: Sequence[int]) -> Tensor:
         """Some images at the split's size, uint8 (B, C, H, W)."""
@@ -123,30 +124,41 @@ def from_arrays(
         raise PluginError(f"pixels: uint8 (N, H, W) or (N, C, H, W), given {pixels.dtype} {shape}")
     if pixels.ndim == 4 and pixels.shape[3] in (1, 3, 4) and pixels.shape[1] not in (1, 2, 3, 4):
         raise PluginError(f"pixels: channels come before rows, (N, C, H, W), given {shape}")
-    if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != pixels.shape[:1]):
-        raise PluginError(
-            f"labels: one integer for each of {len(pixels)} images, given {labels.dtype} "
-            f"{'x'.join(map(str, labels.shape))}"
-        )
-    if labels is not None and (bad := (labels < 0) | (labels >= len(class_names))).any():
-        raise PluginError(
-            f"labels: each the place of one of {len(class_names)} class names, from 0, given "
-            f"{labels[bad][0]} for image {bad.argmax()} ({bad.sum()} of {len(labels)} are outside)"
-        )
+    check_labels(labels, len(pixels), class_names)
     images = torch.from_numpy(pixels[:, None] if pixels.ndim == 3 else pixels)
     if size is not None and size != tuple(images.shape[2:]):
         # in parts: in floating point the whole takes many times the memory of the result
         parts = (resize(part, size) for part in images.split(BLOCK))
         images = torch.cat([(part + 0.5).clamp(0, 255).to(torch.uint8) for part in parts])
+    sides = images.shape[2], images.shape[3]
     info = SplitInfo(
         ids=torch.arange(len(images)),
         labels=None if labels is None else torch.from_numpy(labels.astype("int64")),
         class_names=tuple(class_names),
         fingerprint="",
-        size=(images.shape[2], images.shape[3]),
-        channels=images.shape[1],
+        inputs=Inputs.of_images(images.shape[1], sides, len(class_names) * (labels is not None)),
     )
     return in_memory_images(images.contiguous(), info)
+
+
+def check_labels(labels: np.ndarray | None, count: int, class_names: Sequence[str]) -> None:
+    """Refuses labels that are no integer for each image, or name no class.
+
+    Raises:
+        PluginError: says which.
+    """
+    if labels is None:
+        return
+    if labels.dtype.kind not in "iu" or labels.shape != (count,):
+        raise PluginError(
+            f"labels: one integer for each of {count} images, given {labels.dtype} "
+            f"{'x'.join(map(str, labels.shape))}"
+        )
+    if (bad := (labels < 0) | (labels >= len(class_names))).any():
+        raise PluginError(
+            f"labels: each the place of one of {len(class_names)} class names, from 0, given "
+            f"{labels[bad][0]} for image {bad.argmax()} ({bad.sum()} of {len(labels)} are outside)"
+        )
 
 
 def in_memory_images(
@@ -187,6 +199,11 @@ def limited(images: Images, limit: int, seed: int = 0) -> Images:
         where = (ordered == c).nonzero()[:, 0]
         turn[where] = torch.arange(len(where))
     return images.subset(order[turn.argsort(stable=True)[:limit]].sort().values)
+
+
+def statistics_of(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation that a model gets images normalised by; none of other inputs."""
+    return channel_statistics(images) if images.info.inputs.kind == IMAGES else ((), ())
 
 
 def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from maebench.encoders.inputs import IMAGES, Inputs
 from maebench.errors import ConfigError
 
 
 class Normaliser:
-    """Pixels in 0..255 to the encoder's input: zero mean and unit deviation per channel."""
+    """Pixels in 0..255 to the encoder's input: zero mean and unit deviation per channel.
+
+    Without mean and deviation, as of text, what is given is what the encoder gets.
+    """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: str) -> None:
         self.mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
@@ -22,11 +26,12 @@ class Normaliser:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Float32 (B, C, H, W)."""
-        return (images.to(self.mean.device).float() / 255 - self.mean) / self.std
+        images = images.to(self.mean.device)
+        return (images.float() / 255 - self.mean) / self.std if self.mean.numel() else images
 
     def inverse(self, images: Tensor) -> Tensor:
         """Pixels in 0..1, not clipped."""
-        return images * self.std + self.mean
+        return images * self.std + self.mean if self.mean.numel() else images
 
 
 ROUNDING = 1e-6  # 28 / 17 * 17 is 28 and not 27
@@ -52,6 +57,8 @@ class Preprocess:
     std: Sequence[float]
     interpolation: str | None = None
     crop: float = 1.0
+
+    kind: ClassVar[str] = IMAGES
 
     def check(self, name: str, shape: tuple[int, ...]) -> None:
         """Refuses images, (channels, rows, columns), that cannot become what the encoder takes.
@@ -92,17 +99,60 @@ class Preprocess:
 
 
 @dataclass(frozen=True)
+class AsItIs:
+    """What belongs to an encoder of other inputs than images: it gets what the data set yields.
+
+    Args:
+        inputs: what it was built for.
+    """
+
+    inputs: Inputs
+
+    interpolation: ClassVar[None] = None
+
+    @property
+    def kind(self) -> str:
+        """Of the inputs."""
+        return self.inputs.kind
+
+    def check(self, name: str, shape: tuple[int, ...]) -> None:
+        """Refuses what has another shape.
+
+        Raises:
+            ConfigError: names both.
+        """
+        self.inputs.check(shape, name)
+
+    def on(self, device: str) -> Preprocessor:
+        """The same on a device."""
+        return Preprocessor(self, Normaliser((), (), device))
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON values."""
+        return self.inputs.dump()
+
+
+def preprocess_of(
+    inputs: Inputs, mean: Sequence[float] = (), std: Sequence[float] = ()
+) -> Preprocess | AsItIs:
+    """What a data set's own model or control does with its inputs."""
+    if inputs.kind == IMAGES:
+        return Preprocess(inputs.image_size, inputs.channels, mean, std)
+    return AsItIs(replace(inputs, num_classes=0))  # of which features do not depend
+
+
+@dataclass(frozen=True)
 class Preprocessor:
     """Pre-processing on a device."""
 
-    what: Preprocess
+    what: Preprocess | AsItIs
     normalise: Normaliser
 
     def __call__(self, images: Tensor) -> Tensor:
         """Pixels in 0..255, (B, C, H, W), to the encoder's input, float32 (B, C', h, w)."""
         images = images.to(self.normalise.mean.device)
-        if self.what.interpolation is not None:
-            images = self._brought(images)
+        if isinstance(self.what, Preprocess) and self.what.interpolation is not None:
+            images = self._brought(images, self.what)
         return self.normalise(images)
 
     def inverse(self, images: Tensor) -> Tensor:
@@ -111,9 +161,10 @@ class Preprocessor:
 
     def view(self, images: Tensor) -> Tensor:
         """A training crop at the encoder's size, whole: the centre crop is for whole images."""
-        if self.what.interpolation is None or images.shape[2:] == self.what.size:
+        what = self.what
+        if isinstance(what, AsItIs) or what.interpolation is None or images.shape[2:] == what.size:
             return images
-        return self._resized(images, self.what.size)
+        return self._resized(images, what.size)
 
     def _resized(self, images: Tensor, sides: tuple[int, int]) -> Tensor:
         mode = self.what.interpolation
@@ -121,14 +172,14 @@ class Preprocessor:
         # antialiased, as Pillow does and as the weights saw their images in training
         return interpolate(images.float(), sides, mode=mode, **smooth).clamp(0, 255)  # type: ignore[arg-type]
 
-    def _brought(self, images: Tensor) -> Tensor:
+    def _brought(self, images: Tensor, what: Preprocess) -> Tensor:
         """Resized until the shorter side fits, cut at the centre; grey given to all channels."""
-        if images.shape[1] != self.what.channels:
-            images = images.expand(-1, self.what.channels, -1, -1)
-        (H, W), (h, w) = images.shape[2:], self.what.size
+        if images.shape[1] != what.channels:
+            images = images.expand(-1, what.channels, -1, -1)
+        (H, W), (h, w) = images.shape[2:], what.size
         if (H, W) == (h, w):  # such as a training crop, which is the view already
             return images
-        tall, wide = self.what.resized
+        tall, wide = what.resized
         scale = max(tall / H, wide / W)
         # torchvision's Resize cuts the longer side's fraction off, its CenterCrop rounds to even
         sides = int(H * scale + ROUNDING), int(W * scale + ROUNDING)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
+
+from maebench.encoders.inputs import IMAGES, Inputs
 
 
 @dataclass(frozen=True)
@@ -52,23 +54,33 @@ class SplitInfo:
         labels: int64 (N,) or None.
         class_names: one name per class, in the order of the labels.
         fingerprint: changes when the content does.
-        size: rows and columns every image is brought to.
-        channels: 1 or 3 (or what the source has).
-        skipped: names of images that could not be read and were left out.
+        inputs: what each of them is: of images channels and the size they are brought to.
+        skipped: names of images, or of files of another kind, that could not be read.
         groups: int64 (N,), equal for images that belong together, such as those of one patient;
             None where each stands for itself. They change no image and no fingerprint.
         remarks: what was lost or found on the way from files to pixels.
+        kept: texts to be kept beside a run, by file name, such as what makes tokens of text.
     """
 
     ids: Tensor
     labels: Tensor | None
     class_names: tuple[str, ...]
     fingerprint: str
-    size: tuple[int, int]
-    channels: int
+    inputs: Inputs
     skipped: tuple[str, ...] = ()
     groups: Tensor | None = None
     remarks: tuple[Remark, ...] = ()
+    kept: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Of images: rows and columns in pixels."""
+        return self.inputs.image_size
+
+    @property
+    def channels(self) -> int:
+        """Of images: how many."""
+        return self.inputs.channels
 
     def at(self, index: Tensor) -> SplitInfo:
         """The same for a part of the split; the fingerprint covers which part."""
@@ -90,6 +102,9 @@ def digest(*parts: bytes | memoryview) -> str:
 
 def identity(info: SplitInfo) -> tuple[bytes, ...]:
     """What of a split, beside its pixels, changes numbers: shape, ids (they give crops), labels."""
-    shape = repr((len(info.ids), info.channels, *info.size)).encode()
+    shape: tuple[object, ...] = (len(info.ids), *info.inputs.shape)
+    if info.inputs.kind != IMAGES:
+        shape += (info.inputs.kind, info.inputs.vocabulary)
     labels = b"" if info.labels is None else info.labels.numpy().tobytes()
-    return shape, info.ids.numpy().tobytes(), labels
+    kept = (text.encode() for _, text in sorted(info.kept.items()))
+    return repr(shape).encode(), info.ids.numpy().tobytes(), labels, *kept

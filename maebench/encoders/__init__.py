@@ -2,6 +2,14 @@
 
 from maebench.encoders.encoder import Encoder, EncoderModule, Tokens, keep_positions
 from maebench.encoders.swin import Swin, SwinNano, SwinTiny
+from maebench.encoders.text import (
+    TextBase,
+    TextMicro,
+    TextNano,
+    TextSmall,
+    TextTiny,
+    TextTransformer,
+)
 from maebench.encoders.vit import (
     ViT,
     ViTBase,
@@ -24,6 +32,11 @@ BUILT_IN: tuple[type[Encoder], ...] = (
     ViTHuge,
     SwinNano,
     SwinTiny,
+    TextNano,
+    TextMicro,
+    TextTiny,
+    TextSmall,
+    TextBase,
 )
 __all__ = [
     "BUILT_IN",
@@ -32,6 +45,12 @@ __all__ = [
     "Swin",
     "SwinNano",
     "SwinTiny",
+    "TextBase",
+    "TextMicro",
+    "TextNano",
+    "TextSmall",
+    "TextTiny",
+    "TextTransformer",
     "Tokens",
     "ViT",
     "ViTBase",

@@ -52,6 +52,16 @@ def using(choices: dict[str, bool] | bool) -> Iterator[None]:
         _USED.reset(token)
 
 
+def attention_of_class(attn: Any, x_BND: Tensor) -> Tensor:
+    """What the first token attends to, mean over heads, (B, N); `attn` is a block's attention."""
+    B, N, _ = x_BND.shape
+    q_BGNE, k_BGNE, _ = (
+        attn.qkv(x_BND).view(B, N, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    )
+    scores_BGN = (q_BGNE[:, :, :1] * attn.scale @ k_BGNE.transpose(-2, -1)).softmax(-1)[:, :, 0]
+    return scores_BGN.mean(1)
+
+
 def choose_attention(blocks: Any, x_BND: Tensor) -> None:
     """Sets fused or explicit attention, whichever is faster for these tokens on this machine."""
     if not len(blocks):

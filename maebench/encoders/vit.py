@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from maebench.encoders.attention import choose_attention
+from maebench.encoders.attention import attention_of_class, choose_attention
 from maebench.encoders.blocks import (
     Block,
     drop_paths,
@@ -209,14 +209,7 @@ class VisionTransformer(nn.Module):
         for block in self.blocks[:-1]:
             x_BND = block(x_BND)
         last: Any = self.blocks[-1]
-        attn = last.attn
-        x_BND = last.norm1(x_BND)
-        B, N, _ = x_BND.shape
-        q_BGNE, k_BGNE, _ = (
-            attn.qkv(x_BND).view(B, N, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        )
-        scores_BGN = (q_BGNE[:, :, :1] * attn.scale @ k_BGNE.transpose(-2, -1)).softmax(-1)[:, :, 0]
-        return scores_BGN.mean(1)[:, self.prefix :]
+        return attention_of_class(last.attn, last.norm1(x_BND))[:, self.prefix :]
 
     def keep_positions(self) -> None:
         """From now on hidden patches are replaced by a learned token instead of dropped.

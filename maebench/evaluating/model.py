@@ -15,13 +15,14 @@ from maebench import files
 from maebench.data.augment import Augment, Crops
 from maebench.data.dataset import Splits
 from maebench.data.images import Images
+from maebench.encoders.inputs import Inputs
 from maebench.errors import PluginError
 from maebench.evaluating.features import BATCH, features
 from maebench.evaluation import Evaluation, Folds, NotApplicable
 from maebench.evaluation.folds import group_holdout
 from maebench.masking.grids import Random
 from maebench.masking.mask import Mask, Masking, draw
-from maebench.models.model import LoadedModel, pool_of
+from maebench.models.model import WITHOUT, LoadedModel, pool_of
 from maebench.objectives.objective import ImageGrid, Reconstruction
 from maebench.pretraining.ahead import crops_ahead
 from maebench.pretraining.batches import batches
@@ -68,6 +69,11 @@ class EvaluatedModel:
     def kind(self) -> str:
         """Such as "run", "untrained", "pixels"."""
         return self.loaded.kind
+
+    @property
+    def inputs(self) -> Inputs:
+        """What it is fed, of the images that it is evaluated on."""
+        return self.images(self.evaluation.splits[0]).info.inputs
 
     @property
     def device(self) -> str:
@@ -137,7 +143,7 @@ class EvaluatedModel:
     def encoder(self) -> nn.Module:
         """A trainable copy of the encoder."""
         if self.loaded.encoder is None:
-            raise NotApplicable("raw pixels have no encoder")
+            raise NotApplicable(f"{WITHOUT[self.kind]} no encoder")
         return copy.deepcopy(self.loaded.encoder).requires_grad_(True)
 
     @torch.no_grad()

@@ -17,6 +17,8 @@ from maebench import files
 from maebench.errors import RunError
 
 FORMAT = 1
+# how a kind of model without an encoder is called in tables
+CONTROLS = {"pixels": "raw pixels", "tf-idf": "TF-IDF", "raw": "raw values"}
 HELD_OUT = "held out of train"  # the split of values by which choices are made
 COLUMNS = (
     *("model", "model_kind", "run", "weights", "weights_hash", "dataset", "dataset_fingerprint"),

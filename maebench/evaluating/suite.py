@@ -18,6 +18,7 @@ from torch import Tensor
 import maebench
 from maebench import files
 from maebench.data.dataset import Splits
+from maebench.encoders.inputs import takes
 from maebench.errors import ConfigError, DataError, MaebenchError, PluginError
 from maebench.evaluating import records
 from maebench.evaluating.intervals import group_sums, indistinguishable, mean_interval
@@ -38,9 +39,14 @@ def check_fits(model: LoadedModel, splits: Splits, evaluation: Evaluation) -> No
         DataError: names both.
     """
     for split in evaluation.splits:
-        info = splits.load(split).info
+        inputs = splits.load(split).info.inputs
+        if inputs.kind != model.preprocess.kind:
+            raise DataError(
+                f"{splits.dataset.name}: {model.name} was built for {model.preprocess.kind}, these "
+                f"are {inputs.kind}"
+            )
         try:
-            model.preprocess.check(model.name, (info.channels, *info.size))
+            model.preprocess.check(model.name, inputs.shape)
         except ConfigError as error:
             raise DataError(f"{splits.dataset.name}: {error}") from error
 
@@ -167,6 +173,7 @@ def _run(model: EvaluatedModel, path: Path) -> tuple[list[Result], str, str]:
     status, reason = "ok", ""
     try:
         with isolated(model.seed, "evaluation", evaluation.name, device=model.device):
+            _check_kind(evaluation, model)
             results = [checked(evaluation, r, model) for r in evaluation.run(model)]
         _check_complete(evaluation, results)
     except NotApplicable as error:
@@ -191,6 +198,16 @@ def _run(model: EvaluatedModel, path: Path) -> tuple[list[Result], str, str]:
     loaded.module.load_state_dict(saved)
     files.remove(loaded.folder / "features")
     return [], "failed", f"evaluation {evaluation.name!r} changed the frozen encoder"
+
+
+def _check_kind(evaluation: Evaluation, model: EvaluatedModel) -> None:
+    """Refuses inputs of a kind that the evaluation does not take.
+
+    Raises:
+        NotApplicable: names both.
+    """
+    if not takes(evaluation, kind := model.inputs.kind):
+        raise NotApplicable(f"it takes {' and '.join(evaluation.takes)}, not {kind}")
 
 
 def checked(evaluation: Evaluation, result: Result, model: EvaluatedModel) -> Result:

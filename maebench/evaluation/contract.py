@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from maebench.component import Component
 from maebench.data.augment import Augment, Crops
 from maebench.data.images import Images
+from maebench.encoders.inputs import IMAGES, Inputs
 from maebench.evaluation.folds import Folds
 from maebench.masking.mask import Mask, Masking
 from maebench.objectives.objective import ImageGrid, Reconstruction
@@ -128,6 +129,10 @@ class Model(Protocol):
         """Such as "run", "untrained", "pixels"."""
 
     @property
+    def inputs(self) -> Inputs:
+        """What the model is fed: kind, shape and, of token ids, how many there are."""
+
+    @property
     def device(self) -> str:
         """Where the model lies."""
 
@@ -233,7 +238,8 @@ class Evaluation(Component):
 
     `metrics` names them, one of them the main score; `splits` says which splits it may touch;
     `test` is the split whose examples the values belong to; `changes_encoder` is True where its
-    copy of the encoder is trained. An evaluation that has more to show of several models than a
+    copy of the encoder is trained; `takes` names the kinds of inputs that it can be made of, of
+    others it is not applicable. An evaluation that has more to show of several models than a
     column of the table gives it in `summary`.
     """
 
@@ -242,6 +248,7 @@ class Evaluation(Component):
     splits: ClassVar[Sequence[str]] = ("train", "test")
     test: ClassVar[str] = "test"
     changes_encoder: ClassVar[bool] = False
+    takes: ClassVar[tuple[str, ...]] = (IMAGES,)
 
     def run(self, model: Model) -> Iterator[Result]:
         """Yields results; nothing is recorded until it ends.

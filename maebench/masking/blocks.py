@@ -132,6 +132,7 @@ class MultiBlock(Masking):
     """
 
     name: ClassVar[str] = "multi-block"
+    plane: ClassVar[bool] = True
     version: ClassVar[int] = 2
     ahead: ClassVar[bool] = True
     targets: PositiveInt = Field(default=4, le=16, description="number of target rectangles")

@@ -63,6 +63,7 @@ class Uniform(Masking):
     """
 
     name: ClassVar[str] = "uniform"
+    plane: ClassVar[bool] = True
     version: ClassVar[int] = 2
     ahead: ClassVar[bool] = True
     k: int = Field(default=2, ge=2, le=8, description="side of a cell in patches")
@@ -103,6 +104,7 @@ class Units(Masking):
     """
 
     name: ClassVar[str] = "units"
+    plane: ClassVar[bool] = True
     ahead: ClassVar[bool] = True
     size: PositiveInt = Field(default=2, description="side of a square")
     of: Literal["patches", "pixels"] = Field(
@@ -138,6 +140,7 @@ class Centred(Masking):
     """
 
     name: ClassVar[str] = "centred"
+    plane: ClassVar[bool] = True
     covers: ClassVar[bool] = False
     ahead: ClassVar[bool] = True
     shape: Literal["square", "disc"] = Field(
@@ -177,6 +180,7 @@ class Border(Centred):
     """
 
     name: ClassVar[str] = "border"
+    plane: ClassVar[bool] = True
     ahead: ClassVar[bool] = True
 
     def scores(self, view: View) -> Tensor:

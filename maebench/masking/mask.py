@@ -148,12 +148,15 @@ class Masking(Component):
     which are None then, nor on `view.progress`, nor on what a model answers. Such masks are drawn
     on the CPU, the same to the last bit whatever trains, and those of later steps together with
     this one's. It speaks of the `scores` beside it and is not inherited by other ones.
+    `plane` is True where it needs rows and columns, so that it makes no sense on a line, as of
+    text.
     """
 
     kind: ClassVar[str] = "masking"
     needs: ClassVar[frozenset[str]] = frozenset()
     covers: ClassVar[bool] = True
     ahead: ClassVar[bool] = False
+    plane: ClassVar[bool] = False
 
     @property
     def answered_by(self) -> Literal["teacher", "encoder"]:

@@ -37,6 +37,7 @@ class ByPart(Masking):
     the progress. Source: Li et al. 2022, arXiv 2206.10207.
     """
 
+    plane: ClassVar[bool] = True
     start: float = Field(default=0.0, ge=0, le=1, description="share of whole parts at the start")
     end: float = Field(default=1.0, ge=0, le=1, description="share of whole parts at the end")
     power: float = Field(

@@ -1,7 +1,8 @@
 """Which model a MODEL string means: a run, its floor, raw pixels, or others' weights.
 
 Where a run is asked for: its name or folder. `untrained:RUN` is that run's encoder at step 0,
-`pixels:DATASET` the control without an encoder; both take the newest run where nothing follows.
+`pixels:DATASET` the control without an encoder, of text `tf-idf:DATASET`, of other kinds
+`raw:DATASET`; all take the newest run where nothing follows.
 `file:PATH`, `timm:NAME` and `hf:NAME` are models that maebench did not train; what their weights
 do not say follows as `,heads=6`.
 """
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +20,10 @@ from maebench import files
 from maebench.component import parse
 from maebench.config.run import RunConfig
 from maebench.data.dataset import Dataset, Splits
-from maebench.data.images import channel_statistics
-from maebench.data.preprocess import Preprocess
+from maebench.data.preprocess import Preprocess, preprocess_of
 from maebench.errors import ConfigError, ReadOnlyError, RunError, unknown
 from maebench.models import from_hf, from_timm, preprocessing
+from maebench.models.control import CONTROLS, control_model
 from maebench.models.from_file import from_weights
 from maebench.models.model import LoadedModel
 from maebench.models.reading import read_weights
@@ -36,7 +36,7 @@ from maebench.pretraining.plan import build, config_of, inputs_of
 
 # what follows the colon of a model that maebench did not train
 FOREIGN = {"file": "PATH", "timm": "NAME, such as timm:vit_tiny_patch16_224", "hf": "OWNER/NAME"}
-KINDS = ("untrained", "pixels", *FOREIGN)  # prefixes of MODEL strings; without one it is a run
+KINDS = ("untrained", *CONTROLS, *FOREIGN)  # prefixes of MODEL strings; without one it is a run
 
 
 @contained()
@@ -79,8 +79,8 @@ def load_model(
             texts.setdefault("key_map", str(key_map))
         foreign = load_foreign(kind, name, texts, download)
         return foreign_model(foreign, kind, folder, device, names, data or {})
-    if kind == "pixels" and colon:
-        return pixels_model(rest, folder, device, names)
+    if kind in CONTROLS and colon:
+        return control_model(kind, rest, folder, device, names)
     if kind == "untrained" and colon:
         return untrained_model(runs.find_run(folder, rest), folder, device, names)
     return trained_model(runs.find_run(folder, spec), device, names)
@@ -152,91 +152,11 @@ def _of_run(
         folder=folder,
         module=module,
         config=config,
-        splits=splits or config.splits(),
-        preprocess=Preprocess(config.size, facts["channels"], facts["mean"], facts["std"]),
+        splits=splits or config.splits(runs.read_kept(run)),
+        preprocess=preprocess_of(inputs_of(config, facts), facts["mean"], facts["std"]),
         weights=checkpoints.weights_hash(module.encoder.state_dict()),
         device=device,
         run=run,
-    )
-
-
-def pixels_model(rest: str, results: Path, device: str, names: Names) -> LoadedModel:
-    """Raw pixels of a data set, or of the newest run's where none is named: the control.
-
-    A folder is named by its path, or as tables name it, by the last part of the path, where the
-    runs here say which folder that is.
-
-    Raises:
-        ConfigError: the runs are on several folders of this name.
-    """
-    if not rest:
-        run = runs.find_run(results, "")
-        return pixels_of(config_of(run, names), run.facts, results, device)
-    dataset = parse(Dataset, rest, names.context(), "pixels:")
-    found = runs_titled(rest, dataset, results)
-    if found and not Path(getattr(dataset, dataset.spec or "")).exists():
-        if len(found) > 1:
-            raise ConfigError(
-                f"pixels:{rest}: runs in {results} are on several folders of this name: write "
-                + " or ".join(f"pixels:{dataset.name}:{path}" for path in found)
-            )
-        (run,) = found.values()
-        return pixels_of(config_of(run, names), run.facts, results, device)
-    if found:
-        here, there = getattr(dataset, dataset.spec or ""), " and ".join(found)
-        warnings.warn(
-            f"pixels:{rest} is read as {here}; runs in {results} of this name are on {there}",
-            stacklevel=3,
-        )
-    return pixels_of(RunConfig(names, dataset=dataset), None, results, device)
-
-
-def runs_titled(title: str, dataset: Dataset, results: Path) -> dict[str, runs.Run]:
-    """The newest run on each other place, such as a folder, that tables name by this title."""
-    found: dict[str, runs.Run] = {}
-    if dataset.spec is None or dataset.title != title:  # a whole path was written
-        return found
-    for run in runs.readable_runs(results)[0]:
-        kept = run.content["config"]["dataset"]
-        if not isinstance(kept, Mapping) or kept.get("name") != dataset.name:
-            continue
-        with contextlib.suppress(ConfigError):  # of an option that is no longer there
-            other = parse(type(dataset), kept, {}, str(run.folder))
-            place = str(getattr(other, dataset.spec))
-            if other.title == title and place != str(getattr(dataset, dataset.spec)):
-                found[place] = run
-    return found
-
-
-def pixels_of(
-    config: RunConfig,
-    facts: Mapping[str, Any] | None,
-    results: Path,
-    device: str,
-    splits: Splits | None = None,
-) -> LoadedModel:
-    """The control for a config's data, at its image size."""
-    splits = splits or config.splits()
-    if facts is None:
-        train = splits.load("train")
-        mean, std = channel_statistics(train)
-        facts = {"channels": train.info.channels, "mean": list(mean), "std": list(std)}
-    kept = {key: facts[key] for key in ("channels", "mean", "std")}
-    dataset = config.dump()["dataset"]
-    if config.dataset.spec:  # the images of a copy are the same wherever it lies
-        dataset.pop(config.dataset.spec)
-    weights = files.short_hash({"dataset": dataset, "size": list(config.size), **kept})
-    folder = files.safe_name(f"pixels-{config.dataset.name}-{weights}")
-    return LoadedModel(
-        name=f"pixels:{config.dataset.title}",
-        kind="pixels",
-        folder=results / "models" / folder,
-        module=None,
-        config=config,
-        splits=splits,
-        preprocess=Preprocess(config.size, kept["channels"], kept["mean"], kept["std"]),
-        weights=weights,
-        device=find_device(device),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from maebench.config.run import RunConfig
 from maebench.data.dataset import Splits
-from maebench.data.preprocess import Preprocess, Preprocessor
+from maebench.data.preprocess import AsItIs, Preprocess, Preprocessor
 from maebench.errors import ConfigError, unknown
 from maebench.evaluation import NotApplicable
 from maebench.models.weights import Verdict
@@ -21,6 +21,9 @@ from maebench.pretraining import runs
 from maebench.pretraining.hardware import at_precision, evaluation_precision
 from maebench.rng import Draws
 
+# how a control is spoken of that lacks something
+WITHOUT = {"pixels": "raw pixels have", "tf-idf": "TF-IDF has", "raw": "raw values have"}
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -28,17 +31,18 @@ class LoadedModel:
 
     Args:
         name: as in tables: the run's name, `untrained:<run>`, `pixels:<dataset>`, `timm:<name>`.
-        kind: "run", "untrained", "pixels", "file", "timm" or "hf".
+        kind: "run", "untrained", "pixels", "tf-idf", "raw", "file", "timm" or "hf".
         folder: where features, records and pictures of this model go.
-        module: the objective around the encoder, in eval mode; None for pixels.
+        module: the objective around the encoder, in eval mode; None for a control.
         config: the run's settings; of other kinds, what the data set's preset gives.
         splits: the data it was made on, or is tested on where it comes from elsewhere.
         preprocess: what images go through before the encoder.
-        weights: a hash of the encoder's weights; of the settings for pixels.
+        weights: a hash of the encoder's weights; of a control's settings.
         device: where it lies.
         run: the run it belongs to, or None.
         verdict: how weights from elsewhere fit; None for maebench's own.
         no_decoder: why it cannot reconstruct, where its weights say so.
+        raw: of a control, what makes features of its inputs; None: they are all their numbers.
     """
 
     name: str
@@ -47,16 +51,17 @@ class LoadedModel:
     module: Any
     config: RunConfig
     splits: Splits
-    preprocess: Preprocess
+    preprocess: Preprocess | AsItIs
     weights: str
     device: str
     run: runs.Run | None = None
     verdict: Verdict | None = None
     no_decoder: str = ""
+    raw: Callable[[Tensor], Tensor] | None = None
 
     @property
     def encoder(self) -> Any:
-        """The encoder, or None for pixels."""
+        """The encoder, or None for a control."""
         return None if self.module is None else self.module.encoder
 
     @property
@@ -103,7 +108,8 @@ class LoadedModel:
         self.check_images(images)
         pixels = self.normalise(images)
         if self.encoder is None:
-            return {(None, "flat"): pixels.flatten(1).cpu()}
+            flat = pixels.flatten(1) if self.raw is None else self.raw(pixels)
+            return {(None, "flat"): flat.float().cpu()}
         wrong = [layer for layer in layers if not 1 <= layer <= self.encoder.depth]
         if wrong:
             raise ConfigError(f"layer {wrong[0]}: {self.name} has blocks 1 to {self.encoder.depth}")
@@ -148,7 +154,7 @@ class LoadedModel:
             NotApplicable: there is no decoder.
         """
         if self.module is None:
-            raise NotApplicable("raw pixels have no decoder")
+            raise NotApplicable(f"{WITHOUT[self.kind]} no decoder")
         if self.no_decoder:
             raise NotApplicable(self.no_decoder)
         if not hasattr(self.module, "reconstruct"):

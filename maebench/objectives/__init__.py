@@ -1,6 +1,7 @@
 """What pretraining minimises: the contract and the built-in objectives."""
 
 from maebench.objectives.autoencoder import Autoencoder
+from maebench.objectives.bert import Bert
 from maebench.objectives.contractive import Contractive
 from maebench.objectives.denoising import Denoising
 from maebench.objectives.mae import MAE
@@ -19,12 +20,14 @@ BUILT_IN: tuple[type[Objective], ...] = (
     Contractive,
     Variational,
     Supervised,
+    Bert,
 )
 __all__ = [
     "BUILT_IN",
     "MAE",
     "Autoencoder",
     "Batch",
+    "Bert",
     "Contractive",
     "Denoising",
     "ImageGrid",

@@ -15,7 +15,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from maebench.encoders.encoder import Tokens
-from maebench.encoders.inputs import Inputs
+from maebench.encoders.inputs import IMAGES, TEXT, Inputs
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask, hide
 from maebench.objectives.decoders import (
@@ -32,6 +32,7 @@ from maebench.objectives.targets import (
     NormalisedPixels,
     Pixels,
     Target,
+    TokenIds,
     deviation_over_images,
     taken,
 )
@@ -51,6 +52,9 @@ LATER = (*READ_WITH, "decoder", "loss", "on")
 class MAE(Decoding):
     """The encoder sees a few patches, and a small decoder guesses the others from its tokens.
 
+    Of text, patches are tokens, and what is guessed is which token it is: the loss is the mean of
+    - log p over windows and scored tokens, and the options of targets and of errors are not read.
+
     What is guessed of a patch is its pixels, its histograms of gradients, its pixels without high
     frequencies, or the tokens that an EMA teacher makes of the whole image. It is
     cheap, for hidden patches are not encoded; losses of different targets do not compare.
@@ -65,6 +69,7 @@ class MAE(Decoding):
     """
 
     name: ClassVar[str] = "mae"
+    takes: ClassVar[tuple[str, ...]] = (IMAGES, TEXT)
     target: Literal["pixels", "normalised-pixels", "hog", "low-pass", "features"] = Field(
         default="normalised-pixels",
         description="what is predicted of a patch: pixels, pixels normalised in it, histograms of "
@@ -149,8 +154,24 @@ class MAE(Decoding):
         """The torch module, its decoder freshly initialised as in the paper."""
         size = self.decoder_size(encoder.width, encoder.depth)
 
+        if inputs.kind == TEXT:
+            self._refuse_pixels()
+            return TokenAutoencoder(self, encoder, size, inputs)
         kind = FeatureAutoencoder if self.target == "features" else MaskedAutoencoder
         return kind(self, encoder, size, inputs)
+
+    def _refuse_pixels(self) -> None:
+        """Refuses options of pixels.
+
+        Raises:
+            ConfigError: names the first that is not its default.
+        """
+        for option in ("target", "loss"):
+            if getattr(self, option) != type(self).model_fields[option].default:
+                raise ConfigError(
+                    f"objective.{option}: {getattr(self, option)} is of images; of text tokens are "
+                    "predicted, by their cross entropy"
+                )
 
 
 # CrossMAE predicts 25 % of all patches at a ratio of .75 (arXiv 2401.14391)
@@ -233,6 +254,18 @@ class FeatureAutoencoder(MaskedAutoencoder):
         return taken(target_BLT, at_BM), {"target_std": deviation_over_images(target_BLT)}
 
 
+class TokenAutoencoder(MaskedAutoencoder):
+    """A masked autoencoder of text: which token a hidden one is, by its cross entropy."""
+
+    def loss(self, prediction_BMT: Tensor, target_BMT: Tensor) -> Tensor:
+        """The mean of - log p, a scalar."""
+        return F.cross_entropy(prediction_BMT.flatten(0, 1), target_BMT.flatten())
+
+    def reconstruct(self, images: Tensor, mask: Mask) -> Reconstruction:
+        """Predicts every token; only those that are scored are trained to mean something."""
+        return self._reconstruct(images, mask)
+
+
 def make_target(options: MAE, encoder: Any, inputs: Inputs) -> Target:
     """What is predicted, as the options say.
 
@@ -240,6 +273,8 @@ def make_target(options: MAE, encoder: Any, inputs: Inputs) -> Target:
         ConfigError: an option does not fit this encoder.
     """
     patch = encoder.patch
+    if inputs.kind == TEXT:
+        return TokenIds(inputs)
     if options.target == "hog":
         return Hog(patch, inputs, options.hog_cell)
     if options.target == "low-pass":

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maebench.component import Component
 from maebench.encoders.encoder import EncoderModule
-from maebench.encoders.inputs import Inputs
+from maebench.encoders.inputs import IMAGES, Inputs
 from maebench.masking.mask import Mask
 from maebench.rng import Draws
+
+TOKENS = "tokens"  # the space of predictions of tokens
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,8 @@ class Batch:
     """What an objective gets in one step; fields are only ever added.
 
     Args:
-        images: float32 (B, C, H, W), normalised.
+        images: what the encoder gets: float32 (B, C, H, W), normalised; of text the token ids,
+            int64 (B, L), and of other kinds their own.
         ids: sample ids, int64 (B,).
         draws: random numbers per sample, for the objective alone.
         mask: which patches are hidden; None for an objective that hides none.
@@ -51,10 +55,10 @@ class Reconstruction:
     """What a decoder makes of the hidden patches.
 
     Args:
-        prediction: float32 (B, L, T), in `space`.
-        target: the truth in the same space, float32 (B, L, T).
-        space: "pixels", "normalised-pixels", "low-pass pixels", "hog", "features", or a plugin's
-            own.
+        prediction: float32 (B, L, T), in `space`; of tokens the logits of the vocabulary.
+        target: the truth in the same space, float32 (B, L, T); of tokens their ids, int64 (B, L).
+        space: "pixels", "normalised-pixels", "low-pass pixels", "hog", "features", "tokens", or a
+            plugin's own.
         pixels: the prediction as patches of pixels in the encoder's input range, float32
             (B, L, p*q*C), made without any true statistic of a hidden patch; None where there is
             no such way.
@@ -74,6 +78,12 @@ class Reconstruction:
     how: str = ""
     oracle: Tensor | None = None
     whole: Tensor | None = None
+
+    def errors(self) -> Tensor:
+        """The error of each patch, float32 (B, L): mean square, or of tokens - log p in nats."""
+        if self.space == TOKENS:
+            return F.cross_entropy(self.prediction.transpose(1, 2), self.target, reduction="none")
+        return (self.prediction - self.target).square().mean(-1)
 
 
 @dataclass(frozen=True)
@@ -102,13 +112,15 @@ class Objective(Component):
     of its own by name, each an ImageGrid, made from a few images. It holds the encoder as
     `.encoder`.
 
-    `no_decoder` says why a module has no `reconstruct`.
+    `no_decoder` says why a module has no `reconstruct`, `takes` names the kinds of inputs that it
+    learns from.
     """
 
     kind: ClassVar[str] = "objective"
     hides: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
     no_decoder: ClassVar[str] = ""
+    takes: ClassVar[tuple[str, ...]] = (IMAGES,)
 
     @property
     def loss_on(self) -> Literal["hidden", "all"]:

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from maebench.encoders.blocks import initialise
-from maebench.encoders.inputs import Inputs
+from maebench.encoders.inputs import ANY_KIND, Inputs
 from maebench.errors import ConfigError
 from maebench.objectives.objective import Batch, Objective
 
@@ -31,6 +31,7 @@ class Supervised(Objective):
     name: ClassVar[str] = "supervised"
     hides: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
+    takes: ClassVar[tuple[str, ...]] = ANY_KIND
     no_decoder: ClassVar[str] = "it learns classes, not pixels"
     smoothing: float = Field(
         default=0.1,

@@ -18,7 +18,7 @@ from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
 from maebench.masking.patches import patchify, take, upsampled
 from maebench.objectives.ema import follow, make_teacher
-from maebench.objectives.objective import Reconstruction
+from maebench.objectives.objective import TOKENS, Reconstruction
 
 VARIANCE_EPS = 1e-6  # official MAE code, models_mae.py, forward_loss
 
@@ -70,6 +70,29 @@ class Pixels:
         return Reconstruction(
             prediction_BLT, self(images), self.space, prediction_BLT, "as predicted"
         )
+
+
+class TokenIds:
+    """Which token a patch of text is.
+
+    Args:
+        inputs: gives the vocabulary.
+    """
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.dimension = inputs.vocabulary  # logits
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The ids, int64 (B, L)."""
+        return images
+
+    def at(self, images: Tensor, at_BM: Tensor | None) -> Tensor:
+        """Some ids, int64 (B, M), or all."""
+        return images if at_BM is None else images.gather(1, at_BM)
+
+    def reconstruction(self, prediction_BLT: Tensor, images: Tensor, mask: Mask) -> Reconstruction:
+        """The logits beside the ids."""
+        return Reconstruction(prediction_BLT, images, TOKENS)
 
 
 class LowPass(Pixels):
@@ -301,7 +324,7 @@ def deviation_over_images(target_BLD: Tensor) -> Tensor:
 def layers_like_the_last(encoder: Any, inputs: Inputs) -> tuple[int, ...]:
     """The blocks whose tokens lie on the last grid and have the last width, found by one image."""
     was = encoder.training
-    image = next(encoder.parameters()).new_zeros(1, inputs.channels, *inputs.image_size)
+    image = inputs.zeros(1, next(encoder.parameters()).device)
     end = encoder.eval()(image, None, range(1, encoder.depth + 1))
     encoder.train(was)
     shapes = {number: level.patches.shape for number, level in end.layers.items()}

@@ -19,6 +19,7 @@ from maebench.config.run import RunConfig
 from maebench.data.augment import Augment, Crops
 from maebench.data.images import Images, InMemory
 from maebench.data.preprocess import Normaliser
+from maebench.data.rows import Rows
 from maebench.masking.mask import moved
 from maebench.pretraining.batches import Ready, batches, make_mask
 
@@ -116,10 +117,9 @@ def crops_ahead(
 
 def steps_together(images: Images, batch: int, device: str) -> int:
     """How many steps' crops are made at once; one where images are decoded from files."""
-    if not isinstance(images, InMemory):
+    if not isinstance(images, InMemory | Rows):
         return 1
-    height, width = images.info.size
-    one = batch * images.info.channels * height * width * torch.float32.itemsize
+    one = batch * images.info.inputs.numbers * torch.float32.itemsize
     most = MOST_BYTES.get(torch.device(device).type, 0) // one
     return min(MOST_STEPS, max(1, most))
 

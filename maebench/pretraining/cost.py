@@ -174,7 +174,7 @@ def _batch(encoder: Any, inputs: Inputs, num_hidden: int | None) -> Batch:
     grid = encoder.grid
     scores = draws.uniform(math.prod(grid))
     return Batch(
-        images=draws.normal(inputs.channels, *inputs.image_size),
+        images=inputs.made_up(draws),
         ids=ids,
         draws=draws,
         mask=None if num_hidden is None else hide(scores, num_hidden, grid),

@@ -214,6 +214,7 @@ def shape_of(config: RunConfig, facts: Mapping[str, Any]) -> str:
         "batch": config.batch,
         **{key: facts[key] for key in ("grid", "patch", "channels", "num_hidden", "precision")},
         "hardware": [torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()],
+        **{key: facts[key] for key in ("inputs",) if key in facts},
         "device": facts["device"],
         "torch": torch.__version__,
     }

@@ -13,11 +13,11 @@ from maebench import files, masking
 from maebench.component import parse
 from maebench.config.run import HIDING, RunConfig
 from maebench.data.dataset import Dataset, Splits
-from maebench.data.images import Images, channel_statistics
+from maebench.data.images import Images, statistics_of
 from maebench.data.reading import Reading
 from maebench.data.split_info import SplitInfo
-from maebench.encoders.inputs import Inputs
-from maebench.errors import ConfigError, RunError
+from maebench.encoders.inputs import IMAGES, Inputs
+from maebench.errors import ConfigError, PluginError, RunError
 from maebench.plugins import Names, contained
 from maebench.pretraining import runs
 from maebench.pretraining.budget import Length, num_steps, stage_steps
@@ -121,7 +121,8 @@ def prepare(
     images = splits.load("train", progress)
     info = images.info
     _check_labels(config, info)
-    inputs = inputs_for(config, info)
+    inputs = info.inputs
+    _check_kind(config, info)
     module = build(config, inputs)
     encoder = module.encoder
     check_needs(config, module)
@@ -145,7 +146,7 @@ def prepare(
         facts |= {"precision": precision, "device": device, "remarks": splits.remark_facts()}
     run = runs.new_run(folder, config, identity, dict(facts))
     if write:
-        runs.write_run(run, environment(device))
+        runs.write_run(run, environment(device), info.kept)
     return Plan(config, run, splits, device)
 
 
@@ -159,6 +160,19 @@ def _check_labels(config: RunConfig, info: SplitInfo) -> None:
         raise ConfigError(
             f"objective {config.objective.name!r} needs labels, "
             f"dataset {config.dataset.name!r} has none"
+        )
+
+
+def _check_kind(config: RunConfig, info: SplitInfo) -> None:
+    """Refuses a data set that yields something else than it says.
+
+    Raises:
+        PluginError: names both.
+    """
+    if info.inputs.kind != config.dataset.gives:
+        raise PluginError(
+            f"dataset {config.dataset.name!r} gives {config.dataset.gives!r}, by its `gives`, and "
+            f"yields {info.inputs.kind!r}"
         )
 
 
@@ -224,11 +238,28 @@ def _of_reading(run: str, kept: Mapping[str, Any], now: Mapping[str, Any]) -> st
 def hidden_in_stages(config: RunConfig, encoder: Any) -> list[int]:
     """How many patches are hidden in each stage of the schedule; none where nothing is."""
     found = []
+    if config.objective.hides:
+        check_plane(config, encoder)
     for ratio in config.ratios if config.objective.hides else ():
         units, num_units = masking.units_of(config.masking, ratio, encoder.patch, encoder.grid)
         per_unit = (encoder.grid[0] // units[0]) * (encoder.grid[1] // units[1])
         found.append(num_units * per_unit)
     return found
+
+
+def check_plane(config: RunConfig, encoder: Any) -> None:
+    """Refuses a masking that needs rows and columns on what lies on a line, such as text.
+
+    Raises:
+        ConfigError: names what is given and what fits.
+    """
+    kind = encoder.inputs.kind
+    if config.masking.plane and kind != IMAGES and 1 in encoder.grid:
+        raise ConfigError(
+            f"masking {config.masking.name!r} needs rows and columns of patches; {kind} of dataset "
+            f"{config.dataset.name!r} is a line of {max(encoder.grid)}: take one such as random, "
+            "block, inverse-block, grid or red-noise"
+        )
 
 
 def facts_of(
@@ -237,15 +268,15 @@ def facts_of(
     """What was found out before step 0, as JSON values."""
     info = images.info
     steps = num_steps(config.budget, len(images), config.batch, costs)
-    mean, std = channel_statistics(images)
+    mean, std = statistics_of(images)
     length = encoder.grid[0] * encoder.grid[1]
     return {
         "steps": steps,
         "cost": [one.dump() for one in costs],  # of an image, in each stage of the schedule
         "grid": list(encoder.grid),
         "patch": list(encoder.patch),
-        "channels": info.channels,
-        "num_classes": inputs_for(config, info).num_classes,
+        **_inputs_facts(info.inputs),
+        "num_classes": info.inputs.num_classes,
         "num_hidden": num_hidden,
         # by the clock, stages are equally long and so have about as many steps each
         "realised_ratio": mean_over_stages(num_hidden, steps or len(num_hidden)) / length,
@@ -278,14 +309,17 @@ def mean_over_stages(values: Sequence[int], steps: int) -> float:
     return sum(v * n for v, n in zip(values, lengths, strict=True)) / steps
 
 
-def inputs_for(config: RunConfig, info: SplitInfo) -> Inputs:
-    """What a model is fed that learns from these images."""
-    classes = len(info.class_names) if info.labels is not None else 0
-    return Inputs.of_images(info.channels, config.size, classes)
+def _inputs_facts(inputs: Inputs) -> dict[str, Any]:
+    """What says what a model is fed: of images the channels, whose size is a setting."""
+    if inputs.kind == IMAGES:
+        return {"channels": inputs.channels}
+    return {"channels": 0, "inputs": inputs.dump()}
 
 
 def inputs_of(config: RunConfig, facts: Mapping[str, Any]) -> Inputs:
     """What a run's model is fed, from the run's facts."""
+    if "inputs" in facts:
+        return Inputs.load(facts["inputs"], facts["num_classes"])
     return Inputs.of_images(facts["channels"], config.size, facts["num_classes"])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ ENVIRONMENT = "MAEBENCH_RESULTS"
 SPENT = "spent.json"  # what a finished run has cost
 HASHES = "hashes.json"  # of its weights and batches, by which two runs are known to begin alike
 FORMAT = 1  # of config.json; a newer one is refused
+KEPT = "data"  # the folder of what belongs to its weights and came with its data
 NAMED = 3  # damaged files that are named, each in a line, before the others are counted
 # what config.json holds, and what of its parts a table needs
 CONTENT = {"created": str, "config": dict, "identity": dict, "facts": dict}
@@ -107,13 +108,20 @@ def new_run(
     return Run(folder, content)
 
 
-def write_run(run: Run, environment: dict[str, Any]) -> None:
+def write_run(run: Run, environment: dict[str, Any], kept: Mapping[str, str]) -> None:
     """Makes the folder of a new run.
+
+    Args:
+        run: it.
+        environment: versions and hardware.
+        kept: texts of the data set that belong to the weights, by file name (`SplitInfo.kept`).
 
     Raises:
         RunError: the folder cannot be written.
     """
     files.write_json(run.folder / "environment.json", environment)
+    for name, text in kept.items():
+        files.write_text(run.folder / KEPT / files.safe_name(name), text)
     files.write_json(run.folder / "config.json", run.content)
 
 
@@ -126,6 +134,21 @@ def rewritten(run: Run, **settings: Any) -> Run:
     content = run.content | {"config": run.content["config"] | settings}
     files.write_json(run.folder / "config.json", content)
     return Run(run.folder, content)
+
+
+def read_kept(run: Run) -> dict[str, str]:
+    """What was kept of the run's data set, by file name.
+
+    Raises:
+        RunError: a file cannot be read.
+    """
+    found = {}
+    for path in sorted((run.folder / KEPT).glob("*")):
+        try:
+            found[path.name] = path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} cannot be read: {error}") from error
+    return found
 
 
 def note_hashes(run: Run, **hashes: str) -> None:

@@ -93,6 +93,5 @@ def _patch_loss(module: Any, images: Tensor, draws: Draws) -> Tensor:
     loss = torch.zeros_like(scores)
     for mask in (first, second):
         made = module.reconstruct(images, mask)
-        error = (made.prediction - made.target).square().mean(-1)
-        loss = torch.where(mask.hidden, error, loss)
+        loss = torch.where(mask.hidden, made.errors(), loss)
     return loss

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from maebench.evaluating.records import HELD_OUT
+from maebench.evaluating.records import CONTROLS, HELD_OUT
 
 MARK = "differs in"  # the table's column of marks
 SHORTEST = 8  # characters of a fingerprint that are shown, more where they would be equal
@@ -202,7 +202,7 @@ def _conditions(rows: Sequence[Row]) -> list[Conditions]:
     several = _several((n, w) for n, (w, old) in zip(names, kept, strict=True) if not old)
     for i, (row, name, (weights, old)) in enumerate(zip(rows, names, kept, strict=True)):
         if name in several and not old:
-            what = "settings" if row["model_kind"] == "pixels" else "weights"
+            what = "settings" if row["model_kind"] in CONTROLS else "weights"
             found[i] = found[i]._replace(weights=f"{what} {weights}")
     folders = [
         ((n, c.earlier, c.weights), _folder(row))

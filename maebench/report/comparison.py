@@ -11,10 +11,11 @@ import pandas as pd
 from maebench import files
 from maebench.analysis import arms
 from maebench.analysis.comparison import LEVEL, Comparison
+from maebench.evaluating.records import CONTROLS
 from maebench.report.footnotes import remarks
 from maebench.report.plots import write_figure
 
-FLOORS = {"untrained": "untrained", "pixels": "raw pixels"}
+FLOORS = {"untrained": "untrained", **CONTROLS}
 ORDER = ("run", *FLOORS)
 FEW_SEEDS = 2
 LEAST_ARMS = 3  # of two there is one pair, and no order

@@ -22,7 +22,7 @@ from maebench.masking.statistics import STATISTICS, Sample, describe
 from maebench.plugins import contained, installed
 from maebench.pretraining.batches import sample
 from maebench.pretraining.hardware import find_device, find_precision
-from maebench.pretraining.plan import build, check_needs, inputs_for
+from maebench.pretraining.plan import build, check_needs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,7 +102,7 @@ class MaskSampler:
         self.config, self.device = config, find_device(config.device)
         self.images = config.splits().load("train")
         info = self.images.info
-        module = model or build(config, inputs_for(config, info))
+        module = model or build(config, info.inputs)
         self.model = module.to(self.device)
         self.normalise = Normaliser(*channel_statistics(self.images), self.device)
 

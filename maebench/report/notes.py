@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from maebench.analysis.records import COST, FROM_CONFIG
+from maebench.evaluating.records import CONTROLS
 from maebench.report.apart import MARK, told_apart
 from maebench.report.table import grouped, headlines, lines_by, newest
 
@@ -75,7 +76,7 @@ def mixed(rows: pd.DataFrame) -> list[str]:
         ("weights_hash", ["model"]),
     )
     for what, keys in columns:
-        of = rows[rows["model_kind"] != "pixels"] if what == "weights_hash" else rows
+        of = rows[~rows["model_kind"].isin(CONTROLS)] if what == "weights_hash" else rows
         for names, group in of.groupby(keys):
             found = group[what].dropna().unique()
             if len(found) > 1:

@@ -60,7 +60,8 @@ def ending(rows: pd.DataFrame, plan: Plan) -> Iterator[Line | Sheet]:
         yield from map(Line, footnotes(main, table))
         yield from said_of_differences(rows, names["run"], names["untrained"])
         if ((main["model_kind"] == "pixels") & (main["status"] == "ok")).any():
-            like_digits = plan.run.facts["channels"] == 1 and max(config.size) <= SMALL
+            grey = plan.run.facts["channels"] == 1
+            like_digits = grey and max(config.size) <= SMALL
             yield Line(PIXELS.format(why=CENTRED if like_digits else ""))
     yield from said_of_gaps(rows)
     for line in [*edges(rows), *(f"note: {note}" for note in mixed(rows))]:

@@ -19,7 +19,7 @@ from maebench.report.apart import MARK, told_apart
 Row = Mapping[Any, Any]
 Key = tuple[Any, ...]
 # How a kind of model is called in the table that `maebench run` prints.
-LABELS = {"run": "pretrained", "untrained": "untrained", "pixels": "raw pixels"}
+LABELS = {"run": "pretrained", "untrained": "untrained", **records.CONTROLS}
 # what rows of one grid have in common; `file` alone would say it, where rows have one
 GRID = (
     *("model", "dataset", "dataset_fingerprint", "train_fingerprint", "weights_hash", "precision"),

@@ -118,8 +118,8 @@ class EncoderContract(HidingChecks):
                 continue
             except Exception as error:
                 raise Broken(
-                    f"build of {size[0]}x{size[1]} images raises {type(error).__name__}: {error}; raise ConfigError "
-                    "with the sizes that would do"
+                    f"build of {size[0]}x{size[1]} images raises {type(error).__name__}: {error}; "
+                    "raise ConfigError with the sizes that would do"
                 ) from error
             check_grids(made, size)
 

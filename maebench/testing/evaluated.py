@@ -26,7 +26,7 @@ from maebench.evaluating.model import EvaluatedModel
 from maebench.evaluating.suite import checked
 from maebench.evaluation import Evaluation, Result
 from maebench.masking.grids import Random
-from maebench.models.load import pixels_of
+from maebench.models.control import control_of
 from maebench.models.model import LoadedModel
 from maebench.objectives import MAE
 from maebench.plugins import Names
@@ -145,7 +145,7 @@ def model_of(case: Case, folder: Path) -> LoadedModel:
         device="cpu",
     )
     if case.kind == "pixels":
-        return pixels_of(config, None, folder, "cpu")
+        return control_of(config, None, folder, "cpu")
     splits = config.splits()
     mean, std = channel_statistics(splits.load("train"))
     module = build(config, Inputs.of_images(1, config.size, case.data.classes))

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from maebench import Evaluation, Metric, Model, Result, choose, half_cosine
+from maebench import ANY_KIND, Evaluation, Metric, Model, Result, choose, half_cosine
 
 # Shape suffixes: B images, N tokens, D channels, H heads, K = D / H channels of a head, C classes,
 # G probes of the grid in each of R rounds.
@@ -55,6 +55,7 @@ class AttentiveProbe(Evaluation):
     """
 
     name: ClassVar[str] = "attentive-probe"
+    takes: ClassVar[tuple[str, ...]] = ANY_KIND
     version: ClassVar[int] = 2  # 2: chosen on folds of train instead of a tenth
     metrics: ClassVar[dict[str, Metric]] = {
         "top1": Metric.accuracy(),

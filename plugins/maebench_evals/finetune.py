@@ -14,6 +14,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from maebench import (
+    ANY_KIND,
     Augment,
     EncoderModule,
     Evaluation,
@@ -57,6 +58,7 @@ class Finetune(Evaluation):
     """
 
     name: ClassVar[str] = "finetune"
+    takes: ClassVar[tuple[str, ...]] = ANY_KIND
     changes_encoder: ClassVar[bool] = True
     metrics: ClassVar[dict[str, Metric]] = {
         "top1": Metric.accuracy(),

@@ -9,7 +9,16 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
-from maebench import Evaluation, MaebenchError, Metric, Model, NotApplicable, Result, choose
+from maebench import (
+    ANY_KIND,
+    Evaluation,
+    MaebenchError,
+    Metric,
+    Model,
+    NotApplicable,
+    Result,
+    choose,
+)
 from maebench_evals.frozen import Layer, pool_for
 from maebench_evals.nearest import all_neighbours
 
@@ -30,6 +39,7 @@ class KNN(Evaluation):
     """
 
     name: ClassVar[str] = "knn"
+    takes: ClassVar[tuple[str, ...]] = ANY_KIND
     # 2: rows name the pooling that was used
     # 3: k is chosen on folds of train instead of a tenth
     version: ClassVar[int] = 3

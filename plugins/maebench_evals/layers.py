@@ -9,7 +9,17 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from maebench import Choice, Evaluation, Folds, Metric, Model, NotApplicable, Result, choose
+from maebench import (
+    ANY_KIND,
+    Choice,
+    Evaluation,
+    Folds,
+    Metric,
+    Model,
+    NotApplicable,
+    Result,
+    choose,
+)
 from maebench_evals.frozen import Penalties, standardised
 from maebench_evals.heads import ITERATIONS, probe
 
@@ -39,6 +49,7 @@ class Layers(Evaluation):
     """
 
     name: ClassVar[str] = "layers"
+    takes: ClassVar[tuple[str, ...]] = ANY_KIND
     # 2: chosen on folds of train instead of a tenth
     # 3: probes are at their optimum, as linear-probe's since its version 4
     # 4: penalties are weighed by deviations, as linear-probe's since its version 5

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from maebench import ClampedAugment, Evaluation, Metric, Model, Result, choose
+from maebench import ANY_KIND, ClampedAugment, Evaluation, Metric, Model, Result, choose
 from maebench_evals import official_probe as official
 from maebench_evals.frozen import Layer, Penalties, pool_for, standardised
 from maebench_evals.heads import ITERATIONS, probe
@@ -33,6 +33,7 @@ class LinearProbe(Evaluation):
     """
 
     name: ClassVar[str] = "linear-probe"
+    takes: ClassVar[tuple[str, ...]] = ANY_KIND
     # 2: rows name the pooling that was used; fast reaches the optimum on correlated features
     # 3: the penalty is chosen on folds of train instead of a tenth
     # 4: fast is at its optimum, of all directions that features have; it had stopped before it, and

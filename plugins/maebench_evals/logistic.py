@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from maebench import Evaluation, Metric, Model, NotApplicable, Result, choose
+from maebench import ANY_KIND, Evaluation, Metric, Model, NotApplicable, Result, choose
 from maebench_evals.frozen import Layer, not_empty, pool_for, standardised
 from maebench_evals.heads import ITERATIONS, probe
 
@@ -37,6 +37,7 @@ class Logistic(Evaluation):
     """
 
     name: ClassVar[str] = "logistic"
+    takes: ClassVar[tuple[str, ...]] = ANY_KIND
     # 2: C is chosen on folds of train instead of a tenth
     # 3: fast is nearer to the optimum, where scikit-learn had stopped before it
     version: ClassVar[int] = 3

@@ -11,7 +11,17 @@ import torch
 from pydantic import AfterValidator, Field, PositiveInt, field_validator
 from torch import Tensor
 
-from maebench import Evaluation, Folds, MaebenchError, Metric, Model, NotApplicable, Result, choose
+from maebench import (
+    ANY_KIND,
+    Evaluation,
+    Folds,
+    MaebenchError,
+    Metric,
+    Model,
+    NotApplicable,
+    Result,
+    choose,
+)
 from maebench_evals.frozen import Layer, Penalties, not_empty, pool_for, standardised
 from maebench_evals.heads import ITERATIONS, probe
 
@@ -31,6 +41,7 @@ class LowShot(Evaluation):
     """
 
     name: ClassVar[str] = "low-shot"
+    takes: ClassVar[tuple[str, ...]] = ANY_KIND
     # 2: folds are drawn twice
     # 3: heads are at their optimum
     # 4: penalties are weighed by deviations, as linear-probe's since its version 5

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from maebench import Evaluation, Metric, Model, Result
+from maebench import ANY_KIND, Evaluation, Metric, Model, Result
 from maebench_evals.frozen import Layer, pool_for
 from maebench_evals.nearest import RANKING_SHARE, free, normalised, search
 
@@ -29,6 +29,7 @@ class Retrieval(Evaluation):
     """
 
     name: ClassVar[str] = "retrieval"
+    takes: ClassVar[tuple[str, ...]] = ANY_KIND
     metrics: ClassVar[dict[str, Metric]] = {
         "map": Metric(
             help="average precision of a query's ranking", unit="%", low=0, high=1, main=True

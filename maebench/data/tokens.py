@@ -1,0 +1,146 @@
+"""Text to token ids: a tokenizer trained on train alone, and windows of exactly L tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maebench.errors import ConfigError, DataError
+
+# BERT's, in its order (arXiv 1810.04805); ids from 0, so that every vocabulary begins alike.
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+UNKNOWN, MASK = SPECIAL.index("[UNK]"), SPECIAL.index("[MASK]")
+KEPT = "tokenizer.json"  # the file's name beside a run, as Hugging Face's libraries look for it
+Kind = Literal["wordpiece", "bpe"]
+
+
+@lru_cache(maxsize=4)  # both splits of a data set ask for the same
+def trained(
+    kind: Kind, vocabulary: int, length: int, lowercase: bool, texts: tuple[str, ...]
+) -> str:
+    """A tokenizer of the tokenizers library that was trained on some texts, as its JSON.
+
+    WordPiece cuts as BERT does: accents and controls are cleaned, words and punctuation are apart.
+    BPE is on bytes, as GPT-2's. How long windows are stands in it as its truncation.
+
+    Args:
+        kind: "wordpiece" or "bpe".
+        vocabulary: the largest number of tokens, the five special ones among them.
+        length: tokens of a window.
+        lowercase: whether capital letters are made small first.
+        texts: of train.
+
+    Raises:
+        ConfigError: the vocabulary has no room for the single characters.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    how: dict[str, Any] = {"vocab_size": vocabulary, "special_tokens": list(SPECIAL)}
+    how |= {"show_progress": False}
+    if kind == "wordpiece":
+        made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        made.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+        made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        made.decoder = decoders.WordPiece()
+        trainer: Any = trainers.WordPieceTrainer(**how)
+    else:
+        made = Tokenizer(models.BPE(unk_token="[UNK]"))
+        small = [normalizers.Lowercase()] if lowercase else []
+        made.normalizer = normalizers.Sequence([normalizers.NFC(), *small])
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        made.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(**how, initial_alphabet=alphabet)
+    made.train_from_iterator(texts, trainer)
+    if (least := made.get_vocab_size()) > vocabulary:
+        raise ConfigError(
+            f"dataset.vocabulary: {vocabulary} tokens are fewer than the alphabet of train, whose "
+            f"characters alone are {least} with the {len(SPECIAL)} special ones; give {least} or "
+            "more"
+        )
+    made.enable_truncation(length)
+    return str(made.to_str())
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenizer and the length of its windows.
+
+    Args:
+        json: as the tokenizers library writes it; the length is its truncation.
+    """
+
+    json: str
+
+    @property
+    def length(self) -> int:
+        """Tokens of a window."""
+        return int(self._tokenizer().truncation["max_length"])
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        return int(self._tokenizer().get_vocab_size())
+
+    def ids(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """The token ids of each text, without special tokens."""
+        made = self._tokenizer()
+        made.no_truncation()
+        found = made.encode_batch(list(texts), add_special_tokens=False)
+        return [np.array(each.ids, dtype=np.int64) for each in found]
+
+    def _tokenizer(self) -> Any:
+        from tokenizers import Tokenizer
+
+        try:
+            made = Tokenizer.from_str(self.json)
+        except Exception as error:  # the library raises plain Exceptions
+            raise DataError(f"{KEPT} beside the run cannot be read: {error}") from error
+        if made.truncation is None or made.token_to_id(SPECIAL[MASK]) != MASK:
+            raise DataError(f"{KEPT} beside the run is none that maebench has written")
+        return made
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows that were cut out of some texts.
+
+    Args:
+        ids: int64 (N, L).
+        start: the text in which each begins, int64 (N,).
+        short: how many texts are shorter than a window.
+        left: tokens that were left over.
+    """
+
+    ids: NDArray[np.int64]
+    start: NDArray[np.int64]
+    short: int
+    left: int
+
+
+def cut(texts: Sequence[NDArray[np.int64]], length: int, join: bool) -> Windows:
+    """Windows of exactly so many tokens, one after the other.
+
+    Args:
+        texts: the token ids of each.
+        length: L.
+        join: whether a window that a text does not fill goes on with the next one; else what is
+            left of a text is left over.
+    """
+    sizes = np.array([len(text) for text in texts], dtype=np.int64)
+    if join:
+        whole = np.concatenate([np.empty(0, dtype=np.int64), *texts])
+        count = len(whole) // length
+        ids = whole[: count * length].reshape(count, length)
+        start = np.searchsorted(sizes.cumsum(), np.arange(count) * length, side="right")
+    else:
+        counts = sizes // length
+        parts = [t[: n * length].reshape(n, length) for t, n in zip(texts, counts, strict=True)]
+        ids = np.concatenate([np.empty((0, length), dtype=np.int64), *parts])
+        start = np.arange(len(texts)).repeat(counts)
+    return Windows(ids, start, int((sizes < length).sum()), int(sizes.sum()) - ids.size)
