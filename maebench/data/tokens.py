@@ -38,33 +38,62 @@ def trained(
     Raises:
         ConfigError: the vocabulary has no room for the single characters.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-
-    how: dict[str, Any] = {"vocab_size": vocabulary, "special_tokens": list(SPECIAL)}
-    how |= {"show_progress": False}
-    if kind == "wordpiece":
-        made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        made.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-        made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        made.decoder = decoders.WordPiece()
-        trainer: Any = trainers.WordPieceTrainer(**how)
-    else:
-        made = Tokenizer(models.BPE(unk_token="[UNK]"))
-        small = [normalizers.Lowercase()] if lowercase else []
-        made.normalizer = normalizers.Sequence([normalizers.NFC(), *small])
-        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-        made.decoder = decoders.ByteLevel()
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(**how, initial_alphabet=alphabet)
-    made.train_from_iterator(texts, trainer)
+    made = (
+        _wordpiece(vocabulary, lowercase, texts)
+        if kind == "wordpiece"
+        else _bpe(vocabulary, lowercase, texts)
+    )
     if (least := made.get_vocab_size()) > vocabulary:
         raise ConfigError(
             f"dataset.vocabulary: {vocabulary} tokens are fewer than the alphabet of train, whose "
             f"characters alone are {least} with the {len(SPECIAL)} special ones; give {least} or "
             "more"
         )
+    made.add_special_tokens(list(SPECIAL))
     made.enable_truncation(length)
     return str(made.to_str())
+
+
+def _wordpiece(vocabulary: int, lowercase: bool, texts: Sequence[str]) -> Any:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    found = {c for text in texts for c in normalizer.normalize_str(text) if not c.isspace()}
+    alphabet = sorted(found)
+    # The trainer numbers what goes on inside a word in an order that differs from process to
+    # process, and breaks ties by these numbers: named as special tokens they have places.
+    inside = [f"##{character}" for character in alphabet]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[*SPECIAL, *inside],
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    made = Tokenizer(models.WordPiece(unk_token=SPECIAL[UNKNOWN]))
+    made.normalizer, made.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
+    made.train_from_iterator(texts, trainer)
+    plain = Tokenizer(models.WordPiece(vocab=made.get_vocab(), unk_token=SPECIAL[UNKNOWN]))
+    plain.normalizer, plain.pre_tokenizer = made.normalizer, made.pre_tokenizer
+    plain.decoder = decoders.WordPiece()
+    return plain
+
+
+def _bpe(vocabulary: int, lowercase: bool, texts: Sequence[str]) -> Any:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE(unk_token=SPECIAL[UNKNOWN]))
+    small = [normalizers.Lowercase()] if lowercase else []
+    made.normalizer = normalizers.Sequence([normalizers.NFC(), *small])
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    made.train_from_iterator(texts, trainer)
+    return made
 
 
 @dataclass(frozen=True)
@@ -91,6 +120,7 @@ class Tokens:
         """The token ids of each text, without special tokens."""
         made = self._tokenizer()
         made.no_truncation()
+        made.encode_special_tokens = True  # a text that says [MASK] hides nothing
         found = made.encode_batch(list(texts), add_special_tokens=False)
         return [np.array(each.ids, dtype=np.int64) for each in found]
 

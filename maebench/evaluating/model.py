@@ -93,10 +93,11 @@ class EvaluatedModel:
 
     def images(self, split: str) -> Images:
         """The images of a declared split."""
-        if split not in self.evaluation.splits:
+        allowed = self.evaluation.splits_of(self.splits.dataset.gives)
+        if split not in allowed:
             raise PluginError(
                 f"evaluation {self.evaluation.name!r} asks for split {split!r} but declares "
-                f"{', '.join(self.evaluation.splits)}"
+                f"{', '.join(allowed)}"
             )
         return self.splits.load(split)
 
@@ -222,7 +223,7 @@ class EvaluatedModel:
     ) -> Iterator[Crops]:
         """Augmented batches on the device, in the order of this evaluation's seed."""
         images = self.images(split)
-        augment = augment or Augment.model_validate(self.splits.dataset.preset()["augment"])
+        augment = augment or Augment.model_validate(self.splits.dataset.preset().get("augment", {}))
         purpose = key(self.seed, f"{self.evaluation.name}/crops")
         plan = batches(len(images), batch, purpose, 0, steps)
         ready = self.loaded.normalise

@@ -38,7 +38,7 @@ def check_fits(model: LoadedModel, splits: Splits, evaluation: Evaluation) -> No
     Raises:
         DataError: names both.
     """
-    for split in evaluation.splits:
+    for split in splits_of(evaluation, splits):
         inputs = splits.load(split).info.inputs
         if inputs.kind != model.preprocess.kind:
             raise DataError(
@@ -51,6 +51,11 @@ def check_fits(model: LoadedModel, splits: Splits, evaluation: Evaluation) -> No
             raise DataError(f"{splits.dataset.name}: {error}") from error
 
 
+def splits_of(evaluation: Evaluation, splits: Splits) -> Sequence[str]:
+    """The splits of this data set that an evaluation may touch."""
+    return evaluation.splits_of(splits.dataset.gives)
+
+
 def record_path(model: LoadedModel, evaluation: Evaluation, splits: Splits, seed: int) -> Path:
     """Where the rows of this evaluation lie: by its version, options, data and seed."""
     test = splits.load(evaluation.test)
@@ -58,10 +63,11 @@ def record_path(model: LoadedModel, evaluation: Evaluation, splits: Splits, seed
         "options": evaluation.model_dump(mode="json"),
         "weights": model.weights,
         "module": _weights(model),  # the decoder too
-        "data": {s: splits.load(s).info.fingerprint for s in evaluation.splits},
+        "data": {s: splits.load(s).info.fingerprint for s in splits_of(evaluation, splits)},
         "test": test.info.fingerprint,
     }
-    groups = {s: splits.load(s).info.groups for s in dict.fromkeys((*evaluation.splits, "test"))}
+    touched = dict.fromkeys((*splits_of(evaluation, splits), "test"))
+    groups = {s: splits.load(s).info.groups for s in touched}
     if any(g is not None for g in groups.values()):  # they change intervals and folds
         spec["groups"] = {s: None if g is None else g.tolist() for s, g in groups.items()}
     features = model.config.machine.features
@@ -291,7 +297,7 @@ def _shared(
     cls = type(evaluation)
     origin = names.origin(cls)
     test = splits.load(evaluation.test)
-    skipped = sum(len(splits.load(s).info.skipped) for s in evaluation.splits)
+    skipped = sum(len(splits.load(s).info.skipped) for s in splits_of(evaluation, splits))
     return {
         "model": model.name,
         "model_kind": model.kind,
@@ -333,7 +339,7 @@ def _remarks(model: LoadedModel, splits: Splits) -> str:
 
 def _train(evaluation: Evaluation, splits: Splits) -> records.Row:
     """What of train an evaluation sees."""
-    if "train" not in evaluation.splits:
+    if "train" not in splits_of(evaluation, splits):
         return {"train_examples": None, "train_fingerprint": None}
     train = splits.load("train")
     return {"train_examples": len(train), "train_fingerprint": train.info.fingerprint}

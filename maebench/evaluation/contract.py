@@ -258,6 +258,10 @@ class Evaluation(Component):
         """
         raise NotImplementedError(f"{type(self).__name__} has no run(model)")
 
+    def splits_of(self, kind: str) -> Sequence[str]:
+        """The splits that it may touch of inputs of a kind: `splits`, if not overridden."""
+        return self.splits
+
     def summary(self, rows: pd.DataFrame) -> Iterator[Summary]:
         """Yields what `maebench eval` shows of its models below the table; nothing by default.
 

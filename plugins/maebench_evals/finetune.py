@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from itertools import islice
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -153,6 +153,8 @@ class Finetune(Evaluation):
         encoder = model.encoder()
         labels, right = model.labels("train"), model.labels("test")
         recipe = self.recipe(cast(EncoderModule, encoder).width, len(labels))
+        if model.inputs.kind != "images":
+            recipe = self._of_no_images(recipe, model.inputs.kind)
         classifier = make_classifier(encoder, len(model.class_names()), recipe.drop_path)
         classifier.to(model.device).train()
         losses, batch = self._train(classifier, model, labels, recipe)
@@ -177,7 +179,7 @@ class Finetune(Evaluation):
         parts, part = split_batch(recipe.batch, multiple=2)  # mixup takes images in pairs
         batch = parts * part
         steps = math.ceil(recipe.epochs * len(labels) / batch)
-        augment = Augment(scale=MAE_SCALE) if official else None
+        augment = Augment(scale=MAE_SCALE) if official else None  # read of images alone
         crops = model.crops("train", part, steps * parts, augment)
         logits = model.paced(classifier, steps * parts)
         losses: list[Tensor] = []
@@ -197,6 +199,20 @@ class Finetune(Evaluation):
             if step == 0:
                 check_acts(classifier, adam, recipe, self.weight_decay)
         return torch.stack(losses).tolist(), batch  # read once: a GPU is waited for each time
+
+    def _of_no_images(self, recipe: Recipe, kind: str) -> Recipe:
+        """The same without what is done to pixels.
+
+        Raises:
+            ConfigError: it was asked for.
+        """
+        off: dict[str, Any] = {"mixup": 0.0, "cutmix": 0.0, "erase": 0.0, "randaugment": OFF}
+        for option, value in off.items():
+            if getattr(self, option) not in (None, value):
+                raise MaebenchError(
+                    f"-o finetune.{option}={getattr(self, option)} is of images, this is {kind}"
+                )
+        return replace(recipe, **off)
 
     def recipe(self, width: int, num_images: int) -> Recipe:
         """The protocol's settings for this encoder and data, and over them what was asked for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,6 +17,7 @@ from maebench import (
     Masking,
     Metric,
     Model,
+    NotApplicable,
     Random,
     Reconstruction,
     Result,
@@ -39,6 +40,7 @@ from maebench_evals.hidden import (
     whole_psnr,
     zero,
 )
+from maebench_evals.hidden_tokens import token_results
 from maebench_evals.inpainting import BASELINES, patch_means
 from maebench_evals.reconstruction_pictures import distance_curves, examples, own_pictures
 
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BATCH = 256
+RATIOS = {"images": 0.75, "text": 0.15}  # arXiv 2111.06377 and 1810.04805
 SHOWN = 8  # images in the picture
 LENT = 64  # images that a model may make pictures of its own from: enough for a mean over them
 FLAT = "true patch means"  # what true statistics alone give: flat patches of the right mean
@@ -63,6 +66,11 @@ class ReconstructionQuality(Evaluation):
     `true patch means` is what these numbers give without any prediction. psnr_whole is no guess at
     what is hidden: the model sees the whole image, and all pixels count.
 
+    Of text, r2 is the share of the bits that the tokens' frequencies in train leave open, and the
+    model does not: one minus the cross entropy over that of the unigram (McFadden's pseudo R2,
+    1974). bits and token_accuracy are those of hidden tokens. Baselines are the unigram, and the
+    seen neighbours of a token by the pairs of train, of which train chooses left, right or both.
+
     Baselines need no model: the mean colour of the seen pixels, a copy of the nearest seen patch,
     and harmonic inpainting (Laplace's equation between the seen pixels).
 
@@ -71,6 +79,7 @@ class ReconstructionQuality(Evaluation):
     """
 
     name: ClassVar[str] = "reconstruction"
+    takes: ClassVar[tuple[str, ...]] = tuple(RATIOS)
     version: ClassVar[int] = 2
     splits: ClassVar[tuple[str, ...]] = ("test",)
     example: ClassVar[dict[str, object]] = {"across": True}  # so that every metric is there
@@ -92,12 +101,22 @@ class ReconstructionQuality(Evaluation):
             low=0,
             per_example=False,
         ),
+        "bits": Metric(
+            help="bits per hidden token, of text", unit="bits", higher_is_better=False, low=0
+        ),
+        "token_accuracy": Metric(
+            help="share of hidden tokens that are given right, of text", unit="%", low=0, high=1
+        ),
         "across_r2": Metric(help="r2 under one of the common masks", high=1),
         "across_psnr": Metric(help="psnr under one of the common masks", unit="dB", high=100),
     }
 
-    ratio: float = Field(
-        default=0.75, gt=0, lt=1, description="share of patches hidden for the test"
+    ratio: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of patches hidden for the test; none: 0.75, of text 0.15",
+        examples=[0.5],
     )
     masking: Masking = Field(default=Random(), description="strategy that hides them")
     across: bool = Field(
@@ -109,7 +128,13 @@ class ReconstructionQuality(Evaluation):
         """Yields all metrics of the model and of the baselines, and writes the pictures."""
         images = model.images("test")
         ids = images.info.ids
-        model.masks(ids[:1], self.masking, self.ratio)  # "not applicable" before anything is done
+        ratio = self.ratio or RATIOS[model.inputs.kind]
+        model.masks(ids[:1], self.masking, ratio)  # "not applicable" before anything is done
+        if model.inputs.kind == "text":
+            if self.across:
+                raise NotApplicable("across has sets of masks of images, and none of text")
+            yield from token_results(model, lambda which: model.masks(which, self.masking, ratio))
+            return
         across = AcrossMasks(model, ids) if self.across else None
         found, done = Pass(), 0
         steps = -(-len(images) // BATCH)
@@ -118,7 +143,7 @@ class ReconstructionQuality(Evaluation):
                 images.whole(BATCH), steps, f"reconstruction of {model.kind}"
             ):
                 here = ids[done : done + len(part)]
-                mask, normal = model.masks(here, self.masking, self.ratio), model.normalise(part)
+                mask, normal = model.masks(here, self.masking, ratio), model.normalise(part)
                 made = model.reconstruct(normal, mask)
                 found.add(model, normal, mask, made)
                 if across is not None:
@@ -129,7 +154,7 @@ class ReconstructionQuality(Evaluation):
                 done += len(part)
         errors = list(found.errors())
         if errors[0].value is not None:
-            distance_curves(model, errors, f"{self.masking.changed()}, ratio {self.ratio:g}")
+            distance_curves(model, errors, f"{self.masking.changed()}, ratio {ratio:g}")
         yield from found.r2()
         yield from found.in_pixels()
         yield from found.with_true_statistics()
@@ -137,6 +162,10 @@ class ReconstructionQuality(Evaluation):
         yield from errors
         if across is not None:
             yield from across.results()
+
+    def splits_of(self, kind: str) -> Sequence[str]:
+        """Of text the baselines count train's tokens."""
+        return ("train", "test") if kind == "text" else self.splits
 
     def summary(self, rows: pd.DataFrame) -> Iterator[Summary]:
         """Yields the matrix of models and common masks, where they were scored under them."""
