@@ -17,6 +17,10 @@ COMMANDS = {
     "run": ("maebench.cli.run", "Pretrain one encoder, run the evaluations, print the table."),
     "pretrain": ("maebench.cli.run", "Pretrain one encoder."),
     "compare": ("maebench.cli.compare", "Compare ways of pretraining over several seeds."),
+    "modality": (
+        "maebench.cli.modality",
+        "Compare masking of words with masking of pictures.",
+    ),
     "eval": ("maebench.cli.evaluate", "Run one evaluation on models."),
     "table": ("maebench.cli.table", "Print results as one table."),
     "masks": ("maebench.cli.masks", "Show masking strategies: a picture and statistics."),

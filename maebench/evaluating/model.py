@@ -76,6 +76,17 @@ class EvaluatedModel:
         return self.images(self.evaluation.splits[0]).info.inputs
 
     @property
+    def ratio(self) -> float:
+        """The ratio that it was pretrained with at the end.
+
+        Raises:
+            NotApplicable: it is no run's, or nothing was hidden.
+        """
+        if self.loaded.run is None or not self.loaded.config.objective.hides:
+            raise NotApplicable(f"{self.name} was not pretrained with a ratio")
+        return self.loaded.config.ratio_at(1.0)
+
+    @property
     def device(self) -> str:
         """Where the model lies."""
         return self.loaded.device

@@ -133,6 +133,10 @@ class Model(Protocol):
         """What the model is fed: kind, shape and, of token ids, how many there are."""
 
     @property
+    def ratio(self) -> float:
+        """The ratio that it was pretrained with at the end; NotApplicable where there is none."""
+
+    @property
     def device(self) -> str:
         """Where the model lies."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -51,6 +51,7 @@ BATCH = 256
 RATIOS = {"images": 0.75, "text": 0.15}  # arXiv 2111.06377 and 1810.04805
 SHOWN = 8  # images in the picture
 LENT = 64  # images that a model may make pictures of its own from: enough for a mean over them
+Ratio = Annotated[float, Field(gt=0, lt=1)]
 FLAT = "true patch means"  # what true statistics alone give: flat patches of the right mean
 
 
@@ -111,11 +112,10 @@ class ReconstructionQuality(Evaluation):
         "across_psnr": Metric(help="psnr under one of the common masks", unit="dB", high=100),
     }
 
-    ratio: float | None = Field(
+    ratio: Ratio | Literal["own"] | None = Field(
         default=None,
-        gt=0,
-        lt=1,
-        description="share of patches hidden for the test; none: 0.75, of text 0.15",
+        description="share of patches hidden for the test, or own: as the model was pretrained; "
+        "none: 0.75, of text 0.15",
         examples=[0.5],
     )
     masking: Masking = Field(default=Random(), description="strategy that hides them")
@@ -128,7 +128,7 @@ class ReconstructionQuality(Evaluation):
         """Yields all metrics of the model and of the baselines, and writes the pictures."""
         images = model.images("test")
         ids = images.info.ids
-        ratio = self.ratio or RATIOS[model.inputs.kind]
+        ratio = model.ratio if self.ratio == "own" else self.ratio or RATIOS[model.inputs.kind]
         model.masks(ids[:1], self.masking, ratio)  # "not applicable" before anything is done
         if model.inputs.kind == "text":
             if self.across:

@@ -1,0 +1,106 @@
+"""`maebench modality`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from maebench.cli.flags import FLAGS, option, results_option
+from maebench.cli.values import FOLDER, POSITIVE, Number, OneOf, Several
+
+SIZES = ("nano", "micro", "tiny", "small", "base")
+DEFAULT_RATIOS = "0.05,0.1,0.15,0.2,0.3,0.4,0.5,0.6,0.75,0.9"
+
+
+@click.command("modality")
+@option("--text", metavar="NAME", help="text to learn from", default="fortunes")
+@option("--images", metavar="NAME", help="images to learn from", default="fashion-mnist")
+@option("--data-dir", type=FOLDER, metavar="DIR", help="folder that holds the images' files")
+@option(
+    "--ratio",
+    type=Several(Number(min=0, max=1, min_open=True, max_open=True)),
+    metavar="X,...",
+    help="shares of patches that are hidden",
+    default=DEFAULT_RATIOS,
+)
+@option(
+    "--size",
+    type=OneOf("size", SIZES),
+    metavar="NAME",
+    help=f"both transformers: {', '.join(SIZES)}",
+    default="nano",
+)
+@option(
+    "--budget",
+    type=FLAGS["budget"].type,
+    metavar="UNIT=N",
+    help=FLAGS["budget"].help,
+    default="steps=2000",
+)
+@option("--batch", type=POSITIVE, metavar="N", help="images, or windows, per update", default=64)
+@option(
+    "--limit",
+    type=POSITIVE,
+    metavar="N",
+    help="number of training images, and of windows",
+    default=10000,
+)
+@option("--seeds", metavar="N|A-B", help="seeds of each ratio", default="3")
+@option("--workers", type=POSITIVE, metavar="N", help="processes side by side", shown="one a core")
+@results_option
+def modality_command(**settings: Any) -> None:
+    """Compare masking of words with masking of pictures.
+
+    The same transformer is pretrained as a masked autoencoder on text and on images, with the same
+    ratios and as many tokens as patches. For each ratio: how much of what is hidden is known
+    without a model (from the seen neighbours of a word, from Laplace's equation between the seen
+    pixels), how much the trained model knows, and what a linear probe gains over the untrained
+    encoder. The same command again goes on where it stopped.
+
+    \b
+    Examples:
+      maebench modality --data-dir /usr/share/datasets/fashion-mnist
+      maebench modality --text pydoc --images digits --ratio 0.2,0.5,0.75 --budget steps=500
+    """  # noqa: D301 - click wants the character \b itself
+    from maebench.analysis import modality
+    from maebench.analysis.compare import carry_out, plan_comparison
+    from maebench.cli.progress import grid
+    from maebench.plugins import installed
+    from maebench.pretraining import runs
+    from maebench.report import modality as report
+    from maebench.report.terminal import print_table
+
+    names, size, folder = installed(), settings["size"], settings["results"]
+    workers = settings["workers"]
+    sides = modality.Sides(
+        {"dataset": settings["text"], "encoder": f"text-{size}"},
+        {
+            **{"dataset": settings["images"], "encoder": f"vit-{size}"},
+            **({"data_dir": settings["data_dir"]} if settings["data_dir"] else {}),
+        },
+    )
+    shared = {key: settings[key] for key in ("budget", "batch", "limit")}
+    designs = sides.designs(names, settings["ratio"], settings["seeds"], shared)
+    found = {kind: plan_comparison(d, folder, None, names) for kind, d in designs.items()}
+    for kind, planned in found.items():
+        left = sum(cell.state != "done" for cell in planned.cells)
+        click.echo(f"{kind}: {left} of {len(planned.cells)} cells are left, {planned.folder}")
+        with grid(planned) as say:
+            found[kind] = carry_out(planned, workers=workers, names=names, say=say)
+    rows = modality.rows(found)
+    if len(rows):
+        print_table(report.table(rows))
+        for line in report.answers(rows):
+            click.echo(line)
+        titles = {kind: d.arms[0].config.dataset.title for kind, d in designs.items()}
+        where = Path(runs.results_folder(folder)) / "modality" / "-".join(titles.values())
+        report.write(rows, titles, where)
+        click.echo(f"written   {where}")
+    if not all(comparison.finished for comparison in found.values()):
+        for comparison in found.values():
+            for cell in comparison.cells:
+                if cell.state != "done":
+                    click.echo(f"not done: {cell.name}: {cell.reason}")
+        raise click.exceptions.Exit(1)
