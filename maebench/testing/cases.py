@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from maebench.data.dataset import Request
 from maebench.encoders.encoder import Tokens
-from maebench.encoders.inputs import Inputs
+from maebench.encoders.inputs import TEXT, Inputs
 from maebench.masking.mask import Mask, hide
-from maebench.masking.patches import patchify, take
+from maebench.masking.patches import hidden_pixels, patchify, take
+from maebench.plugins import installed
 from maebench.rng import Draws
-from maebench.testing.contract import expect
+from maebench.testing.contract import NotChecked, expect
 
 BATCH = 4  # images: as many as a batch needs to be turned and split in a way that shows
 IMAGES = 8  # images that an objective learns by heart
@@ -30,9 +32,33 @@ Size = tuple[int, int]
 # ---- images and masks
 
 
-def images_of(size: Size, channels: int = 3, count: int = BATCH, seed: int = 0) -> Tensor:
-    """Images of noise, float32 (B, C, H, W)."""
-    return _noise(seed, "images", count, (channels, *size)).clone()
+def images_of(inputs: Inputs, count: int = BATCH, seed: int = 0) -> Tensor:
+    """Images of noise, float32 (B, C, H, W), or others at random as an encoder gets them."""
+    if inputs.vocabulary:
+        return inputs.made_up(Draws(seed, "images", torch.arange(count)))
+    return _noise(seed, "images", count, inputs.shape).clone()
+
+
+def hidden_in(images: Tensor, mask: Mask, patch: Size) -> Tensor:
+    """Which numbers of images, or of others on a line, are hidden; it fits (B, ...) of them."""
+    hidden = hidden_pixels(mask, patch)  # (B, 1, H, W)
+    return {2: hidden[:, 0, 0], 3: hidden[:, :, 0]}.get(images.ndim, hidden)
+
+
+@functools.cache
+def other_inputs(kind: str) -> Inputs:
+    """What is tried of a kind that is no images: short windows of text, or what a data set yields.
+
+    Raises:
+        NotChecked: no data set of that kind is installed.
+    """
+    if kind == TEXT:
+        return Inputs(TEXT, (12,), torch.int64, vocabulary=40, mask_id=4)
+    for dataset in installed().table["dataset"].values():
+        if getattr(dataset, "gives", None) == kind and dataset.spec is None:
+            info = dataset().load(Request("train")).info  # type: ignore[attr-defined]
+            return dataclasses.replace(info.inputs, num_classes=0)
+    raise NotChecked(f"no data set that gives {kind} is installed")
 
 
 @functools.lru_cache(maxsize=256)  # drawn anew, the same few would take longer than the modules
@@ -85,7 +111,6 @@ class Case(NamedTuple):
 
 def cases(
     module: Any,
-    size: Size,
     modes: Sequence[bool] = (False,),
     ratios: Sequence[float | None] = (None, *RATIOS),
 ) -> Iterator[Case]:
@@ -95,7 +120,7 @@ def cases(
         hidden = f"with {mask.num_hidden} of {mask.hidden.shape[1]} patches hidden" if mask else ""
         mode = ", in training mode" if training else ""
         module.train(training)
-        yield Case(module, images_of(size), mask, (hidden or "without a mask") + mode)
+        yield Case(module, images_of(module.inputs), mask, (hidden or "without a mask") + mode)
 
 
 # ---- encoders

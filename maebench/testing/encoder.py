@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maebench.encoders.inputs import Inputs
+from maebench.encoders.inputs import IMAGES, Inputs
 from maebench.errors import ConfigError
 from maebench.rng import isolated
 from maebench.testing.cases import BATCH, cases, images_of, mask_of, projection
@@ -47,10 +47,10 @@ class EncoderContract(HidingChecks):
 
     def test_its_attributes_fit_the_images(self) -> None:
         """Masks are drawn, decoders sized and layers counted from the module's attributes."""
-        for size in self.sizes:
-            module = self.build(size)
+        for inputs in self.every:
+            module = self.build(inputs)
             expect(isinstance(module, nn.Module), f"build gives {type(module)}, not an nn.Module")
-            check_attributes(module, size)
+            check_attributes(module, inputs)
 
     def test_its_tokens_have_the_documented_shapes(self) -> None:
         """Decoders, probes and pictures rely on shapes, grid and `seen` as Tokens documents."""
@@ -68,10 +68,12 @@ class EncoderContract(HidingChecks):
 
     def test_its_tokens_lie_in_raster_order(self) -> None:
         """A decoder puts each token where the grid or `seen` says, and draws it there."""
-        size = self.sizes[-1]
-        module = self.ready(size)
+        inputs = self.every[-1]
+        if inputs.kind != IMAGES:
+            raise NotChecked("where a token depends on is asked of images alone")
+        module = self.ready(inputs)
         for what, mask in (("without a mask", None), ("masked", mask_of(module.grid, count=1))):
-            images = images_of(size, count=1).requires_grad_()
+            images = images_of(inputs, count=1).requires_grad_()
             tokens = ask(module, images, mask)
             own = torch.arange(tokens.patches.shape[1]) if tokens.seen is None else tokens.seen[0]
             best = strongest(tokens, images)
@@ -91,11 +93,12 @@ class EncoderContract(HidingChecks):
 
     def test_it_takes_grey_and_many_channels(self) -> None:
         """Digits have one channel, satellite images many."""
+        self.images_only()
         for channels in (1, 5):
-            module = self.ready(channels=channels)
-            images, built = images_of(self.size, channels), f"built for {channels} channels, its"
+            wanted = Inputs.of_images(channels, self.inputs.image_size)
+            module = self.ready(wanted)
+            images, built = images_of(wanted), f"built for {channels} channels, its"
             found = module.inputs
-            wanted = Inputs.of_images(channels, self.size)
             expect(found == wanted, f"{built} attribute inputs is {found}")
             first = outputs(module, images)
             for channel in range(channels):
@@ -108,12 +111,13 @@ class EncoderContract(HidingChecks):
 
     def test_sizes_that_do_not_fit_are_refused(self) -> None:
         """A size that is cut off in silence loses pixels; a ConfigError says so to the user."""
-        (H, W), (p, q) = self.size, self.build().patch
+        self.images_only()
+        (H, W), (p, q) = self.inputs.image_size, self.build().patch
         wrong = [(H + 1, W), (H, W + 1), (H + 1, W + 1), (H + p, W + q)]
         # another check is about oblong images
         for size in wrong if self.made().oblong else wrong[2:]:
             try:
-                made = self.build(size)
+                made = self.build(Inputs.of_images(3, size))
             except ConfigError:
                 continue
             except Exception as error:
@@ -125,17 +129,18 @@ class EncoderContract(HidingChecks):
 
     def test_it_takes_oblong_images_or_says_so(self) -> None:
         """Whether images may be oblong is declared, so that a run is refused before it starts."""
+        self.images_only()
         if self.made().oblong:
             expect(
-                len(self.sizes) > 1,
+                len(self.every) > 1,
                 f"it takes no images twice as wide as high, from {SIDES[0]}x{2 * SIDES[0]} up; "
                 "declare oblong: ClassVar[bool] = False if images must be square",
             )
             return  # every other check tries an oblong size too
-        H, W = self.size
+        H, W = self.inputs.image_size
         for size in ((H, 2 * W), (2 * H, W)):
             try:
-                self.build(size)
+                self.build(Inputs.of_images(3, size))
             except ConfigError:
                 continue
             raise Broken(
@@ -148,7 +153,7 @@ class EncoderContract(HidingChecks):
     def test_every_parameter_is_trained(self) -> None:
         """A parameter without a gradient is a part that was forgotten or cut off."""
         module = self.build().train()
-        images, mask = images_of(self.size), mask_of(module.grid)
+        images, mask = images_of(self.inputs), mask_of(module.grid)
         layers = range(1, module.depth + 1)
 
         def loss() -> Tensor:
@@ -166,7 +171,7 @@ class EncoderContract(HidingChecks):
         """Layer decay and probes of layers count blocks alike: block i has layer id i + 1."""
         module = self.ready()
         ids, last = module.layer_ids(), module.depth + 1
-        tokens = ask(module, images_of(self.size), None, range(1, last))
+        tokens = ask(module, images_of(self.inputs), None, range(1, last))
         before: set[str] = set()
         for number, level in [*tokens.layers.items(), (last, tokens)]:
             used = reached(projection(flat(level)), module)
@@ -222,7 +227,7 @@ class EncoderContract(HidingChecks):
     def test_a_checkpoint_brings_all_back(self) -> None:
         """What is evaluated is read from a checkpoint into a fresh build."""
         module = self.ready().train()
-        images, mask = images_of(self.size), mask_of(module.grid)
+        images, mask = images_of(self.inputs), mask_of(module.grid)
         ask(module, images, mask)  # so that running statistics have moved
         fresh = self.build(seed=1)
         fresh.load_state_dict(module.state_dict())
@@ -257,12 +262,12 @@ class EncoderContract(HidingChecks):
 
     def test_attention_is_a_share_per_patch(self) -> None:
         """Maskings that follow the class token rank patches by it."""
-        for size in self.sizes:
-            module = self.ready(size)
+        for inputs in self.every:
+            module = self.ready(inputs)
             if not hasattr(module, "attention"):
                 raise NotChecked("it has no attention(images); maskings that need it refuse it")
             with torch.no_grad():
-                found, other = (module.attention(images_of(size, seed=seed)) for seed in (0, 1))
+                found, other = (module.attention(images_of(inputs, seed=seed)) for seed in (0, 1))
             length = module.grid[0] * module.grid[1]
             expect_tensor(found, "attention (B, L)", (BATCH, length), None)
             least, most = float(found.min()), float(found.sum(1).max())
@@ -272,7 +277,7 @@ class EncoderContract(HidingChecks):
 
     def test_drop_path_drops_in_training_alone(self) -> None:
         """Fine-tuning asks for drop path; evaluation must not be random."""
-        module, images = self.ready(), images_of(self.size)
+        module, images = self.ready(), images_of(self.inputs)
         if not hasattr(module, "set_drop_path"):
             raise NotChecked("it has no set_drop_path(rate); fine-tuning then drops nothing")
         if module.depth == 1:
@@ -297,17 +302,18 @@ class EncoderContract(HidingChecks):
 
     def _traces(self, encoder: Any) -> Iterator[tuple[str, Trace]]:
         """Weights and outputs in every setting that these options allow."""
-        for size in self.sizes:
+        for inputs in self.every:
             try:
-                module = self.build(size, encoder=encoder)
+                module = self.build(inputs, encoder=encoder)
             except ConfigError:
                 continue
+            size = inputs.shape[1:] if inputs.kind == IMAGES else inputs.shape
             yield f"weights {size}", copied(module.state_dict())
             wanted = list(range(1, module.depth + 1))
-            layers = sorted(ask(module, images_of(size), None, wanted).layers)
+            layers = sorted(ask(module, images_of(inputs), None, wanted).layers)
             what = f"with {encoder.changed()} its depth is {module.depth}"
             expect(layers == wanted, f"{what} and it gives the layers {layers}")
-            for _, images, mask, name in cases(shake(module), size, MODES, (None, 0.5)):
+            for _, images, mask, name in cases(shake(module), MODES, (None, 0.5)):
                 trace = outputs(module, images, mask)
                 # not the layers: how many are asked for is what `depth` says, not what it does
                 final = {k: x for k, x in trace.items() if not k.startswith("layer ")}

@@ -8,12 +8,22 @@ from typing import Any, ClassVar
 
 import torch
 
-from maebench.encoders.inputs import Inputs
+from maebench.encoders.inputs import IMAGES, Inputs, takes
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask, hide
-from maebench.masking.patches import hidden_pixels
 from maebench.rng import isolated
-from maebench.testing.cases import BATCH, RATIOS, Case, Size, cases, images_of, lent, projection
+from maebench.testing.cases import (
+    BATCH,
+    RATIOS,
+    Case,
+    Size,
+    cases,
+    hidden_in,
+    images_of,
+    lent,
+    other_inputs,
+    projection,
+)
 from maebench.testing.contract import Broken, Contract, NotChecked, expect, same
 from maebench.testing.modules import copied, expect_close, gap, names_of, rows, shake, untouched
 from maebench.testing.tokens import ask, check_tokens, flat, outputs
@@ -31,32 +41,41 @@ class HidingChecks(Contract):
 
     # ---- how it is built and asked
 
-    def build(
-        self, size: Size | None = None, channels: int = 3, seed: int = 0, encoder: Any = None
-    ) -> Any:
+    def build(self, inputs: Inputs | None = None, seed: int = 0, encoder: Any = None) -> Any:
         """A module as a run builds it, from a seed."""
-        size = size or self.size
         with isolated(seed, "encoder"):
-            return (encoder or self.made()).build(Inputs.of_images(channels, size))
+            return (encoder or self.made()).build(inputs or self.inputs)
 
-    def ready(self, size: Size | None = None, channels: int = 3) -> Any:
+    def ready(self, inputs: Inputs | None = None) -> Any:
         """A module with shaken weights, in evaluation mode."""
-        return shake(self.build(size, channels))
+        return shake(self.build(inputs))
 
-    def _accepted(self, sizes: Iterator[Size]) -> list[Size]:
-        """The first size that it takes, with enough patches to tell an order."""
+    def images_only(self) -> None:
+        """Ends a check that is of images alone.
 
-        def accepts(size: Size) -> bool:
+        Raises:
+            NotChecked: it takes none.
+        """
+        if self.inputs.kind != IMAGES:
+            raise NotChecked(f"it takes {self.inputs.kind}, and no images")
+
+    def _accepted(self, sizes: Iterator[Size]) -> list[Inputs]:
+        """Images of the first size that it takes, with enough patches to tell an order."""
+
+        def accepts(inputs: Inputs) -> bool:
             try:
-                return min(self.build(size).grid) >= FEWEST
+                return min(self.build(inputs).grid) >= FEWEST
             except ConfigError:
                 return False
 
-        return list(islice(filter(accepts, sizes), 1))
+        return list(islice(filter(accepts, (Inputs.of_images(3, size) for size in sizes)), 1))
 
     @property
-    def size(self) -> Size:
-        """The smallest square size that it takes."""
+    def inputs(self) -> Inputs:
+        """Images of the smallest square size that it takes, or what it takes else."""
+        kinds = self.made().takes
+        if not takes(self.made(), IMAGES):
+            return other_inputs(kinds[0])
         found = self.kept("size", lambda: self._accepted((side, side) for side in SIDES))
         expect(
             found,
@@ -67,12 +86,12 @@ class HidingChecks(Contract):
         return found[0]
 
     @property
-    def sizes(self) -> list[Size]:
-        """The square size, and an oblong one where the encoder declares that it takes some."""
-        if not self.made().oblong:
-            return [self.size]
+    def every(self) -> list[Inputs]:
+        """The square images, and oblong ones where the encoder declares that it takes some."""
+        if self.inputs.kind != IMAGES or not self.made().oblong:
+            return [self.inputs]
         tried = ((side, 2 * side) for side in SIDES[:-1])
-        return [self.size, *self.kept("oblong size", lambda: self._accepted(tried))]
+        return [self.inputs, *self.kept("oblong size", lambda: self._accepted(tried))]
 
     def cases(
         self,
@@ -81,13 +100,15 @@ class HidingChecks(Contract):
         ratios: Sequence[float | None] = (None, *RATIOS),
     ) -> Iterator[Case]:
         """Ways to ask a ready module: at every size or the first, in each mode, with each mask."""
-        for size in self.sizes if every_size else [self.size]:
-            yield from cases(self.ready(size), size, modes, ratios)
+        for inputs in self.every if every_size else [self.inputs]:
+            yield from cases(self.ready(inputs), modes, ratios)
 
     # ---- nothing of what is hidden
 
     def test_no_gradient_reaches_hidden_pixels(self) -> None:
         """A hidden patch that leaks makes the task trivial and every number of the run wrong."""
+        if self.inputs.vocabulary:
+            raise NotChecked("token ids have no gradient; another check changes them")
         for case in self.cases(MODES, every_size=True):
             self._no_gradient(case)
 
@@ -100,7 +121,7 @@ class HidingChecks(Contract):
         def leak(names: Iterable[str]) -> float:
             total = projection({name: tokens[name] for name in names})
             (slope,) = torch.autograd.grad(total, images, retain_graph=True, allow_unused=True)
-            found = None if slope is None else slope * hidden_pixels(mask, module.patch)
+            found = None if slope is None else slope * hidden_in(images, mask, module.patch)
             return 0.0 if found is None else float(found.abs().max())
 
         leaks = [name for name, x in tokens.items() if x.requires_grad]
@@ -121,10 +142,11 @@ class HidingChecks(Contract):
         module, images, mask, what = case
         if mask is None:
             return
-        # ten times as strong, so that a leak rises above rounding
-        strong = 10 * images_of((images.shape[2], images.shape[3]), seed=1)
+        strong = images_of(module.inputs, seed=1)
+        if not module.inputs.vocabulary:
+            strong *= 10  # as strong, so that a leak rises above rounding
         start, found = copied(module.state_dict()), []
-        for x in (images, torch.where(hidden_pixels(mask, module.patch), strong, images)):
+        for x in (images, torch.where(hidden_in(images, mask, module.patch), strong, images)):
             found.append(outputs(module, x, mask))
             module.load_state_dict(start)  # running statistics move in training
         far, where = gap(*found)
@@ -136,7 +158,7 @@ class HidingChecks(Contract):
 
     def test_asked_to_keep_positions_it_has_a_token_for_what_is_hidden(self) -> None:
         """Some objectives read hidden patches off the encoder's own tokens."""
-        module, images, after = self.build(), images_of(self.size), "after keep_positions()"
+        module, images, after = self.build(), images_of(self.inputs), "after keep_positions()"
         if not hasattr(module, "keep_positions"):
             raise NotChecked("it has no keep_positions(): only encoders that drop patches want one")
         whole, before = outputs(module.eval(), images), names_of(module)
@@ -146,14 +168,15 @@ class HidingChecks(Contract):
         expect(unchanged, f"{after} its tokens without a mask are others")
         left = sorted(names_of(module) - before - set(module.layer_ids()))
         expect(not left, f"{after} layer_ids lacks {', '.join(left)}")
-        for case in cases(shake(module), self.size, ratios=RATIOS):
+        for case in cases(shake(module), ratios=RATIOS):
             case = case._replace(what=f"{after}, {case.what}")
             tokens = ask(module, case.images, case.mask)
             check_tokens(tokens, module, case.mask, case.what)
             dense = tokens.seen is None
             expect(dense, f"{case.what}: seen must be None, every patch has its token")
             self._no_change(case)
-            self._no_gradient(case)
+            if not self.inputs.vocabulary:
+                self._no_gradient(case)
 
     # ---- all of what is seen
 
@@ -164,9 +187,12 @@ class HidingChecks(Contract):
             for place in range(length) if mask is None else mask.seen[0].tolist():
                 only = torch.ones(1, length, dtype=torch.bool)
                 only[0, place] = False
-                pixels = ~hidden_pixels(Mask(only, only.nonzero(), module.grid), module.patch)
+                there = Mask(only, only.nonzero()[:, 1][None], module.grid)
+                numbers = ~hidden_in(images, there, module.patch)
                 other = images.clone()
-                other[:1] += 3 * pixels  # three deviations of the images
+                other[:1] += 3 * numbers  # three deviations of the images
+                if vocabulary := module.inputs.vocabulary:
+                    other %= vocabulary
                 expect(
                     not same(first, outputs(module, other, mask)),
                     f"{what}: nothing that it returns depends on the seen patch {place}",
@@ -174,8 +200,8 @@ class HidingChecks(Contract):
 
     def test_no_mask_equals_a_mask_that_sees_everything(self) -> None:
         """What is pretrained under masks is evaluated without: both must be one function."""
-        for size in self.sizes:
-            module, images = self.ready(size), images_of(size)
+        for inputs in self.every:
+            module, images = self.ready(inputs), images_of(inputs)
             nothing = torch.zeros(BATCH, module.grid[0] * module.grid[1])
             both = [outputs(module, images, m) for m in (None, hide(nothing, 0, module.grid))]
             expect_close("mask=None beside a mask that hides nothing", *both)
@@ -186,7 +212,7 @@ class HidingChecks(Contract):
         """Tokens of one image that land in another, as a boolean index may do, spoil training."""
         for module, images, mask, what in self.cases(every_size=True):
             whole = outputs(module, images, mask)
-            other = images_of((images.shape[2], images.shape[3]), seed=1)
+            other = images_of(module.inputs, seed=1)
             other[0] = images[0]
             order = [0, *range(2, BATCH), 1]  # the companions get the masks of their neighbours
             found = outputs(module, other, mask and _in_order(mask, order))

@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from maebench.encoders.inputs import IMAGES, Inputs, takes
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
 from maebench.masking.patches import hidden_pixels, patchify
-from maebench.objectives.objective import Batch, ImageGrid, Objective, Reconstruction
+from maebench.objectives.objective import TOKENS, Batch, ImageGrid, Objective, Reconstruction
 from maebench.rng import Draws, isolated
-from maebench.testing.cases import IMAGES, PATCH, Blind, images_of, lent, mask_of, pictures
+from maebench.testing.cases import PATCH, Blind, hidden_in, images_of, lent, mask_of
 from maebench.testing.contract import Broken, NotChecked, expect, expect_tensor, same
 from maebench.testing.modules import TOLERANCE, Trace, copied, untouched
-from maebench.testing.objective_loss import COARSE, MAIN, SETTINGS, LossChecks
+from maebench.testing.objective_loss import COARSE, MAIN, LossChecks
 
 
 class ObjectiveContract(LossChecks):
@@ -28,6 +29,8 @@ class ObjectiveContract(LossChecks):
     def test_the_loss_compares_the_patches_it_declares(self) -> None:
         """A loss that also scores what was seen is another experiment than `loss_on` says."""
         base = self.made()
+        if not takes(base, IMAGES):
+            raise NotChecked("which patches are compared is asked of images alone")
         for progress in (0.0, 0.5, 1.0):
             self._compares(base, progress)
         for option in type(base).model_fields:
@@ -48,9 +51,9 @@ class ObjectiveContract(LossChecks):
         expect(declared in ("hidden", "all"), f'loss_on is {declared!r}, not "hidden" or "all"')
         mask = batch.mask
         expect(mask or declared == "all", 'it hides nothing, so loss_on must be "all"')
-        nowhere = torch.zeros(IMAGES, 1, 16, 16, dtype=torch.bool)
+        nowhere = torch.zeros(len(batch.ids), 1, 16, 16, dtype=torch.bool)
         hidden = hidden_pixels(mask, PATCH) if mask else nowhere
-        noise = images_of((16, 16), count=IMAGES, seed=1)
+        noise = images_of(Inputs.of_images(3, (16, 16)), count=len(batch.ids), seed=1)
 
         def loss(places: Tensor) -> float:
             changed = dataclasses.replace(batch, images=batch.images + noise * places)
@@ -137,12 +140,12 @@ class ObjectiveContract(LossChecks):
             whole = self.loss(module, batch).item()
             for size in (4, 3, 1):
                 parts = batch.split(size)
-                mean = sum(self.loss(module, p).item() * len(p.ids) for p in parts) / IMAGES
+                mean = sum(self.loss(module, p).item() * len(p.ids) for p in parts) / len(batch.ids)
                 expect(
                     abs(mean - whole) <= TOLERANCE * max(1.0, abs(whole)),
-                    f"the loss of {IMAGES} images is {whole:.6g}, but {mean:.6g} as the mean over "
-                    f"parts of {size}; give the mean over images, and take random numbers from "
-                    "batch.draws",
+                    f"the loss of {len(batch.ids)} images is {whole:.6g}, but {mean:.6g} as the "
+                    f"mean over parts of {size}; give the mean over images, and take random "
+                    "numbers from batch.draws",
                 )
 
     # ---- what is kept
@@ -193,7 +196,8 @@ class ObjectiveContract(LossChecks):
         for setting, module in self.taken():
             if not hasattr(module, "reconstruct"):
                 raise NotChecked("it has no reconstruct(images, mask)")
-            images, mask = pictures(*SETTINGS[setting]), mask_of(module.encoder.grid, 0.5, IMAGES)
+            images = self.images(setting)
+            mask = mask_of(module.encoder.grid, 0.5, len(images))
             yield setting, module, images, mask, self._reconstruct(module.eval(), images, mask)
 
     def _reconstruct(self, module: Any, images: Tensor, mask: Mask) -> Reconstruction:
@@ -207,11 +211,17 @@ class ObjectiveContract(LossChecks):
             is_made = isinstance(made, Reconstruction)
             expect(is_made, f"reconstruct gives {type(made)}, not a Reconstruction")
             length, width = mask.hidden.shape[1], PATCH[0] * PATCH[1] * images.shape[1]
+            if made.space == TOKENS:
+                what = f"{setting}: {{}} of all tokens,"
+                shape = (len(images), length)
+                expect_tensor(made.prediction, what.format("prediction"), (*shape, None))
+                expect_tensor(made.target, what.format("target"), shape, torch.int64)
+                continue
             for name in ("prediction", "target", "pixels", "whole"):
                 x, of_pixels = getattr(made, name), name in ("pixels", "whole")
                 if x is not None or not of_pixels:
-                    shape = (IMAGES, length, width if of_pixels else None)
-                    expect_tensor(x, f"{setting}: {name} of all patches, (B, L, T),", shape)
+                    wanted = (len(images), length, width if of_pixels else None)
+                    expect_tensor(x, f"{setting}: {name} of all patches, (B, L, T),", wanted)
             shapes = tuple(made.prediction.shape), tuple(made.target.shape)
             expect(shapes[0] == shapes[1], f"{setting}: prediction and target are {shapes}")
             described = made.pixels is None or made.how
@@ -221,7 +231,7 @@ class ObjectiveContract(LossChecks):
     def test_targets_in_pixels_are_the_pixels(self) -> None:
         """Errors are compared over models whose space is pixels: the truth is the same for all."""
         for setting, module, images, mask, made in self.reconstructions():
-            other = self._reconstruct(module, images, mask_of(mask.grid, 0.5, IMAGES, seed=1))
+            other = self._reconstruct(module, images, mask_of(mask.grid, 0.5, len(images), seed=1))
             if made.space != "pixels":
                 raise NotChecked(f"its space is {made.space!r}")
             expect(
@@ -236,9 +246,11 @@ class ObjectiveContract(LossChecks):
     def _with_others_hidden(self) -> Iterator[tuple[str, Reconstruction, Reconstruction]]:
         """What is reconstructed in every setting, and what with other pixels in hidden patches."""
         for setting, module, images, mask, made in self.reconstructions():
-            noise = images_of((images.shape[2], images.shape[3]), images.shape[1], IMAGES, 1)
+            inputs, patch = module.encoder.inputs, module.encoder.patch
+            noise = images_of(inputs, len(images), 1)
             # five deviations up, so that means and deviations are others
-            other = torch.where(hidden_pixels(mask, PATCH), 3 * noise + 5, images)
+            strange = noise if inputs.vocabulary else 3 * noise + 5
+            other = torch.where(hidden_in(images, mask, patch), strange, images)
             yield setting, made, self._reconstruct(module, other, mask)
 
     def test_reconstructions_use_nothing_that_is_hidden(self) -> None:
@@ -273,14 +285,14 @@ class ObjectiveContract(LossChecks):
         for setting, module in self.taken():
             if not hasattr(module, "pictures"):
                 raise NotChecked("it has no pictures(images, draws)")
-            size, channels = SETTINGS[setting]
+            images = self.images(setting)
             with torch.no_grad():
-                draws = Draws(0, "pictures", torch.arange(IMAGES))
-                made = module.eval().pictures(pictures(size, channels), draws)
+                draws = Draws(0, "pictures", torch.arange(len(images)))
+                made = module.eval().pictures(images, draws)
             expect(isinstance(made, dict), f"pictures gives {type(made)}, not a dict of grids")
             expect(made, f"{setting}: pictures gives none; leave it out where there is nothing")
             for name, grid in made.items():
-                _check_grid(f"{setting}: picture {name!r}", grid, (channels, *size))
+                _check_grid(f"{setting}: picture {name!r}", grid, tuple(images.shape[1:]))
 
     # ---- options
 
@@ -298,14 +310,15 @@ class ObjectiveContract(LossChecks):
             self.train(module, 2, setting)
             yield f"trained {setting}", dict(module.state_dict())
             if hasattr(module, "reconstruct"):
-                mask = mask_of(module.encoder.grid, 0.5, IMAGES)
-                made = self._reconstruct(module.eval(), pictures(*SETTINGS[setting]), mask)
+                images = self.images(setting)
+                mask = mask_of(module.encoder.grid, 0.5, len(images))
+                made = self._reconstruct(module.eval(), images, mask)
                 found = {"prediction": made.prediction, "target": made.target}
                 pixels = {} if made.pixels is None else {"pixels": made.pixels}
                 yield f"reconstruction of {setting}", found | pixels
 
 
-def _check_grid(what: str, grid: object, image: tuple[int, int, int]) -> None:
+def _check_grid(what: str, grid: object, image: tuple[int, ...]) -> None:
     if not isinstance(grid, ImageGrid):
         raise Broken(f"{what} is {type(grid)}, not an ImageGrid")
     expect_tensor(grid.images, f"{what}, (rows, columns, C, H, W),", (None, None, *image))

@@ -11,12 +11,24 @@ import torch
 from torch import Tensor, nn
 
 from maebench.encoders import ViTNano
-from maebench.encoders.inputs import Inputs
+from maebench.encoders.encoder import Encoder
+from maebench.encoders.inputs import IMAGES, Inputs, takes
 from maebench.errors import ConfigError
 from maebench.objectives.objective import Batch
+from maebench.plugins import installed
 from maebench.pretraining.optimiser import parameter_groups
 from maebench.rng import Draws, isolated
-from maebench.testing.cases import IMAGES, PATCH, WIDTH, Coarse, Size, mask_of, pictures
+from maebench.testing.cases import IMAGES as IMAGES_LEARNT
+from maebench.testing.cases import (
+    PATCH,
+    WIDTH,
+    Coarse,
+    Size,
+    images_of,
+    mask_of,
+    other_inputs,
+    pictures,
+)
 from maebench.testing.contract import Broken, Contract, NotChecked, expect
 from maebench.testing.modules import not_finite, unreached
 
@@ -47,18 +59,43 @@ class LossChecks(Contract):
         Raises:
             ConfigError: the objective refuses the setting.
         """
-        size, channels = SETTINGS[setting]
         with isolated(seed, "encoder"):
-            vit = ViTNano(width=WIDTH, depth=2, heads=2, patch=PATCH)
-            images = Inputs.of_images(channels, size)
-            encoder = Coarse(size, channels) if setting == COARSE else vit.build(images)
+            encoder = self._encoder(setting)
         return self.around(encoder, setting, seed, objective)
+
+    def _encoder(self, setting: str) -> Any:
+        inputs = self.inputs(setting)
+        if inputs.kind != IMAGES:
+            return _small(inputs.kind).build(inputs)
+        if setting == COARSE:
+            return Coarse(inputs.image_size, inputs.channels)
+        return ViTNano(width=WIDTH, depth=2, heads=2, patch=PATCH).build(inputs)
+
+    def inputs(self, setting: str) -> Inputs:
+        """What an objective is fed in a setting; where it takes no images, what it takes instead.
+
+        Raises:
+            ConfigError: the setting is of images, and it takes none.
+        """
+        if takes(self.made(), IMAGES):
+            size, channels = SETTINGS[setting]
+            return Inputs.of_images(channels, size)
+        if setting != MAIN:
+            raise ConfigError(f"it takes {' and '.join(self.made().takes)}, and no images")
+        return other_inputs(self.made().takes[0])
+
+    def images(self, setting: str) -> Tensor:
+        """Eight images, or others, as an encoder gets them."""
+        inputs = self.inputs(setting)
+        if inputs.kind == IMAGES:
+            return pictures(inputs.image_size, inputs.channels)
+        return images_of(inputs, IMAGES_LEARNT)
 
     def around(self, encoder: Any, setting: str, seed: int = 0, objective: Any = None) -> Any:
         """The module around an encoder, in training mode."""
-        size, channels = SETTINGS[setting]
         objective = objective or self.made()
-        inputs = Inputs.of_images(channels, size, CLASSES if objective.needs_labels else 0)
+        classes = CLASSES if objective.needs_labels else 0
+        inputs = dataclasses.replace(self.inputs(setting), num_classes=classes)
         with isolated(seed, "objective"):
             return objective.build(encoder, inputs).train()
 
@@ -85,14 +122,13 @@ class LossChecks(Contract):
         self, setting: str = MAIN, seed: int = 0, ratio: float = 0.5, progress: float = 0.5
     ) -> Batch:
         """Eight images with new masks and draws for every seed."""
-        (H, W), channels = SETTINGS[setting]
-        ids, objective = torch.arange(IMAGES), self.made()
-        grid = (H // PATCH[0], W // PATCH[1])
+        ids, objective = torch.arange(IMAGES_LEARNT), self.made()
+        grid = self.kept(("grid", setting), lambda: self._encoder(setting).grid)
         return Batch(
-            images=pictures((H, W), channels),
+            images=self.images(setting),
             ids=ids,
             draws=Draws(0, "objective", ids, epoch=seed),
-            mask=mask_of(grid, ratio, IMAGES, seed) if objective.hides else None,
+            mask=mask_of(grid, ratio, IMAGES_LEARNT, seed) if objective.hides else None,
             labels=ids % CLASSES if objective.needs_labels else None,
             progress=progress,
         )
@@ -182,9 +218,7 @@ class LossChecks(Contract):
     def test_it_keeps_the_encoder_it_is_given(self) -> None:
         """Pretraining saves `.encoder`, and evaluations read it."""
         with isolated(0, "encoder"):
-            encoder = ViTNano(width=WIDTH, depth=2, heads=2, patch=PATCH).build(
-                Inputs.of_images(3, (16, 16))
-            )
+            encoder = self._encoder(MAIN)
         module = self.around(encoder, MAIN)
         expect(isinstance(module, nn.Module), f"build gives {type(module)}, not an nn.Module")
         expect(
@@ -231,3 +265,15 @@ class LossChecks(Contract):
             f"the loss of eight images is {before:.4g} at first and {after:.4g} after {STEPS} "
             f"steps of AdamW at a rate of {LR:g}; it must fall by {LOWER:.0%} at least",
         )
+
+
+def _small(kind: str) -> Encoder:
+    """The first installed encoder that takes a kind of inputs, small where it says how.
+
+    Raises:
+        NotChecked: there is none.
+    """
+    for cls in installed().table["encoder"].values():
+        if takes(cls, kind):
+            return cls(**getattr(cls, "example", {}))  # type: ignore[return-value]
+    raise NotChecked(f"no encoder that takes {kind} is installed")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from maebench.encoders.encoder import Tokens
-from maebench.encoders.inputs import Inputs
+from maebench.encoders.inputs import IMAGES, Inputs
 from maebench.masking.mask import Mask
 from maebench.rng import isolated
 from maebench.testing.cases import BATCH, Size, projection
@@ -38,20 +38,21 @@ def flat(tokens: Tokens, before: str = "") -> dict[str, Tensor]:
     return {name: x for name, x in found.items() if x.numel()}
 
 
-def check_attributes(module: Any, size: Size) -> None:
+def check_attributes(module: Any, built: Inputs) -> None:
     """What masks, decoders and layers are counted from is there and fits the images."""
     for name in ("grid", "out_grid", "patch"):
         pair = getattr(module, name, None)
         whole = isinstance(pair, tuple) and [isinstance(n, int) and n > 0 for n in pair]
         wanted = "must be a tuple (rows, columns) of whole numbers"
         expect(whole == [True, True], f"its attribute {name} {wanted}, got {pair!r}")
-    inputs, built = getattr(module, "inputs", None), Inputs.of_images(3, size)
+    inputs = getattr(module, "inputs", None)
     expect(inputs == built, f"its attribute inputs must be {built}, got {inputs!r}")
     for name, least in (("width", 1), ("prefix", 0), ("depth", 1)):
         count, wanted = getattr(module, name, None), f"must be a whole number from {least}"
         fits = isinstance(count, int) and count >= least
         expect(fits, f"its attribute {name} {wanted}, got {count!r}")
-    check_grids(module, size)
+    if built.kind == IMAGES:
+        check_grids(module, built.image_size)
 
 
 def check_grids(module: Any, size: Size) -> None:
