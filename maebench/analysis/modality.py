@@ -64,11 +64,11 @@ class Sides:
         if CLAIM not in ratios:
             raise ConfigError(f"--ratio: the claim speaks of {CLAIM}, which is not among them")
         evaluations = {"evals": [PROBE, KNOWN], KNOWN: {"ratio": "own"}}
-        common = {**shared, **evaluations, "objective": "mae", "masking": "random"}
+        common = {**shared, **evaluations, "masking": "random"}
         # pixels as they are: normalised in its patch, a patch has no mean that could be known
         images = {**common, **self.images, "objective": {"name": "mae", "target": "pixels"}}
         length = _patches(RunConfig(names, **_single(images)))
-        text = {**common, **self.text}
+        text = {**common, **self.text, "objective": "bert"}
         text["dataset"] = {"name": text["dataset"], "length": length}
         found = {}
         for kind, settings in ((TEXT, text), (IMAGES, images)):

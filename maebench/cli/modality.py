@@ -15,7 +15,7 @@ DEFAULT_RATIOS = "0.05,0.1,0.15,0.2,0.3,0.4,0.5,0.6,0.75,0.9"
 
 
 @click.command("modality")
-@option("--text", metavar="NAME", help="text to learn from", default="fortunes")
+@option("--text", metavar="NAME", help="text to learn from", default="kjv")
 @option("--images", metavar="NAME", help="images to learn from", default="fashion-mnist")
 @option("--data-dir", type=FOLDER, metavar="DIR", help="folder that holds the images' files")
 @option(
@@ -53,8 +53,8 @@ DEFAULT_RATIOS = "0.05,0.1,0.15,0.2,0.3,0.4,0.5,0.6,0.75,0.9"
 def modality_command(**settings: Any) -> None:
     """Compare masking of words with masking of pictures.
 
-    The same transformer is pretrained as a masked autoencoder on text and on images, with the same
-    ratios and as many tokens as patches. For each ratio: how much of what is hidden is known
+    The same transformer is pretrained on text as BERT is and on images as a masked autoencoder (of
+    pixels), with the same ratios and as many tokens as patches. For each ratio: how much of what is hidden is known
     without a model (from the seen neighbours of a word, from Laplace's equation between the seen
     pixels), how much the trained model knows, and what a linear probe gains over the untrained
     encoder. The same command again goes on where it stopped.

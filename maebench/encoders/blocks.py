@@ -130,6 +130,17 @@ def initialise(module: nn.Module) -> None:
             nn.init.normal_(parameter, std=0.02)
 
 
+def sincos_line(length: int, width: int) -> Tensor:
+    """Sin-cos positions on a line, float32 (L, D): [sin(all frequencies), cos(all frequencies)].
+
+    omega_i = 10000^(-i / (D/2)). Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.5, there
+    with sine and cosine in turn.
+    """
+    omega = 10000.0 ** -(torch.arange(width // 2, dtype=torch.float64) / (width / 2))
+    angle_LF = torch.arange(length, dtype=torch.float64)[:, None] * omega
+    return torch.cat([angle_LF.sin(), angle_LF.cos()], 1).float()
+
+
 def sincos_positions(grid: tuple[int, int], width: int) -> Tensor:
     """Sin-cos positions in the layout of the masked autoencoder, float32 (L, D).
 

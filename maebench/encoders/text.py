@@ -15,7 +15,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from maebench.encoders.attention import attention_of_class, choose_attention
-from maebench.encoders.blocks import Block, drop_paths, initialise, norm_layer, sincos_positions
+from maebench.encoders.blocks import Block, drop_paths, initialise, norm_layer, sincos_line
 from maebench.encoders.encoder import Encoder, EncoderModule, Tokens
 from maebench.encoders.inputs import TEXT, Inputs
 from maebench.errors import ConfigError
@@ -136,8 +136,7 @@ class TextModule(nn.Module):
 
         self.token_embed = nn.Embedding(inputs.vocabulary, D)
         self.cls_token = nn.Parameter(torch.empty(1, 1, D))
-        # one row: half of the channels are the same everywhere, as they are of one row of patches
-        positions_LD = sincos_positions(self.grid, D)
+        positions_LD = sincos_line(length, D)
         self.pos_embed = nn.Parameter(
             torch.cat([torch.zeros(1, D), positions_LD])[None], requires_grad=post
         )
