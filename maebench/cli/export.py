@@ -48,8 +48,10 @@ def export_command(
     """  # noqa: D301 - click wants the character \b itself
     from maebench.data.preprocess import AsItIs
     from maebench.errors import ConfigError
+    from maebench.models.bert import to_bert
     from maebench.models.export import export
     from maebench.models.load import load_model
+    from maebench.pretraining import runs
 
     loaded = load_model(model, results, "cpu")
     if loaded.run is None:
@@ -58,7 +60,13 @@ def export_command(
     check_out(path, to, force)
     feed = loaded.preprocess
     if isinstance(feed, AsItIs):
-        raise ConfigError(f"{loaded.name} is fed {feed.kind}: images alone are exported so far")
+        if to != "hf":
+            raise ConfigError(f"{loaded.name} is fed {feed.kind}, which only --to hf can be")
+        lines = to_bert(loaded.module, loaded.name, path, runs.read_kept(loaded.run))
+        click.echo(f"{path}: {loaded.name} for {to}")
+        for line in lines:
+            click.echo(line)
+        return
     lines = export(loaded.module, loaded.name, to, path, feed.mean, feed.std)
     click.echo(f"{path}: {loaded.name} for {to}")
     for line in lines:

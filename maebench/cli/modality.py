@@ -54,10 +54,10 @@ def modality_command(**settings: Any) -> None:
     """Compare masking of words with masking of pictures.
 
     The same transformer is pretrained on text as BERT is and on images as a masked autoencoder (of
-    pixels), with the same ratios and as many tokens as patches. For each ratio: how much of what is hidden is known
-    without a model (from the seen neighbours of a word, from Laplace's equation between the seen
-    pixels), how much the trained model knows, and what a linear probe gains over the untrained
-    encoder. The same command again goes on where it stopped.
+    pixels), with the same ratios and as many tokens as patches. For each ratio: how much of what is
+    hidden is known without a model (from the seen neighbours of a word, from Laplace's equation
+    between the seen pixels), how much the trained model knows, and what a linear probe gains over
+    the untrained encoder. The same command again goes on where it stopped.
 
     \b
     Examples:

@@ -72,6 +72,7 @@ def from_rows(
     *,
     vocabulary: int = 0,
     mask_id: int = 0,
+    class_id: int = 0,
     groups: np.ndarray | None = None,
     remarks: Sequence[Remark] = (),
     kept: Mapping[str, str] | None = None,
@@ -86,6 +87,7 @@ def from_rows(
         kind: "text", or a name of your own, such as "signals", that encoders and objectives take.
         vocabulary: of token ids, how many there are, from 0.
         mask_id: of token ids, the one that stands in the place of a hidden token.
+        class_id: of token ids, the one whose embedding is the class token.
         groups: integers (N,), equal for rows that belong together; or None.
         remarks: what was lost or found on the way.
         kept: texts to be kept beside a run, by file name; they count in the fingerprint.
@@ -103,7 +105,7 @@ def from_rows(
             f"{kind}: {what} wanted, given {values.dtype} {shape}; images have pixels"
         )
     low, high = values.min(), values.max()
-    if vocabulary and not (0 <= low and high < vocabulary and 0 <= mask_id < vocabulary):
+    if vocabulary and not (0 <= low and high < vocabulary and 0 <= min(mask_id, class_id)):
         raise PluginError(f"{kind}: ids from 0 to {vocabulary - 1} wanted, given {low} to {high}")
     if not vocabulary and not np.isfinite(values).all():
         raise PluginError(f"{kind}: the values are not finite")
@@ -121,6 +123,7 @@ def from_rows(
             len(class_names) * (labels is not None),
             vocabulary,
             mask_id,
+            class_id,
         ),
         groups=None if groups is None else torch.from_numpy(groups.astype("int64")),
         skipped=tuple(skipped),

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt
 from maebench.data.dataset import Dataset, Request
 from maebench.data.rows import Rows, from_rows
 from maebench.data.split_info import Remark, some_of
-from maebench.data.tokens import KEPT, MASK, UNKNOWN, Kind, Tokens, Windows, cut, trained
+from maebench.data.tokens import KEPT, SPECIAL, UNKNOWN, Kind, Tokens, Windows, cut, trained
 from maebench.encoders.inputs import TEXT
 from maebench.errors import DataError
 from maebench.rng import permutation
@@ -98,7 +98,8 @@ class TextDataset(Dataset):
             chosen if labelled else (),
             TEXT,
             vocabulary=tokens.vocabulary,
-            mask_id=MASK,
+            mask_id=tokens.mask_id,
+            class_id=tokens.id_of("[CLS]"),
             # windows of one document are alike: intervals and folds go by whole documents
             groups=np.concatenate([each.start + n for each, n in zip(found, first, strict=False)]),
             remarks=remarks,
@@ -171,7 +172,8 @@ class TextDataset(Dataset):
             total = left + sum(each.ids.size for each in windows)
             text = f"{left:,} of {total:,} tokens fill no window, and were left out"
             said.append(Remark("left over", left, text))
-        if unknown := sum(int((each.ids == UNKNOWN).sum()) for each in windows):
+        what = tokens.id_of(SPECIAL[UNKNOWN])
+        if unknown := sum(int((each.ids == what).sum()) for each in windows):
             text = f"{unknown:,} tokens are not in the vocabulary of train"
             said.append(Remark("unknown tokens", unknown, text))
         return said

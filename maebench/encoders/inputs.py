@@ -13,6 +13,7 @@ from maebench.errors import ConfigError
 from maebench.rng import Draws
 
 IMAGES, TEXT = "images", "text"
+IDS = ("vocabulary", "mask_id", "class_id")  # what is said of token ids alone
 ANY_KIND = ("any",)  # what a component takes that does not look at what it is fed
 
 
@@ -28,6 +29,7 @@ class Inputs:
         num_classes: 0 where there are no labels.
         vocabulary: of token ids, how many there are, from 0; 0 where there are none.
         mask_id: of token ids, the one that stands in the place of a hidden token.
+        class_id: of token ids, the one whose embedding is the class token.
     """
 
     kind: str
@@ -36,6 +38,7 @@ class Inputs:
     num_classes: int = 0
     vocabulary: int = 0
     mask_id: int = 0
+    class_id: int = 0
 
     @classmethod
     def of_images(cls, channels: int, image_size: tuple[int, int], num_classes: int = 0) -> Self:
@@ -94,14 +97,14 @@ class Inputs:
     def dump(self) -> dict[str, Any]:
         """As JSON values, without the classes."""
         own = {"kind": self.kind, "shape": list(self.shape), "dtype": str(self.dtype)[6:]}
-        ids = {"vocabulary": self.vocabulary, "mask_id": self.mask_id}
+        ids = {key: getattr(self, key) for key in IDS}
         return own | (ids if self.vocabulary else {})
 
     @classmethod
     def load(cls, kept: dict[str, Any], num_classes: int) -> Self:
         """From what `dump` gave."""
         dtype = getattr(torch, kept["dtype"])
-        ids = {key: kept[key] for key in ("vocabulary", "mask_id") if key in kept}
+        ids = {key: kept[key] for key in IDS if key in kept}
         return cls(kept["kind"], tuple(kept["shape"]), dtype, num_classes, **ids)
 
     @property

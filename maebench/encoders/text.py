@@ -26,7 +26,7 @@ BERT_EPS, BERT_STD = 1e-12, 0.02  # arXiv 1810.04805, official code: modeling.py
 
 
 class TextTransformer(Encoder):
-    """A transformer on token ids, with a class token; a window is a line of patches of one token.
+    """A transformer on token ids, after that of [CLS]; a window is a line of patches of one token.
 
     Hidden tokens are dropped as the masked autoencoder drops patches, or for objectives that ask
     for it (`bert`) replaced by the token [MASK]. norm=pre is the vision transformer's blocks and
@@ -135,7 +135,6 @@ class TextModule(nn.Module):
         post = options.norm == "post"
 
         self.token_embed = nn.Embedding(inputs.vocabulary, D)
-        self.cls_token = nn.Parameter(torch.empty(1, 1, D))
         positions_LD = sincos_line(length, D)
         self.pos_embed = nn.Parameter(
             torch.cat([torch.zeros(1, D), positions_LD])[None], requires_grad=post
@@ -200,8 +199,8 @@ class TextModule(nn.Module):
             ids_BL = ids_BL.gather(1, mask.seen)
             positions_BND = positions_BND[0][mask.seen]
         x_BND = self.token_embed(ids_BL) * self.scale + positions_BND
-        first = (self.cls_token + self.pos_embed[:, :1]).expand(len(ids_BL), -1, -1)
-        x_BND = self.embed_norm(torch.cat([first, x_BND], 1))
+        first_D = self.token_embed.weight[self.inputs.class_id] * self.scale + self.pos_embed[0, 0]
+        x_BND = self.embed_norm(torch.cat([first_D.expand(len(ids_BL), 1, -1), x_BND], 1))
         choose_attention(self.blocks, x_BND)
         return x_BND
 

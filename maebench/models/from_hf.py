@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from maebench.data.preprocess import Preprocess
+from maebench.data.tokens import KEPT
 from maebench.encoders.encoder import Tokens
 from maebench.encoders.inputs import Inputs
 from maebench.errors import ConfigError, RunError, unknown
 from maebench.files import read_json, with_home
 from maebench.masking.mask import Mask
+from maebench.models.bert import from_bert
 from maebench.models.from_file import from_weights
 from maebench.models.preprocessing import as_stated
 from maebench.models.reading import WeightsFile, read_weights
@@ -34,7 +36,10 @@ from maebench.models.weights import (
     listed,
 )
 
-FILES = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
+FILES = [
+    *("config.json", "preprocessor_config.json", KEPT),
+    *("*.safetensors", "*.safetensors.index.json"),
+]
 # model_type of a config.json whose hidden states are a class token, registers and patches
 TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit")
 # What transformers raises on a folder that cannot be.
@@ -80,8 +85,10 @@ def from_folder(folder: Path, options: SpecOptions, spec: str) -> ForeignModel:
     kind = kind_of(folder)
     if kind == "vit_mae":
         return from_weights(read_weights(folder, options.key), options, spec)
+    if kind == "bert":
+        return from_bert(folder, options, spec)
     if kind not in TYPES:
-        raise ConfigError(unknown("kind of model", str(kind), ["vit_mae", *TYPES], spec))
+        raise ConfigError(unknown("kind of model", str(kind), ["vit_mae", "bert", *TYPES], spec))
     found = read_weights(folder)  # refuses what is damaged or would run, in our words
     network, loading = by_transformers(folder, kind, found, spec)
     missing = {n for n in loading["missing_keys"] if not n.startswith(HEADS)}

@@ -20,7 +20,7 @@ from maebench import files
 from maebench.component import parse
 from maebench.config.run import RunConfig
 from maebench.data.dataset import Dataset, Splits
-from maebench.data.preprocess import Preprocess, preprocess_of
+from maebench.data.preprocess import AsItIs, Preprocess, preprocess_of
 from maebench.errors import ConfigError, ReadOnlyError, RunError, unknown
 from maebench.models import from_hf, from_timm, preprocessing
 from maebench.models.control import CONTROLS, control_model
@@ -193,7 +193,9 @@ def load_foreign(
     return replace(
         found,
         name=f"{found.name}{shown}{label}",
-        preprocess=preprocessing.with_options(found.preprocess, options, spec),
+        preprocess=preprocessing.with_options(found.preprocess, options, spec)
+        if isinstance(found.preprocess, Preprocess)
+        else found.preprocess,
     )
 
 
@@ -203,7 +205,7 @@ def from_path(path: Path, options: SpecOptions, spec: str) -> ForeignModel:
     Raises:
         ConfigError: the folder says itself what an option says.
     """
-    if not path.is_dir() or from_hf.kind_of(path) not in from_hf.TYPES:
+    if not path.is_dir() or from_hf.kind_of(path) not in (*from_hf.TYPES, "bert"):
         return from_weights(read_weights(path, options.key), options, spec)
     moot = [key.replace("_", "-") for key in USES["file"] if getattr(options, key) is not None]
     if moot:
@@ -247,7 +249,7 @@ def foreign_model(
         folder=folder,
         module=module,
         config=config,
-        splits=config.splits(),
+        splits=config.splits(foreign.kept),
         preprocess=foreign.preprocess,
         weights=weights,
         device=device,
@@ -257,7 +259,7 @@ def foreign_model(
 
 
 def data_config(
-    preprocess: Preprocess, results: Path, names: Names, data: Mapping[str, Any]
+    preprocess: Preprocess | AsItIs, results: Path, names: Names, data: Mapping[str, Any]
 ) -> RunConfig:
     """The data of the newest run with what is asked for instead, at the size that suits a model."""
     newest = next(iter(reversed(runs.all_runs(results))), None)
@@ -274,7 +276,9 @@ def data_config(
         # by which a split's fingerprint is of pixels or of files
         base["machine"] = {"memory_gb": own.machine.memory_gb}
     config = RunConfig(names, **merged_data(base, data, names))
-    return config if data.get("image_size") else sized(config, preprocess)
+    if data.get("image_size") or isinstance(preprocess, AsItIs):
+        return config
+    return sized(config, preprocess)
 
 
 def merged_data(base: Mapping[str, Any], data: Mapping[str, Any], names: Names) -> dict[str, Any]:

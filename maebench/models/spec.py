@@ -15,9 +15,9 @@ from maebench.errors import ConfigError, unknown
 
 # which options each kind of model can use beside those of pre-processing
 USES = {
-    "file": {"heads", "decoder_heads", "target", "eps", "key", "key_map"},
+    "file": {"length", "heads", "decoder_heads", "target", "eps", "key", "key_map"},
     "timm": {"weights", "key", "key_map"},
-    "hf": {"revision"},
+    "hf": {"revision", "length"},
 }
 PREPROCESSING = {"image_size", "mean", "std", "interpolation", "crop"}
 PATHS = {"file", "hf", "weights", "key_map"}  # kinds and options that a path follows
@@ -45,6 +45,7 @@ class SpecOptions(Options):
     image_size: tuple[PositiveInt, ...] | None = Field(
         default=None, description="pixels of a side of what the encoder takes, or rows,columns"
     )
+    length: PositiveInt | None = Field(default=None, description="of text: tokens of a window")
     mean: tuple[float, ...] | None = Field(
         default=None, description="mean per channel, of pixels in 0..1"
     )

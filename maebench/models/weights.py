@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from maebench.data.preprocess import Preprocess
+from maebench.data.preprocess import AsItIs, Preprocess
 from maebench.errors import RunError
 from maebench.models.reading import OURS, Facts
 from maebench.models.spec import PixelTarget, SpecOptions
@@ -198,14 +198,16 @@ class ForeignModel:
         verdict: how its weights fit.
         no_decoder: why it cannot reconstruct.
         facts: what besides its weights its numbers depend on, as JSON values.
+        kept: texts that the data it is tested on is read with, such as its tokenizer.
     """
 
     name: str
     module: Any
-    preprocess: Preprocess
+    preprocess: Preprocess | AsItIs
     verdict: Verdict
     no_decoder: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    kept: Mapping[str, str] = field(default_factory=dict)
 
 
 class EncoderHolder(nn.Module):
