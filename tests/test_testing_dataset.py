@@ -21,6 +21,7 @@ from torchvision import datasets
 from maebench import DataError, Dataset, Draws
 from maebench.data import CIFAR10, KMNIST, MNIST, Digits, Folder, preset_for
 from maebench.data.images import InMemory, from_arrays
+from maebench.encoders.inputs import Inputs
 from maebench.testing.contract import NotChecked, examine
 from maebench.testing.dataset import DatasetContract
 
@@ -318,7 +319,8 @@ class StatedSize(Plain):
 
     def load(self, request):
         images = self.made(*self.drawn(request.split))
-        return changed(images, size=request.image_size or images.info.size)
+        size = request.image_size or images.info.size
+        return changed(images, inputs=Inputs.of_images(images.info.channels, size))
 
 
 class Blurred(Plain):

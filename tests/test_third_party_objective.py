@@ -3,49 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
+from installed_beside import beside
 
 SOURCE = Path(__file__).parent / "packages" / "maebench-jigsaw"
 RUN = ("run", "--objective", "jigsaw", "--budget", "steps=3", "--limit", "100")
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """A folder as pip would fill it: the package's wheel, unpacked."""
-    folder = tmp_path_factory.mktemp("jigsaw")
-    copy = shutil.copytree(SOURCE, folder / "source")  # building leaves nothing in the repository
-    code = f"import hatchling.build; print(hatchling.build.build_wheel({str(folder)!r}))"
-    subprocess.run([sys.executable, "-c", code], cwd=copy, check=True, capture_output=True)
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as packed:
-        packed.extractall(folder / "site")
-    return folder / "site"
-
-
-@pytest.fixture(scope="module")
-def maebench(site, tmp_path_factory):
-    """`maebench ARGUMENTS` where the package is installed beside it."""
-    results = tmp_path_factory.mktemp("results")
-    paths = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": paths, "MAEBENCH_PLUGINS": "jigsaw"}
-    environment |= {"MAEBENCH_RESULTS": str(results), "COLUMNS": "200"}
-
-    def call(*arguments):
-        command = [sys.executable, "-W", "error", "-m", "maebench", *arguments]
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, f"{arguments}: {ran.stdout}{ran.stderr}"
-        return ran.stdout
-
-    call.results = results
-    return call
+def maebench(tmp_path_factory):
+    return beside(SOURCE, tmp_path_factory.mktemp("jigsaw"))
 
 
 def test_an_objective_is_at_most_fifty_lines_in_one_module():

@@ -10,7 +10,10 @@ from maebench.cli.flags import option, results_option
 from maebench.cli.values import OUT, OneOf
 
 # What an export to hf is made of: a folder that holds anything else is somebody's own.
-FOLDER = {"config.json", "preprocessor_config.json", "model.safetensors"}
+FOLDER = {
+    *("config.json", "preprocessor_config.json", "model.safetensors"),
+    *("tokenizer.json", "tokenizer_config.json"),
+}
 ENDINGS = {"official": ".pth", "timm": ".safetensors", "hf": ""}
 
 

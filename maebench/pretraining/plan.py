@@ -256,9 +256,9 @@ def check_plane(config: RunConfig, encoder: Any) -> None:
     kind = encoder.inputs.kind
     if config.masking.plane and kind != IMAGES and 1 in encoder.grid:
         raise ConfigError(
-            f"masking {config.masking.name!r} needs rows and columns of patches; {kind} of dataset "
-            f"{config.dataset.name!r} is a line of {max(encoder.grid)}: take one such as random, "
-            "block, inverse-block, grid or red-noise"
+            f"masking {config.masking.name!r} needs rows and columns of patches, and dataset "
+            f"{config.dataset.name!r} yields {kind} on a line of {max(encoder.grid)}: take one such "
+            "as random, block, inverse-block, grid or red-noise"
         )
 
 

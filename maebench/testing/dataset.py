@@ -19,8 +19,9 @@ from maebench.config.run import RunConfig
 from maebench.data.dataset import Dataset, Request
 from maebench.data.images import Images, InMemory
 from maebench.data.on_disk import OnDisk
+from maebench.data.rows import Rows
 from maebench.data.split_info import SplitInfo
-from maebench.encoders.inputs import Inputs
+from maebench.encoders.inputs import IMAGES, Inputs
 from maebench.errors import ConfigError, DataError
 from maebench.plugins import installed
 from maebench.rng import isolated
@@ -29,7 +30,11 @@ from maebench.testing.contract import Broken, Contract, NotChecked, expect, glob
 SPLITS = ("train", "test")
 REPEATED = 0.01  # published sets hold some images twice; a split that leaks holds far more
 LOOKED_AT = 2**26  # bytes of a split's pixels, evenly chosen: about a second, however large it is
-SETTINGS = ("image_size", "encoder", "budget", "batch", "lr", "augment")  # what a preset may give
+# what a preset may give; the last two of images alone
+SETTINGS = (
+    *("encoder", "objective", "masking", "ratio", "budget", "batch", "lr"),
+    *("image_size", "augment"),
+)
 
 
 class DatasetContract(Contract):
@@ -58,16 +63,27 @@ class DatasetContract(Contract):
                 "test class says where files are)"
             ) from error
         expect(
-            isinstance(images, InMemory | OnDisk),
-            f"load() of {split} gives a {type(images).__name__}: return what maebench.from_arrays "
-            "or from_files gives",
+            isinstance(images, InMemory | OnDisk | Rows),
+            f"load() of {split} gives a {type(images).__name__}: return what maebench.from_arrays, "
+            "from_files or from_rows gives",
         )
+        gives, found = made.gives, images.info.inputs.kind
+        expect(gives == found, f"its `gives` is {gives!r}, and {split} holds {found}")
         expect(len(images) > 0, f"{split} holds no image")
         return images
 
     def images(self, split: str) -> Images:
         """A split, loaded once for all checks."""
         return self.kept((split, repr(self.request)), lambda: self.load(split))
+
+    def images_only(self) -> None:
+        """Ends a check that is of images alone.
+
+        Raises:
+            NotChecked: it gives none.
+        """
+        if (gives := self.made().gives) != IMAGES:
+            raise NotChecked(f"it gives {gives}, and no images")
 
     def labels(self, split: str) -> Tensor:
         """The labels of a split.
@@ -84,6 +100,7 @@ class DatasetContract(Contract):
 
     def test_pixels_are_bytes_of_the_size_that_info_states(self) -> None:
         """Everything behind it reckons with uint8 (B, C, H, W) in 0..255."""
+        self.images_only()
         for split in SPLITS:
             images = self.images(split)
             wanted = (images.info.channels, *images.info.size)
@@ -149,7 +166,7 @@ class DatasetContract(Contract):
     def test_train_and_test_speak_of_the_same_things(self) -> None:
         """An encoder and its classes are made for train and used on test."""
         train, test = (self.images(split).info for split in SPLITS)
-        for what in ("channels", "size", "class_names"):
+        for what in ("inputs", "class_names"):
             mine, theirs = getattr(train, what), getattr(test, what)
             expect(mine == theirs, f"{what} of train is {mine!r}, of test {theirs!r}")
         labelled = [info.labels is not None for info in (train, test)]
@@ -199,13 +216,15 @@ class DatasetContract(Contract):
                 index = torch.arange(start, len(images), 2)
                 if len(images) > 1:
                     marks[f"{what} of {split}"] = images.subset(index).info.fingerprint
-            larger = self.load(split, image_size=other_size(images.info))
-            marks[f"{split} in another size"] = larger.info.fingerprint
+            if images.info.inputs.kind == IMAGES:
+                larger = self.load(split, image_size=other_size(images.info))
+                marks[f"{split} in another size"] = larger.info.fingerprint
         for (one, mark), (other, again) in itertools.combinations(marks.items(), 2):
             expect(mark != again, f"{one} and {other} have one fingerprint, {mark}")
 
     def test_images_come_in_the_size_that_is_asked_for(self) -> None:
         """--image-size speaks of rows and columns, and changes neither labels nor ids."""
+        self.images_only()
         for split in SPLITS:
             images = self.images(split)
             size = other_size(images.info)
@@ -246,16 +265,21 @@ class DatasetContract(Contract):
         expect(preset == again, f"preset() gives {preset}, and the next time {again}")
         other = sorted(set(preset) - set(SETTINGS))
         expect(not other, f"preset() gives {', '.join(other)}; it may give {', '.join(SETTINGS)}")
-        expect("image_size" in preset, "preset() gives no image_size, which no one else can know")
+        sized = "image_size" in preset or made.gives != IMAGES
+        expect(sized, "preset() gives no image_size, which no one else can know")
         try:
             config = RunConfig(installed(), dataset=made)
             with isolated(0, "encoder"):
-                config.encoder.build(Inputs.of_images(3, config.size))
+                if made.gives == IMAGES:
+                    config.encoder.build(Inputs.of_images(3, config.size))
+                else:
+                    config.encoder.build(self.images("train").info.inputs)
         except ConfigError as error:
             raise Broken(f"preset() gives {preset}, which makes no run: {error}") from error
 
     def test_images_come_in_the_size_of_the_preset(self) -> None:
         """What the preset chose, the images are brought to."""
+        self.images_only()
         try:
             size = RunConfig(installed(), dataset=self.made()).size
         except (ConfigError, DataError) as error:
@@ -327,7 +351,7 @@ KEPT = ("ids", "labels")  # of an image, in whatever size it comes
 def chosen(images: Images) -> list[int]:
     """Positions of the images that are looked at: all of them, or evenly chosen ones."""
     info = images.info
-    most = max(1, LOOKED_AT // (info.channels * info.size[0] * info.size[1]))
+    most = max(1, LOOKED_AT // (info.inputs.numbers * info.inputs.dtype.itemsize))
     return list(range(0, len(images), -(-len(images) // most)))
 
 
@@ -338,7 +362,7 @@ def looked_at(images: Images) -> Tensor:
 
 def contents(images: Images) -> dict[str, Any]:
     """What a split holds, to compare; pixels last."""
-    names = (*KEPT, "class_names", "size", "channels")
+    names = (*KEPT, "class_names", "inputs")
     return {**{name: getattr(images.info, name) for name in names}, "pixels": looked_at(images)}
 
 
