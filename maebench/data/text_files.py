@@ -206,7 +206,7 @@ class Reader:
             text = f"{len(names):,} documents are empty or cannot be read, and were left out"
             said.append(Remark("unreadable", len(names), text, examples=names))
         if count := self.unread.total():
-            kinds = some_of([f"{n:,} {suffix}" for suffix, n in self.unread.most_common()])
+            kinds = some_of([f"{n:,} {suffix}" for suffix, n in sorted(self.unread.items())])
             text = f"{count:,} files that are no {' or '.join(SUFFIXES)} were left out ({kinds})"
             said.append(Remark("other files", count, text))
         return tuple(said)

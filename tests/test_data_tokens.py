@@ -1,0 +1,102 @@
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maebench import ConfigError, DataError
+from maebench.data.tokens import SPECIAL, Tokens, cut, shortened_to, trained
+
+TEXTS = ("The cat sat on the mat.", "The dog sat on the log, and the cat on the dog.") * 20
+KINDS = ("wordpiece", "bpe")
+
+
+def tokens(kind="wordpiece", vocabulary=400, lowercase=True, texts=TEXTS):
+    return Tokens(trained(kind, vocabulary, 8, lowercase, texts))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tokenizer_says_all_that_it_was_trained_on_again(kind):
+    from tokenizers import Tokenizer
+
+    found = tokens(kind)
+    plain = Tokenizer.from_str(found.json)
+    for text, ids in zip(TEXTS[:2], found.ids(TEXTS[:2]), strict=True):
+        said = plain.decode(ids.tolist()).replace(" ", "")
+        assert said == text.lower().replace(" ", "")
+    assert found.length == 8 and found.vocabulary <= 400
+    assert [found.id_of(token) for token in SPECIAL] == [0, 1, 2, 3, 4] and found.mask_id == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_train_the_same_tokenizer(kind):
+    code = (
+        "from maebench.data.tokens import trained; from pydoc_data.topics import topics; "
+        f"print(trained({kind!r}, 900, 16, True, tuple(topics.values())[:30]))"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(3)
+    }
+    assert len(found) == 1
+
+
+def test_a_text_that_names_a_special_token_hides_nothing():
+    (ids,) = tokens(texts=(*TEXTS, "[MASK]")).ids(["the [MASK] sat"])
+    assert not set(ids.tolist()) & set(range(len(SPECIAL)))
+
+
+def test_capital_letters_are_kept_where_asked_for():
+    both = [tokens(lowercase=low).ids(["The the"])[0].tolist() for low in (True, False)]
+    assert both[0][0] == both[0][1] and both[1][0] != both[1][-1]
+
+
+def test_a_character_that_train_lacks_is_unknown_to_wordpiece():
+    (ids,) = tokens().ids(["the \N{SNOWMAN}"])
+    assert ids.tolist()[-1] == SPECIAL.index("[UNK]")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_vocabulary_smaller_than_the_alphabet_is_refused_with_the_least(kind):
+    with pytest.raises(ConfigError, match=r"^dataset.vocabulary: 12 tokens are fewer than") as told:
+        tokens(kind, 12)
+    least = int(str(told.value).split("give ")[1].split()[0])
+    assert tokens(kind, least).vocabulary == least
+
+
+def test_anybodys_tokenizer_is_taken_and_what_is_none_refused():
+    assert Tokens(shortened_to(tokens().json, 5)).length == 5
+    with pytest.raises(DataError, match=r"^tokenizer.json cannot be read: "):
+        shortened_to("{}", 5)
+    with pytest.raises(DataError, match=r"^tokenizer.json beside the run cannot be read: "):
+        Tokens("no JSON").ids(["a"])
+    with pytest.raises(DataError, match=r"has no token \[GONE\]"):
+        tokens().id_of("[GONE]")
+
+
+def arrays(sizes):
+    start = np.cumsum([0, *sizes])
+    return [np.arange(a, b) for a, b in pairwise(start)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=8), st.integers(1, 9), st.booleans())
+def test_windows_hold_each_token_once_in_order_and_the_others_are_counted(sizes, length, join):
+    texts = arrays(sizes)
+    found = cut(texts, length, join)
+    assert found.ids.shape == (len(found.start), length)
+    assert found.ids.size + found.left == sum(sizes)
+    assert found.short == sum(size < length for size in sizes)
+    flat = found.ids.ravel()
+    assert (np.diff(flat) > 0).all() and (np.diff(found.ids) == 1).all()
+    for row, start in zip(found.ids, found.start, strict=True):
+        assert row[0] in texts[start]
+        assert join or set(row) <= set(texts[start])
+    if join:
+        assert found.left < length and flat.tolist() == list(range(len(flat)))
