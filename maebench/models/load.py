@@ -207,7 +207,8 @@ def from_path(path: Path, options: SpecOptions, spec: str) -> ForeignModel:
     """
     if not path.is_dir() or from_hf.kind_of(path) not in (*from_hf.TYPES, "bert"):
         return from_weights(read_weights(path, options.key), options, spec)
-    moot = [key.replace("_", "-") for key in USES["file"] if getattr(options, key) is not None]
+    of_weights = USES["file"] - {"length"}  # which a BERT's do not say
+    moot = [key.replace("_", "-") for key in of_weights if getattr(options, key) is not None]
     if moot:
         raise ConfigError(f"{spec}: its config.json says all; leave out {', '.join(moot)}")
     return from_hf.from_folder(path, options, spec)
