@@ -100,6 +100,7 @@ class Cell:
         choice_low: the lowest test value over the choices that validation cannot tell from the one
             that was made, or None; of a mean, the mean of these.
         choice_high: the highest one, or None.
+        examples: what test examples are called.
     """
 
     value: float | None
@@ -113,6 +114,7 @@ class Cell:
     half_width: float | None = None
     choice_low: float | None = None
     choice_high: float | None = None
+    examples: str = "images"
 
     def __str__(self) -> str:
         """Such as `81.9 [80.1, 83.6]`, `81.9 ±0.8 seeds (n=3) ±1.7 images` or `failed`.
@@ -129,7 +131,7 @@ class Cell:
         if self.num_runs is not None:
             text += f" (n={self.num_runs})"
         if self.half_width is not None:
-            text += f" ±{in_unit(self.half_width, self.unit)} images"
+            text += f" ±{in_unit(self.half_width, self.unit)} {self.examples}"
         return text + self.choice
 
     @property

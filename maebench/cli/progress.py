@@ -36,9 +36,11 @@ def follow(plan: Plan, steps: Iterable[Step]) -> None:
     loss = rate = 0.0
     first = True
     whole = plan.steps or 100  # by the clock: per cent of the time
-    with bar(
-        "pretraining", whole, "loss {task.fields[loss]:.4f} {task.fields[rate]:,.0f} images/s"
-    ) as show:
+    from maebench.evaluating.records import examples_of
+
+    each = examples_of([plan.config.dataset.gives])
+    shown = f"loss {{task.fields[loss]:.4f}} {{task.fields[rate]:,.0f}} {each}/s"
+    with bar("pretraining", whole, shown) as show:
         for step in steps:
             speed = step.images / max(step.seconds, 1e-9)
             loss = step.loss if first else REST * loss + (1 - REST) * step.loss

@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,25 @@ from maebench.errors import RunError
 FORMAT = 1
 # how a kind of model without an encoder is called in tables
 CONTROLS = {"pixels": "raw pixels", "tf-idf": "TF-IDF", "raw": "raw values"}
+
+
+def examples_of(kinds: Iterable[Any]) -> str:
+    """What examples of these kinds of inputs are called: images, windows of text, signals ...
+
+    Records of earlier versions do not say the kind, and are of images.
+    """
+    found = {"images" if kind is None or kind != kind else str(kind) for kind in kinds}
+    if len(found) > 1:
+        return "examples"
+    (kind,) = found or {"images"}
+    return {"text": "windows"}.get(kind, kind)
+
+
 HELD_OUT = "held out of train"  # the split of values by which choices are made
 COLUMNS = (
     *("model", "model_kind", "run", "weights", "weights_hash", "dataset", "dataset_fingerprint"),
     *("train_examples", "train_fingerprint", "split", "examples", "num_groups", "skipped"),
-    *("remarks",),
+    *("remarks", "inputs"),
     *("evaluation", "evaluation_version", "protocol", "options", "metric", "where"),
     *("value", "low", "high", "interval", "choice_low", "choice_high", "choices"),
     *("choices_alike", "unit", "higher_is_better", "main", "status", "reason", "seed", "seconds"),

@@ -311,6 +311,7 @@ def _shared(
         "examples": len(test),
         "skipped": skipped,
         "remarks": _remarks(model, splits) or None,
+        "inputs": test.info.inputs.kind,
         "evaluation": evaluation.name,
         "evaluation_version": evaluation.version,
         "protocol": evaluation.protocol_name,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from maebench.evaluating.records import CONTROLS, HELD_OUT
+from maebench.evaluating.records import CONTROLS, HELD_OUT, examples_of
 
 MARK = "differs in"  # the table's column of marks
 SHORTEST = 8  # characters of a fingerprint that are shown, more where they would be equal
@@ -36,6 +36,7 @@ class Conditions(NamedTuple):
     weights: str = ""  # where one model's name stands for several
     folder: str = ""  # the same, where the weights are equal: other settings or pre-processing
     record: str = ""  # the hash of the record, where two differ in what no column says
+    examples: str = "images"  # what train holds; it tells no two apart
 
 
 def conditions(row: Row, groups: int | None = None) -> Conditions:
@@ -57,6 +58,7 @@ def conditions(row: Row, groups: int | None = None) -> Conditions:
         test=_text(row, "dataset"),
         precision="unknown precision" if _missing(row["precision"]) else str(row["precision"]),
         groups=groups,
+        examples=examples_of([row.get("inputs")]),
     )
 
 
@@ -327,7 +329,7 @@ def _sayings(everything: Sequence[Conditions]) -> dict[str, Callable[[Conditions
     return {
         "earlier": lambda c: "earlier record" if c.earlier else "",
         "train_examples": lambda c: (
-            "" if c.train_examples in (None, -1) else f"{c.train_examples:,} train images"
+            "" if c.train_examples in (None, -1) else f"{c.train_examples:,} train {c.examples}"
         ),
         "train_fingerprint": lambda c: (
             f"train {train[c.train_fingerprint]}" if c.train_fingerprint else ""

@@ -11,7 +11,7 @@ import pandas as pd
 from maebench import files
 from maebench.analysis import arms
 from maebench.analysis.comparison import LEVEL, Comparison
-from maebench.evaluating.records import CONTROLS
+from maebench.evaluating.records import CONTROLS, examples_of
 from maebench.report.footnotes import remarks
 from maebench.report.plots import write_figure
 
@@ -65,7 +65,7 @@ def result_table(comparison: Comparison) -> pd.DataFrame:
         for model in sorted(dict.fromkeys(models), key=lambda model: ORDER.index(model[0]))
     }
     for row in table.to_dict("records"):
-        lines[row["kind"], row["arm"]][_head(row)] = _cell(row)
+        lines[row["kind"], row["arm"]][_head(row)] = _cell(row, _examples(comparison))
     for row in scores[scores["evaluation"].notna()].to_dict("records"):
         lines[row["kind"], row["arm"]].setdefault(_head(row), str(row["status"]))
     states = {model: cell.state for cell in comparison.cells for model in [(cell.kind, cell.arm)]}
@@ -79,17 +79,21 @@ def _head(row: Mapping[Any, Any]) -> str:
     return f"{row['evaluation']} {row['metric']}" + (f" ({row['unit']})" * bool(row["unit"]))
 
 
-def _cell(row: Mapping[Any, Any]) -> str:
+def _cell(row: Mapping[Any, Any], examples: str) -> str:
     digits = 1 if row["unit"] == "%" else 3
     text = f"{row['mean']:.{digits}f}"
     if row["num_seeds"] > 1:
         text += f" ±{row['deviation']:.{digits}f} seeds (n={row['num_seeds']})"
     if not math.isnan(row["half_width"]):
-        text += f" ±{row['half_width']:.{digits}f} images"
+        text += f" ±{row['half_width']:.{digits}f} {examples}"
     low, high = row["choice_low"], row["choice_high"]
     if pd.notna(low) and high > low:
         text += f" choice {low:.{digits}f}-{high:.{digits}f}"
     return text
+
+
+def _examples(comparison: Comparison) -> str:
+    return examples_of([comparison.design.arms[0].config.dataset.gives])
 
 
 def answers(comparison: Comparison) -> list[str]:
@@ -98,14 +102,15 @@ def answers(comparison: Comparison) -> list[str]:
         return ["no cell has a result yet"]
     lines: list[str] = []
     pairs, models = comparison.pairs(), comparison.models()
+    each = _examples(comparison)
     several = len(comparison.design.seeds) >= FEW_SEEDS
-    lines.append("Are two ways of pretraining different? Over new seeds, on these test images:")
+    lines.append(f"Are two ways of pretraining different? Over new seeds, on these test {each}:")
     if several:
         for row in pairs.to_dict("records"):
             lines += _of_ways(row, comparison)
     else:
         lines.append("  one seed says nothing about that: add seeds (--seeds 3)")
-    lines.append("Are two models different? Given their weights, over test images of this kind:")
+    lines.append(f"Are two models different? Given their weights, over test {each} of this kind:")
     lines += list(_of_models(models, comparison))
     if several:
         lines += [*_groups(comparison), *_parts(comparison)]
@@ -206,7 +211,8 @@ def _parts(comparison: Comparison) -> Iterator[str]:
         text += (
             " (the probe's part with it)" if math.isnan(probe) else f", of the probe {probe:.2g}"
         )
-        yield f"  {evaluation}: {text}, over test images {image:.2g}{_unit(row)}"
+        each = _examples(comparison)
+        yield f"  {evaluation}: {text}, over test {each} {image:.2g}{_unit(row)}"
 
 
 def _disagreements(comparison: Comparison) -> Iterator[str]:
@@ -249,9 +255,10 @@ def footnotes(comparison: Comparison) -> list[str]:
         ways.append("equivalence: two one-sided t tests (Schuirmann 1987)")
     if "owen" in pairs:
         ways.append("resampled seeds and images: pigeonhole bootstrap (Owen 2007)")
+    each = _examples(comparison)
     again = "choice_low" in models and models["choice_low"].notna().any()
     lines = [
-        "mean ± standard deviation over seeds ± half the mean 95 % interval over test images "
+        f"mean ± standard deviation over seeds ± half the mean 95 % interval over test {each} "
         f"({methods}); choice: range over choices that validation cannot tell apart",
         f"ways: {'; '.join(ways)}",
         f"models: p by {tests}, Holm over all pairs of an evaluation; interval by {paired}"
@@ -264,7 +271,7 @@ def footnotes(comparison: Comparison) -> list[str]:
         )
     groups = scores["num_groups"].dropna()
     if len(groups):
-        lines.append(f"test images belong to {int(groups.max())} groups, which are resampled whole")
+        lines.append(f"test {each} belong to {int(groups.max())} groups, which are resampled whole")
     protocols = ", ".join(dict.fromkeys(scores["protocol"].dropna()))
     lines.append(f"protocols {protocols}")
     names = floor_names((cell.kind, cell.arm) for cell in comparison.cells)

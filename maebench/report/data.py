@@ -13,6 +13,7 @@ from maebench import files
 from maebench.data.check import Check, Looked, class_counts
 from maebench.data.dataset import Splits
 from maebench.data.images import Images, channel_statistics
+from maebench.evaluating.records import examples_of
 from maebench.rng import permutation
 
 if TYPE_CHECKING:
@@ -76,18 +77,19 @@ def summary(splits: Splits) -> Iterator[str]:
     """The first lines of a run on new data: how many images and classes, and what was found."""
     counts = {split: splits.load(split) for split in ("train", "test") if splits.has(split)}
     text = ", ".join(f"{split} {len(images):,}" for split, images in counts.items())
-    yield f"{splits.dataset.title}: {text} images; {_classes(counts)}"
+    examples = examples_of([splits.dataset.gives])
+    yield f"{splits.dataset.title}: {text} {examples}; {_classes(counts, examples)}"
     for split, remark in splits.remarks():
         yield f"  {split}: {remark}" if split else f"  {remark}"
 
 
-def _classes(splits: dict[str, Images]) -> str:
+def _classes(splits: dict[str, Images], examples: str) -> str:
     counts = class_counts(splits["train"])
     if splits["train"].info.labels is None:
         return "no labels"
     low, high = min(counts.values()), max(counts.values())
     each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-    return f"{len(counts):,} classes of {each} train images"
+    return f"{len(counts):,} classes of {each} train {examples}"
 
 
 # ---- the picture

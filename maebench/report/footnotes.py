@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from maebench.analysis.stats import Difference
-from maebench.evaluating.records import HELD_OUT
+from maebench.evaluating.records import HELD_OUT, examples_of
 from maebench.outputs import Cell
 from maebench.report.apart import MARK
 
@@ -15,7 +15,7 @@ CHOICE = (
     "choice: the range of test values over the choices that validation cannot tell from the one "
     "that was made"
 )
-_IMAGES = {HELD_OUT: "images held out of train", "train": "train images"}
+_EXAMPLES = {HELD_OUT: "{} held out of train", "train": "train {}"}
 MARKS = (
     f"{MARK}: numbers of lines with different marks are not comparable; one that reads no train "
     "images stands in each line of its model"
@@ -72,8 +72,8 @@ def _values(done: pd.DataFrame) -> str:
         return ""
     which = "Values" if len(means) == len(done) else "Values with an interval"
     splits = set(means["split"])
-    images = _IMAGES.get(splits.pop(), "test images") if len(splits) == 1 else "test images"
-    text = f"{which} are means over {images}"
+    which_ones = _EXAMPLES.get(splits.pop(), "test {}") if len(splits) == 1 else "test {}"
+    text = f"{which} are means over {which_ones.format(examples_of(means['inputs']))}"
     found = means[means["low"].notna()]
     if not found.empty:
         # versions that did not write the method had one
@@ -93,13 +93,13 @@ def _groups(done: pd.DataFrame) -> str:
         f"{num:.0f} group{'s' * (num != 1)}{f' ({name})' * several}"
         for name, num in zip(found["dataset"], found["num_groups"], strict=True)
     )
-    text = f"Images belong to {', '.join(said)}"
+    text = f"{examples_of(found['inputs']).capitalize()} belong to {', '.join(said)}"
     if (found["num_groups"] == 1).all():
         return f"{text}: there is no interval."
     return f"{text}, which are drawn again whole."
 
 
-def of_differences(found: Sequence[tuple[str, Difference, str]]) -> str:
+def of_differences(found: Sequence[tuple[str, Difference, str]], examples: str = "images") -> str:
     """The methods of paired differences and their tests; empty where there are none."""
     pairs = [(f"{d.method} and {d.test} test", name) for name, d, _ in found]
     if not pairs:
@@ -107,8 +107,8 @@ def of_differences(found: Sequence[tuple[str, Difference, str]]) -> str:
     text = f"Paired differences: {by_method(pairs)}."
     if any(d.choice is not None for _, d, _ in found):
         text += (
-            " Choices made again: the bootstrap in which each resample of train and test images "
-            "also chooses again on what was held out of train."
+            " Choices made again: the bootstrap in which each resample of train and test "
+            f"{examples} also chooses again on what was held out of train."
         )
     return text
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from maebench.analysis.seeds import SIGNIFICANCE
 from maebench.evaluating.intervals import Interval
+from maebench.evaluating.records import examples_of
 from maebench.outputs import in_unit
 from maebench.pretraining.plan import Plan
 from maebench.report.apart import column_names
@@ -68,7 +69,8 @@ def ending(rows: pd.DataFrame, plan: Plan) -> Iterator[Line | Sheet]:
         yield Line(f"  {line}")
     for row in rows[rows["skipped"] > 0].drop_duplicates("dataset").to_dict("records"):
         yield Line(
-            f"  {row['skipped']} unreadable images were left out: see skipped in config.json"
+            f"  {row['skipped']} unreadable {examples_of(rows['inputs'])} were left out: see "
+            "skipped in config.json"
         )
     yield Line(protocols(rows))
     yield Line(f"results   {plan.run.folder}", whole=True)
@@ -90,28 +92,29 @@ def _settings(plan: Plan) -> str:
 
 def said_of_differences(rows: pd.DataFrame, model: str, other: str) -> Iterator[Line]:
     """The paired difference of each main metric, pretrained minus untrained."""
-    compared = differences(rows, model, other)
+    compared, each = differences(rows, model, other), examples_of(rows["inputs"])
     for name, found, unit in compared:
-        value, ends = in_unit(found.value, unit, "+"), _ends(found, unit, found.num_groups)
+        value, ends = in_unit(found.value, unit, "+"), _ends(found, unit, found.num_groups, each)
         # where interval and test differ the test decides
         verdict = "" if found.p <= SIGNIFICANCE else ": no difference shown"
         p = p_text(found.p)
         p = p if p.startswith("<") else f"= {p}"
         again = ""
         if found.choice is not None:
-            again = f" (choices made again: {_ends(found.choice, unit, found.num_groups)})"
+            again = f" (choices made again: {_ends(found.choice, unit, found.num_groups, each)})"
         text = f"  pretrained - untrained, {name}: {value} {ends}{again}, p {p}{verdict}"
         yield Line(text)
     for name, why in unpaired(rows, model, other):
         yield Line(f"  pretrained - untrained, {name}: not paired, {why}")
-    if methods := of_differences(compared):
+    if methods := of_differences(compared, each):
         yield Line(methods)
 
 
-def _ends(found: Interval, unit: str, num_groups: int | None) -> str:
+def _ends(found: Interval, unit: str, num_groups: int | None, examples: str) -> str:
     """The interval in brackets, or why there is none."""
     if math.isnan(found.low):
-        return f"no interval: one {'image' if num_groups is None else 'group of images'}"
+        one = examples.removesuffix("s")
+        return f"no interval: one {one if num_groups is None else f'group of {examples}'}"
     return f"[{in_unit(found.low, unit, '+')}, {in_unit(found.high, unit, '+')}]"
 
 

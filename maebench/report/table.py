@@ -54,8 +54,9 @@ def cell_of(row: Mapping[Any, Any]) -> Cell:
     if row["status"] != "ok":
         return Cell(None, unit=row["unit"], status=str(row["status"]))
     names = ("low", "high", "choice_low", "choice_high")
-    low, high, *choice = (None if pd.isna(row.get(n)) else float(row[n]) for n in names)
-    return Cell(float(row["value"]), low, high, row["unit"], "ok", *OF_ONE, *choice)
+    low, high, below, above = (None if pd.isna(row.get(n)) else float(row[n]) for n in names)
+    value = float(row["value"])
+    return Cell(value, low, high, row["unit"], "ok", *OF_ONE, choice_low=below, choice_high=above)
 
 
 NUMBERS = ("value", "low", "high", "choice_low", "choice_high")
@@ -235,6 +236,7 @@ def _mean(rows: Sequence[Row], over: str) -> Cell:
         half_width=None if pd.isna(half) else half,
         choice_low=None if pd.isna(low) else low,
         choice_high=None if pd.isna(high) else high,
+        examples=records.examples_of(row.get("inputs") for row in rows),
     )
 
 
