@@ -156,6 +156,8 @@ def test_every_option_that_is_listed_can_be_typed_as_it_stands():
             options = re.findall(r"-o (\S+=\S*)", block)
             typed = f"{name}:PATH" if cls.spec else name
             plain = {"evals": [typed]} if kind == "evaluation" else {kind: typed}
+            if "text" in getattr(cls, "takes", ()) and "images" not in cls.takes:
+                plain["dataset"] = "pydoc"
             read = from_sources(plain, options, None, names)
             for option in options:
                 key = option.partition("=")[0].partition(".")[2]

@@ -330,7 +330,7 @@ def test_what_is_not_there_is_a_state_too(tmp_path):
 
 @pytest.mark.parametrize("cls", BUILT_IN, ids=lambda cls: cls.name)
 def test_every_built_in_data_set_says_what_it_is_read_from(cls, tmp_path):
-    dataset = cls(**({"path": tmp_path} if cls.name == "folder" else {}))
+    dataset = cls(**({"path": tmp_path} if cls.spec else {}))
     read = dataset.read_from(Request("train", data_dir=tmp_path))
     assert read and all(path.is_absolute() for path in read)
 

@@ -27,6 +27,12 @@ from maebench.pretraining.plan import build
 
 SIZE, CHANNELS, CLASSES, B = 16, 3, 4, 6
 TINY = {"name": "vit-nano", "width": 32, "depth": 2, "patch": 4, "heads": 2}
+TEXT = Inputs("text", (16,), torch.int64, CLASSES, vocabulary=50, mask_id=4, class_id=2)
+ON_TEXT = {
+    "dataset": "pydoc",
+    "encoder": {"name": "text-nano", "width": 32, "depth": 2, "heads": 2},
+    "image_size": None,
+}
 MAE = {
     f"mae, {option}={value}": {"objective": {"name": "mae", option: value}}
     for option in ("target", "decoder", "on", "loss")
@@ -34,6 +40,8 @@ MAE = {
 }
 OBJECTIVES = {
     **{cls.name: {"objective": cls.name} for cls in maebench.objectives.BUILT_IN},
+    "bert": {"objective": "bert", **ON_TEXT},
+    "mae on text": {"objective": "mae", **ON_TEXT},
     **MAE,
     "registers": {"encoder": {**TINY, "registers": 2}},
     "swin": {
@@ -66,9 +74,10 @@ def drawn(config_, module, ids, images):
 
 
 def made(config_):
-    size = config_.image_size
-    module = build(config_, Inputs.of_images(CHANNELS, size, CLASSES)).train()
-    ids, images = torch.arange(B), torch.randn(B, CHANNELS, *size)
+    size, ids = config_.image_size, torch.arange(B)
+    inputs = Inputs.of_images(CHANNELS, size, CLASSES) if size else TEXT
+    module = build(config_, inputs).train()
+    images = inputs.made_up(Draws(0, "images", ids))
     mask = drawn(config_, module, ids, images) if config_.objective.hides else None
     return module, Batch(images, ids, Draws(0, "objective", ids), mask, ids % CLASSES, 0.5)
 

@@ -416,6 +416,7 @@ ON_CPU = {
     "__init__": "parameters, that are moved with the module",
     "drop_paths": "rates, when a module is built",
     "sincos_positions": "a parameter",
+    "sincos_line": "a parameter",
     "prefers_fused": "the size of a number",
     "_of": "maps from a file, moved as soon as they are read",
     "_all_maps": "maps from a file, moved as soon as they are read",

@@ -131,8 +131,10 @@ def test_without_preprocessing_it_is_asked_for(tmp_path):
 
 
 def test_another_kind_of_model_is_refused_and_so_is_a_hub_that_was_not_to_be_asked(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(ConfigError, match="unknown kind of model 'bert'.*There is: deit, dinov2"):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    with pytest.raises(
+        ConfigError, match="unknown kind of model 'gpt2'.*There is: bert, deit, dinov2"
+    ):
         load_foreign("hf", str(tmp_path), {})
     with pytest.raises(RunError, match="nothing was downloaded: --download asks the hub") as caught:
         load_foreign("hf", "nobody/nothing", {})

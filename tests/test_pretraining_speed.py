@@ -179,7 +179,7 @@ def test_the_steps_are_those_of_a_run(tmp_path):
 
 @pytest.mark.parametrize("objective", [cls.name for cls in OBJECTIVES])
 def test_every_objective_is_measured(objective):
-    found = measure(tiny.config(objective=objective), steps=1)
+    found = measure(tiny.config(**tiny.suited(objective)), steps=1)
     assert found.images_per_second > 0 and found.flops_per_second > 0
     assert set(found.phases) >= {"data", "encoder", "decoder", "backward", "optimiser"}
 

@@ -46,8 +46,8 @@ def test_signals_are_pretrained_probed_and_compared_with_their_raw_values(maeben
 def test_what_does_not_fit_signals_is_refused_in_one_line(maebench):
     line = maebench("run", "--dataset", "waves", "--encoder", "vit-nano", fails=True)
     assert line == (
-        "Error: encoder 'vit-nano' takes images, and dataset 'waves' yields signals, which "
-        "signal-nano takes\n"
+        "Error: encoder 'vit-nano' takes images, and dataset 'waves' yields signals; what takes "
+        "signals: signal-nano\n"
     )
     line = maebench("run", "--dataset", "waves", "--masking", "multi-block", fails=True)
     assert line.startswith(

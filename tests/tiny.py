@@ -11,7 +11,7 @@ from fakes import names
 from torch import Tensor
 
 from maebench import Draws, Evaluation, Folds, Metric, Result, RunConfig
-from maebench.encoders import ViTNano
+from maebench.encoders import TextNano, ViTNano
 from maebench.models.load import load_model
 from maebench.models.model import LoadedModel
 from maebench.pretraining.loop import pretrain
@@ -24,6 +24,15 @@ SETTINGS: dict[str, Any] = {
     "budget": "steps=3",
     "device": "cpu",
 }
+
+
+def suited(objective: str) -> dict[str, Any]:
+    """Settings of an objective; of one that takes text alone with a data set and an encoder."""
+    if "images" in names().table["objective"][objective].takes or objective == "supervised":
+        return {"objective": objective}
+    dataset = {"name": "pydoc", "length": 16, "vocabulary": 600}
+    encoder = TextNano(width=16, depth=2, heads=2)
+    return {"objective": objective, "dataset": dataset, "encoder": encoder, "limit": 100}
 
 
 def config(**changes: Any) -> RunConfig:

@@ -232,7 +232,7 @@ def check_kinds(config: RunConfig, names: Names) -> None:
             fits = ", ".join(name for name, cls in there if takes(cls, kind)) or "nothing"
             raise ConfigError(
                 f"{part.kind} {part.name!r} takes {' and '.join(part.takes)}, and dataset "
-                f"{config.dataset.name!r} yields {kind}, which {fits} takes"
+                f"{config.dataset.name!r} yields {kind}; what takes {kind}: {fits}"
             )
 
 

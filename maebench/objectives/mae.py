@@ -52,14 +52,11 @@ LATER = (*READ_WITH, "decoder", "loss", "on")
 class MAE(Decoding):
     """The encoder sees a few patches, and a small decoder guesses the others from its tokens.
 
-    Of text, patches are tokens, and what is guessed is which token it is: the loss is the mean of
-    - log p over windows and scored tokens, and the options of targets and of errors are not read.
-
     What is guessed of a patch is its pixels, its histograms of gradients, its pixels without high
     frequencies, or the tokens that an EMA teacher makes of the whole image. It is
     cheap, for hidden patches are not encoded; losses of different targets do not compare.
 
-    loss = mean over images, patches and dimensions of d(prediction - target)
+    loss = mean over images, patches and dimensions of d(prediction - target); of text - log p(token)
     d(e) = e^2 (mse), |e| (l1), or e^2 / 2 where |e| < 1 and |e| - 1/2 elsewhere (smooth-l1)
     patches = the hidden ones, a share of them, or all
     target = pixels, or (pixels - their mean) / sqrt(their variance + 1e-6), or one named above

@@ -257,8 +257,8 @@ def check_plane(config: RunConfig, encoder: Any) -> None:
     if config.masking.plane and kind != IMAGES and 1 in encoder.grid:
         raise ConfigError(
             f"masking {config.masking.name!r} needs rows and columns of patches, and dataset "
-            f"{config.dataset.name!r} yields {kind} on a line of {max(encoder.grid)}: take one such "
-            "as random, block, inverse-block, grid or red-noise"
+            f"{config.dataset.name!r} yields {kind} on a line of {max(encoder.grid)}: take one "
+            "such as random, block, inverse-block, grid or red-noise"
         )
 
 

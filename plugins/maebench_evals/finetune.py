@@ -210,7 +210,7 @@ class Finetune(Evaluation):
         for option, value in off.items():
             if getattr(self, option) not in (None, value):
                 raise MaebenchError(
-                    f"-o finetune.{option}={getattr(self, option)} is of images, this is {kind}"
+                    f"finetune: {option}={getattr(self, option)} is of images, this is {kind}"
                 )
         return replace(recipe, **off)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field, PositiveInt
@@ -35,7 +35,7 @@ class Waves(maebench.Dataset):
         chosen = waves[labels, torch.arange(len(ids))] + self.noise * draws.normal(2, 128)
         return maebench.from_rows(chosen.numpy(), labels.numpy(), SHAPES, self.gives)
 
-    def preset(self) -> dict[str, Any]:
+    def preset(self) -> dict[str, object]:
         """Settings that suit it."""
         how = {"encoder": "signal-nano", "objective": "signal-mae"}
         return {**how, "budget": "steps=1500", "batch": 64, "lr": 8e-3}
@@ -115,20 +115,20 @@ class SignalMAE(maebench.Objective):
     takes: ClassVar[tuple[str, ...]] = ("signals",)
     no_decoder: ClassVar[str] = "signals have no pixels"
 
-    def build(self, encoder: Any, inputs: Inputs) -> nn.Module:
+    def build(self, encoder: maebench.EncoderModule, inputs: Inputs) -> nn.Module:
         """A fresh module around the encoder."""
-        return SignalAutoencoder(encoder)
+        return SignalAutoencoder(encoder, inputs.shape[0] * encoder.patch[1])
 
 
 class SignalAutoencoder(nn.Module):
     """The encoder, and what guesses samples from its tokens."""
 
-    def __init__(self, encoder: Any) -> None:
+    def __init__(self, encoder: maebench.EncoderModule, samples: int) -> None:
         super().__init__()
         self.encoder, self.block = encoder, block(encoder.width)
         self.hidden = nn.Parameter(0.02 * torch.randn(1, 1, encoder.width))
         self.places = nn.Parameter(0.02 * torch.randn(encoder.grid[1], encoder.width))
-        self.head = nn.Linear(encoder.width, encoder.embed.in_features)
+        self.head = nn.Linear(encoder.width, samples)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The loss on hidden patches."""
