@@ -56,7 +56,7 @@ class MAE(Decoding):
     frequencies, or the tokens that an EMA teacher makes of the whole image. It is
     cheap, for hidden patches are not encoded; losses of different targets do not compare.
 
-    loss = mean over images, patches and dimensions of d(prediction - target); of text - log p(token)
+    loss = mean over images, patches and dimensions of d(prediction - target); of text - log p
     d(e) = e^2 (mse), |e| (l1), or e^2 / 2 where |e| < 1 and |e| - 1/2 elsewhere (smooth-l1)
     patches = the hidden ones, a share of them, or all
     target = pixels, or (pixels - their mean) / sqrt(their variance + 1e-6), or one named above
