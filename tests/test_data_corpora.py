@@ -9,6 +9,7 @@ from maebench.testing import DatasetContract
 COOKIE = "Any sufficiently advanced cookie, number {}, is indistinguishable from a biscuit."
 
 
+@pytest.mark.slow
 class TestContractOfPyDoc(DatasetContract):
     component = PyDoc
 
@@ -45,6 +46,7 @@ def test_a_package_that_is_not_installed_is_named(dataset, tmp_path):
         dataset.load(Request("train", data_dir=tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Fortunes.place.exists(), reason="Debian's package fortunes is not here")
 def test_debians_fortunes_have_some_forty_categories():
     rows = Fortunes().load(Request("test"))

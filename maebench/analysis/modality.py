@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from maebench.analysis import seeds
 from maebench.analysis.comparison import Comparison
 from maebench.analysis.design import Design, read_design
+from maebench.component import parse
 from maebench.config.run import RunConfig
+from maebench.data.dataset import Dataset
 from maebench.encoders.inputs import IMAGES, TEXT, Inputs
 from maebench.errors import ConfigError
 from maebench.evaluating import records
@@ -63,6 +65,10 @@ class Sides:
         """
         if CLAIM not in ratios:
             raise ConfigError(f"--ratio: the claim speaks of {CLAIM}, which is not among them")
+        for kind, side in ((TEXT, self.text), (IMAGES, self.images)):
+            gives = parse(Dataset, side["dataset"], names.context(), f"--{kind}").gives
+            if gives != kind:
+                raise ConfigError(f"--{kind}: dataset {side['dataset']!r} yields {gives}")
         evaluations = {"evals": [PROBE, KNOWN], KNOWN: {"ratio": "own"}}
         common = {**shared, **evaluations, "masking": "random"}
         # pixels as they are: normalised in its patch, a patch has no mean that could be known
@@ -70,15 +76,12 @@ class Sides:
         length = _patches(RunConfig(names, **_single(images)))
         text = {**common, **self.text, "objective": "bert"}
         text["dataset"] = {"name": text["dataset"], "length": length}
-        found = {}
-        for kind, settings in ((TEXT, text), (IMAGES, images)):
-            gives = RunConfig(names, **_single(settings)).dataset.gives
-            if gives != kind:
-                raise ConfigError(f"--{kind}: dataset {settings['dataset']} yields {gives}")
-            found[kind] = read_design(
+        return {
+            kind: read_design(
                 {**settings, "ratio": list(ratios)}, names, seeds=num_seeds, baseline=f"{CLAIM:g}"
             )
-        return found
+            for kind, settings in ((TEXT, text), (IMAGES, images))
+        }
 
 
 def _single(settings: Mapping[str, Any]) -> dict[str, Any]:
