@@ -56,12 +56,17 @@ def check_command(
     from maebench.cli.progress import decoding
     from maebench.cli.settings import read
     from maebench.data.check import SEVERITIES, check
+    from maebench.encoders.inputs import IMAGES
+    from maebench.errors import ConfigError
     from maebench.pretraining import runs
     from maebench.report import data as report
     from maebench.report.printed import console
     from maebench.report.terminal import print_table
 
     config = read(options, dataset=dataset, on_bad_image="skip", **flags)
+    pictured = config.dataset.gives == IMAGES
+    if out is not None and not pictured:
+        raise ConfigError(f"--out: dataset {config.dataset.name!r} yields {config.dataset.gives}")
     splits = config.splits()
     found = check(splits, decoding)
     mark = found.looked["train"].images.info.fingerprint[:8]
@@ -73,8 +78,9 @@ def check_command(
         print_table(report.class_table(found))
     for line in report.lines(found, splits):
         say.print(line)
-    report.contact_sheet(found, sheet)
-    say.print(f"{'picture':<9} {sheet}")
+    if pictured:
+        report.contact_sheet(found, sheet)
+        say.print(f"{'picture':<9} {sheet}")
     counts = [sum(f.severity == severity for f in found.findings) for severity in SEVERITIES]
     many = [
         f"{n} {severity}{'s' * (n != 1)}" for severity, n in zip(SEVERITIES, counts, strict=True)

@@ -19,6 +19,7 @@ from maebench.data.images import Images, InMemory
 from maebench.data.look_alikes import SIDE, look_alikes, one_colour, thumbnails
 from maebench.data.on_disk import OnDisk
 from maebench.data.tree import readable
+from maebench.encoders.inputs import IMAGES, examples_of
 from maebench.errors import DataError
 
 BATCH = 256  # images decoded at once
@@ -57,7 +58,7 @@ class Looked:
         names: of its images.
         headers: of its files, of those that can be read; none where it has no files.
         digests: of the pixels of each image, and of its mirror image.
-        small: thumbnails, uint8 (N, 32, 32).
+        small: thumbnails of images, uint8 (N, 32, 32).
         constant: whether an image has one colour, bool (N,).
     """
 
@@ -67,6 +68,11 @@ class Looked:
     digests: list[tuple[bytes, bytes]]
     small: NDArray[np.uint8]
     constant: NDArray[np.bool_]
+
+    @property
+    def noun(self) -> str:
+        """What one of them is called."""
+        return examples_of(self.images.info.inputs.kind).removesuffix("s")
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,9 @@ def look(images: Images, root: Path, split: str) -> Looked:
     digests, small, constant = list[tuple[bytes, bytes]](), [], []
     for batch in images.whole(BATCH):
         pixels = batch.cpu()
+        if images.info.inputs.kind != IMAGES:  # nothing is mirrored, and nothing to be seen
+            digests += [(mark, mark) for mark in map(_digest, pixels)]
+            continue
         digests += [(_digest(image), _digest(image.flip(2))) for image in pixels]
         small.append(thumbnails(pixels))
         constant.append(one_colour(pixels).numpy())
@@ -186,12 +195,12 @@ def _twice_in_a_split(looked: dict[str, Looked]) -> Iterator[Finding]:
         if torn:
             yield Finding(
                 "error",
-                f"{split}: {_some(len(torn), 'image')} in several classes",
+                f"{split}: {_some(len(torn), one.noun)} in several classes",
                 _written(one.names, torn),
             )
         if plain:
             more = sum(len(found) - 1 for found in plain)
-            text = f"{split}: {_some(len(plain), 'image')} more than once, {more:,} too many"
+            text = f"{split}: {_some(len(plain), one.noun)} more than once, {more:,} too many"
             yield Finding("warning", text, _written(one.names, plain))
 
 
@@ -209,7 +218,7 @@ def _copies(train: Looked, test: Looked, mirrored: bool) -> Iterator[Finding]:
             pairs.append((found, i))
     if pairs:
         count, whole = len(pairs), len(test.digests)
-        share = f"{count:,} of {whole:,} test images, {count / whole:.1%},"
+        share = f"{count:,} of {whole:,} test {test.noun}s, {count / whole:.1%},"
         names = tuple(f"{train.names[j]} = {test.names[i]}" for j, i in pairs)
         yield Finding("error", f"{share} are in train too", names)
 
@@ -240,15 +249,17 @@ def _classes(train: Images, test: Images) -> Iterator[Finding]:
         yield Finding("note", "there are no labels: only evaluations without labels apply")
         return
     counts = {split: class_counts(images) for split, images in (("train", train), ("test", test))}
+    noun = examples_of(train.info.inputs.kind).removesuffix("s")
+    a = "an" if noun == "image" else "a"
     for split, there in counts.items():
         if none := [name for name, count in there.items() if not count]:
             severity = "error" if split == "train" else "warning"
             yield Finding(
-                severity, f"{split}: {_some(len(none), 'class')} without an image", tuple(none)
+                severity, f"{split}: {_some(len(none), 'class')} without {a} {noun}", tuple(none)
             )
         if one := [name for name, count in there.items() if count == 1]:
             yield Finding(
-                "warning", f"{split}: {_some(len(one), 'class')} with one image", tuple(one)
+                "warning", f"{split}: {_some(len(one), 'class')} with one {noun}", tuple(one)
             )
 
 

@@ -14,7 +14,9 @@ from torch import Tensor
 from maebench.data.content import known
 from maebench.data.images import Images, InMemory
 from maebench.data.on_disk import BLOCK, OnDisk
+from maebench.data.rows import Rows
 from maebench.data.split_info import Remark
+from maebench.encoders.inputs import examples_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Copies:
         relabelled: how many of test's have another label in train.
         num_test: the number of test images.
         by_files: whether files were compared, which tell of no copy that was saved again.
+        examples: what they are called.
     """
 
     train: Tensor
@@ -36,6 +39,7 @@ class Copies:
     relabelled: int
     num_test: int
     by_files: bool = False
+    examples: str = "images"
 
     def remark(self) -> Remark | None:
         """What is said of them; None where there are none."""
@@ -45,7 +49,7 @@ class Copies:
         more = [f"{self.mirrored:,} of them mirrored"] if self.mirrored else []
         more += [f"{self.relabelled:,} with another label"] if self.relabelled else []
         some = f" ({', '.join(more)})" if more else ""
-        share = f"{count:,} of {self.num_test:,} test images, {count / self.num_test:.1%},"
+        share = f"{count:,} of {self.num_test:,} test {self.examples}, {count / self.num_test:.1%},"
         return Remark(
             "in train and test",
             count,
@@ -67,6 +71,8 @@ def find_copies(train: Images, test: Images, mirrored: bool) -> Copies | None:
         if train.pixels.shape[1:] != test.pixels.shape[1:]:
             return None
         return _of_pixels(train, test, mirrored)
+    if isinstance(train, Rows) and isinstance(test, Rows):
+        return _of_rows(train, test)
     digests = _digests(train, test)
     if digests is None:
         return None
@@ -83,6 +89,17 @@ def _of_pixels(train: InMemory, test: InMemory, mirrored: bool) -> Copies:
     ]
     turned = {i: test.pixels[i].flip(2).numpy().tobytes() for i in keys[1]} if mirrored else {}
     return _matched(train, test, keys[0], keys[1], turned)
+
+
+def _of_rows(train: Rows, test: Rows) -> Copies | None:
+    """By all their numbers."""
+    if train.info.inputs.shape != test.info.inputs.shape:
+        return None
+    ours, theirs = (
+        {i: row.numpy().tobytes() for i, row in enumerate(rows.values)} for rows in (train, test)
+    )
+    found = _matched(train, test, ours, theirs, {})
+    return replace(found, examples=examples_of(train.info.inputs.kind))
 
 
 def _sums(pixels: Tensor) -> list[tuple[int, int]]:

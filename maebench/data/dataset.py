@@ -16,7 +16,7 @@ from maebench.data.copies import find_copies
 from maebench.data.images import Images, OnBadImage, limited
 from maebench.data.reading import Reading
 from maebench.data.split_info import Remark, SplitInfo
-from maebench.encoders.inputs import IMAGES
+from maebench.encoders.inputs import IMAGES, examples_of
 from maebench.errors import DataError
 
 MEMORY_LIMIT_GB = 2.0  # a split up to this size is decoded once
@@ -243,8 +243,9 @@ class Splits:
         kept = torch.ones(len(train), dtype=torch.bool)
         kept[copies.train] = False
         self._check_left(train.info, kept)
+        each = examples_of(self.dataset.gives)
         text = (
-            f"{len(copies.train):,} of {len(train):,} train images are in test too, and were left "
+            f"{len(copies.train):,} of {len(train):,} train {each} are in test too, and were left "
             "out of train"
         )
         self._said["train"].append(Remark("copies left out", len(copies.train), text))

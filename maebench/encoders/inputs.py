@@ -118,6 +118,11 @@ class Inputs:
         return channels, rows, columns
 
 
+def examples_of(kind: str) -> str:
+    """What several of a kind are called: images, windows of text, signals."""
+    return "windows" if kind == TEXT else kind
+
+
 def takes(component: Any, kind: str) -> bool:
     """Whether an encoder, objective or evaluation takes inputs of a kind, by what it declares."""
     return kind in component.takes or component.takes == ANY_KIND

@@ -13,6 +13,7 @@ from maebench import files
 from maebench.data.check import Check, Looked, class_counts
 from maebench.data.dataset import Splits
 from maebench.data.images import Images, channel_statistics
+from maebench.encoders.inputs import IMAGES
 from maebench.evaluating.records import examples_of
 from maebench.rng import permutation
 
@@ -43,14 +44,19 @@ def class_table(check: Check) -> pd.DataFrame:
 def lines(check: Check, splits: Splits) -> Iterator[str]:
     """What is said below the table of classes."""
     for split, one in check.looked.items():
-        yield f"{split:<9} {len(one.images):,} images; {summary_of_files(one)}"
+        yield f"{split:<9} {len(one.images):,} {one.noun}s; {summary_of_files(one)}"
     info = check.looked["train"].images.info
-    mean, std = channel_statistics(check.looked["train"].images)
-    rows, columns = info.size
-    yield (
-        f"{'brought to':<9} {rows}x{columns}, {info.channels} channel(s), mean "
-        f"{_rounded(mean)}, deviation {_rounded(std)} of pixels in 0..1"
-    )
+    if info.inputs.kind == IMAGES:
+        mean, std = channel_statistics(check.looked["train"].images)
+        rows, columns = info.size
+        yield (
+            f"{'brought to':<9} {rows}x{columns}, {info.channels} channel(s), mean "
+            f"{_rounded(mean)}, deviation {_rounded(std)} of pixels in 0..1"
+        )
+    else:
+        shape = "x".join(map(str, info.inputs.shape))
+        tokens = f" tokens, of {info.inputs.vocabulary:,}" if info.inputs.vocabulary else ""
+        yield f"{'each of':<9} {shape}{tokens}"
     for split, one in check.looked.items():
         yield f"{'content':<9} {split} {one.images.info.fingerprint}"
     for finding in check.findings:

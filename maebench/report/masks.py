@@ -14,15 +14,16 @@ from maebench import files
 from maebench.component import parse
 from maebench.config.run import RunConfig, Schedule
 from maebench.data.augment import Augment
-from maebench.data.images import channel_statistics
+from maebench.data.images import statistics_of
 from maebench.data.preprocess import Normaliser
+from maebench.encoders.inputs import IMAGES
 from maebench.errors import ConfigError
 from maebench.masking.mask import Masking
 from maebench.masking.statistics import STATISTICS, Sample, describe
 from maebench.plugins import contained, installed
 from maebench.pretraining.batches import sample
 from maebench.pretraining.hardware import find_device, find_precision
-from maebench.pretraining.plan import build, check_needs
+from maebench.pretraining.plan import build, check_needs, check_plane
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +32,8 @@ WHOLE = Augment(scale=(1.0, 1.0), aspect=(0.01, 100.0), flip=False)  # the image
 PER_BAND = 6  # strategies beside each other: with three ratios a page in width
 SIDE = 1.5  # inches of a picture
 HIDDEN = torch.tensor([0.62, 0.55, 0.45])  # a brownish gray: neither a black nor a white patch
+SEEN = torch.ones(3)
+LINES = 32  # windows that are shown of what has no pixels
 
 
 @contained()
@@ -104,7 +107,7 @@ class MaskSampler:
         info = self.images.info
         module = model or build(config, info.inputs)
         self.model = module.to(self.device)
-        self.normalise = Normaliser(*channel_statistics(self.images), self.device)
+        self.normalise = Normaliser(*statistics_of(self.images), self.device)
 
     def maskings(self, chosen: Iterable[Any] | None) -> list[Any]:
         """Objects for names, in a list; one that needs a file, and has none, stays a name.
@@ -134,6 +137,7 @@ class MaskSampler:
         changes = {"masking": chosen, "ratio": ratio, "schedule": Schedule()}
         config = self.config.model_copy(update={**changes, **options.pop("changes", {})})
         check_needs(config, self.model)
+        check_plane(config, self.model.encoder)
         chosen.check_ids(self.images.info.ids)
         return sample(
             config,
@@ -185,7 +189,7 @@ def gallery(
             try:
                 picture, text = _masked(sampler, chosen, ratio, image, progress), ""
             except ConfigError as error:
-                picture, text = torch.ones(*sampler.config.size, 3), textwrap.fill(str(error), 26)
+                picture, text = torch.ones(*_blank(sampler), 3), textwrap.fill(str(error), 26)
             axis.imshow(picture.numpy(), vmin=0, vmax=1, interpolation="nearest")
             middle = [(side - 1) / 2 for side in picture.shape[:2]]
             axis.text(middle[1], middle[0], text, fontsize=5, ha="center", va="center")
@@ -202,14 +206,27 @@ def check_image(sampler: MaskSampler, image: int) -> None:
         raise ConfigError(f"--image {image}: train has images 0 to {len(sampler.images) - 1}")
 
 
+def _blank(sampler: MaskSampler) -> tuple[int, int]:
+    """Rows and columns of a picture that there is none of."""
+    inputs = sampler.images.info.inputs
+    return inputs.image_size if inputs.kind == IMAGES else (LINES, sampler.model.encoder.grid[1])
+
+
 def _masked(
     sampler: MaskSampler, chosen: Masking | str, ratio: float, image: int, progress: float
 ) -> Tensor:
-    """The image with its hidden patches in a gray that no image has, (H, W, 3) in 0..1."""
-    index = torch.tensor([image])
+    """The image with its hidden patches in a gray that no image has, (H, W, 3) in 0..1.
+
+    Of what has no pixels, such as text, the masks of some windows from this one on, one a row.
+    """
+    pictured = sampler.images.info.inputs.kind == IMAGES
+    index = torch.arange(image, min(image + (1 if pictured else LINES), len(sampler.images)))
     found = sampler.sample(
         chosen, ratio, progress, epochs=1, index=index, changes={"augment": WHOLE}
     )
+    if not pictured:
+        lines = found.hidden[0].view(-1, found.grid[1])
+        return torch.where(lines[..., None], HIDDEN, SEEN)
     pixels = found.images[0] / 255
     shown = pixels.expand(3, -1, -1) if len(pixels) == 1 else pixels[:3]
     (h, w), (_, H, W) = found.grid, shown.shape
