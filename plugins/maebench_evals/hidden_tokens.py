@@ -16,7 +16,9 @@ from torch import Tensor
 
 from maebench import Mask, Model, Result
 
-BATCH = 64  # windows at once: their logits are B * L * V numbers
+BATCH = 64  # windows at once
+# Logits of a batch, and logs of the hidden tokens that are guessed at once: 256 MB, or 128
+LOGITS, LOGS = 2**26, 2**24
 UNIGRAM, BIGRAM = "unigram", "bigram"
 UNSEEN = 0.5  # counted for each token beside its own occurrences (Krichevsky and Trofimov 1981)
 # What the unigram weighs against a neighbour's pairs, in occurrences of the neighbour (a Dirichlet
@@ -56,8 +58,9 @@ def token_results(model: Model, masks: Masks) -> Iterator[Result]:
     test, vocabulary = model.images("test"), model.inputs.vocabulary
     known, chosen = best_neighbours(model, masks, vocabulary)
     found = {name: Guesses() for name in ("", UNIGRAM, BIGRAM)}
-    done, steps = 0, -(-len(test) // BATCH)
-    for ids_BL in model.progress(test.whole(BATCH), steps, f"reconstruction of {model.kind}"):
+    size = max(1, min(BATCH, LOGITS // (vocabulary * model.inputs.numbers)))
+    done, steps = 0, -(-len(test) // size)
+    for ids_BL in model.progress(test.whole(size), steps, f"reconstruction of {model.kind}"):
         mask = masks(test.info.ids[done : done + len(ids_BL)])
         given = model.normalise(ids_BL)
         made = model.reconstruct(given, mask)
@@ -110,7 +113,15 @@ class Neighbours:
             context: "none", or the seen neighbours that are looked at: "left", "right", or "both",
                 whose words are taken as independent given the token. A token without such has none.
         """
-        hidden_BL, places_BM = mask.hidden.cpu(), mask.places.cpu()
+        few = max(1, LOGS // (len(self.logs) * mask.num_hidden))
+        here = Mask(mask.hidden.cpu(), mask.seen.cpu(), mask.grid, mask.places.cpu())
+        parts = zip(ids_BL.split(few), here.split(few), strict=True)
+        found = [self._guess(ids, part, context) for ids, part in parts]
+        nats, best = zip(*found, strict=True)
+        return torch.cat(nats), torch.cat(best)
+
+    def _guess(self, ids_BL: Tensor, mask: Mask, context: str) -> tuple[Tensor, Tensor]:
+        hidden_BL, places_BM = mask.hidden, mask.places
         truth_P = ids_BL.gather(1, places_BM).flatten()
         logs_PV = self.logs.expand(len(truth_P), -1).clone()
         for side, step, pairs in (("left", -1, self.after), ("right", 1, self.before)):
