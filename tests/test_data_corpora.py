@@ -12,6 +12,7 @@ COOKIE = "Any sufficiently advanced cookie, number {}, is indistinguishable from
 @pytest.mark.slow
 class TestContractOfPyDoc(DatasetContract):
     component = PyDoc
+    repeated = 0.1  # topics quote each other, beginning alike and going on otherwise
 
 
 def test_pydoc_is_pythons_own_topics_and_its_fingerprint_holds_the_version(monkeypatch):

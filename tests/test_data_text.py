@@ -27,7 +27,9 @@ class Made(TextDataset):
     """Two classes of made-up documents."""
 
     name: ClassVar[str] = "made"
-    corpus: ClassVar[Corpus] = Corpus({"a": documents(0, 30), "b": documents(100, 20)})
+    corpus: ClassVar[Corpus] = Corpus(
+        {"a": documents(0, 30), "b": [*documents(100, 20), *documents(150, 20, 4)]}
+    )
     length: PositiveInt = Field(default=8, description="tokens of a window", examples=[4])
     vocabulary: PositiveInt = Field(default=300, description="tokens", examples=[200])
 
@@ -132,6 +134,13 @@ def test_a_few_long_documents_are_divided_by_paragraphs_lines_or_sentences():
         train, test, small = divided(corpus)
         assert not small and len(train["a"]) == 24 and len(test["a"]) == 6
         assert not set(train["a"]) & set(test["a"])
+
+
+def test_a_document_that_is_there_twice_is_train_in_every_class():
+    same = documents(200, 10)
+    train, test, _ = divided(Corpus({"a": [*documents(0, 20), *same], "b": [*same, *same[:3]]}))
+    assert not set(test["a"]) & set(same) and set(same) <= set(train["a"])
+    assert "b" not in train  # nothing of it is there once
 
 
 def test_a_corpus_may_say_itself_what_test_is():

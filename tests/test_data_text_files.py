@@ -105,7 +105,7 @@ def test_other_files_are_left_out_and_counted(tmp_path):
 
 
 def test_what_is_no_data_set_is_refused_in_one_line(tmp_path):
-    with pytest.raises(DataError, match=r"dataset text: .*nowhere is not there$"):
+    with pytest.raises(DataError, match=r"dataset text: .*nowhere is no file and no folder$"):
         load(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"holds no document: .txt and .jsonl files are read$"):
         load(tmp_path)

@@ -93,10 +93,13 @@ def test_windows_hold_each_token_once_in_order_and_the_others_are_counted(sizes,
     assert found.ids.shape == (len(found.start), length)
     assert found.ids.size + found.left == sum(sizes)
     assert found.short == sum(size < length for size in sizes)
-    flat = found.ids.ravel()
-    assert (np.diff(flat) > 0).all() and (np.diff(found.ids) == 1).all()
-    for row, start in zip(found.ids, found.start, strict=True):
-        assert row[0] in texts[start]
-        assert join or set(row) <= set(texts[start])
-    if join:
-        assert found.left < length and flat.tolist() == list(range(len(flat)))
+    assert len(set(found.ids.ravel())) == found.ids.size
+    owner = np.repeat(np.arange(len(texts)), sizes)
+    texts_of = [set(owner[row]) for row in found.ids]
+    for row, start, mine in zip(found.ids, found.start, texts_of, strict=True):
+        assert row[0] == texts[start][0] or len(mine) == 1
+        assert (np.diff(row) > 0).all() and (join or mine == {start})
+        assert len(mine) == 1 or max(sizes[i] for i in mine) < length
+    for i, mine in enumerate(texts_of):  # what begins in different texts has none in common
+        for j in range(i):
+            assert found.start[i] == found.start[j] or not mine & texts_of[j]

@@ -264,7 +264,10 @@ def other_splits(model: LoadedModel, data: dict[str, Any], names: Names) -> Spli
     """The images to test on where flags ask for others than the model's own; None for its own."""
     if not data or model.verdict is not None:  # one from elsewhere was loaded for these images
         return None
+    from maebench.component import parse
     from maebench.config.run import RunConfig
+    from maebench.data.dataset import Dataset
+    from maebench.encoders.inputs import IMAGES
     from maebench.models.load import merged_data
     from maebench.pretraining import runs
 
@@ -272,8 +275,13 @@ def other_splits(model: LoadedModel, data: dict[str, Any], names: Names) -> Spli
     base: dict[str, Any] = {"dataset": own.dataset, "data_dir": own.data_dir, "limit": own.limit}
     base |= {"on_bad_image": own.on_bad_image, "data": own.data.model_dump()}
     # which images are copies, and by what their fingerprint goes
-    base |= {"machine": own.machine} | ({"augment": own.augment} if own.image_size else {})
-    kept = merged_data(base, data, names)
-    return RunConfig(names, **{"image_size": own.image_size, **kept}).splits(
-        runs.read_kept(model.run) if model.run else None
-    )
+    base |= {"machine": own.machine}
+    asked = parse(Dataset, data.get("dataset", own.dataset), names.context(), "--dataset")
+    if own.dataset.gives == asked.gives == IMAGES:
+        kept = merged_data({**base, "augment": own.augment}, data, names)
+        return RunConfig(names, **{"image_size": own.image_size, **kept}).splits()
+    # text is cut as the model was taught to read it, and as a control has counted it
+    own_kept = runs.read_kept(model.run) if model.run else {}
+    if model.run is None and asked.gives == own.dataset.gives:
+        own_kept = dict(model.splits.load("train").info.kept)
+    return RunConfig(names, **merged_data(base, data, names)).splits(own_kept)

@@ -11,7 +11,7 @@ from maebench.cli.flags import FLAGS, option, results_option
 from maebench.cli.values import FOLDER, POSITIVE, Number, OneOf, Several
 
 SIZES = ("nano", "micro", "tiny", "small", "base")
-DEFAULT_RATIOS = "0.05,0.1,0.15,0.2,0.3,0.4,0.5,0.6,0.75,0.9"
+DEFAULT_RATIOS = "0.05,0.1,0.15,0.2,0.3,0.4,0.5,0.6,0.75,0.9"  # a test compares RATIOS
 
 
 @click.command("modality")

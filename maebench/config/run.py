@@ -219,6 +219,14 @@ def with_preset(settings: Mapping[str, Any], names: Mapping[str, Any]) -> dict[s
     return merge(merge(defaults, dataset.preset()), {**settings, "dataset": dataset})
 
 
+def default_objective(settings: Mapping[str, Any], names: Mapping[str, Any]) -> Any:
+    """The objective where none is named: that of the data set's preset, else MAE."""
+    given = merge({"dataset": RunConfig.model_fields["dataset"].default}, settings)["dataset"]
+    dataset = parse(Dataset, given, names, "dataset")
+    usual = RunConfig.model_fields["objective"].default
+    return usual if dataset.gives == IMAGES else dataset.preset().get("objective", usual)
+
+
 def check_kinds(config: RunConfig, names: Names) -> None:
     """Refuses an encoder or an objective that does not take what the data set yields.
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from maebench.component import parse
-from maebench.config.run import DEFAULT_EVALUATIONS, HIDING, RunConfig, merge
+from maebench.config.run import DEFAULT_EVALUATIONS, HIDING, RunConfig, default_objective, merge
 from maebench.config.yaml_file import load_yaml
 from maebench.errors import ConfigError, unknown
 from maebench.evaluation import Evaluation
@@ -60,7 +60,7 @@ def config_of(
     """
     parts = dict(names.table["evaluation"])
     merged = merge(recipe, stated)
-    default = {"objective": RunConfig.model_fields["objective"].default}
+    default = {"objective": default_objective(merged, names.context())}
     asked = merge(default, merged)["objective"]
     objective = parse(Objective, asked, names.context(), "objective")
     if not objective.hides:  # a recipe's masking is nobody's wish there

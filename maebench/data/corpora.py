@@ -10,6 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
+from pydantic import Field, PositiveInt
+
 from maebench.data.dataset import Request
 from maebench.data.text import Corpus, TextDataset
 from maebench.errors import DataError
@@ -23,6 +25,9 @@ class PyDoc(TextDataset):
     """
 
     name: ClassVar[str] = "pydoc"
+    length: PositiveInt = Field(
+        default=32, le=2**16, description="tokens of a window; paragraphs are short", examples=[16]
+    )
 
     def read_from(self, request: Request) -> tuple[Path, ...] | None:
         """Python's file."""
@@ -63,7 +68,8 @@ class Fortunes(TextDataset):
                 text = path.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise DataError(f"dataset {self.name}: {path} cannot be read: {error}") from error
-            documents[path.name] = [part for part in text.split("\n%\n") if part.strip(" \n%")]
+            parts = re.split(r"^%$", text, flags=re.MULTILINE)
+            documents[path.name] = [part.strip("\n") for part in parts if part.strip()]
         return Corpus({name: some for name, some in documents.items() if some})
 
 
@@ -117,8 +123,11 @@ def unsquished(path: Path) -> str:
 
     if not data.startswith(MAGIC) or not 0 < number(1) < len(data) // 4:
         raise DataError(f"{path} is no squished text, as of Debian's bible-kjv-text")
+    starts = [number(2 + i) for i in range(number(1) + 1)]
+    if starts != sorted(starts) or starts[-1] > len(data):
+        raise DataError(f"{path} is damaged: it ends before its text does")
     text = b""
-    for start, end in pairwise(number(2 + i) for i in range(number(1) + 1)):
+    for start, end in pairwise(starts):
         block = COMPRESS + data[start:end]
         try:
             text += subprocess.run(

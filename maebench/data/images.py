@@ -15,7 +15,7 @@ from maebench.data.augment import Augment, Crops, crop_parameters, fits
 from maebench.data.on_disk import BLOCK, OnDisk
 from maebench.data.resizing import cut, resize
 from maebench.data.split_info import SplitInfo, digest, identity
-from maebench.encoders.inputs import IMAGES, Inputs
+from maebench.encoders.inputs import IMAGES, Inputs, examples_of
 from maebench.errors import DataError, PluginError
 from maebench.masking.mask import moved
 from maebench.rng import permutation
@@ -184,7 +184,8 @@ def limited(images: Images, limit: int, seed: int = 0) -> Images:
         DataError: `limit` is more than there is, or less than one image of each class.
     """
     if limit > len(images):
-        raise DataError(f"--limit {limit}: train has only {len(images)} images")
+        each = examples_of(images.info.inputs.kind)
+        raise DataError(f"--limit {limit}: train has only {len(images)} {each}")
     order = permutation(len(images), seed, "limit")
     labels = images.info.labels
     if labels is None:

@@ -105,8 +105,13 @@ def from_rows(
             f"{kind}: {what} wanted, given {values.dtype} {shape}; images have pixels"
         )
     low, high = values.min(), values.max()
-    if vocabulary and not (0 <= low and high < vocabulary and 0 <= min(mask_id, class_id)):
+    if vocabulary and not (0 <= low and high < vocabulary):
         raise PluginError(f"{kind}: ids from 0 to {vocabulary - 1} wanted, given {low} to {high}")
+    if vocabulary and not 0 <= min(mask_id, class_id) <= max(mask_id, class_id) < vocabulary:
+        raise PluginError(
+            f"{kind}: mask_id and class_id are ids from 0 to {vocabulary - 1}, given {mask_id} and "
+            f"{class_id}"
+        )
     if not vocabulary and not np.isfinite(values).all():
         raise PluginError(f"{kind}: the values are not finite")
     check_labels(labels, len(values), class_names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -46,14 +47,19 @@ class TextDataset(Dataset):
     """Windows of token ids, all of exactly one length, out of documents that may have classes.
 
     A fifth of each class's documents is test where the data set does not say which; of a class
-    with fewer than five a fifth of their paragraphs, lines or sentences. The tokenizer is trained
-    on train alone, and no window holds text of both.
+    with fewer than five a fifth of their paragraphs, lines or sentences; what is there twice is
+    train. The tokenizer is trained on train alone, and no window holds text of both.
     """
 
     gives: ClassVar[str] = TEXT
-    length: PositiveInt = Field(default=64, description="tokens of a window", examples=[16])
+    length: PositiveInt = Field(
+        default=64, le=2**16, description="tokens of a window", examples=[16]
+    )
     vocabulary: PositiveInt = Field(
-        default=2048, description="largest number of tokens of the tokenizer", examples=[600]
+        default=2048,
+        le=2**20,
+        description="largest number of tokens of the tokenizer",
+        examples=[600],
     )
     tokenizer: Kind = Field(
         default="wordpiece",
@@ -62,8 +68,8 @@ class TextDataset(Dataset):
     lowercase: bool = Field(default=True, description="whether capital letters are made small")
     join: bool = Field(
         default=True,
-        description="whether a window that a document does not fill goes on with the next of its "
-        "class; else what is left is left out",
+        description="whether documents shorter than a window are joined with others of their "
+        "class; else they are left out",
     )
 
     def read(self, request: Request) -> Corpus:
@@ -196,20 +202,30 @@ def divided(corpus: Corpus) -> tuple[Texts, Texts, list[str]]:
         train, test = (
             {k: list(v) for k, v in part.items()} for part in (corpus.train, corpus.test)
         )
+        if ("" in train) != ("" in test):
+            raise DataError("one of train and test has labels, and the other has none")
         if gone := sorted(set(test) - set(train)):
             raise DataError(f"test has classes that train lacks: {some_of(gone)}")
         return train, {name: test.get(name, []) for name in train}, []
     train, test, small = {}, {}, []
-    for name, documents in corpus.train.items():
-        parts = _parts(documents)
-        if len(parts) < TEST_SHARE:
+    parts_of = {name: _parts(documents) for name, documents in corpus.train.items()}
+    # what is there twice, in whichever classes, is never test: it would be in train too
+    count = Counter(_words(part) for parts in parts_of.values() for part in parts)
+    for name, parts in parts_of.items():
+        order = permutation(len(parts), 0, f"text split/{name}").tolist()
+        alone = [i for i in order if count[_words(parts[i])] == 1]
+        if len(parts) < TEST_SHARE or not alone:
             small.append(name)
             continue
-        order = permutation(len(parts), 0, f"text split/{name}").tolist()
-        held = set(order[: max(1, round(len(parts) / TEST_SHARE))])
+        held = set(alone[: max(1, round(len(parts) / TEST_SHARE))])
         train[name] = [part for i, part in enumerate(parts) if i not in held]
         test[name] = [part for i, part in enumerate(parts) if i in held]
     return train, test, small
+
+
+def _words(text: str) -> str:
+    """A text without its spaces and capitals, in which copies of it may differ."""
+    return "".join(text.lower().split())
 
 
 def _parts(documents: Sequence[str]) -> list[str]:

@@ -58,8 +58,8 @@ class TextFiles(TextDataset):
 
     def read(self, request: Request) -> Corpus:
         """The documents by class, of train and test where there are folders or files of them."""
-        if not self.path.exists():
-            raise DataError(f"dataset text: {readable(str(self.path))} is not there")
+        if not self.path.is_file() and not self.path.is_dir():
+            raise DataError(f"dataset text: {readable(str(self.path))} is no file and no folder")
         found = Reader(self.path)
         sides = _sides(self.path)
         if sides is None:
@@ -67,6 +67,9 @@ class TextFiles(TextDataset):
         else:
             train, test = found.side(sides[0]), found.side(sides[1])
         found.refuse(request.on_bad_image)
+        if found.bad and not (train and (test is None or test)):
+            name, why = found.bad[0]
+            raise DataError(f"dataset text: no document is left: {readable(name)} {why}")
         if not train or (test is not None and not test):
             raise DataError(
                 f"dataset text: {readable(str(self.path))} holds no document: "
@@ -162,7 +165,7 @@ class Reader:
         if path.suffix == ".txt":
             yield from self._kept(name, whole, None)
             return
-        for number, line in enumerate(whole.splitlines(), 1):
+        for number, line in enumerate(whole.split("\n"), 1):  # JSON may hold other ends of lines
             if not line.strip():
                 continue
             where = f"{name}:{number}"
@@ -172,7 +175,7 @@ class Reader:
                 row = None
             text = row.get("text") if isinstance(row, dict) else None
             label = row.get("label") if isinstance(row, dict) else None
-            if not isinstance(text, str) or not isinstance(label, str | int | None):
+            if not isinstance(text, str) or not isinstance(label, str | int | None) or label == "":
                 self.bad.append((where, 'is no {"text": ..., "label": ...}'))
                 continue
             yield from self._kept(where, text, None if label is None else str(label))

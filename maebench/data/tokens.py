@@ -175,7 +175,8 @@ class Windows:
 
     Args:
         ids: int64 (N, L).
-        start: the text in which each begins, int64 (N,).
+        start: the text in which each begins, int64 (N,); windows that begin in different texts
+            have no text in common.
         short: how many texts are shorter than a window.
         left: tokens that were left over.
     """
@@ -187,23 +188,31 @@ class Windows:
 
 
 def cut(texts: Sequence[NDArray[np.int64]], length: int, join: bool) -> Windows:
-    """Windows of exactly so many tokens, one after the other.
+    """Windows of exactly so many tokens.
+
+    A text is cut from its beginning, and what it leaves over is left out. Shorter ones are joined
+    until they fill a window, which then ends; the next begins with a text of its own.
 
     Args:
         texts: the token ids of each.
         length: L.
-        join: whether a window that a text does not fill goes on with the next one; else what is
-            left of a text is left over.
+        join: whether short texts are joined; else they are left out.
     """
-    sizes = np.array([len(text) for text in texts], dtype=np.int64)
-    if join:
-        whole = np.concatenate([np.empty(0, dtype=np.int64), *texts])
-        count = len(whole) // length
-        ids = whole[: count * length].reshape(count, length)
-        start = np.searchsorted(sizes.cumsum(), np.arange(count) * length, side="right")
-    else:
-        counts = sizes // length
-        parts = [t[: n * length].reshape(n, length) for t, n in zip(texts, counts, strict=True)]
-        ids = np.concatenate([np.empty((0, length), dtype=np.int64), *parts])
-        start = np.arange(len(texts)).repeat(counts)
-    return Windows(ids, start, int((sizes < length).sum()), int(sizes.sum()) - ids.size)
+    found, start = [np.empty((0, length), dtype=np.int64)], list[int]()
+    joined = list[NDArray[np.int64]]()
+    first = 0
+    for number, text in enumerate(texts):
+        if len(text) >= length:
+            count = len(text) // length
+            found.append(text[: count * length].reshape(count, length))
+            start += [number] * count
+        elif join:
+            first = first if joined else number
+            joined.append(text)
+            if sum(map(len, joined)) >= length:
+                found.append(np.concatenate(joined)[None, :length])
+                start.append(first)
+                joined = []
+    ids = np.concatenate(found)
+    short = sum(len(text) < length for text in texts)
+    return Windows(ids, np.array(start, dtype=np.int64), short, sum(map(len, texts)) - ids.size)

@@ -15,7 +15,7 @@ from maebench import files
 from maebench.data.augment import Augment, Crops
 from maebench.data.dataset import Splits
 from maebench.data.images import Images
-from maebench.encoders.inputs import Inputs
+from maebench.encoders.inputs import IMAGES, Inputs
 from maebench.errors import PluginError
 from maebench.evaluating.features import BATCH, features
 from maebench.evaluation import Evaluation, Folds, NotApplicable
@@ -173,7 +173,13 @@ class EvaluatedModel:
         They are drawn on the CPU, so that they are the same on every device.
         """
         self.loaded.decoder()
-        grid, patch = self.loaded.encoder.grid, self.loaded.encoder.patch
+        encoder = self.loaded.encoder
+        grid, patch = encoder.grid, encoder.patch
+        if masking is not None and masking.plane and encoder.inputs.kind != IMAGES and 1 in grid:
+            raise NotApplicable(
+                f"masking {masking.name!r} needs rows and columns of patches, and these "
+                f"{encoder.inputs.kind} are a line"
+            )
         ids = ids.cpu()
         draws = Draws(MASK_SEED, "held-out masks", ids)
         made = draw(masking or Random(), ratio, grid, patch, ids=ids, draws=draws)
@@ -217,7 +223,7 @@ class EvaluatedModel:
         """Frozen patch tokens of some images of a declared split."""
         images = self.images(split)
         if self.loaded.encoder is None:
-            raise NotApplicable("raw pixels have no patch tokens")
+            raise NotApplicable(f"{WITHOUT[self.kind]} no patch tokens")
         self._encoded.append(True)
         length = self.loaded.encoder.out_grid[0] * self.loaded.encoder.out_grid[1]
         size = 4 * len(images) * length * self.loaded.encoder.width

@@ -69,21 +69,31 @@ def from_bert(folder: Path, options: SpecOptions, spec: str) -> ForeignModel:
     """
     found = read_weights(folder)
     config, tensors = found.facts["config"], found.chosen.tensors
-    own = {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
+    own = {_plain(name): tensor for name, tensor in tensors.items()}
     _check_kind(config, spec)
-    most = int(config["max_position_embeddings"]) - 1
+    words = own.get(PLAIN["encoder.token_embed.weight"])
+    if words is None or POSITIONS not in own:
+        raise incomplete(spec, {n for n in (*PLAIN.values(), POSITIONS) if n not in own}, set())
+    (vocabulary, width), most = words.shape, len(own[POSITIONS]) - 1
     length = options.length or min(LENGTH, most)
     if length > most:
         raise ConfigError(f"{spec}: length: it has positions for windows of {most} tokens")
     tokens = Tokens(shortened_to(_tokenizer(folder, spec), length))
-    vocabulary, width = own["embeddings.word_embeddings.weight"].shape
+    if tokens.vocabulary > vocabulary:
+        raise RunError(
+            f"{spec}: {KEPT} has {tokens.vocabulary:,} tokens, its weights {vocabulary:,} of them"
+        )
     ids = tokens.mask_id, tokens.id_of("[CLS]")
     inputs = Inputs(TEXT, (length,), torch.int64, 0, vocabulary, *ids)
+    # what a config.json leaves out is BERT base's (transformers, BertConfig)
+    heads = int(config.get("num_attention_heads", 12))
+    if width % heads or width % 4:
+        raise ConfigError(f"{spec}: its {heads} heads do not divide its width of {width}")
     layout = TextBase(
         width=width,
-        depth=config["num_hidden_layers"],
-        heads=config["num_attention_heads"],
-        mlp_ratio=config["intermediate_size"] / width,
+        depth=int(config.get("num_hidden_layers", 12)),
+        heads=heads,
+        mlp_ratio=int(config.get("intermediate_size", 3072)) / width,
         norm="post",
     )
     whole = HEAD_BIAS in own
@@ -117,6 +127,12 @@ def from_bert(folder: Path, options: SpecOptions, spec: str) -> ForeignModel:
         facts={"heads": layout.heads, "eps": config.get("layer_norm_eps"), "length": length},
         kept={KEPT: tokens.json},
     )
+
+
+def _plain(name: str) -> str:
+    """A weight's name without `bert.`; older files call the two of a norm gamma and beta."""
+    name = name.removeprefix("bert.")
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("Norm.beta", "Norm.bias")
 
 
 def _check_kind(config: Mapping[str, Any], spec: str) -> None:
@@ -222,6 +238,8 @@ def to_bert(module: Any, name: str, out: Path, kept: Mapping[str, str]) -> list[
             f"{name} cannot be exported to hf: its norms stand before its branches, and BERT's "
             "after; pretrain with -o encoder.norm=post"
         )
+    if KEPT not in kept:
+        raise ConfigError(f"{name} cannot be exported to hf: it has kept no {KEPT}")
     tokens = Tokens(kept[KEPT])
     parameters = dict(module.named_parameters())
     tensors = {

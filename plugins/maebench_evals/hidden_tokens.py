@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maebench import Mask, Model, Result
+from maebench import Draws, Mask, Model, Result
 
 BATCH = 64  # windows at once
 # Logits of a batch, and logs of the hidden tokens that are guessed at once: 256 MB, or 128
@@ -150,8 +150,9 @@ def best_neighbours(model: Model, masks: Masks, vocabulary: int) -> tuple[Neighb
     """Counts of train, with the prior and the neighbours that tell most of held-out train."""
     train = model.images("train")
     ids_NL = torch.cat(list(train.whole(BATCH)))
-    turn_N = model.draws("bigram").uniform(len(ids_NL))[0].argsort().argsort()
-    held = turn_N % HELD == 0
+    # the same for every model and seed, as the masks are
+    turn_N = Draws(0, "bigram", train.info.ids).uniform().argsort().argsort()
+    held = turn_N < max(1, len(ids_NL) // HELD)
     counted = Neighbours.of(ids_NL[~held], vocabulary)
     mask = masks(train.info.ids[held])
     few = max(1, SCORED // mask.num_hidden)
