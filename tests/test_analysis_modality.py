@@ -32,6 +32,12 @@ def test_both_sides_have_the_same_ratios_seeds_and_as_many_tokens_as_patches():
     assert one.evals[1].ratio == other.evals[1].ratio == "own"
 
 
+def test_the_command_tries_the_ratios_that_are_known():
+    from maebench.cli.modality import DEFAULT_RATIOS
+
+    assert tuple(map(float, DEFAULT_RATIOS.split(","))) == RATIOS and CLAIM in RATIOS
+
+
 def test_a_data_set_of_the_other_kind_and_ratios_without_the_claims_are_refused():
     with pytest.raises(ConfigError, match="^--ratio: the claim speaks of 0.2, which is not among"):
         SIDES.designs(installed(), (0.1, 0.5), 3, SHARED)

@@ -204,7 +204,7 @@ class Finetune(Evaluation):
         """The same without what is done to pixels.
 
         Raises:
-            ConfigError: it was asked for.
+            MaebenchError: it was asked for.
         """
         off: dict[str, Any] = {"mixup": 0.0, "cutmix": 0.0, "erase": 0.0, "randaugment": OFF}
         for option, value in off.items():
