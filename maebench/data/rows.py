@@ -97,23 +97,7 @@ def from_rows(
         PluginError: values or labels are of another kind or shape, or not finite, or no row is
             there.
     """
-    wanted = "iu" if vocabulary else "f"
-    shape = "x".join(map(str, values.shape))
-    if kind == IMAGES or values.dtype.kind not in wanted or values.ndim < 2 or not values.size:
-        what = "token ids, integers (N, L)" if vocabulary else "numbers, floating point (N, ...)"
-        raise PluginError(
-            f"{kind}: {what} wanted, given {values.dtype} {shape}; images have pixels"
-        )
-    low, high = values.min(), values.max()
-    if vocabulary and not (0 <= low and high < vocabulary):
-        raise PluginError(f"{kind}: ids from 0 to {vocabulary - 1} wanted, given {low} to {high}")
-    if vocabulary and not 0 <= min(mask_id, class_id) <= max(mask_id, class_id) < vocabulary:
-        raise PluginError(
-            f"{kind}: mask_id and class_id are ids from 0 to {vocabulary - 1}, given {mask_id} and "
-            f"{class_id}"
-        )
-    if not vocabulary and not np.isfinite(values).all():
-        raise PluginError(f"{kind}: the values are not finite")
+    _check_values(values, kind, vocabulary, (mask_id, class_id))
     check_labels(labels, len(values), class_names)
     rows = torch.from_numpy(values.astype("int64" if vocabulary else "float32"))
     info = SplitInfo(
@@ -137,3 +121,28 @@ def from_rows(
     )
     mark = digest(*identity(info), rows.numpy().data.cast("B"))
     return Rows(rows, replace(info, fingerprint=mark))
+
+
+def _check_values(values: np.ndarray, kind: str, vocabulary: int, special: tuple[int, int]) -> None:
+    """Refuses what is no array of token ids or of finite numbers.
+
+    Raises:
+        PluginError: says what is wanted.
+    """
+    wanted = "iu" if vocabulary else "f"
+    shape = "x".join(map(str, values.shape))
+    if kind == IMAGES or values.dtype.kind not in wanted or values.ndim < 2 or not values.size:
+        what = "token ids, integers (N, L)" if vocabulary else "numbers, floating point (N, ...)"
+        raise PluginError(
+            f"{kind}: {what} wanted, given {values.dtype} {shape}; images have pixels"
+        )
+    low, high = values.min(), values.max()
+    if vocabulary and not (0 <= low and high < vocabulary):
+        raise PluginError(f"{kind}: ids from 0 to {vocabulary - 1} wanted, given {low} to {high}")
+    if vocabulary and not 0 <= min(special) <= max(special) < vocabulary:
+        raise PluginError(
+            f"{kind}: mask_id and class_id are ids from 0 to {vocabulary - 1}, given "
+            f"{special[0]} and {special[1]}"
+        )
+    if not vocabulary and not np.isfinite(values).all():
+        raise PluginError(f"{kind}: the values are not finite")

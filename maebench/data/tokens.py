@@ -126,7 +126,7 @@ class Tokens:
     @property
     def length(self) -> int:
         """Tokens of a window."""
-        return int(self._tokenizer().truncation["max_length"])
+        return _read(self.json)[1]
 
     @property
     def mask_id(self) -> int:
@@ -139,7 +139,7 @@ class Tokens:
         Raises:
             DataError: it has none.
         """
-        found = self._tokenizer().token_to_id(token)
+        found = _read(self.json)[0].token_to_id(token)
         if found is None:
             raise DataError(f"{KEPT} beside the run has no token {token}")
         return int(found)
@@ -147,26 +147,33 @@ class Tokens:
     @property
     def vocabulary(self) -> int:
         """How many tokens there are."""
-        return int(self._tokenizer().get_vocab_size())
+        return int(_read(self.json)[0].get_vocab_size())
 
     def ids(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """The token ids of each text, without special tokens."""
-        made = self._tokenizer()
-        made.no_truncation()
-        made.encode_special_tokens = True  # a text that says [MASK] hides nothing
-        found = made.encode_batch(list(texts), add_special_tokens=False)
+        found = _read(self.json)[0].encode_batch(list(texts), add_special_tokens=False)
         return [np.array(each.ids, dtype=np.int64) for each in found]
 
-    def _tokenizer(self) -> Any:
-        from tokenizers import Tokenizer
 
-        try:
-            made = Tokenizer.from_str(self.json)
-        except Exception as error:  # the library raises plain Exceptions
-            raise DataError(f"{KEPT} beside the run cannot be read: {error}") from error
-        if made.truncation is None:
-            raise DataError(f"{KEPT} beside the run does not say how long windows are")
-        return made
+@lru_cache(maxsize=4)  # each class of a data set asks
+def _read(json: str) -> tuple[Any, int]:
+    """The tokenizer, which cuts nothing off, and the length of its windows.
+
+    Raises:
+        DataError: it is none of the tokenizers library, or does not say the length.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        made = Tokenizer.from_str(json)
+    except Exception as error:  # the library raises plain Exceptions
+        raise DataError(f"{KEPT} beside the run cannot be read: {error}") from error
+    if made.truncation is None:
+        raise DataError(f"{KEPT} beside the run does not say how long windows are")
+    length = int(made.truncation["max_length"])
+    made.no_truncation()
+    made.encode_special_tokens = True  # a text that says [MASK] hides nothing
+    return made, length
 
 
 @dataclass(frozen=True)

@@ -71,20 +71,7 @@ def from_bert(folder: Path, options: SpecOptions, spec: str) -> ForeignModel:
     config, tensors = found.facts["config"], found.chosen.tensors
     own = {_plain(name): tensor for name, tensor in tensors.items()}
     _check_kind(config, spec)
-    words = own.get(PLAIN["encoder.token_embed.weight"])
-    if words is None or POSITIONS not in own:
-        raise incomplete(spec, {n for n in (*PLAIN.values(), POSITIONS) if n not in own}, set())
-    (vocabulary, width), most = words.shape, len(own[POSITIONS]) - 1
-    length = options.length or min(LENGTH, most)
-    if length > most:
-        raise ConfigError(f"{spec}: length: it has positions for windows of {most} tokens")
-    tokens = Tokens(shortened_to(_tokenizer(folder, spec), length))
-    if tokens.vocabulary > vocabulary:
-        raise RunError(
-            f"{spec}: {KEPT} has {tokens.vocabulary:,} tokens, its weights {vocabulary:,} of them"
-        )
-    ids = tokens.mask_id, tokens.id_of("[CLS]")
-    inputs = Inputs(TEXT, (length,), torch.int64, 0, vocabulary, *ids)
+    inputs, tokens, width = _windows(folder, own, options.length, spec)
     # what a config.json leaves out is BERT base's (transformers, BertConfig)
     heads = int(config.get("num_attention_heads", 12))
     if width % heads or width % 4:
@@ -105,13 +92,7 @@ def from_bert(folder: Path, options: SpecOptions, spec: str) -> ForeignModel:
         if isinstance(part, torch.nn.LayerNorm):
             part.eps = float(config.get("layer_norm_eps", part.eps))
     named = dict(_names(encoder, whole))
-    missing = {theirs for theirs in named.values() if theirs not in own}
-    missing |= {name for name in (POSITIONS, TYPES) if name not in own}
-    unused = {n for n in own.keys() - set(named.values()) - {POSITIONS, TYPES}}
-    unused = {n for n in unused if not n.startswith(UNREAD)}
-    if missing or unused:
-        raise incomplete(spec, missing, unused)
-    check_values({n: t for n, t in own.items() if not n.startswith(UNREAD)}, spec)
+    _check_weights(own, named, spec)
     _fill(module, encoder, own, named)
     return ForeignModel(
         name=spec,
@@ -124,9 +105,49 @@ def from_bert(folder: Path, options: SpecOptions, spec: str) -> ForeignModel:
             notes=tuple(note for note in (found.chosen.note,) if note),
         ),
         no_decoder="" if whole else "its weights have no head that predicts tokens",
-        facts={"heads": layout.heads, "eps": config.get("layer_norm_eps"), "length": length},
+        facts={"heads": layout.heads, "eps": config.get("layer_norm_eps"), "length": tokens.length},
         kept={KEPT: tokens.json},
     )
+
+
+def _windows(
+    folder: Path, own: Mapping[str, Tensor], asked: int | None, spec: str
+) -> tuple[Inputs, Tokens, int]:
+    """What the encoder is fed, its tokenizer, and the width of its tokens.
+
+    Raises:
+        RunError: embeddings or tokenizer are missing, or do not belong together.
+        ConfigError: windows of `asked` tokens are longer than its positions.
+    """
+    words = own.get(PLAIN["encoder.token_embed.weight"])
+    if words is None or POSITIONS not in own:
+        raise incomplete(spec, {n for n in (*PLAIN.values(), POSITIONS) if n not in own}, set())
+    (vocabulary, width), most = words.shape, len(own[POSITIONS]) - 1
+    length = asked or min(LENGTH, most)
+    if length > most:
+        raise ConfigError(f"{spec}: length: it has positions for windows of {most} tokens")
+    tokens = Tokens(shortened_to(_tokenizer(folder, spec), length))
+    if tokens.vocabulary > vocabulary:
+        raise RunError(
+            f"{spec}: {KEPT} has {tokens.vocabulary:,} tokens, its weights {vocabulary:,} of them"
+        )
+    ids = tokens.mask_id, tokens.id_of("[CLS]")
+    return Inputs(TEXT, (length,), torch.int64, 0, vocabulary, *ids), tokens, width
+
+
+def _check_weights(own: Mapping[str, Tensor], named: Mapping[str, str], spec: str) -> None:
+    """Refuses weights that are not all there, are of another model, or are no finite numbers.
+
+    Raises:
+        RunError: names the first few.
+    """
+    missing = {theirs for theirs in named.values() if theirs not in own}
+    missing |= {name for name in (POSITIONS, TYPES) if name not in own}
+    unused = {n for n in own.keys() - set(named.values()) - {POSITIONS, TYPES}}
+    unused = {n for n in unused if not n.startswith(UNREAD)}
+    if missing or unused:
+        raise incomplete(spec, missing, unused)
+    check_values({n: t for n, t in own.items() if not n.startswith(UNREAD)}, spec)
 
 
 def _plain(name: str) -> str:
@@ -248,22 +269,7 @@ def to_bert(module: Any, name: str, out: Path, kept: Mapping[str, str]) -> list[
     }
     tensors[f"bert.{POSITIONS}"] = encoder.pos_embed[0]
     tensors[f"bert.{TYPES}"] = torch.zeros(2, encoder.width)
-    first: Any = encoder.blocks[0]
-    config = {
-        "architectures": ["BertForMaskedLM"],
-        "model_type": "bert",
-        "vocab_size": encoder.inputs.vocabulary,
-        "hidden_size": encoder.width,
-        "num_hidden_layers": encoder.depth,
-        "num_attention_heads": first.attn.num_heads,
-        "intermediate_size": first.mlp.fc1.out_features,
-        "hidden_act": "gelu",
-        "max_position_embeddings": 1 + encoder.grid[1],
-        "type_vocab_size": 2,
-        "layer_norm_eps": first.norm1.eps,
-        "pad_token_id": tokens.id_of("[PAD]"),
-        "tie_word_embeddings": True,
-    }
+    config = _config_of(encoder, tokens)
     special = {f"{each.strip('[]').lower()}_token": each for each in SPECIAL}
     how = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 1 + encoder.grid[1]}
 
@@ -279,3 +285,23 @@ def to_bert(module: Any, name: str, out: Path, kept: Mapping[str, str]) -> list[
         f"load it: transformers.BertForMaskedLM.from_pretrained({str(out)!r})",
         "tokens: [CLS] before a window, and no [SEP]",
     ]
+
+
+def _config_of(encoder: Any, tokens: Tokens) -> dict[str, Any]:
+    """The config.json of a BertForMaskedLM of this size."""
+    first: Any = encoder.blocks[0]
+    return {
+        "architectures": ["BertForMaskedLM"],
+        "model_type": "bert",
+        "vocab_size": encoder.inputs.vocabulary,
+        "hidden_size": encoder.width,
+        "num_hidden_layers": encoder.depth,
+        "num_attention_heads": first.attn.num_heads,
+        "intermediate_size": first.mlp.fc1.out_features,
+        "hidden_act": "gelu",
+        "max_position_embeddings": 1 + encoder.grid[1],
+        "type_vocab_size": 2,
+        "layer_norm_eps": first.norm1.eps,
+        "pad_token_id": tokens.id_of("[PAD]"),
+        "tie_word_embeddings": True,
+    }
