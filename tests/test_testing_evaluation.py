@@ -18,7 +18,7 @@ from sklearn.metrics import silhouette_samples
 
 from maebench import Evaluation, Metric, NotApplicable, Request, Result
 from maebench.testing import examine
-from maebench.testing.contract import Broken
+from maebench.testing.contract import Broken, NotChecked
 from maebench.testing.evaluated import HARD, NOISY, PLAIN, TWO
 from maebench.testing.evaluation import EvaluationContract
 from maebench_evals.finetune import Finetune
@@ -734,6 +734,74 @@ def test_an_option_of_one_protocol_has_to_change_a_number_there():
     contract(TwoWays)().test_every_option_changes_a_number()
     with pytest.raises(Broken, match="'shift' changes no number"):
         contract(OneWay)().test_every_option_changes_a_number()
+
+
+# ---- other kinds of inputs
+
+
+class OfText(Nearest):
+    """Takes windows of text, and no images."""
+
+    name: ClassVar[str] = "of-text"
+    takes: ClassVar[tuple[str, ...]] = ("text",)
+
+    def features(self, model, split):
+        assert model.inputs.kind == "text"
+        return super().features(model, split)
+
+
+class Shuffled(OfText):
+    """Labels one place off."""
+
+    def labels(self, model):
+        return model.labels("train").roll(1)
+
+
+class Half(Nearest):
+    """Yields one of its metrics of text alone, and of text another one that is not declared."""
+
+    takes: ClassVar[tuple[str, ...]] = ("images", "text")
+    metrics: ClassVar[dict[str, Metric]] = {
+        **Nearest.metrics,
+        "words": Metric(help="number of words", per_example=False),
+    }
+    called: ClassVar[str] = "words"
+
+    def run(self, model):
+        yield from super().run(model)
+        if model.inputs.kind == "text":
+            yield Result(self.called, float(model.inputs.vocabulary))
+
+
+class HalfUndeclared(Half):
+    """Calls it by another name."""
+
+    called: ClassVar[str] = "letters"
+
+
+class OfSignals(Nearest):
+    """Takes what the kit has not."""
+
+    takes: ClassVar[tuple[str, ...]] = ("signals",)
+
+
+def test_what_takes_no_images_is_tried_on_windows_of_text():
+    found = [*examine(contract(OfText))]
+    assert {f.check: f.reason for f in found if f.status == "fail"} == {}
+    assert {f.check for f in found if f.status == "not checked"} == {TRAINS}
+    with pytest.raises(Broken, match=r"raw inputs \(windows that show their class\) top1 is 0\.[12]"):
+        contract(Shuffled)().test_features_that_show_the_class_score_best()
+
+
+def test_what_takes_text_beside_images_is_asked_for_its_metrics_of_both():
+    contract(Half)().test_its_results_are_as_declared()
+    with pytest.raises(Broken, match="windows that show their class.*letters"):
+        contract(HalfUndeclared)().test_its_results_are_as_declared()
+
+
+def test_what_takes_another_kind_alone_is_not_checked_and_says_so():
+    with pytest.raises(NotChecked, match="it takes signals, and is tried on images and text alone"):
+        contract(OfSignals)().test_its_results_are_as_declared()
 
 
 # ---- what ships

@@ -1,27 +1,25 @@
-"""What evaluations are tried on: synthetic images, models of them, and what is noted."""
+"""What evaluations are tried on: models of synthetic data, and what is noted."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from maebench.config.run import RunConfig
-from maebench.data.augment import Augment
-from maebench.data.dataset import Dataset, Request
-from maebench.data.images import Images, channel_statistics, from_arrays
-from maebench.data.preprocess import Preprocess
-from maebench.encoders import ViTNano
-from maebench.encoders.inputs import Inputs
-from maebench.errors import DataError, PluginError
+from maebench.data.images import Images, InMemory, statistics_of
+from maebench.data.preprocess import preprocess_of
+from maebench.encoders import TextNano, ViTNano
+from maebench.encoders.inputs import IMAGES, TEXT
+from maebench.errors import PluginError
 from maebench.evaluating.model import EvaluatedModel
 from maebench.evaluating.suite import checked
 from maebench.evaluation import Evaluation, Result
@@ -32,16 +30,18 @@ from maebench.objectives import MAE
 from maebench.plugins import Names
 from maebench.pretraining import checkpoints
 from maebench.pretraining.plan import build
-from maebench.rng import GLOBAL_STATES, Draws, isolated, permutation
+from maebench.rng import GLOBAL_STATES, isolated
 from maebench.state import SHARED
 from maebench.testing.contract import described
+from maebench.testing.synthetic import SPLITS, TEST, TRAIN, Synthetic, SyntheticText
 
-SPLITS = ("train", "test")  # what every data set has
-SIDE = 16  # pixels: four patches a side, and more than the 11 of SSIM's window
-TEST = 240  # images: chance on four classes then is 0.25 give or take 0.092
-TRAIN = 240  # images: enough to learn plain patterns without error, in a fraction of a second
-NOISE = 20  # deviation in grey levels: patterns three times as high are not yet clipped
-ENCODER = ViTNano(width=16, depth=2, heads=2)  # milliseconds for a whole split
+# milliseconds for a whole split
+ENCODERS = {
+    IMAGES: ViTNano(width=16, depth=2, heads=2),
+    TEXT: TextNano(width=16, depth=2, heads=2),
+}
+DATA = {IMAGES: Synthetic, TEXT: SyntheticText}
+SURE = 3.29  # 99.9 % of a normal distribution lie within so many deviations
 # What an evaluation could leave changed for all that come after it, and how it is put back.
 GLOBALS = {
     what: SHARED[what]
@@ -53,56 +53,6 @@ GLOBALS = {
 # ---- the models
 
 
-class Synthetic(Dataset):
-    """Noise with a pattern per class in it: flat, rows, columns or a board, in every patch."""
-
-    name: ClassVar[str] = "synthetic"
-    signal: float = Field(
-        default=3.0, ge=0, description="height of the pattern in deviations of the noise"
-    )
-    classes: int = Field(
-        default=4, ge=2, le=4, description="number of classes, equally many images each"
-    )
-    train: int = Field(default=TRAIN, ge=1, description="number of training images")
-    truth: Literal["true", "flipped", "half", "none"] = Field(
-        default="true",
-        description="test labels; flipped: all of two classes, half: the first half's alone",
-    )
-    others: bool = Field(
-        default=False, description="other noise in the second half of the test images"
-    )
-
-    def load(self, request: Request) -> Images:
-        """One split, always the same."""
-        if request.split not in SPLITS:
-            raise DataError(f"no split {request.split!r}: data sets have {' and '.join(SPLITS)}")
-        count = self.train if request.split == "train" else TEST
-        purpose = f"synthetic {request.split}"
-        labels = permutation(count, 0, purpose) % self.classes
-        sign = (-1.0) ** torch.arange(SIDE)
-        rows, columns = sign[:, None].expand(SIDE, SIDE), sign[None].expand(SIDE, SIDE)
-        patterns = torch.stack([torch.ones(SIDE, SIDE), rows, columns, rows * columns])
-        ids = torch.arange(count)
-        noise = Draws(0, purpose, ids).normal(SIDE, SIDE)
-        if self.others and request.split == "test":
-            noise[count // 2 :] = 3 * Draws(1, purpose, ids[count // 2 :]).normal(SIDE, SIDE)
-        grey = 127 + NOISE * (self.signal * patterns[labels] + noise)
-        wrong = {"flipped": count, "half": count // 2}.get(self.truth, 0)
-        if request.split == "test":
-            labels[:wrong] = 1 - labels[:wrong]
-        return from_arrays(
-            grey.round().clamp(0, 255).to(torch.uint8).numpy(),
-            None if self.truth == "none" else labels.numpy(),
-            [] if self.truth == "none" else [f"class {c}" for c in range(self.classes)],
-            request.image_size,
-        )
-
-    def preset(self) -> dict[str, Any]:
-        """All that a config needs; crops leave the patterns as they are."""
-        whole = Augment(scale=(1, 1), aspect=(1, 1), flip=False)
-        return {"image_size": (SIDE, SIDE), "budget": "steps=1", "augment": whole.model_dump()}
-
-
 PLAIN, NOISY = Synthetic(), Synthetic(signal=0)
 HARD = Synthetic(signal=0.2)  # a probe is right on four images in five: any option moves it
 TWO = {truth: Synthetic(signal=0, classes=2, truth=truth) for truth in ("true", "flipped", "half")}
@@ -110,7 +60,7 @@ OTHERS = Synthetic(signal=0.2, others=True)  # HARD, with other test images in i
 UNLABELLED = Synthetic(truth="none")
 FEW, FEWEST = Synthetic(train=8), Synthetic(train=4)  # two images of each class, and one
 KINDS = {
-    "pixels": "raw pixels",
+    "control": "raw inputs",
     "encoder": "an untrained encoder",
     "no decoder": "an untrained encoder without a decoder",
 }
@@ -123,12 +73,18 @@ class Case:
     data: Synthetic
     kind: str
 
+    @classmethod
+    def of(cls, data: Synthetic, kind: str, inputs: str) -> Case:
+        """The same with the data of a kind of inputs."""
+        options = {option: getattr(data, option) for option in Synthetic.model_fields}
+        return cls(DATA[inputs](**options), kind)
+
     def __str__(self) -> str:
-        data = self.data
-        shows = {PLAIN.signal: "images that show their class", 0: "noise"}
-        parts = [shows.get(data.signal, "images that hardly show their class")]
+        data, what = self.data, "windows" if self.data.gives == TEXT else "images"
+        shows = {PLAIN.signal: f"{what} that show their class", 0: "noise"}
+        parts = [shows.get(data.signal, f"{what} that hardly show their class")]
         parts += [f"{data.train} to train on"] if data.train < TRAIN else []
-        parts += ["other images in the second half of test"] if data.others else []
+        parts += [f"other {what} in the second half of test"] if data.others else []
         parts += ["no labels"] if data.truth == "none" else []
         return f"{KINDS[self.kind]} ({', '.join(parts)})"
 
@@ -138,17 +94,17 @@ def model_of(case: Case, folder: Path) -> LoadedModel:
     config = RunConfig(
         Names({}, ()),  # all parts are given as objects: no plugin has to be looked for
         dataset=case.data,
-        encoder=ENCODER,
+        encoder=ENCODERS[case.data.gives],
         objective=MAE(),
         masking=Random(),
         evals=(),
         device="cpu",
     )
-    if case.kind == "pixels":
+    if case.kind == "control":
         return control_of(config, None, folder, "cpu")
     splits = config.splits()
-    mean, std = channel_statistics(splits.load("train"))
-    module = build(config, Inputs.of_images(1, config.size, case.data.classes))
+    train = splits.load("train")
+    module = build(config, train.info.inputs)
     if case.kind == "no decoder":
         bare: Any = nn.Module()
         bare.encoder = module.encoder
@@ -160,7 +116,7 @@ def model_of(case: Case, folder: Path) -> LoadedModel:
         module=module.eval().requires_grad_(False),
         config=config,
         splits=splits,
-        preprocess=Preprocess(config.size, 1, mean, std),
+        preprocess=preprocess_of(train.info.inputs, *statistics_of(train)),
         weights=checkpoints.weights_hash(module.encoder.state_dict()),
         device="cpu",
     )
@@ -179,7 +135,7 @@ class Observed(EvaluatedModel):
 
     def images(self, split: str) -> Images:
         """The images of a declared split."""
-        if split not in self.evaluation.splits:
+        if split not in self.evaluation.splits_of(self.splits.dataset.gives):
             self.undeclared.add(split)
         return super().images(split)
 
@@ -254,6 +210,23 @@ def place(result: Result) -> str:
     return json.dumps(dict(result.where), sort_keys=True)
 
 
+def difference(one: Outcome, other: Outcome) -> str:
+    """The first difference of two outcomes in words, nothing where there is none."""
+    if len(one.rows) != len(other.rows):
+        return f"{len(one.rows)} results and {other.error or other.broken or len(other.rows)}"
+    for rows in zip(one.rows, other.rows, strict=True):
+        if rows[0] != rows[1]:
+            means = (sum(v) / len(v) if isinstance(v, list) else v for _, _, v in rows)
+            words = [f"{r[0]} {r[1]} is {mean}" for r, mean in zip(rows, means, strict=True)]
+            return " and ".join(words)
+    return ""
+
+
+def margin(guess: float) -> float:
+    """How far from its mean the share of right guesses over all test images may lie."""
+    return SURE * math.sqrt(guess * (1 - guess) / TEST)
+
+
 def run(evaluation: Evaluation, case: Case) -> Outcome:
     """One evaluation of one case, as the suite does it, in a temporary folder."""
     with tempfile.TemporaryDirectory() as home:
@@ -306,7 +279,8 @@ def _state(model: LoadedModel) -> dict[str, str]:
         marks["the model's own weights"] = checkpoints.weights_hash(model.module.state_dict())
     for split in SPLITS:
         images: Any = model.splits.load(split)
-        marks[f"the images of {split}"] = checkpoints.weights_hash({"": images.pixels})
+        values = images.pixels if isinstance(images, InMemory) else images.values
+        marks[f"the images of {split}"] = checkpoints.weights_hash({"": values})
         if images.info.labels is not None:
             marks[f"the labels of {split}"] = checkpoints.weights_hash({"": images.info.labels})
     return marks

@@ -8,12 +8,13 @@ for, hands out, writes and leaves behind is noted.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from maebench.encoders.inputs import takes
 from maebench.errors import MaebenchError, PluginError
 from maebench.evaluating.suite import _check_complete, _is_headline
 from maebench.evaluation import Evaluation, Metric, NotApplicable, Result
@@ -21,25 +22,25 @@ from maebench.files import SAFE_NAME
 from maebench.rng import isolated
 from maebench.testing.contract import Broken, Contract, NotChecked, expect
 from maebench.testing.evaluated import (
+    DATA,
     FEW,
     FEWEST,
     HARD,
     NOISY,
     OTHERS,
     PLAIN,
-    SPLITS,
-    TEST,
     TWO,
     UNLABELLED,
     Case,
     Outcome,
-    Synthetic,
+    difference,
+    margin,
     place,
     run,
 )
+from maebench.testing.synthetic import SPLITS, TEST, Synthetic
 
-BOTH = ("pixels", "encoder")  # kinds of models that every evaluation is tried on
-SURE = 3.29  # 99.9 % of a normal distribution lie within so many deviations
+BOTH = ("control", "encoder")  # kinds of models that every evaluation is tried on
 NEAR = 0.02  # of a metric's range: as near as perfect features must come to its end
 
 
@@ -47,8 +48,9 @@ class EvaluationContract(Contract):
     """Checks that an evaluation keeps to its contract; inherit it in a test class.
 
     It is run on raw pixels and on an untrained encoder, of images that show their class plainly,
-    hardly, or not at all. `changes_encoder: ClassVar[bool]` of the evaluation says whether it
-    trains the copies that `model.encoder()` gives.
+    hardly, or not at all; what takes no images is run on windows of text instead.
+    `changes_encoder: ClassVar[bool]` of the evaluation says whether it trains the copies that
+    `model.encoder()` gives.
     """
 
     kind: ClassVar[str] = "evaluation"
@@ -102,9 +104,10 @@ class EvaluationContract(Contract):
 
     def test_its_results_are_as_declared(self) -> None:
         """Declared metrics in their range, one number per test image, `where` of plain values."""
-        for outcome in self._outcomes():
+        for outcome in (outcomes := self._outcomes(self._inputs())):
             expect(not outcome.broken, f"on {outcome}: {outcome.broken}")
-        yielded = {result.metric for outcome in self._done() for result in outcome.results}
+        self._done()
+        yielded = {r.metric for outcome in outcomes if outcome.done for r in outcome.results}
         left = sorted(self.made().metrics.keys() - yielded)
         expect(not left, f"{left} declared and never yielded; what cannot be had is None")
 
@@ -121,7 +124,7 @@ class EvaluationContract(Contract):
     def test_the_same_seed_gives_the_same_numbers(self) -> None:
         """Random numbers come from model.draws(), or from the global state that the suite sets."""
         for outcome in self._done():
-            if outcome.case.data == HARD:
+            if outcome.case.data.signal == HARD.signal:
                 with isolated(1, "another state outside"):
                     apart = difference(outcome, run(self.made(), outcome.case))
                 expect(
@@ -175,7 +178,7 @@ class EvaluationContract(Contract):
         elif best is not None and set(value.flatten().tolist()) <= {0, 1}:  # right or wrong
             other, least, whose = best, -NEAR, "the best is"
         else:  # a graded number need not reach its end, but has to be nearer to it than on noise
-            other, least, whose = self._score(self._on(NOISY, "pixels")), 0.0, "noise has"
+            other, least, whose = self._score(self._on(NOISY, "control")), 0.0, "noise has"
         ahead = score - other if metric.higher_is_better else other - score
         expect(
             ahead > least,
@@ -250,7 +253,9 @@ class EvaluationContract(Contract):
     def test_every_option_changes_a_number(self) -> None:
         """An option that is never read makes one experiment of two rows of a table."""
         # first where nothing is at its best or worst
-        cases = sorted((o.case for o in self._done()), key=lambda case: case.data != HARD)
+        cases = sorted(
+            (o.case for o in self._done()), key=lambda case: case.data.signal != HARD.signal
+        )
         options = type(self.made()).model_fields
 
         def outcomes(evaluation: Evaluation) -> Iterator[tuple[str, list[Any]]]:
@@ -266,14 +271,36 @@ class EvaluationContract(Contract):
 
     # ---- what the checks look at
 
-    def _on(self, data: Synthetic, kind: str, evaluation: Evaluation | None = None) -> Outcome:
+    def _inputs(self) -> list[str]:
+        """The kinds of inputs that it is tried on: images first, where it takes them.
+
+        Raises:
+            NotChecked: it takes another kind alone.
+        """
+        declared = " and ".join(self.made().takes)
+        if found := [kind for kind in DATA if takes(self.made(), kind)]:
+            return found
+        raise NotChecked(f"it takes {declared}, and is tried on {' and '.join(DATA)} alone")
+
+    def _on(
+        self,
+        data: Synthetic,
+        kind: str,
+        evaluation: Evaluation | None = None,
+        inputs: str | None = None,
+    ) -> Outcome:
         """What came of the evaluation, run once for all checks."""
-        case, made = Case(data, kind), evaluation or self.made()
+        case, made = Case.of(data, kind, inputs or self._inputs()[0]), evaluation or self.made()
         return self.kept((made, case), lambda: run(made, case))
 
-    def _outcomes(self) -> list[Outcome]:
-        """Those of every check that needs no particular one."""
-        return [self._on(data, kind) for data in (PLAIN, HARD, NOISY) for kind in BOTH]
+    def _outcomes(self, inputs: Sequence[str] = ()) -> list[Outcome]:
+        """Those of every check that needs no particular one, on each of some kinds of inputs."""
+        return [
+            self._on(data, kind, inputs=each)
+            for each in inputs or self._inputs()[:1]
+            for data in (PLAIN, HARD, NOISY)
+            for kind in BOTH
+        ]
 
     def _done(self) -> list[Outcome]:
         """Those that came to their end with results as declared.
@@ -373,21 +400,4 @@ def wrong_with(metric: Metric) -> str:
         return f"guess={metric.guess} lies outside {metric.low} to {metric.high}"
     if metric.unit == "%" and metric.high is not None and metric.high > 1:
         return f"a share in % is shown times 100: yield 0 to 1, high={metric.high} is too high"
-    return ""
-
-
-def margin(guess: float) -> float:
-    """How far from its mean the share of right guesses over all test images may lie."""
-    return SURE * math.sqrt(guess * (1 - guess) / TEST)
-
-
-def difference(one: Outcome, other: Outcome) -> str:
-    """The first difference of two outcomes in words, nothing where there is none."""
-    if len(one.rows) != len(other.rows):
-        return f"{len(one.rows)} results and {other.error or other.broken or len(other.rows)}"
-    for rows in zip(one.rows, other.rows, strict=True):
-        if rows[0] != rows[1]:
-            means = (sum(v) / len(v) if isinstance(v, list) else v for _, _, v in rows)
-            words = [f"{r[0]} {r[1]} is {mean}" for r, mean in zip(rows, means, strict=True)]
-            return " and ".join(words)
     return ""
