@@ -2,10 +2,12 @@ import math
 
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
+from PIL import Image
 
-from maebench import ConfigError
-from maebench.analysis.modality import CLAIM, RATIOS, Sides
+from maebench import ConfigError, Draws
+from maebench.analysis.modality import CLAIM, RATIOS, Sides, apart
 from maebench.cli import cli
 from maebench.plugins import installed
 from maebench.report import modality as report
@@ -36,6 +38,22 @@ def test_the_command_tries_the_ratios_that_are_known():
     from maebench.cli.modality import DEFAULT_RATIOS
 
     assert tuple(map(float, DEFAULT_RATIOS.split(","))) == RATIOS and CLAIM in RATIOS
+
+
+def test_of_ratios_that_hide_as_many_patches_one_stays():
+    assert apart(RATIOS, 49) == {}
+    assert apart(RATIOS, 16) == {0.15: 0.1}
+    assert apart((0.21, 0.2, 0.75), 16) == {0.21: CLAIM}
+    assert apart((0.5, 0.51, 0.52, 0.2), 16) == {0.51: 0.5, 0.52: 0.5}
+    with pytest.raises(ConfigError, match="would hide nothing of 16 patches"):
+        apart((0.01, 0.2), 16)
+
+
+def test_without_a_limit_small_data_sets_are_taken_whole():
+    designs = SIDES.designs(installed(), (0.2, 0.5), 1, {**SHARED, "limit": None})
+    for design in designs.values():
+        config = design.arms[0].config
+        assert config.limit == len(config.splits().load("train")) < 10_000
 
 
 def test_a_data_set_of_the_other_kind_and_ratios_without_the_claims_are_refused():
@@ -109,13 +127,36 @@ def test_words_and_pictures_are_run_shown_and_not_run_again(tmp_path):
     assert ran.exit_code == 0, (ran.output, ran.exception)
     assert "text: 7 of 7 cells are left" in ran.output
     assert "images: 7 of 7 cells are left" in ran.output
-    found = pd.read_csv(tmp_path / "modality" / "pydoc-digits" / "rows.csv")
+    (folder,) = (tmp_path / "modality").iterdir()
+    assert folder.name.startswith("pydoc-digits-") and f"written   {folder}" in ran.output
+    found = pd.read_csv(folder / "rows.csv")
     assert list(found["kind"]) == ["text"] * 2 + ["images"] * 2
     assert (found["num_seeds"] == 2).all()
     assert found[["baseline", "model", "probe", "untrained", "gain"]].notna().all(axis=None)
     assert (found["gain"] - (found["probe"] - found["untrained"])).abs().max() < 1e-9
     again = CliRunner().invoke(cli, ["modality", *how])
     assert "text: 0 of 7 cells are left" in again.output and again.exit_code == 0
+    how[how.index("steps=4")] = "steps=5"
+    other = CliRunner().invoke(cli, ["modality", *how])
+    assert other.exit_code == 0 and len(list((tmp_path / "modality").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_images_without_labels_have_no_probe_and_this_is_said(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / "images" / split).mkdir(parents=True)
+        for number in range(24):
+            grey = Draws(number, split, torch.arange(8)).integers(256, 8).to(torch.uint8)
+            Image.fromarray(grey.numpy()).save(tmp_path / "images" / split / f"{number}.png")
+    how = ["--text", "pydoc", "--images", f"folder:{tmp_path / 'images'}", "--ratio", "0.2,0.5"]
+    how += ["--seeds", "1", "--budget", "steps=2", "--batch", "8", "--workers", "1"]
+    ran = CliRunner().invoke(cli, ["modality", *how, "--results", str(tmp_path / "results")])
+    assert ran.exit_code == 0, (ran.output, ran.exception)
+    assert "images: without labels there is no probe, and no gain of it" in ran.output
+    (folder,) = (tmp_path / "results" / "modality").iterdir()
+    found = pd.read_csv(folder / "rows.csv").set_index(["kind", "arm"])
+    assert found.loc["images", "gain"].isna().all() and found.loc["text", "gain"].notna().all()
+    assert found[["baseline", "model"]].notna().all(axis=None)
 
 
 def test_wrong_values_are_refused_in_one_line(tmp_path):

@@ -149,6 +149,21 @@ def test_ratio_and_masking_are_those_that_were_asked_for(model, monkeypatch):
     assert len({rows["r2", None]["value"] for rows in (half, block, random)}) == 3
 
 
+def test_the_usual_ratio_is_one_evaluation_whether_it_is_written_or_left_open(tmp_path):
+    for name, usual in (("mae", 0.75), ("bert", 0.15)):
+        tiny.plan(tmp_path / name, **tiny.suited(name))
+        trained = tiny.load(tmp_path / name)
+        paths = {
+            ratio: suite.record_path(trained, ReconstructionQuality(ratio=ratio), trained.splits, 0)
+            for ratio in (None, usual, 0.5, "own")
+        }
+        assert paths[None] == paths[usual] and len(set(paths.values())) == 3
+        path = suite.evaluate(trained, ReconstructionQuality(ratio=usual))
+        assert {row["options"] for row in records.read(path)} == {"reconstruction"}
+        other = suite.evaluate(trained, ReconstructionQuality(ratio=0.5))
+        assert {row["options"] for row in records.read(other)} == {"reconstruction(ratio=0.5)"}
+
+
 def test_a_perfect_guess_has_r2_1_and_ssim_1_and_the_best_psnr(model, tmp_path, monkeypatch):
     def perfect(self, images, mask):
         made = original(self, images, mask)

@@ -789,7 +789,9 @@ def test_what_takes_no_images_is_tried_on_windows_of_text():
     found = [*examine(contract(OfText))]
     assert {f.check: f.reason for f in found if f.status == "fail"} == {}
     assert {f.check for f in found if f.status == "not checked"} == {TRAINS}
-    with pytest.raises(Broken, match=r"raw inputs \(windows that show their class\) top1 is 0\.[12]"):
+    with pytest.raises(
+        Broken, match=r"raw inputs \(windows that show their class\) top1 is 0\.[12]"
+    ):
         contract(Shuffled)().test_features_that_show_the_class_score_best()
 
 

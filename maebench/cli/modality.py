@@ -45,7 +45,7 @@ DEFAULT_RATIOS = "0.05,0.1,0.15,0.2,0.3,0.4,0.5,0.6,0.75,0.9"  # a test compares
     type=POSITIVE,
     metavar="N",
     help="number of training images, and of windows",
-    default=10000,
+    shown="10000, or all",
 )
 @option("--seeds", metavar="N|A-B", help="seeds of each ratio", default="3")
 @option("--workers", type=POSITIVE, metavar="N", help="processes side by side", shown="one a core")
@@ -64,6 +64,7 @@ def modality_command(**settings: Any) -> None:
       maebench modality --data-dir /usr/share/datasets/fashion-mnist
       maebench modality --text pydoc --images digits --ratio 0.2,0.5,0.75 --budget steps=500
     """  # noqa: D301 - click wants the character \b itself
+    from maebench import files
     from maebench.analysis import modality
     from maebench.analysis.compare import carry_out, plan_comparison
     from maebench.cli.progress import grid
@@ -81,8 +82,14 @@ def modality_command(**settings: Any) -> None:
             **({"data_dir": settings["data_dir"]} if settings["data_dir"] else {}),
         },
     )
+    sides.check(names)
+    length = sides.length(names)
+    dropped = modality.apart(settings["ratio"], length)
+    for ratio, same in dropped.items():
+        click.echo(f"left out  {ratio:g}: of {length} patches it hides as many as {same:g}")
+    ratios = [ratio for ratio in settings["ratio"] if ratio not in dropped]
     shared = {key: settings[key] for key in ("budget", "batch", "limit")}
-    designs = sides.designs(names, settings["ratio"], settings["seeds"], shared)
+    designs = sides.designs(names, ratios, settings["seeds"], shared)
     found = {kind: plan_comparison(d, folder, None, names) for kind, d in designs.items()}
     for kind, planned in found.items():
         left = sum(cell.state != "done" for cell in planned.cells)
@@ -95,7 +102,10 @@ def modality_command(**settings: Any) -> None:
         for line in report.answers(rows):
             click.echo(line)
         titles = {kind: d.arms[0].config.dataset.title for kind, d in designs.items()}
-        where = Path(runs.results_folder(folder)) / "modality" / "-".join(titles.values())
+        own = files.short_hash({kind: planned.folder.name for kind, planned in found.items()})
+        parts = [design.arms[0].config.dataset.name for design in designs.values()]
+        name = files.safe_name("-".join([*parts, own]))
+        where = Path(runs.results_folder(folder)) / "modality" / name
         report.write(rows, titles, where)
         click.echo(f"written   {where}")
     if not all(comparison.finished for comparison in found.values()):

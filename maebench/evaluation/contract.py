@@ -266,6 +266,13 @@ class Evaluation(Component):
         """The splits that it may touch of inputs of a kind: `splits`, if not overridden."""
         return self.splits
 
+    def suited(self, kind: str) -> Self:
+        """Itself, with options that are left open filled in for inputs of a kind.
+
+        By what it gives, records are named and found again.
+        """
+        return self
+
     def summary(self, rows: pd.DataFrame) -> Iterator[Summary]:
         """Yields what `maebench eval` shows of its models below the table; nothing by default.
 

@@ -68,24 +68,27 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
 
     found = []
     for row in rows.sort_values(["kind", "ratio"], ascending=[False, True]).to_dict("records"):
-        better = f"{row['p_holm']:.3f}" if not math.isnan(row["p_holm"]) else ""
         found.append(
             {
                 "inputs": row["kind"],
                 "ratio": f"{row['ratio']:.3f}",
                 "without a model (R2)": f"{row['baseline']:.3f}",
                 "model (R2)": _with_ends(row, "model", 3),
-                "linear probe (%)": f"{row['probe']:.1f}",
-                "untrained (%)": f"{row['untrained']:.1f}",
-                "gain (points)": _with_ends(row, "gain", 1),
-                f"p against {CLAIM:g} (Holm)": better,
+                "linear probe (%)": _number(row["probe"], 1),
+                "untrained (%)": _number(row["untrained"], 1),
+                "gain (points)": _gain(row),
+                f"p against {CLAIM:g} (Holm)": _number(row["p_holm"], 3),
             }
         )
     return pd.DataFrame(found)
 
 
+def _number(value: float, digits: int) -> str:
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
+
+
 def _with_ends(row: Mapping[Any, Any], what: str, digits: int) -> str:
-    text = f"{row[what]:.{digits}f}"
+    text = _number(row[what], digits)
     if math.isnan(row[f"{what}_low"]):
         return text
     return f"{text} [{row[f'{what}_low']:.{digits}f}, {row[f'{what}_high']:.{digits}f}]"
@@ -97,19 +100,23 @@ def answers(rows: pd.DataFrame) -> Iterator[str]:
     for kind in rows["kind"].unique():
         group = rows[rows["kind"] == kind].to_dict("records")
         at = near[kind] = min(group, key=lambda row: abs(row["ratio"] - CLAIM))
-        best = max(group, key=lambda row: row["gain"])
         what = "tokens" if kind == TEXT else "patches"
         yield (
             f"{kind}, {at['ratio']:.0%} of the {what} hidden: {at['baseline']:.0%} of what is "
             f"hidden is known without a model ({BASELINES[kind]}), and {at['model']:.0%} by the "
-            f"trained model; its probe gains {_with_ends(at, 'gain', 1)} points"
+            "trained model"
+            + ("" if math.isnan(at["gain"]) else f"; its probe gains {_gain(at)} points")
         )
+        if math.isnan(at["gain"]):
+            yield f"{kind}: without labels there is no probe, and no gain of it"
+            continue
+        best = max(group, key=lambda row: row["gain"])
         apart = [row for row in group if row["p_holm"] <= LEVEL]
         better = [row["ratio"] for row in apart if row["gain"] > at["gain"]]
         worse = [row["ratio"] for row in apart if row["gain"] < at["gain"]]
         yield (
             f"{kind}: the probe gains most at {best['ratio']:.0%}, "
-            f"{_with_ends(best, 'gain', 1)} points; told from {CLAIM:.0%} over seeds, better at "
+            f"{_gain(best)} points; told from {CLAIM:.0%} over seeds, better at "
             f"{_list(better)}, worse at {_list(worse)}"
         )
     if near.keys() == {TEXT, IMAGES}:
@@ -118,6 +125,10 @@ def answers(rows: pd.DataFrame) -> Iterator[str]:
             f"at {CLAIM:.0%}, {1 - text:.0%} of what a hidden word says is not said by the words "
             f"beside it, and {1 - images:.0%} of what a hidden patch shows not by the pixels around"
         )
+
+
+def _gain(row: Mapping[Any, Any]) -> str:
+    return _with_ends(row, "gain", 1)
 
 
 def _list(ratios: Sequence[float]) -> str:

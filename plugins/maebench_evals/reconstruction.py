@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -127,7 +127,9 @@ class ReconstructionQuality(Evaluation):
         """Yields all metrics of the model and of the baselines, and writes the pictures."""
         images = model.images("test")
         ids = images.info.ids
-        ratio = model.ratio if self.ratio == "own" else self.ratio or RATIOS[model.inputs.kind]
+        given = self.suited(model.inputs.kind).ratio
+        assert given is not None  # other kinds are not taken
+        ratio = model.ratio if given == "own" else given
         model.masks(ids[:1], self.masking, ratio)  # "not applicable" before anything is done
         if model.inputs.kind == "text":
             yield from token_results(model, lambda which: model.masks(which, self.masking, ratio))
@@ -165,6 +167,10 @@ class ReconstructionQuality(Evaluation):
     def splits_of(self, kind: str) -> Sequence[str]:
         """Of text the baselines count train's tokens."""
         return ("train", "test") if kind == "text" else self.splits
+
+    def suited(self, kind: str) -> Self:
+        """Of a ratio that is left open, the usual one of images or of text."""
+        return self.model_copy(update={"ratio": self.ratio or RATIOS.get(kind)})
 
     def summary(self, rows: pd.DataFrame) -> Iterator[Summary]:
         """Yields the matrix of models and common masks, where they were scored under them."""
