@@ -119,16 +119,26 @@ def test_table_and_picture_have_both_kinds(tmp_path):
         assert CLAIM in [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 2]
 
 
+@pytest.fixture
+def text(tmp_path):
+    """Two classes of made-up text, on which a probe takes no time."""
+    for name, words in (("a", "one two three four"), ("b", "five six seven eight")):
+        lines = [" ".join(f"{w} {100 + n}" for w in words.split() * 4) for n in range(60)]
+        (tmp_path / "text" / name).mkdir(parents=True)
+        (tmp_path / "text" / name / "all.txt").write_text("\n".join(lines), encoding="utf-8")
+    return f"text:{tmp_path / 'text'}"
+
+
 @pytest.mark.slow
-def test_words_and_pictures_are_run_shown_and_not_run_again(tmp_path):
-    how = ["--text", "pydoc", "--images", "digits", "--ratio", "0.2,0.5", "--seeds", "2"]
-    how += ["--budget", "steps=4", "--limit", "400", "--workers", "1", "--results", str(tmp_path)]
+def test_words_and_pictures_are_run_shown_and_not_run_again(text, tmp_path):
+    how = ["--text", text, "--images", "digits", "--ratio", "0.2,0.5", "--seeds", "2"]
+    how += ["--budget", "steps=4", "--limit", "80", "--workers", "1", "--results", str(tmp_path)]
     ran = CliRunner().invoke(cli, ["modality", *how])
     assert ran.exit_code == 0, (ran.output, ran.exception)
     assert "text: 7 of 7 cells are left" in ran.output
     assert "images: 7 of 7 cells are left" in ran.output
     (folder,) = (tmp_path / "modality").iterdir()
-    assert folder.name.startswith("pydoc-digits-") and f"written   {folder}" in ran.output
+    assert folder.name.startswith("text-digits-") and f"written   {folder}" in ran.output
     found = pd.read_csv(folder / "rows.csv")
     assert list(found["kind"]) == ["text"] * 2 + ["images"] * 2
     assert (found["num_seeds"] == 2).all()
@@ -142,13 +152,13 @@ def test_words_and_pictures_are_run_shown_and_not_run_again(tmp_path):
 
 
 @pytest.mark.slow
-def test_images_without_labels_have_no_probe_and_this_is_said(tmp_path):
+def test_images_without_labels_have_no_probe_and_this_is_said(text, tmp_path):
     for split in ("train", "test"):
         (tmp_path / "images" / split).mkdir(parents=True)
         for number in range(24):
             grey = Draws(number, split, torch.arange(8)).integers(256, 8).to(torch.uint8)
             Image.fromarray(grey.numpy()).save(tmp_path / "images" / split / f"{number}.png")
-    how = ["--text", "pydoc", "--images", f"folder:{tmp_path / 'images'}", "--ratio", "0.2,0.5"]
+    how = ["--text", text, "--images", f"folder:{tmp_path / 'images'}", "--ratio", "0.2,0.5"]
     how += ["--seeds", "1", "--budget", "steps=2", "--batch", "8", "--workers", "1"]
     ran = CliRunner().invoke(cli, ["modality", *how, "--results", str(tmp_path / "results")])
     assert ran.exit_code == 0, (ran.output, ran.exception)

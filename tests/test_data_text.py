@@ -165,6 +165,12 @@ def test_windows_longer_than_any_class_are_refused_with_the_longest():
     assert text.endswith(" tokens") and "\n" not in text
 
 
+def test_classes_of_which_none_can_be_divided_are_refused_with_the_reason():
+    for few in (["alpha beta"] * 9, ["one. two", "three"]):
+        with pytest.raises(DataError, match="^dataset other: no class can be divided: of its doc"):
+            load(Corpus({"a": few, "b": few}))
+
+
 def test_characters_that_train_lacks_are_counted():
     corpus = Corpus({"a": documents(0, 30)}, {"a": ["alpha \N{SNOWMAN} " * 20]})
     assert said(load(corpus, split="test"))["unknown tokens"].count == 20

@@ -73,6 +73,19 @@ def test_train_and_test_are_taken_by_their_names(tmp_path):
         load(whole)
 
 
+def test_what_lies_beside_train_and_test_is_said_and_two_of_one_name_are_refused(tmp_path):
+    for split, first in (("train", 0), ("test", 500)):
+        write(tmp_path / split, a_txt="\n".join(documents(first, 20)))
+    write(tmp_path / "validation", a_txt="\n".join(documents(800, 20)))
+    write(tmp_path, notes_txt="not read")
+    (remark,) = [r for r in load(tmp_path).info.remarks if r.what == "beside the splits"]
+    assert remark.text == "2 files or folders beside train and test were left out"
+    assert remark.examples == ("notes.txt", "validation")
+    write(tmp_path, train_txt="\n\n".join(documents(0, 20)))
+    with pytest.raises(DataError, match="has train, train.txt: train is one of them$"):
+        load(tmp_path)
+
+
 def test_what_is_no_utf8_or_empty_is_named_and_counted(tmp_path):
     folders(tmp_path)
     (tmp_path / "cats" / "latin.txt").write_bytes("caf\u00e9 alpha".encode("latin-1"))

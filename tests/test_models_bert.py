@@ -2,6 +2,7 @@ import json
 import shutil
 
 import pytest
+import timm
 import torch
 from click.testing import CliRunner
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
@@ -196,6 +197,16 @@ def test_windows_longer_than_its_positions_and_a_missing_tokenizer_are_refused(f
     (place / "tokenizer.json").unlink()
     with pytest.raises(MaebenchError, match=r"tokenizer.json is wanted beside its weights"):
         load_model(f"hf:{place}", tmp_path, "cpu", data=DATA)
+
+
+def test_options_of_images_are_refused_of_text_and_those_of_text_of_images(folder, tmp_path):
+    for spec in (f"file:{folder},image-size=64", f"hf:{folder},length={L},mean=0.5,std=0.5"):
+        with pytest.raises(ConfigError, match="of images, and these weights take text$"):
+            load_model(spec, tmp_path, "cpu", data=DATA)
+    images = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=0)
+    torch.save(images.state_dict(), tmp_path / "images.pth")
+    with pytest.raises(ConfigError, match="length: of text, and these weights take images$"):
+        load_model(f"file:{tmp_path / 'images.pth'},length=7", tmp_path, "cpu")
 
 
 def test_images_are_refused_by_a_model_of_text(folder, tmp_path):

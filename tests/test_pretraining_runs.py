@@ -271,3 +271,18 @@ def test_hashes_are_added_to_those_that_are_kept(start):
     runs.note_hashes(run, encoder="a", module="b")
     runs.note_hashes(run, last_batch="c")
     assert runs.read_hashes(run) == {"encoder": "a", "module": "b", "last_batch": "c"}
+
+
+def test_what_a_run_has_kept_is_read_back_and_refused_where_it_is_missing_or_another(tmp_path):
+    made = tiny.plan(tmp_path, **tiny.suited("bert")).run
+    assert list(made.facts["kept"]) == ["python.txt", "tokenizer.json"]
+    path = made.folder / "data" / "tokenizer.json"
+    text = path.read_text(encoding="utf-8")
+    assert runs.read_kept(made)["tokenizer.json"] == text
+    path.write_text(text.replace("alpha", "beta") + " ", encoding="utf-8")
+    with pytest.raises(RunError, match="is not as the run kept it: the weights are of other"):
+        tiny.load(tmp_path, made.name)
+    path.unlink()
+    with pytest.raises(RunError, match="belongs to the weights and cannot be read: No such file"):
+        tiny.load(tmp_path, made.name)
+    assert runs.read_kept(tiny.plan(tmp_path).run) == {}  # of images nothing is kept

@@ -84,6 +84,12 @@ class TextDataset(Dataset):
         """One split, its tokens by the tokenizer of the run that is to read it, or by its own."""
         corpus = self.read(request)
         train, test, small = divided(corpus)
+        if not train:
+            raise DataError(
+                f"dataset {self.title}: no class can be divided: of its documents, or paragraphs, "
+                f"lines or sentences where these are few, {TEST_SHARE} are needed, and one of them "
+                "there once"
+            )
         tokens = self._tokens(request, train)
         parts = self._cut(tokens, train), self._cut(tokens, test)
         chosen = [name for name in train if _enough(*(part[name] for part in parts))]

@@ -66,6 +66,7 @@ class TextFiles(TextDataset):
             train, test = found.side(self.path), None
         else:
             train, test = found.side(sides[0]), found.side(sides[1])
+            found.beside = sides[2]
         found.refuse(request.on_bad_image)
         if found.bad and not (train and (test is None or test)):
             name, why = found.bad[0]
@@ -78,21 +79,31 @@ class TextFiles(TextDataset):
         return Corpus(train, test, found.remarks(), tuple(name for name, _ in found.bad))
 
 
-def _sides(root: Path) -> tuple[Path, Path] | None:
-    """Train and test, where the folder has both by name."""
+def _sides(root: Path) -> tuple[Path, Path, list[str]] | None:
+    """Train and test, where the folder has both by name, and what lies beside them.
+
+    Raises:
+        DataError: there is one alone, or two of one name.
+    """
     if not root.is_dir():
         return None
-    found: dict[str, Path] = {}
+    found: dict[str, list[Path]] = {split: [] for split in SPLITS}
+    others = []
     for path in sorted(root.iterdir()):
         if path.stem in SPLITS and (path.is_dir() or path.suffix in SUFFIXES):
-            found.setdefault(path.stem, path)
-    if len(found) == 1:
-        (only,) = found
-        missing = SPLITS[only == SPLITS[0]]
-        raise DataError(
-            f"dataset text: {readable(str(root))} has {only} and no {missing}: give both"
-        )
-    return (found["train"], found["test"]) if found else None
+            found[path.stem].append(path)
+        elif not path.name.startswith("."):
+            others.append(path.name)
+    train, test = found.values()
+    if not train and not test:
+        return None
+    where = f"dataset text: {readable(str(root))} has"
+    for split, mine in found.items():
+        if not mine:
+            raise DataError(f"{where} {SPLITS[split == SPLITS[0]]} and no {split}: give both")
+        if len(mine) > 1:
+            raise DataError(f"{where} {some_of([p.name for p in mine])}: {split} is one of them")
+    return train[0], test[0], others
 
 
 @dataclass
@@ -103,11 +114,13 @@ class Reader:
         root: what names are relative to.
         bad: what could not be read, and why.
         unread: suffixes of files that are no text, and how many there are of each.
+        beside: names of what lies beside the folders of the splits.
     """
 
     root: Path
     bad: list[tuple[str, str]] = field(default_factory=list)
     unread: Counter[str] = field(default_factory=Counter)
+    beside: Sequence[str] = ()
 
     def side(self, place: Path) -> dict[str, list[str]]:
         """The documents of a split by class.
@@ -208,6 +221,9 @@ class Reader:
             names = tuple(f"{readable(name)} {why}" for name, why in self.bad)
             text = f"{len(names):,} documents are empty or cannot be read, and were left out"
             said.append(Remark("unreadable", len(names), text, examples=names))
+        if count := len(self.beside):
+            text = f"{count:,} files or folders beside train and test were left out"
+            said.append(Remark("beside the splits", count, text, examples=tuple(self.beside)))
         if count := self.unread.total():
             kinds = some_of([f"{n:,} {suffix}" for suffix, n in sorted(self.unread.items())])
             text = f"{count:,} files that are no {' or '.join(SUFFIXES)} were left out ({kinds})"

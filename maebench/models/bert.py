@@ -20,7 +20,7 @@ from maebench.encoders.inputs import TEXT, Inputs
 from maebench.encoders.text import TextBase, TextModule
 from maebench.errors import ConfigError, RunError
 from maebench.models.reading import read_weights
-from maebench.models.spec import SpecOptions
+from maebench.models.spec import SpecOptions, check_used
 from maebench.models.weights import (
     COMPLETE,
     NO_DECODER,
@@ -67,6 +67,7 @@ def from_bert(folder: Path, options: SpecOptions, spec: str) -> ForeignModel:
         RunError: weights or tokenizer are missing or damaged.
         ConfigError: a kind of BERT that our blocks are not, or windows longer than its positions.
     """
+    check_used(options, TEXT, spec)
     found = read_weights(folder)
     config, tensors = found.facts["config"], found.chosen.tensors
     own = {_plain(name): tensor for name, tensor in tensors.items()}

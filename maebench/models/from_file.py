@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maebench.encoders.inputs import Inputs
+from maebench.encoders.inputs import IMAGES, Inputs
 from maebench.encoders.vit import VisionTransformer, ViTBase
 from maebench.errors import ConfigError
 from maebench.models import preprocessing
 from maebench.models.naming import HEAD_NAMES, as_timm
 from maebench.models.pooled_norm import NOTE, NormAfterPooling
 from maebench.models.reading import Facts, WeightsFile
-from maebench.models.spec import SpecOptions
+from maebench.models.spec import SpecOptions, check_used
 from maebench.models.trained_size import trained_grid
 from maebench.models.weights import (
     COMPLETE,
@@ -55,6 +55,7 @@ def from_weights(found: WeightsFile, options: SpecOptions, spec: str) -> Foreign
         ConfigError: it is no plain vision transformer, or what cannot be read off the weights has
             to be given by name.
     """
+    check_used(options, IMAGES, spec)
     named = as_timm(found.chosen, options.key_map, spec)
     tensors, facts = named.tensors, found.facts
     if "patch_embed.proj.weight" not in tensors or "pos_embed" not in tensors:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from maebench.data.preprocess import Preprocess
 from maebench.data.tokens import KEPT
 from maebench.encoders.encoder import Tokens
-from maebench.encoders.inputs import Inputs
+from maebench.encoders.inputs import IMAGES, Inputs
 from maebench.errors import ConfigError, RunError, unknown
 from maebench.files import read_json, with_home
 from maebench.masking.mask import Mask
@@ -23,7 +23,7 @@ from maebench.models.bert import from_bert
 from maebench.models.from_file import from_weights
 from maebench.models.preprocessing import as_stated
 from maebench.models.reading import WeightsFile, read_weights
-from maebench.models.spec import SpecOptions
+from maebench.models.spec import SpecOptions, check_used
 from maebench.models.weights import (
     COMPLETE,
     NO_HEAD,
@@ -89,6 +89,7 @@ def from_folder(folder: Path, options: SpecOptions, spec: str) -> ForeignModel:
         return from_bert(folder, options, spec)
     if kind not in TYPES:
         raise ConfigError(unknown("kind of model", str(kind), ["vit_mae", "bert", *TYPES], spec))
+    check_used(options, IMAGES, spec)
     found = read_weights(folder)  # refuses what is damaged or would run, in our words
     network, loading = by_transformers(folder, kind, found, spec)
     missing = {n for n in loading["missing_keys"] if not n.startswith(HEADS)}

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 
 from maebench.component import Options, explain
+from maebench.encoders.inputs import IMAGES, TEXT
 from maebench.errors import ConfigError, unknown
 
 # which options each kind of model can use beside those of pre-processing
@@ -119,3 +120,14 @@ def read_spec_options(kind: str, spec: str, texts: Mapping[str, str]) -> SpecOpt
     if options.image_size is not None and len(options.image_size) > 2:
         raise ConfigError(f"{spec}: image-size: a side or rows,columns, given {options.image_size}")
     return options
+
+
+def check_used(options: SpecOptions, kind: str, spec: str) -> None:
+    """Refuses options of images where weights take text, and of text where they take images.
+
+    Raises:
+        ConfigError: names them.
+    """
+    unused, of = ({"length"}, TEXT) if kind == IMAGES else (PREPROCESSING, IMAGES)
+    if wrong := sorted(key.replace("_", "-") for key in unused & options.model_fields_set):
+        raise ConfigError(f"{spec}: {', '.join(wrong)}: of {of}, and these weights take {kind}")

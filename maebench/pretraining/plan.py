@@ -276,6 +276,7 @@ def facts_of(
         "grid": list(encoder.grid),
         "patch": list(encoder.patch),
         **_inputs_facts(info.inputs),
+        **({"kept": runs.marks_of(info.kept)} if info.kept else {}),
         "num_classes": info.inputs.num_classes,
         "num_hidden": num_hidden,
         # by the clock, stages are equally long and so have about as many steps each

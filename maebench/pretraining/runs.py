@@ -136,18 +136,28 @@ def rewritten(run: Run, **settings: Any) -> Run:
     return Run(run.folder, content)
 
 
+def marks_of(kept: Mapping[str, str]) -> dict[str, str]:
+    """A hash of each text that is kept, by file name."""
+    return {name: files.short_hash(text) for name, text in sorted(kept.items())}
+
+
 def read_kept(run: Run) -> dict[str, str]:
     """What was kept of the run's data set, by file name.
 
     Raises:
-        RunError: a file cannot be read.
+        RunError: a file is missing, cannot be read, or is not as it was kept: another tokenizer
+            would give the model other words.
     """
     found = {}
-    for path in sorted((run.folder / KEPT).glob("*")):
+    for name, mark in run.facts.get("kept", {}).items():
+        path = run.folder / KEPT / name
         try:
-            found[path.name] = path.read_text(encoding="utf-8")
+            found[name] = path.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            raise RunError(f"{path} cannot be read: {error}") from error
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise RunError(f"{path} belongs to the weights and cannot be read: {why}") from error
+        if files.short_hash(found[name]) != mark:
+            raise RunError(f"{path} is not as the run kept it: the weights are of other tokens")
     return found
 
 
