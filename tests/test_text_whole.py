@@ -93,11 +93,14 @@ def test_every_evaluation_takes_text(name, results):
 @pytest.mark.slow
 @pytest.mark.parametrize("option", ["mixup=0.8", "cutmix=1", "erase=0.5"])
 def test_what_fine_tuning_does_to_pixels_is_refused_on_text(option, results):
-    how = ["eval", "finetune", "--results", str(results), "-o", option, "-o", "epochs=1"]
-    ran = CliRunner().invoke(cli, how)
-    assert ran.exit_code == 1
-    assert f"failed: finetune: {option.split('=')[0]}=" in str(ran.exception)
-    assert str(ran.exception).endswith("is of images, this is text")
+    how = ["--results", str(results), "-o"]
+    evaluated = CliRunner().invoke(cli, ["eval", "finetune", *how, option])
+    run = ["run", "--dataset", "pydoc", "--evals", "finetune", *how, f"finetune.{option}"]
+    pretrained = CliRunner().invoke(cli, run)  # before anything is trained
+    for ran in (evaluated, pretrained):
+        assert ran.exit_code == 1 and "pretrain" not in ran.output
+        assert f"finetune.{option.split('=')[0]}=" in str(ran.exception)
+        assert str(ran.exception).endswith("is of images, and the data set yields text")
 
 
 @pytest.mark.slow

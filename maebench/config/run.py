@@ -228,12 +228,14 @@ def default_objective(settings: Mapping[str, Any], names: Mapping[str, Any]) -> 
 
 
 def check_kinds(config: RunConfig, names: Names) -> None:
-    """Refuses an encoder or an objective that does not take what the data set yields.
+    """Refuses an encoder, objective or option that is not of what the data set yields.
 
     Raises:
         ConfigError: names both, and what does.
     """
     kind = config.dataset.gives
+    for evaluation in config.evals:
+        evaluation.suited(kind)
     for part in (config.encoder, config.objective):
         if not takes(part, kind):
             there = names.table[part.kind].items()

@@ -270,6 +270,9 @@ class Evaluation(Component):
         """Itself, with options that are left open filled in for inputs of a kind.
 
         By what it gives, records are named and found again.
+
+        Raises:
+            ConfigError: an option has no meaning there.
         """
         return self
 

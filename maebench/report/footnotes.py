@@ -17,8 +17,8 @@ CHOICE = (
 )
 _EXAMPLES = {HELD_OUT: "{} held out of train", "train": "train {}"}
 MARKS = (
-    f"{MARK}: numbers of lines with different marks are not comparable; one that reads no train "
-    "images stands in each line of its model"
+    f"{MARK}: numbers of lines with different marks are not comparable; one that reads nothing "
+    "of train stands in each line of its model"
 )
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from itertools import islice
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -16,6 +16,7 @@ from torch import Tensor
 from maebench import (
     ANY_KIND,
     Augment,
+    ConfigError,
     EncoderModule,
     Evaluation,
     MaebenchError,
@@ -39,6 +40,8 @@ LR_BATCH = 256  # lr = base * batch / 256
 MAE_SCALE = (0.08, 1.0)  # of crops: timm.data.create_transform's own, which the official code takes
 # The official code spares what its encoder names: the positions, and the class token too.
 MAE_SPARED = ("cls_token",)
+# What is done to pixels, and how it is not.
+OF_PIXELS: dict[str, Any] = {"mixup": 0.0, "cutmix": 0.0, "erase": 0.0, "randaugment": OFF}
 # What timm reads of such a text; on others it ends on an assert, or reads nothing.
 RANDAUGMENT = r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?)+"
 
@@ -152,9 +155,8 @@ class Finetune(Evaluation):
         """Yields top-1 on test and the loss that training ended with."""
         encoder = model.encoder()
         labels, right = model.labels("train"), model.labels("test")
-        recipe = self.recipe(cast(EncoderModule, encoder).width, len(labels))
-        if model.inputs.kind != "images":
-            recipe = self._of_no_images(recipe, model.inputs.kind)
+        width = cast(EncoderModule, encoder).width
+        recipe = self.suited(model.inputs.kind).recipe(width, len(labels))
         classifier = make_classifier(encoder, len(model.class_names()), recipe.drop_path)
         classifier.to(model.device).train()
         losses, batch = self._train(classifier, model, labels, recipe)
@@ -200,19 +202,19 @@ class Finetune(Evaluation):
                 check_acts(classifier, adam, recipe, self.weight_decay)
         return torch.stack(losses).tolist(), batch  # read once: a GPU is waited for each time
 
-    def _of_no_images(self, recipe: Recipe, kind: str) -> Recipe:
-        """The same without what is done to pixels.
+    def suited(self, kind: str) -> Self:
+        """Of what is no images, without what is done to pixels.
 
         Raises:
-            MaebenchError: it was asked for.
+            ConfigError: it was asked for.
         """
-        off: dict[str, Any] = {"mixup": 0.0, "cutmix": 0.0, "erase": 0.0, "randaugment": OFF}
-        for option, value in off.items():
+        if kind == "images":
+            return self
+        for option, value in OF_PIXELS.items():
             if getattr(self, option) not in (None, value):
-                raise MaebenchError(
-                    f"finetune: {option}={getattr(self, option)} is of images, this is {kind}"
-                )
-        return replace(recipe, **off)
+                given = f"finetune.{option}={getattr(self, option)}"
+                raise ConfigError(f"{given} is of images, and the data set yields {kind}")
+        return self.model_copy(update=OF_PIXELS)
 
     def recipe(self, width: int, num_images: int) -> Recipe:
         """The protocol's settings for this encoder and data, and over them what was asked for."""
