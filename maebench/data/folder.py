@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from maebench.data.dataset import Dataset, Request, preset_for
 from maebench.data.decode import FileHeader, read_header
@@ -17,10 +17,9 @@ from maebench.data.groups import BY_FOLDER, BY_IMAGE
 from maebench.data.images import Images
 from maebench.data.layout import Layout, read_layout
 from maebench.data.split_names import CLASSES
-from maebench.data.tree import readable
+from maebench.data.tree import WholePath, whole_path
 from maebench.encoders.vit import default_patch
 from maebench.errors import DataError
-from maebench.files import with_home
 
 HEADERS = 64  # images whose header is read: a median of so many is near enough for a size
 LARGEST = 224  # what papers train photographs at; larger images are made smaller
@@ -47,7 +46,7 @@ class Folder(Dataset):
     name: ClassVar[str] = "folder"
     any_size: ClassVar[bool] = True
     spec: ClassVar[str | None] = "path"
-    path: Path = Field(
+    path: WholePath = Field(
         description="folder with train/ and test/ (or val/), with class folders, or of images"
     )
     groups: str | None = Field(
@@ -62,25 +61,12 @@ class Folder(Dataset):
         "folder is a split; none: by their names",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _has_path(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and value.get("path", "") == "":
-            raise ValueError("give the path after a colon, as in folder:PATH")
-        return value
-
-    @field_validator("path")
-    @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        """A run may be evaluated from another working directory."""
-        return _in_text(with_home(value).absolute())
-
     @field_validator("groups")
     @classmethod
     def _whole_path(cls, value: str | None) -> str | None:
         if value in (None, BY_FOLDER, BY_IMAGE):
             return value
-        return str(_in_text(with_home(value).absolute()))
+        return str(whole_path(value))
 
     @field_validator("splits")
     @classmethod
@@ -144,20 +130,6 @@ class Folder(Dataset):
             f"image size {header.side}, {chosen['encoder']}, patch {patch}, "
             f"{chosen['budget']}, batch {chosen['batch']} where no flag says otherwise"
         ]
-
-
-def _in_text(path: Path) -> Path:
-    """The path, which records and tables keep as text; names below it may be any bytes.
-
-    Raises:
-        ValueError: it is not UTF-8.
-    """
-    try:
-        str(path).encode()
-    except UnicodeEncodeError as error:
-        named = readable(str(path))
-        raise ValueError(f"{named} is not UTF-8: rename it, or give a link to it") from error
-    return path
 
 
 @dataclass(frozen=True)

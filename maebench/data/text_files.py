@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 
 from maebench.data.dataset import Request
 from maebench.data.images import OnBadImage
 from maebench.data.split_info import Remark, some_of
 from maebench.data.text import Corpus, TextDataset
-from maebench.data.tree import readable
+from maebench.data.tree import WholePath, readable
 from maebench.errors import DataError
-from maebench.files import with_home
 
 SUFFIXES = (".txt", ".jsonl")
 SPLITS = ("train", "test")
@@ -37,20 +36,9 @@ class TextFiles(TextDataset):
 
     name: ClassVar[str] = "text"
     spec: ClassVar[str | None] = "path"
-    path: Path = Field(description="a .txt or .jsonl file, or a folder of them or of class folders")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _has_path(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and value.get("path", "") == "":
-            raise ValueError("give the path after a colon, as in text:PATH")
-        return value
-
-    @field_validator("path")
-    @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        """A run may be evaluated from another working directory."""
-        return with_home(value).absolute()
+    path: WholePath = Field(
+        description="a .txt or .jsonl file, or a folder of them or of class folders"
+    )
 
     def read_from(self, request: Request) -> tuple[Path, ...] | None:
         """The path."""

@@ -9,11 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated, Any
 
 from PIL import Image
+from pydantic import AfterValidator, BeforeValidator
 
 from maebench.data.own_results import is_results
 from maebench.errors import DataError
+from maebench.files import with_home
 
 # Taken without being opened: a split may have a million files.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -285,3 +288,29 @@ def readable(name: str) -> str:
 
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of pairs, line breaks
 _TURNING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # the rest of a line too
+
+
+def _given(value: Any) -> Any:
+    if value == "":
+        raise ValueError("a path is wanted, given nothing")
+    return value
+
+
+def whole_path(path: str | Path) -> Path:
+    """From the root: a run may be evaluated from another working directory.
+
+    Records and tables keep it as text; names below it may be any bytes.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    path = with_home(path).absolute()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        named = readable(str(path))
+        raise ValueError(f"{named} is not UTF-8: rename it, or give a link to it") from error
+    return path
+
+
+WholePath = Annotated[Path, BeforeValidator(_given), AfterValidator(whole_path)]

@@ -11,21 +11,21 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from maebench.encoders.attention import attention_of_class, choose_attention
 from maebench.encoders.blocks import Block, drop_paths, initialise, norm_layer, sincos_line
-from maebench.encoders.encoder import Encoder, EncoderModule, Tokens
+from maebench.encoders.encoder import EncoderModule, Tokens
 from maebench.encoders.inputs import TEXT, Inputs
-from maebench.errors import ConfigError
+from maebench.encoders.sizes import Micro, Nano, Small, Tiny, Transformer
 from maebench.masking.mask import Mask
 from maebench.masking.patches import take
 
 BERT_EPS, BERT_STD = 1e-12, 0.02  # arXiv 1810.04805, official code: modeling.py
 
 
-class TextTransformer(Encoder):
+class TextTransformer(Transformer):
     """A transformer on token ids, after that of [CLS]; a window is a line of patches of one token.
 
     Hidden tokens are dropped as the masked autoencoder drops patches, or for objectives that ask
@@ -36,16 +36,7 @@ class TextTransformer(Encoder):
     """
 
     takes: ClassVar[tuple[str, ...]] = (TEXT,)
-    example: ClassVar[dict[str, Any]] = {"width": 16, "depth": 2, "heads": 2}
 
-    width: PositiveInt = Field(
-        default=768, description="width of a token, a multiple of 4 and of heads"
-    )
-    depth: PositiveInt = Field(default=12, description="number of transformer blocks")
-    heads: PositiveInt = Field(default=12, description="number of attention heads")
-    mlp_ratio: float = Field(
-        default=4.0, gt=0, description="hidden width of the MLP over the width"
-    )
     norm: Literal["pre", "post"] = Field(
         default="pre",
         description="pre: norms before each branch, as the vision transformer; post: after, and "
@@ -54,54 +45,32 @@ class TextTransformer(Encoder):
 
     def build(self, inputs: Inputs) -> EncoderModule:
         """The torch module, freshly initialised."""
-        if self.width % self.heads or self.width % 4:
-            raise ConfigError(
-                f"encoder.width: {self.width} must be a multiple of 4 (sin-cos positions) "
-                f"and of encoder.heads={self.heads}"
-            )
+        self.check_width()
         return TextModule(self, inputs)
 
 
-class TextNano(TextTransformer):
+class TextNano(Nano, TextTransformer):
     """A transformer of width 64 with 3 blocks, as vit-nano: minutes on a laptop."""
 
     name: ClassVar[str] = "text-nano"
-    width: PositiveInt = Field(
-        default=64, description="width of a token, a multiple of 4 and of heads"
-    )
-    depth: PositiveInt = Field(default=3, description="number of transformer blocks")
-    heads: PositiveInt = Field(default=4, description="number of attention heads")
 
 
-class TextMicro(TextTransformer):
+class TextMicro(Micro, TextTransformer):
     """A transformer of width 128 with 4 blocks, as vit-micro."""
 
     name: ClassVar[str] = "text-micro"
-    width: PositiveInt = Field(
-        default=128, description="width of a token, a multiple of 4 and of heads"
-    )
-    depth: PositiveInt = Field(default=4, description="number of transformer blocks")
-    heads: PositiveInt = Field(default=4, description="number of attention heads")
 
 
-class TextTiny(TextTransformer):
+class TextTiny(Tiny, TextTransformer):
     """A transformer of width 192 with 12 blocks, as vit-tiny."""
 
     name: ClassVar[str] = "text-tiny"
-    width: PositiveInt = Field(
-        default=192, description="width of a token, a multiple of 4 and of heads"
-    )
-    heads: PositiveInt = Field(default=3, description="number of attention heads")
 
 
-class TextSmall(TextTransformer):
+class TextSmall(Small, TextTransformer):
     """A transformer of width 384 with 12 blocks, as vit-small."""
 
     name: ClassVar[str] = "text-small"
-    width: PositiveInt = Field(
-        default=384, description="width of a token, a multiple of 4 and of heads"
-    )
-    heads: PositiveInt = Field(default=6, description="number of attention heads")
 
 
 class TextBase(TextTransformer):

@@ -23,8 +23,9 @@ from maebench.encoders.blocks import (
     norm_layer,
     sincos_positions,
 )
-from maebench.encoders.encoder import Encoder, EncoderModule, Tokens
+from maebench.encoders.encoder import EncoderModule, Tokens
 from maebench.encoders.inputs import Inputs
+from maebench.encoders.sizes import DEPTH, HEADS, WIDTH, Micro, Nano, Small, Tiny, Transformer
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
 from maebench.masking.patches import raw_patches, take
@@ -36,23 +37,13 @@ def default_patch(image_size: tuple[int, int]) -> int:
     return 2 if side <= 8 else 4 if side <= 32 else 8 if side <= 96 else 16
 
 
-class ViT(Encoder):
+class ViT(Transformer):
     """A vision transformer with pre-norm blocks, sin-cos positions and a class token.
 
     Source: Dosovitskiy et al. 2020, arXiv 2010.11929, in the form of He et al. 2021,
     arXiv 2111.06377, appendix A.
     """
 
-    example: ClassVar[dict[str, Any]] = {"width": 16, "depth": 2, "heads": 2}
-
-    width: PositiveInt = Field(
-        default=768, description="width of a token, a multiple of 4 and of heads"
-    )
-    depth: PositiveInt = Field(default=12, description="number of transformer blocks")
-    heads: PositiveInt = Field(default=12, description="number of attention heads")
-    mlp_ratio: float = Field(
-        default=4.0, gt=0, description="hidden width of the MLP over the width"
-    )
     patch: PositiveInt | tuple[PositiveInt, PositiveInt] | None = Field(
         default=None,
         description="pixels of a patch: a side, or rows,columns; default by image size "
@@ -81,54 +72,32 @@ class ViT(Encoder):
 
     def build(self, inputs: Inputs) -> EncoderModule:
         """The torch module, freshly initialised as in the paper."""
-        if self.width % self.heads or self.width % 4:
-            raise ConfigError(
-                f"encoder.width: {self.width} must be a multiple of 4 (sin-cos positions) "
-                f"and of encoder.heads={self.heads}"
-            )
+        self.check_width()
         return VisionTransformer(self, inputs, self.patch_size(inputs.image_size))
 
 
-class ViTNano(ViT):
+class ViTNano(Nano, ViT):
     """A vision transformer of width 64 with 3 blocks: minutes on a laptop."""
 
     name: ClassVar[str] = "vit-nano"
-    width: PositiveInt = Field(
-        default=64, description="width of a token, a multiple of 4 and of heads"
-    )
-    depth: PositiveInt = Field(default=3, description="number of transformer blocks")
-    heads: PositiveInt = Field(default=4, description="number of attention heads")
 
 
-class ViTMicro(ViT):
+class ViTMicro(Micro, ViT):
     """A vision transformer of width 128 with 4 blocks."""
 
     name: ClassVar[str] = "vit-micro"
-    width: PositiveInt = Field(
-        default=128, description="width of a token, a multiple of 4 and of heads"
-    )
-    depth: PositiveInt = Field(default=4, description="number of transformer blocks")
-    heads: PositiveInt = Field(default=4, description="number of attention heads")
 
 
-class ViTTiny(ViT):
+class ViTTiny(Tiny, ViT):
     """ViT-Ti of the DeiT paper: width 192 with 12 blocks (arXiv 2012.12877, table 1)."""
 
     name: ClassVar[str] = "vit-tiny"
-    width: PositiveInt = Field(
-        default=192, description="width of a token, a multiple of 4 and of heads"
-    )
-    heads: PositiveInt = Field(default=3, description="number of attention heads")
 
 
-class ViTSmall(ViT):
+class ViTSmall(Small, ViT):
     """ViT-S of the DeiT paper: width 384 with 12 blocks (arXiv 2012.12877, table 1)."""
 
     name: ClassVar[str] = "vit-small"
-    width: PositiveInt = Field(
-        default=384, description="width of a token, a multiple of 4 and of heads"
-    )
-    heads: PositiveInt = Field(default=6, description="number of attention heads")
 
 
 class ViTBase(ViT):
@@ -141,22 +110,18 @@ class ViTLarge(ViT):
     """ViT-L: width 1024 with 24 blocks (arXiv 2010.11929, table 1)."""
 
     name: ClassVar[str] = "vit-large"
-    width: PositiveInt = Field(
-        default=1024, description="width of a token, a multiple of 4 and of heads"
-    )
-    depth: PositiveInt = Field(default=24, description="number of transformer blocks")
-    heads: PositiveInt = Field(default=16, description="number of attention heads")
+    width: PositiveInt = Field(default=1024, description=WIDTH)
+    depth: PositiveInt = Field(default=24, description=DEPTH)
+    heads: PositiveInt = Field(default=16, description=HEADS)
 
 
 class ViTHuge(ViT):
     """ViT-H: width 1280 with 32 blocks (arXiv 2010.11929, table 1)."""
 
     name: ClassVar[str] = "vit-huge"
-    width: PositiveInt = Field(
-        default=1280, description="width of a token, a multiple of 4 and of heads"
-    )
-    depth: PositiveInt = Field(default=32, description="number of transformer blocks")
-    heads: PositiveInt = Field(default=16, description="number of attention heads")
+    width: PositiveInt = Field(default=1280, description=WIDTH)
+    depth: PositiveInt = Field(default=32, description=DEPTH)
+    heads: PositiveInt = Field(default=16, description=HEADS)
 
 
 class VisionTransformer(nn.Module):
