@@ -282,8 +282,9 @@ def _evaluation_seconds(cells: Sequence[Cell]) -> float | None:
                 took.setdefault((cell.kind, row["options"]), []).append(row["seconds"] or 0.0)
     total = 0.0
     for cell in cells:
+        gives = cell.plan.config.dataset.gives
         for evaluation in cell.plan.config.evals if cell.missing else ():
-            found = took.get((cell.kind, evaluation.changed()))
+            found = took.get((cell.kind, evaluation.changed_on(gives)))
             if found is None:
                 return None
             total += statistics.median(found) * cell.missing / len(cell.plan.config.evals)

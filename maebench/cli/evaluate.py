@@ -79,18 +79,8 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
     evaluation = chosen_evaluation(name, settings["options"], names)
     results = runs.results_folder(settings["results"])
     data = data_settings(settings)
-    loaded = [
-        load_model(
-            spec,
-            results,
-            settings["device"],
-            names,
-            data=data,
-            key_map=settings["key_map"],
-            download=settings["download"],
-        )
-        for spec in models or ("",)
-    ]
+    how = {key: settings[key] for key in ("device", "key_map", "download")}
+    loaded = [load_model(spec, results, names=names, data=data, **how) for spec in models or ("",)]
     loaded = [with_features(model, settings["options"]) for model in loaded]
     with tempfile.TemporaryDirectory() as aside:
         kept: dict[Path, pd.DataFrame] = {}

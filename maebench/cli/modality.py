@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from maebench.cli.flags import FLAGS, option, results_option
 from maebench.cli.values import FOLDER, POSITIVE, Number, OneOf, Several
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from maebench.analysis.comparison import Comparison
+    from maebench.analysis.design import Design
+    from maebench.plugins import Names
 
 SIZES = ("nano", "micro", "tiny", "small", "base")
 DEFAULT_RATIOS = "0.05,0.1,0.15,0.2,0.3,0.4,0.5,0.6,0.75,0.9"  # a test compares RATIOS
@@ -64,22 +70,40 @@ def modality_command(**settings: Any) -> None:
       maebench modality --data-dir /usr/share/datasets/fashion-mnist
       maebench modality --text pydoc --images digits --ratio 0.2,0.5,0.75 --budget steps=500
     """  # noqa: D301 - click wants the character \b itself
-    from maebench import files
     from maebench.analysis import modality
     from maebench.analysis.compare import carry_out, plan_comparison
     from maebench.cli.progress import grid
     from maebench.plugins import installed
-    from maebench.pretraining import runs
-    from maebench.report import modality as report
-    from maebench.report.terminal import print_table
 
-    names, size, folder = installed(), settings["size"], settings["results"]
-    workers = settings["workers"]
+    names, folder = installed(), settings["results"]
+    designs = designs_of(settings, names)
+    found = {kind: plan_comparison(d, folder, None, names) for kind, d in designs.items()}
+    for kind, planned in found.items():
+        left = sum(cell.state != "done" for cell in planned.cells)
+        click.echo(f"{kind}: {left} of {len(planned.cells)} cells are left, {planned.folder}")
+        with grid(planned) as say:
+            found[kind] = carry_out(planned, workers=settings["workers"], names=names, say=say)
+    rows = modality.rows(found)
+    if len(rows):
+        show(rows, found)
+    if not all(comparison.finished for comparison in found.values()):
+        for comparison in found.values():
+            for cell in comparison.cells:
+                if cell.state != "done":
+                    click.echo(f"not done: {cell.name}: {cell.reason}")
+        raise click.exceptions.Exit(1)
+
+
+def designs_of(settings: dict[str, Any], names: Names) -> dict[str, Design]:
+    """Both comparisons; says which ratios are left out of them."""
+    from maebench.analysis import modality
+
+    size, data_dir = settings["size"], settings["data_dir"]
     sides = modality.Sides(
         {"dataset": settings["text"], "encoder": f"text-{size}"},
         {
             **{"dataset": settings["images"], "encoder": f"vit-{size}"},
-            **({"data_dir": settings["data_dir"]} if settings["data_dir"] else {}),
+            **({"data_dir": data_dir} if data_dir else {}),
         },
     )
     sides.check(names)
@@ -89,28 +113,21 @@ def modality_command(**settings: Any) -> None:
         click.echo(f"left out  {ratio:g}: of {length} patches it hides as many as {same:g}")
     ratios = [ratio for ratio in settings["ratio"] if ratio not in dropped]
     shared = {key: settings[key] for key in ("budget", "batch", "limit")}
-    designs = sides.designs(names, ratios, settings["seeds"], shared)
-    found = {kind: plan_comparison(d, folder, None, names) for kind, d in designs.items()}
-    for kind, planned in found.items():
-        left = sum(cell.state != "done" for cell in planned.cells)
-        click.echo(f"{kind}: {left} of {len(planned.cells)} cells are left, {planned.folder}")
-        with grid(planned) as say:
-            found[kind] = carry_out(planned, workers=workers, names=names, say=say)
-    rows = modality.rows(found)
-    if len(rows):
-        print_table(report.table(rows))
-        for line in report.answers(rows):
-            click.echo(line)
-        titles = {kind: d.arms[0].config.dataset.title for kind, d in designs.items()}
-        own = files.short_hash({kind: planned.folder.name for kind, planned in found.items()})
-        parts = [design.arms[0].config.dataset.name for design in designs.values()]
-        name = files.safe_name("-".join([*parts, own]))
-        where = Path(runs.results_folder(folder)) / "modality" / name
-        report.write(rows, titles, where)
-        click.echo(f"written   {where}")
-    if not all(comparison.finished for comparison in found.values()):
-        for comparison in found.values():
-            for cell in comparison.cells:
-                if cell.state != "done":
-                    click.echo(f"not done: {cell.name}: {cell.reason}")
-        raise click.exceptions.Exit(1)
+    return sides.designs(names, ratios, settings["seeds"], shared)
+
+
+def show(rows: pd.DataFrame, found: dict[str, Comparison]) -> None:
+    """Prints table and answers, and writes them beside the comparisons with the picture."""
+    from maebench import files
+    from maebench.report import modality as report
+    from maebench.report.terminal import print_table
+
+    print_table(report.table(rows))
+    for line in report.answers(rows):
+        click.echo(line)
+    datasets = {kind: one.design.arms[0].config.dataset for kind, one in found.items()}
+    own = files.short_hash({kind: one.folder.name for kind, one in found.items()})
+    name = files.safe_name("-".join([*(dataset.name for dataset in datasets.values()), own]))
+    where = next(iter(found.values())).folder.parents[1] / "modality" / name
+    report.write(rows, {kind: dataset.title for kind, dataset in datasets.items()}, where)
+    click.echo(f"written   {where}")

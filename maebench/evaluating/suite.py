@@ -315,7 +315,7 @@ def _shared(
         "evaluation": evaluation.name,
         "evaluation_version": evaluation.version,
         "protocol": evaluation.protocol_name,
-        "options": _options(evaluation, splits.dataset.gives),
+        "options": evaluation.changed_on(splits.dataset.gives),
         "seed": seed,
         "device": model.device,
         "source": f"{cls.__module__}:{cls.__name__}",
@@ -324,17 +324,6 @@ def _shared(
         "maebench_version": maebench.__version__,
         "created": runs.now(),
     }
-
-
-def _options(evaluation: Evaluation, kind: str) -> str:
-    """The options that are not as they would be by default, of inputs of this kind."""
-    fields, suited = type(evaluation).model_fields, evaluation.suited(kind)
-    for key in evaluation.changed_options():
-        default = fields[key].get_default(call_default_factory=True, validated_data={})
-        without = evaluation.model_copy(update={key: default})
-        if without.suited(kind) == suited:
-            evaluation = without
-    return evaluation.changed()
 
 
 def _remarks(model: LoadedModel, splits: Splits) -> str:

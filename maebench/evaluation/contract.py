@@ -276,6 +276,15 @@ class Evaluation(Component):
         """
         return self
 
+    def changed_on(self, kind: str) -> str:
+        """Name and options as `changed`, but for what it would do anyway to inputs of a kind."""
+        found, fields = self, type(self).model_fields
+        for key in self.changed_options():
+            default = fields[key].get_default(call_default_factory=True, validated_data={})
+            without = found.model_copy(update={key: default})
+            found = without if without.suited(kind) == self.suited(kind) else found
+        return found.changed()
+
     def summary(self, rows: pd.DataFrame) -> Iterator[Summary]:
         """Yields what `maebench eval` shows of its models below the table; nothing by default.
 

@@ -22,7 +22,7 @@ from maebench.encoders.inputs import IMAGES, TEXT
 from maebench.errors import PluginError
 from maebench.evaluating.model import EvaluatedModel
 from maebench.evaluating.suite import checked
-from maebench.evaluation import Evaluation, Result
+from maebench.evaluation import Evaluation, NotApplicable, Result
 from maebench.masking.grids import Random
 from maebench.models.control import control_of
 from maebench.models.model import LoadedModel
@@ -32,7 +32,7 @@ from maebench.pretraining import checkpoints
 from maebench.pretraining.plan import build
 from maebench.rng import GLOBAL_STATES, isolated
 from maebench.state import SHARED
-from maebench.testing.contract import described
+from maebench.testing.contract import described, expect
 from maebench.testing.synthetic import SPLITS, TEST, TRAIN, Synthetic, SyntheticText
 
 # milliseconds for a whole split
@@ -208,6 +208,15 @@ class Outcome:
 def place(result: Result) -> str:
     """What tells a result apart, as text."""
     return json.dumps(dict(result.where), sort_keys=True)
+
+
+def expect_reason(outcome: Outcome) -> None:
+    """Nothing ended it but NotApplicable, and that before the first result."""
+    applicable = not isinstance(outcome.error, NotApplicable)
+    hint = "what a model cannot do raises NotApplicable(why)"
+    expect(not (applicable and outcome.error), f"{outcome.why}; {hint}")
+    hint = "it has already yielded results: find out before the first"
+    expect(applicable or outcome.early, f"{outcome.why}; {hint}")
 
 
 def difference(one: Outcome, other: Outcome) -> str:

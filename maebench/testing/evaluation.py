@@ -17,7 +17,7 @@ from torch import Tensor
 from maebench.encoders.inputs import takes
 from maebench.errors import MaebenchError, PluginError
 from maebench.evaluating.suite import _check_complete, _is_headline
-from maebench.evaluation import Evaluation, Metric, NotApplicable, Result
+from maebench.evaluation import Evaluation, Metric, Result
 from maebench.files import SAFE_NAME
 from maebench.rng import isolated
 from maebench.testing.contract import Broken, Contract, NotChecked, expect
@@ -34,6 +34,7 @@ from maebench.testing.evaluated import (
     Case,
     Outcome,
     difference,
+    expect_reason,
     margin,
     place,
     run,
@@ -83,16 +84,15 @@ class EvaluationContract(Contract):
 
     def test_it_gives_results_or_says_why_not(self) -> None:
         """What a model cannot do is a row with a reason, not a crash and not half of a result."""
-        outcomes = [*self._outcomes(), self._on(PLAIN, "no decoder")]
-        for outcome in outcomes:
-            _expect_reason(outcome)
+        for outcome in (outcomes := [*self._outcomes(), self._on(PLAIN, "no decoder")]):
+            expect_reason(outcome)
         done = any(outcome.error is None for outcome in outcomes)
         expect(done, f"no model can do it: {outcomes[0].why}; {outcomes[1].why}")
 
     def test_images_without_labels_give_results_or_a_reason(self) -> None:
         """A data set need not have labels; model.labels() then raises NotApplicable for you."""
         for kind in BOTH:
-            _expect_reason(self._on(UNLABELLED, kind))
+            expect_reason(self._on(UNLABELLED, kind))
 
     def test_few_training_images_give_results_or_a_reason(self) -> None:
         """A class may have two images, or one: too few to choose on, or for an option."""
@@ -100,7 +100,7 @@ class EvaluationContract(Contract):
             # an option that does not fit so few, such as k=50, is refused like any user's mistake
             refused = isinstance(outcome.error, MaebenchError) and outcome.early
             if not refused or isinstance(outcome.error, PluginError):
-                _expect_reason(outcome)
+                expect_reason(outcome)
 
     def test_its_results_are_as_declared(self) -> None:
         """Declared metrics in their range, one number per test image, `where` of plain values."""
@@ -373,15 +373,6 @@ class EvaluationContract(Contract):
                 "no Metric(guess=...)"
             )
         return 1 / data.classes if metric.guess is None else metric.guess
-
-
-def _expect_reason(outcome: Outcome) -> None:
-    """Nothing ended it but NotApplicable, and that before the first result."""
-    applicable = not isinstance(outcome.error, NotApplicable)
-    hint = "what a model cannot do raises NotApplicable(why)"
-    expect(not (applicable and outcome.error), f"{outcome.why}; {hint}")
-    hint = "it has already yielded results: find out before the first"
-    expect(applicable or outcome.early, f"{outcome.why}; {hint}")
 
 
 def wrong_with(metric: Metric) -> str:
