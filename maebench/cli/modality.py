@@ -21,8 +21,14 @@ DEFAULT_RATIOS = "0.05,0.1,0.15,0.2,0.3,0.4,0.5,0.6,0.75,0.9"  # a test compares
 
 
 @click.command("modality")
-@option("--text", metavar="NAME", help="text to learn from", default="kjv")
-@option("--images", metavar="NAME", help="images to learn from", default="fashion-mnist")
+@option("--text", metavar="NAME", help="text to learn from", default="kjv", show_default=True)
+@option(
+    "--images",
+    metavar="NAME",
+    help="images to learn from",
+    default="fashion-mnist",
+    show_default=True,
+)
 @option("--data-dir", type=FOLDER, metavar="DIR", help="folder that holds the images' files")
 @option(
     "--ratio",
@@ -30,6 +36,7 @@ DEFAULT_RATIOS = "0.05,0.1,0.15,0.2,0.3,0.4,0.5,0.6,0.75,0.9"  # a test compares
     metavar="X,...",
     help="shares of patches that are hidden",
     default=DEFAULT_RATIOS,
+    show_default=True,
 )
 @option(
     "--size",
@@ -37,6 +44,7 @@ DEFAULT_RATIOS = "0.05,0.1,0.15,0.2,0.3,0.4,0.5,0.6,0.75,0.9"  # a test compares
     metavar="NAME",
     help=f"both transformers: {', '.join(SIZES)}",
     default="nano",
+    show_default=True,
 )
 @option(
     "--budget",
@@ -44,8 +52,16 @@ DEFAULT_RATIOS = "0.05,0.1,0.15,0.2,0.3,0.4,0.5,0.6,0.75,0.9"  # a test compares
     metavar="UNIT=N",
     help=FLAGS["budget"].help,
     default="steps=2000",
+    show_default=True,
 )
-@option("--batch", type=POSITIVE, metavar="N", help="images, or windows, per update", default=64)
+@option(
+    "--batch",
+    type=POSITIVE,
+    metavar="N",
+    help="images, or windows, per update",
+    default=64,
+    show_default=True,
+)
 @option(
     "--limit",
     type=POSITIVE,
@@ -53,7 +69,7 @@ DEFAULT_RATIOS = "0.05,0.1,0.15,0.2,0.3,0.4,0.5,0.6,0.75,0.9"  # a test compares
     help="number of training images, and of windows",
     shown="10000, or all",
 )
-@option("--seeds", metavar="N|A-B", help="seeds of each ratio", default="3")
+@option("--seeds", metavar="N|A-B", help="seeds of each ratio", default="3", show_default=True)
 @option("--workers", type=POSITIVE, metavar="N", help="processes side by side", shown="one a core")
 @results_option
 def modality_command(**settings: Any) -> None:
