@@ -135,7 +135,10 @@ def unsquished(path: Path) -> str:
             ).stdout
         except (OSError, subprocess.CalledProcessError) as error:
             raise DataError(f"{path} cannot be unpacked by gzip: {error}") from error
-    return text.decode("ascii", "replace")
+    try:
+        return text.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is damaged: {error}") from error
 
 
 def _missing(name: str, place: Path, package: str) -> DataError:
