@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from maebench import Draws, Mask, Model, Result
+from maebench_evals.token_pictures import examples
 
 BATCH = 64  # windows at once
 # Logits of a batch, and logs of the hidden tokens that are guessed at once: 256 MB, or 128
@@ -65,7 +66,10 @@ def token_results(model: Model, masks: Masks) -> Iterator[Result]:
         given = model.normalise(ids_BL)
         made = model.reconstruct(given, mask)
         truth_BM = given.gather(1, mask.places)
-        best_BM = made.prediction.argmax(2).gather(1, mask.places)
+        best_BL = made.prediction.argmax(2)
+        best_BM = best_BL.gather(1, mask.places)
+        if done == 0:
+            examples(model, given, mask, best_BL)
         found[""].add(made.errors().gather(1, mask.places), best_BM == truth_BM)
         for name, context in ((UNIGRAM, "none"), (BIGRAM, chosen)):
             nats_BM, guess_BM = known.guess(ids_BL, mask, context)
