@@ -33,9 +33,9 @@ OF_KIND = {IMAGES: "pixels", TEXT: "tf-idf"}
 OTHERS = "raw"
 CONTROLS = (*OF_KIND.values(), OTHERS)
 BLOCK = 4096  # windows counted at once
-# pydoc's linear probe reads 50, 53, 51 and 49 % off 64, 128, 256 and 512 directions, and 42 % off
-# all 2,048 numbers; scikit-learn's own logistic regression 52 % off all
-DIMENSIONS = 128
+# The linear probe reads 49, 52 and 51 % off 128, 256 and 512 directions of pydoc, and 49 % off all
+# 2,048 numbers; of fortunes 37, 40 and 44 %, of kjv (10,000 windows of 49) 34, 37 and 40 %
+DIMENSIONS = 512
 
 
 def control_kind(gives: str) -> str:
