@@ -229,6 +229,7 @@ for place in range(3):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [1, 2, 3])
 def test_a_process_killed_while_it_adds_leaves_what_it_added_before(tmp_path, call, recwarn):
     kept = store(tmp_path / "kept")
@@ -242,6 +243,7 @@ def test_a_process_killed_while_it_adds_leaves_what_it_added_before(tmp_path, ca
         assert torch.equal(kept.get(place), torch.full_like(kept.get(place), place))
 
 
+@pytest.mark.slow
 def test_processes_that_add_at_once_keep_every_image(tmp_path):
     (tmp_path / "kept").mkdir()
     add = """

@@ -26,6 +26,7 @@ class PostNorm(TextNano):
     norm: str = "post"
 
 
+@pytest.mark.slow
 class TestContractOfBertsBlocks(EncoderContract):
     component = TextNano(norm="post", **SMALL)
 

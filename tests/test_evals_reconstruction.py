@@ -149,6 +149,7 @@ def test_ratio_and_masking_are_those_that_were_asked_for(model, monkeypatch):
     assert len({rows["r2", None]["value"] for rows in (half, block, random)}) == 3
 
 
+@pytest.mark.slow
 def test_the_usual_ratio_is_one_evaluation_whether_it_is_written_or_left_open(tmp_path):
     for name, usual in (("mae", 0.75), ("bert", 0.15)):
         tiny.plan(tmp_path / name, **tiny.suited(name))

@@ -52,6 +52,7 @@ def settings(**changes):
 QUICK = {"mae objective", "block", "hard", "label-map", "fp16", "in parts"}  # one of each kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "way", [way if way in QUICK else pytest.param(way, marks=pytest.mark.slow) for way in WAYS]
 )
