@@ -173,3 +173,12 @@ def test_words_for_examples_are_the_same_everywhere():
         assert records.examples_of([kind]) == examples_of(kind)
     assert records.examples_of([None, float("nan")]) == "images"
     assert records.examples_of(["text", "images"]) == "examples"
+
+
+@pytest.mark.slow
+def test_the_common_masks_of_images_are_none_of_text_and_this_is_said(results):
+    call("eval", "reconstruction", "--results", results, "-o", "across=true")
+    table = load_records(results)
+    (row,) = table[table["metric"] == "across_r2"].to_dict("records")
+    assert row["status"] == "not applicable"
+    assert row["reason"] == "the common masks are of planes, text has none"
