@@ -1,5 +1,13 @@
 """Images to tokens: the contract and the built-in encoders."""
 
+from maebench.encoders.convnets import (
+    ConvNeXt,
+    ConvNeXtNano,
+    ConvNeXtTiny,
+    ResNet,
+    ResNet18,
+    ResNetNano,
+)
 from maebench.encoders.encoder import Encoder, EncoderModule, Tokens, keep_positions
 from maebench.encoders.swin import Swin, SwinNano, SwinTiny
 from maebench.encoders.text import (
@@ -32,6 +40,10 @@ BUILT_IN: tuple[type[Encoder], ...] = (
     ViTHuge,
     SwinNano,
     SwinTiny,
+    ConvNeXtNano,
+    ConvNeXtTiny,
+    ResNetNano,
+    ResNet18,
     TextNano,
     TextMicro,
     TextTiny,
@@ -40,8 +52,14 @@ BUILT_IN: tuple[type[Encoder], ...] = (
 )
 __all__ = [
     "BUILT_IN",
+    "ConvNeXt",
+    "ConvNeXtNano",
+    "ConvNeXtTiny",
     "Encoder",
     "EncoderModule",
+    "ResNet",
+    "ResNet18",
+    "ResNetNano",
     "Swin",
     "SwinNano",
     "SwinTiny",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from maebench.encoders.blocks import drop_paths
 from maebench.encoders.encoder import Encoder, EncoderModule, Tokens
 from maebench.encoders.inputs import Inputs
+from maebench.encoders.stages import merged_patch
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
 
@@ -62,26 +63,8 @@ class Swin(Encoder):
         """
         patch = self.patch or (2 if max(image_size) <= 32 else 4)
         size = (patch, patch) if isinstance(patch, int) else patch
-        merged = 2 ** (len(self.depths) - 1)
-        if any(side % (p * merged) for side, p in zip(image_size, size, strict=True)):
-            raise ConfigError(
-                f"encoder.patch: patches of {size[0]}x{size[1]} merged by "
-                f"{merged}x{merged} over encoder.depths={self.depths} do not divide images of "
-                f"{image_size[0]}x{image_size[1]}; {self._what_fits(image_size, size, merged)}"
-            )
+        merged_patch(image_size, size, self.depths)
         return size
-
-    def _what_fits(self, image_size: tuple[int, int], patch: tuple[int, int], merged: int) -> str:
-        """Patches that would do with this image, or else the nearest image sizes."""
-        sides = range(1, min(image_size) // merged + 1)
-        fits = [str(s) for s in sides if not any(side % (s * merged) for side in image_size)]
-        if fits:
-            return f"square patches that do: {', '.join(fits)}"
-        rows, columns = (
-            max(1, round(side / (p * merged))) * p * merged
-            for side, p in zip(image_size, patch, strict=True)
-        )
-        return f"give fewer stages, or images of {rows}x{columns}"
 
     def build(self, inputs: Inputs) -> EncoderModule:
         """The torch module, freshly initialised as timm's."""
