@@ -9,6 +9,7 @@ from maebench.encoders.convnets import (
     ResNetNano,
 )
 from maebench.encoders.encoder import Encoder, EncoderModule, Tokens, keep_positions
+from maebench.encoders.hiera import Hiera, HieraNano, HieraTiny
 from maebench.encoders.swin import Swin, SwinNano, SwinTiny
 from maebench.encoders.text import (
     TextBase,
@@ -40,6 +41,8 @@ BUILT_IN: tuple[type[Encoder], ...] = (
     ViTHuge,
     SwinNano,
     SwinTiny,
+    HieraNano,
+    HieraTiny,
     ConvNeXtNano,
     ConvNeXtTiny,
     ResNetNano,
@@ -57,6 +60,9 @@ __all__ = [
     "ConvNeXtTiny",
     "Encoder",
     "EncoderModule",
+    "Hiera",
+    "HieraNano",
+    "HieraTiny",
     "ResNet",
     "ResNet18",
     "ResNetNano",
