@@ -10,6 +10,7 @@ def register_evaluations() -> list[type[Evaluation]]:
     """The evaluations that ship with maebench."""
     from maebench_evals.attentive_probe import AttentiveProbe
     from maebench_evals.finetune import Finetune
+    from maebench_evals.geometry import Geometry
     from maebench_evals.knn import KNN
     from maebench_evals.layers import Layers
     from maebench_evals.linear_probe import LinearProbe
@@ -17,6 +18,7 @@ def register_evaluations() -> list[type[Evaluation]]:
     from maebench_evals.low_shot import LowShot
     from maebench_evals.reconstruction import ReconstructionQuality
     from maebench_evals.retrieval import Retrieval
+    from maebench_evals.robustness import Robustness
 
     return [
         LinearProbe,
@@ -28,4 +30,6 @@ def register_evaluations() -> list[type[Evaluation]]:
         LowShot,
         Layers,
         Retrieval,
+        Geometry,
+        Robustness,
     ]

@@ -1,0 +1,135 @@
+"""Robustness: how much of a linear probe's accuracy is left when test images are corrupted?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import ClassVar
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from maebench import Evaluation, Metric, Model, NotApplicable, Result, choose
+from maebench_evals.corruptions import OF_IMAGES, SEVERITIES
+from maebench_evals.frozen import Layer, Penalties, pool_for
+from maebench_evals.heads import head, probe
+from maebench_evals.linear_probe import L2
+
+BATCH = 256
+
+
+class Robustness(Evaluation):
+    """A linear probe fitted on clean train images, asked about corrupted test images.
+
+    The penalty is chosen on clean train. top1 is the share of corruptions and severities under
+    which an image is given its class, corrupted_top1 the same of one corruption, and clean_top1
+    that of the images as they are. drop is the share of the clean accuracy above guessing that is
+    lost. Corruptions are drawn by image, the same for every model. Source: Hendrycks and Dietterich
+    2019, arXiv 1903.12261.
+    """
+
+    name: ClassVar[str] = "robustness"
+    metrics: ClassVar[dict[str, Metric]] = {
+        "top1": Metric.accuracy("share of corruptions under which an image is given its class"),
+        "clean_top1": Metric.accuracy(main=False),
+        "corrupted_top1": Metric.accuracy("the same of one corruption", main=False),
+        "drop": Metric(
+            help="share of the clean accuracy above guessing that is lost",
+            unit="%",
+            higher_is_better=False,
+            high=1,
+            per_example=False,
+        ),
+        "validation_top1": Metric.accuracy("of the images held out of train", held_out=True),
+    }
+
+    l2: Penalties = Field(default=L2, description="penalties to try", examples=[(1e-3,)])
+    corruptions: tuple[str, ...] = Field(
+        default=tuple(OF_IMAGES), description="which", examples=[("contrast",)]
+    )
+    layer: Layer = None
+    pool: str | None = Field(default=None, description="pooling; none: mean of the patches")
+
+    @field_validator("corruptions")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [name for name in value if name not in OF_IMAGES]
+        if wrong or not value or len(set(value)) < len(value):
+            what = f"unknown {wrong[0]!r}" if wrong else "at least one is wanted, each once"
+            raise ValueError(f"{what}; there is {', '.join(OF_IMAGES)}")
+        return value
+
+    def run(self, model: Model) -> Iterator[Result]:
+        """Yields accuracies per image, of all corruptions together and of each."""
+        labels, right = model.labels("train"), model.labels("test")
+        pool = pool_for(model, self.pool, "mean")
+        train, clean = (model.features(s, self.layer, pool) for s in ("train", "test"))
+        scale = scaling(train)
+        x, y, classes = scale(train).to(model.device), labels.to(model.device), model.class_names()
+        l2 = sorted(set(self.l2))
+        found = probe(x, y, scale(clean).to(model.device), l2, len(classes), model.folds())
+        choice = choose(found.held_out)
+        chosen = next(i for i in range(len(l2)) if choice.where(i).get("chosen"))
+        where: dict[str, object] = {"l2": l2[chosen], "pool": pool}
+        classify = head(x, y, l2[chosen], len(classes))
+        yield Result("validation_top1", found.held_out[chosen], where | {"chosen": True})
+        yield Result("clean_top1", self._right(classify, scale, clean, right, model), where)
+        means = []
+        for name in self.corruptions:
+            means.append(self._corrupted(model, name, classify, scale, right, pool))
+            yield Result("corrupted_top1", means[-1], where | {"corruption": name})
+        whole = torch.stack(means).mean(0)
+        guess = 1 / len(classes)
+        before = float(self._right(classify, scale, clean, right, model).mean()) - guess
+        if before > 0:
+            lost = 1 - (float(whole.mean()) - guess) / before
+            yield Result("drop", lost, where)
+        else:
+            yield Result("drop", None, where, "on clean images it does not know more than guessing")
+        yield Result("top1", whole, where | {"chosen": True})
+
+    def _right(
+        self,
+        classify: Callable[[Tensor], Tensor],
+        scale: Callable[[Tensor], Tensor],
+        features: Tensor,
+        right: Tensor,
+        model: Model,
+    ) -> Tensor:
+        return (classify(scale(features).to(model.device)).cpu() == right).double()
+
+    def _corrupted(
+        self,
+        model: Model,
+        name: str,
+        classify: Callable[[Tensor], Tensor],
+        scale: Callable[[Tensor], Tensor],
+        right: Tensor,
+        pool: str,
+    ) -> Tensor:
+        """The share of severities under which each image is right, float64 (N,)."""
+        images, corrupt = model.images("test"), OF_IMAGES[name]
+        steps, done = -(-len(images) // BATCH), 0
+        parts = []
+        for batch in model.progress(images.whole(BATCH), steps, f"{name} of {model.kind}"):
+            ids = images.info.ids[done : done + len(batch)]
+            truth = right[done : done + len(batch)]
+            total = torch.zeros(len(batch), dtype=torch.float64)
+            for severity in SEVERITIES:
+                draws = model.draws(f"corruption {name} {severity}", ids)
+                changed = corrupt(batch.float() / 255, severity, draws).clamp(0, 1)
+                # kept in eight bits, as a file would be
+                features = model.encode((changed * 255).round(), self.layer, pool)
+                total += self._right(classify, scale, features, truth, model)
+            parts.append(total / len(SEVERITIES))
+            done += len(batch)
+        if not parts:
+            raise NotApplicable("test holds no image")
+        return torch.cat(parts)
+
+
+def scaling(train: Tensor) -> Callable[[Tensor], Tensor]:
+    """Zero mean and unit deviation over train, as `frozen.standardised`, for parts of test."""
+    mean, deviation = train.mean(0), train.std(0)
+    deviation[deviation < 1e-6] = 1.0
+    return lambda features: (features - mean) / deviation
