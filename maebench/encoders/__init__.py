@@ -3,6 +3,7 @@
 from maebench.encoders.convnets import (
     ConvNeXt,
     ConvNeXtNano,
+    ConvNeXtNanoLeaky,
     ConvNeXtTiny,
     ResNet,
     ResNet18,
@@ -44,6 +45,7 @@ BUILT_IN: tuple[type[Encoder], ...] = (
     HieraNano,
     HieraTiny,
     ConvNeXtNano,
+    ConvNeXtNanoLeaky,
     ConvNeXtTiny,
     ResNetNano,
     ResNet18,
@@ -57,6 +59,7 @@ __all__ = [
     "BUILT_IN",
     "ConvNeXt",
     "ConvNeXtNano",
+    "ConvNeXtNanoLeaky",
     "ConvNeXtTiny",
     "Encoder",
     "EncoderModule",

@@ -66,7 +66,8 @@ class ConvNet(Encoder):
 
     def build(self, inputs: Inputs) -> EncoderModule:
         """The torch module, freshly initialised as timm's."""
-        return ConvModule(self, inputs, self.patch_size(inputs.image_size))
+        module = GreyedModule if self.leaky else ConvModule
+        return module(self, inputs, self.patch_size(inputs.image_size))
 
 
 class ConvNeXt(ConvNet):
@@ -117,6 +118,17 @@ class ConvNeXtNano(ConvNeXt):
     depths: tuple[PositiveInt, ...] = Field(
         default=(2, 2), min_length=1, description=DEPTHS, examples=[(1, 2)]
     )
+
+
+class ConvNeXtNanoLeaky(ConvNeXtNano):
+    """The control: convnext-nano as it is, fed images in which hidden patches are grey.
+
+    It cannot tell what is hidden from what is grey, and every convolution carries what lies around
+    into the hole, so that all cells end as tokens. Its weights start as those of convnext-nano.
+    """
+
+    name: ClassVar[str] = "convnext-nano-leaky"
+    leaky: ClassVar[bool] = True
 
 
 class ConvNeXtTiny(ConvNeXt):
@@ -191,11 +203,12 @@ class ResNet18(ResNet):
     name: ClassVar[str] = "resnet-18"
 
 
-class ConvModule(nn.Module):
-    """A convolutional network; see `maebench.encoders.encoder.EncoderModule`.
+class GreyedModule(nn.Module):
+    """A convolutional network as it is, hidden patches 0 in the image and nowhere else.
 
-    `depth` counts the blocks of all stages. Tokens of a layer lie on the grid of its stage and are
-    as wide as its stage; what leads to a stage belongs to its first block.
+    See `maebench.encoders.encoder.EncoderModule`. `depth` counts the blocks of all stages. Tokens
+    of a layer lie on the grid of its stage and are as wide as its stage; what leads to a stage
+    belongs to its first block.
     """
 
     prefix = 0
@@ -211,26 +224,22 @@ class ConvModule(nn.Module):
         self.stem, stages, self.norm = options.parts(inputs.channels, patch)
         self.leads = nn.ModuleList(lead for lead, _ in stages)
         self.stages: Any = nn.ModuleList(nn.ModuleList(blocks) for _, blocks in stages)
-        self.mask_token: nn.Parameter | None
-        self.register_parameter("mask_token", None)  # until keep_positions()
         self.seen = Seen()
-        mask_layers(self, self.seen)
 
     def forward(
         self, images: Tensor, mask: Mask | None = None, layers: Sequence[int] = ()
     ) -> Tokens:
-        """Encodes images (B, C, H, W), of which hidden patches are 0 in every layer."""
-        self.inputs.check(tuple(images.shape[1:]), "the encoder")
+        """Encodes images (B, C, H, W), of which hidden patches are 0; all cells end as tokens."""
         with self.seen.of(mask):
-            cells = self.seen.at(self.inputs.image_size)
-            x_BDhw = self.stem(images if cells is None else images * cells)
-            if mask is None or self.mask_token is None:
-                return self._blocks(x_BDhw, mask, layers)
-            cells = self.seen.at((x_BDhw.shape[2], x_BDhw.shape[3]))
-            assert cells is not None
-            token = self.mask_token.to(x_BDhw.dtype)[:, None, None]
-            x_BDhw = torch.where(cells > 0, x_BDhw, token)
+            x_BDhw = self._stem(images)
         return self._blocks(x_BDhw, None, layers)
+
+    def _stem(self, images: Tensor) -> Tensor:
+        """The map of the first stage."""
+        self.inputs.check(tuple(images.shape[1:]), "the encoder")
+        cells = self.seen.at(self.inputs.image_size)
+        x_BDhw: Tensor = self.stem(images if cells is None else images * cells)
+        return x_BDhw
 
     def _blocks(self, x_BDhw: Tensor, mask: Mask | None, layers: Sequence[int]) -> Tokens:
         kept: dict[int, Tokens] = {}
@@ -243,13 +252,6 @@ class ConvModule(nn.Module):
                 if number in layers:
                     kept[number] = seen_tokens(x_BDhw, mask)
         return seen_tokens(self.norm(x_BDhw), mask, kept)
-
-    def keep_positions(self) -> None:
-        """From now on a learned token takes the place of hidden cells after the stem."""
-        width = self.stem[0].out_channels  # type: ignore[index,union-attr]
-        device = next(self.parameters()).device
-        token = nn.init.trunc_normal_(torch.empty(width, device=device), std=0.02)
-        self.mask_token = nn.Parameter(token)
 
     def layer_ids(self) -> dict[str, int]:
         """The block of each parameter, 0 for the stem and depth + 1 for the last norm."""
@@ -266,8 +268,8 @@ class ConvModule(nn.Module):
         }
 
     def no_weight_decay(self) -> set[str]:
-        """The token of hidden cells."""
-        return {"mask_token"} if self.mask_token is not None else set()
+        """None."""
+        return set()
 
     def set_drop_path(self, rate: float) -> None:
         """Drops residual branches with a rate that grows linearly to `rate` in the last block."""
@@ -277,6 +279,41 @@ class ConvModule(nn.Module):
         for block, share in zip(blocks, torch.linspace(0, rate, len(blocks)), strict=True):
             if share > 0:
                 block.drop_path = DropPath(float(share)).train(self.training)
+
+
+class ConvModule(GreyedModule):
+    """A convolutional network in which hidden cells are 0 after every layer."""
+
+    def __init__(self, options: ConvNet, inputs: Inputs, patch: int) -> None:
+        super().__init__(options, inputs, patch)
+        self.mask_token: nn.Parameter | None
+        self.register_parameter("mask_token", None)  # until keep_positions()
+        mask_layers(self, self.seen)
+
+    def forward(
+        self, images: Tensor, mask: Mask | None = None, layers: Sequence[int] = ()
+    ) -> Tokens:
+        """Encodes images (B, C, H, W); the seen cells end as tokens."""
+        with self.seen.of(mask):
+            x_BDhw = self._stem(images)
+            if mask is None or self.mask_token is None:
+                return self._blocks(x_BDhw, mask, layers)
+            cells = self.seen.at((x_BDhw.shape[2], x_BDhw.shape[3]))
+            assert cells is not None
+            token = self.mask_token.to(x_BDhw.dtype)[:, None, None]
+            x_BDhw = torch.where(cells > 0, x_BDhw, token)
+        return self._blocks(x_BDhw, None, layers)
+
+    def keep_positions(self) -> None:
+        """From now on a learned token takes the place of hidden cells after the stem."""
+        width = self.stem[0].out_channels  # type: ignore[index,union-attr]
+        device = next(self.parameters()).device
+        token = nn.init.trunc_normal_(torch.empty(width, device=device), std=0.02)
+        self.mask_token = nn.Parameter(token)
+
+    def no_weight_decay(self) -> set[str]:
+        """The token of hidden cells."""
+        return {"mask_token"} if self.mask_token is not None else set()
 
 
 def seen_tokens(

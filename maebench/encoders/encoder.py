@@ -89,11 +89,13 @@ class Encoder(Component):
     does so always and has no such method.
 
     `oblong` is False where images must be square; `takes` names the kinds of inputs that it can
-    be built for.
+    be built for. `leaky` is True of a control alone: hidden patches are grey, which it cannot tell
+    from grey ones that are seen, and what lies around spills into them.
     """
 
     kind: ClassVar[str] = "encoder"
     oblong: ClassVar[bool] = True
+    leaky: ClassVar[bool] = False
     takes: ClassVar[tuple[str, ...]] = (IMAGES,)
 
     def build(self, inputs: Inputs) -> EncoderModule:

@@ -156,6 +156,23 @@ class HidingChecks(Contract):
             "its largest number; it must stay identical",
         )
 
+    def test_a_hidden_patch_is_no_grey_one_or_it_says_so(self) -> None:
+        """A network that is fed holes learns of their edges; only a control may, which says so."""
+        self.images_only()
+        grey = True
+        for module, images, mask, _ in self.cases(ratios=RATIOS):
+            assert mask is not None
+            found = ask(module, images, mask)
+            whole = ask(module, images * ~hidden_in(images, mask, module.patch), None)
+            grey &= found.seen is None and torch.allclose(found.patches, whole.patches, atol=1e-4)
+        told = "and declares leaky = True" if self.made().leaky else "and does not declare leaky"
+        expect(
+            grey == self.made().leaky,
+            f"it {'cannot' if grey else 'can'} tell hidden patches from grey ones that are seen, "
+            f"{told}; drop them or put a learned token in their place, and only where neither is "
+            "done declare leaky: ClassVar[bool] = True",
+        )
+
     def test_asked_to_keep_positions_it_has_a_token_for_what_is_hidden(self) -> None:
         """Some objectives read hidden patches off the encoder's own tokens."""
         module, images, after = self.build(), images_of(self.inputs), "after keep_positions()"

@@ -8,11 +8,14 @@ make_imagenet_c.py); other numbers say where they come from.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from maebench import Draws
@@ -96,16 +99,23 @@ def pixelate(x: Tensor, severity: int, draws: Draws) -> Tensor:
 
 
 def jpeg(x: Tensor, severity: int, draws: Draws) -> Tensor:
-    """Saved as JPEG, by torchvision's encoder; channels that are no colours each alone."""
-    from torchvision.io import decode_jpeg, encode_jpeg
-
+    """Saved as JPEG, by Pillow; channels that are no colours each alone."""
     quality = int(strength(JPEG, x, severity))
     B, C, H, W = x.shape
-    bytes_ = (x.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-    if C not in (1, 3):
-        bytes_ = bytes_.view(B * C, 1, H, W)
-    saved = [decode_jpeg(encode_jpeg(image, quality=quality)) for image in bytes_]
-    return torch.stack(saved).view(B, C, H, W).to(x) / 255
+    each = (B, 3, H, W) if C == 3 else (B * C, 1, H, W)
+    bytes_ = (x.clamp(0, 1) * 255).round().to(torch.uint8).cpu().view(each)
+    saved = torch.stack([_as_jpeg(image, quality) for image in bytes_])
+    return saved.view(B, C, H, W).to(x) / 255
+
+
+def _as_jpeg(image: Tensor, quality: int) -> Tensor:
+    """A gray or colour image, uint8 (C, H, W), after it was saved."""
+    held = io.BytesIO()
+    gray = len(image) == 1
+    made = image[0] if gray else image.permute(1, 2, 0).contiguous()
+    Image.fromarray(made.numpy()).save(held, "JPEG", quality=quality)
+    pixels = torch.from_numpy(np.array(Image.open(held)))
+    return pixels[None] if gray else pixels.permute(2, 0, 1)
 
 
 def fog(x: Tensor, severity: int, draws: Draws) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -47,6 +47,9 @@ class Robustness(Evaluation):
     corruptions: tuple[str, ...] = Field(
         default=tuple(OF_IMAGES), description="which", examples=[("contrast",)]
     )
+    severities: tuple[Literal[1, 2, 3, 4, 5], ...] = Field(
+        default=SEVERITIES, description="which of the five", examples=[(3,)]
+    )
     layer: Layer = None
     pool: str | None = Field(default=None, description="pooling; none: mean of the patches")
 
@@ -57,6 +60,13 @@ class Robustness(Evaluation):
         if wrong or not value or len(set(value)) < len(value):
             what = f"unknown {wrong[0]!r}" if wrong else "at least one is wanted, each once"
             raise ValueError(f"{what}; there is {', '.join(OF_IMAGES)}")
+        return value
+
+    @field_validator("severities")
+    @classmethod
+    def _each_once(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or len(set(value)) < len(value):
+            raise ValueError("at least one is wanted, each once")
         return value
 
     def run(self, model: Model) -> Iterator[Result]:
@@ -115,13 +125,13 @@ class Robustness(Evaluation):
             ids = images.info.ids[done : done + len(batch)]
             truth = right[done : done + len(batch)]
             total = torch.zeros(len(batch), dtype=torch.float64)
-            for severity in SEVERITIES:
+            for severity in self.severities:
                 draws = model.draws(f"corruption {name} {severity}", ids)
                 changed = corrupt(batch.float() / 255, severity, draws).clamp(0, 1)
                 # kept in eight bits, as a file would be
                 features = model.encode((changed * 255).round(), self.layer, pool)
                 total += self._right(classify, scale, features, truth, model)
-            parts.append(total / len(SEVERITIES))
+            parts.append(total / len(self.severities))
             done += len(batch)
         if not parts:
             raise NotApplicable("test holds no image")
