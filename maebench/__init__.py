@@ -47,11 +47,21 @@ if TYPE_CHECKING:
     from maebench.data.torchvision_sets import ImageNet as ImageNet
     from maebench.data.torchvision_sets import Imagenette as Imagenette
     from maebench.data.torchvision_sets import OxfordPets as OxfordPets
+    from maebench.encoders.convnets import ConvNeXt as ConvNeXt
+    from maebench.encoders.convnets import ConvNeXtNano as ConvNeXtNano
+    from maebench.encoders.convnets import ConvNeXtNanoLeaky as ConvNeXtNanoLeaky
+    from maebench.encoders.convnets import ConvNeXtTiny as ConvNeXtTiny
+    from maebench.encoders.convnets import ResNet as ResNet
+    from maebench.encoders.convnets import ResNet18 as ResNet18
+    from maebench.encoders.convnets import ResNetNano as ResNetNano
     from maebench.encoders.encoder import Encoder as Encoder
     from maebench.encoders.encoder import EncoderModule as EncoderModule
     from maebench.encoders.encoder import Tokens as Tokens
     from maebench.encoders.encoder import check_parameter_names as check_parameter_names
     from maebench.encoders.encoder import keep_positions as keep_positions
+    from maebench.encoders.hiera import Hiera as Hiera
+    from maebench.encoders.hiera import HieraNano as HieraNano
+    from maebench.encoders.hiera import HieraTiny as HieraTiny
     from maebench.encoders.inputs import ANY_KIND as ANY_KIND
     from maebench.encoders.inputs import Inputs as Inputs
     from maebench.encoders.swin import Swin as Swin
@@ -62,6 +72,7 @@ if TYPE_CHECKING:
     from maebench.encoders.text import TextNano as TextNano
     from maebench.encoders.text import TextSmall as TextSmall
     from maebench.encoders.text import TextTiny as TextTiny
+    from maebench.encoders.timm_cnn import TimmCNN as TimmCNN
     from maebench.encoders.vit import ViT as ViT
     from maebench.encoders.vit import ViTBase as ViTBase
     from maebench.encoders.vit import ViTHuge as ViTHuge
@@ -226,6 +237,17 @@ _PUBLIC = {
     "Supervised": "maebench.objectives.supervised",
     "SVHN": "maebench.data.torchvision_sets",
     "Swin": "maebench.encoders.swin",
+    "ConvNeXt": "maebench.encoders.convnets",
+    "ConvNeXtNano": "maebench.encoders.convnets",
+    "ConvNeXtNanoLeaky": "maebench.encoders.convnets",
+    "ConvNeXtTiny": "maebench.encoders.convnets",
+    "ResNet": "maebench.encoders.convnets",
+    "ResNet18": "maebench.encoders.convnets",
+    "ResNetNano": "maebench.encoders.convnets",
+    "Hiera": "maebench.encoders.hiera",
+    "HieraNano": "maebench.encoders.hiera",
+    "HieraTiny": "maebench.encoders.hiera",
+    "TimmCNN": "maebench.encoders.timm_cnn",
     "SwinNano": "maebench.encoders.swin",
     "SwinTiny": "maebench.encoders.swin",
     "TextBase": "maebench.encoders.text",

@@ -3,7 +3,13 @@ import timm
 import torch
 
 from maebench import ConfigError, Inputs
-from maebench.encoders import ConvNeXtNano, ConvNeXtTiny, ResNet18, ResNetNano
+from maebench.encoders import (
+    ConvNeXtNano,
+    ConvNeXtNanoLeaky,
+    ConvNeXtTiny,
+    ResNet18,
+    ResNetNano,
+)
 from maebench.encoders.convnets import finer
 from maebench.rng import isolated
 from maebench.testing import EncoderContract
@@ -17,6 +23,10 @@ class TestContractOfConvNeXt(EncoderContract):
 
 class TestContractOfResNet(EncoderContract):
     component = ResNetNano
+
+
+class TestContractOfTheLeakyControl(EncoderContract):
+    component = ConvNeXtNanoLeaky
 
 
 INPUTS = Inputs.of_images(3, (64, 64))
@@ -93,3 +103,48 @@ def test_what_does_not_fit_is_refused():
         ResNetNano().build(Inputs.of_images(1, (30, 30)))
     with pytest.raises(ConfigError, match="encoder.widths: \\(8, 16, 32\\) must name one number"):
         ConvNeXtNano(widths=(8, 16, 32)).build(Inputs.of_images(1, (28, 28)))
+
+
+@torch.no_grad()
+def test_the_leaky_control_is_the_same_network_that_fills_what_is_hidden():
+    inputs = Inputs.of_images(3, (32, 32))
+    with isolated(0, "encoder"):
+        plain = ConvNeXtNano().build(inputs)
+    with isolated(0, "encoder"):
+        leaky = ConvNeXtNanoLeaky().build(inputs)
+    for name, value in leaky.state_dict().items():
+        assert torch.equal(value, plain.state_dict()[name]), name
+    leaky, plain = shake(leaky).eval(), shake(plain).eval()
+    images, mask = images_of(inputs), mask_of(leaky.grid)
+    found, honest = leaky(images, mask), plain(images, mask)
+    assert found.seen is None
+    assert torch.equal(honest.seen, mask.seen)
+    filled = found.patches[mask.hidden]
+    assert float(filled.std(dim=0).max()) > 0, "what lies around has spilled into the holes"
+
+
+def test_an_encoder_that_greys_hidden_patches_out_must_declare_it():
+    class Undeclared(ConvNeXtNanoLeaky):
+        leaky = False
+
+        def build(self, inputs):
+            return ConvNeXtNanoLeaky(**self.model_dump(exclude={"name"})).build(inputs)
+
+    class Overdeclared(ConvNeXtNano):
+        leaky = True
+
+        def build(self, inputs):
+            return ConvNeXtNano(**self.model_dump(exclude={"name"})).build(inputs)
+
+    class TestUndeclared(EncoderContract):
+        component = Undeclared
+
+    class TestOverdeclared(EncoderContract):
+        component = Overdeclared
+
+    for contract, told in (
+        (TestUndeclared, "does not declare leaky"),
+        (TestOverdeclared, "can tell"),
+    ):
+        with pytest.raises(AssertionError, match=told):
+            contract().test_a_hidden_patch_is_no_grey_one_or_it_says_so()

@@ -20,6 +20,7 @@ from maebench.encoders.text import (
     TextTiny,
     TextTransformer,
 )
+from maebench.encoders.timm_cnn import TimmCNN
 from maebench.encoders.vit import (
     ViT,
     ViTBase,
@@ -49,6 +50,7 @@ BUILT_IN: tuple[type[Encoder], ...] = (
     ConvNeXtTiny,
     ResNetNano,
     ResNet18,
+    TimmCNN,
     TextNano,
     TextMicro,
     TextTiny,
@@ -78,6 +80,7 @@ __all__ = [
     "TextSmall",
     "TextTiny",
     "TextTransformer",
+    "TimmCNN",
     "Tokens",
     "ViT",
     "ViTBase",

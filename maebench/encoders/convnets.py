@@ -276,9 +276,9 @@ class GreyedModule(nn.Module):
         from timm.layers import DropPath
 
         blocks = [block for stage in self.stages for block in stage]
-        for block, share in zip(blocks, torch.linspace(0, rate, len(blocks)), strict=True):
-            if share > 0:
-                block.drop_path = DropPath(float(share)).train(self.training)
+        for number, block in enumerate(blocks):
+            if share := rate * number / max(1, len(blocks) - 1):
+                block.drop_path = DropPath(share).train(self.training)
 
 
 class ConvModule(GreyedModule):

@@ -109,6 +109,18 @@ class SeenBatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_(variance_C * count / (count - 1), self.momentum)
 
 
+class SeenBatchNormAct(SeenBatchNorm):
+    """Timm's batch norm with an activation, which leaves 0 as it is or is found out."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """As timm's where all is seen."""
+        made: Tensor = self.act(self.drop(super().forward(x_BCHW)))
+        return made
+
+
 def mask_layers(network: nn.Module, seen: Seen) -> None:
     """Makes every layer of a network leave hidden cells 0; names of parameters stay.
 
@@ -117,10 +129,11 @@ def mask_layers(network: nn.Module, seen: Seen) -> None:
     """
     for module in list(network.modules()):
         if isinstance(module, nn.BatchNorm2d):
-            # timm's subclasses have an activation inside, which is applied to 0 and stays 0
-            if type(module) is not nn.BatchNorm2d:
-                raise ConfigError(f"{type(module).__name__} is no plain batch norm")
-            module.__class__ = SeenBatchNorm
+            named = type(module).__name__
+            if type(module) is not nn.BatchNorm2d and named != "BatchNormAct2d":
+                raise ConfigError(f"{named} is no plain batch norm")
+            plain = type(module) is nn.BatchNorm2d
+            module.__class__ = SeenBatchNorm if plain else SeenBatchNormAct
             module.seen = seen
         elif isinstance(module, MAKES) or type(module).__name__ in NAMED:
             last = isinstance(module, nn.Linear) or (

@@ -5,7 +5,6 @@ Shape suffixes: B images, N tokens, P prefix tokens, D width, h w rows and colum
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 import warnings
@@ -19,6 +18,7 @@ from maebench.data.preprocess import Preprocess
 from maebench.encoders.blocks import drop_paths
 from maebench.encoders.encoder import Tokens
 from maebench.encoders.inputs import Inputs
+from maebench.encoders.timm_cnn import check_architecture
 from maebench.errors import ConfigError, unknown
 from maebench.masking.mask import Mask
 from maebench.models.preprocessing import RESAMPLE
@@ -91,10 +91,7 @@ def check_name(name: str, spec: str) -> None:
     import timm
 
     architecture = name.partition(".")[0]
-    known = timm.list_models()
-    if architecture not in known:
-        near = difflib.get_close_matches(architecture, known, n=8, cutoff=0.3) or known[:8]
-        raise ConfigError(unknown("model of timm", name, near, spec))
+    check_architecture(architecture, spec)
     if "." in name and name not in timm.list_pretrained():
         tags = timm.list_pretrained(f"{architecture}.*")
         raise ConfigError(unknown("weights of timm", name, tags, spec))
