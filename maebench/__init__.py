@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from maebench.errors import DataError as DataError
     from maebench.errors import MaebenchError as MaebenchError
     from maebench.errors import NotApplicable as NotApplicable
+    from maebench.evaluating.records import kept as kept
     from maebench.evaluating.suite import evaluate as evaluate
     from maebench.evaluation.choice import Choice as Choice
     from maebench.evaluation.choice import choose as choose
@@ -176,6 +177,7 @@ _PUBLIC = {
     "Encoder": "maebench.encoders.encoder",
     "EncoderModule": "maebench.encoders.encoder",
     "evaluate": "maebench.evaluating.suite",
+    "kept": "maebench.evaluating.records",
     "Evaluation": "maebench.evaluation.contract",
     "FashionMNIST": "maebench.data.torchvision_sets",
     "Folder": "maebench.data.folder",

@@ -160,6 +160,17 @@ def values(
         return found
 
 
+def kept(row: Mapping[Any, Any]) -> NDArray[Any] | None:
+    """What an evaluation kept beside a row of `load_records` (`Result.kept`); None for nothing.
+
+    Raises:
+        RunError: the file beside the rows is missing or damaged.
+    """
+    with _arrays(Path(row["file"])) as packed:
+        name = kept_name(row)
+        return packed[name] if name in packed else None
+
+
 def groups(path: Path, held_out: bool = False) -> NDArray[np.int64] | None:
     """The group of each test image, in the order of the ids; None where each stands for itself.
 
@@ -183,6 +194,11 @@ def value_name(row: Mapping[Any, Any]) -> str:
     """The name of a row's values in the .npz: the metric and what tells its rows apart."""
     where = ",".join(f"{k}={v}" for k, v in sorted(row["where"].items()) if k != "chosen")
     return f"{row['metric']}[{where}]"
+
+
+def kept_name(row: Mapping[Any, Any]) -> str:
+    """The name of what was kept beside a row in the .npz."""
+    return f"kept {value_name(row)}"
 
 
 def paths(results: Path) -> list[Path]:

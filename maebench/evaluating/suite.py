@@ -116,11 +116,12 @@ def evaluate(
         "reason": reason,
     }
     rows = [shared | _row(seen, result) for result in results]
-    values = {
-        records.value_name(row): result.value.double().cpu().numpy()
-        for row, result in zip(rows, results, strict=True)
-        if isinstance(result.value, Tensor)
-    }
+    values: dict[str, NDArray[Any]] = {}
+    for row, result in zip(rows, results, strict=True):
+        if isinstance(result.value, Tensor):
+            values[records.value_name(row)] = result.value.double().cpu().numpy()
+        if result.kept is not None:
+            values[records.kept_name(row)] = result.kept.cpu().numpy()
     info = splits.load(evaluation.test).info
     values["ids"] = info.ids.numpy()
     if info.groups is not None:

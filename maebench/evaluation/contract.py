@@ -88,12 +88,16 @@ class Result:
         where: what tells rows of one metric apart, such as {"k": 5}; `chosen=True` marks the
             headline of a grid, `edge=True` beside it a winner on the grid's edge, and
             `baseline` what needs no model.
+        reason: why there is no value.
+        kept: numbers of any shape that are kept beside the row, for `Evaluation.summary` to read
+            by `maebench.kept(row)`; None for none.
     """
 
     metric: str
     value: Tensor | float | None
     where: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
+    kept: Tensor | None = None
 
 
 @dataclass(frozen=True)

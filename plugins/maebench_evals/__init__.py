@@ -9,6 +9,7 @@ from maebench import Evaluation, hookimpl
 def register_evaluations() -> list[type[Evaluation]]:
     """The evaluations that ship with maebench."""
     from maebench_evals.attentive_probe import AttentiveProbe
+    from maebench_evals.cka import CKA
     from maebench_evals.finetune import Finetune
     from maebench_evals.geometry import Geometry
     from maebench_evals.knn import KNN
@@ -31,5 +32,6 @@ def register_evaluations() -> list[type[Evaluation]]:
         Layers,
         Retrieval,
         Geometry,
+        CKA,
         Robustness,
     ]
