@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from maebench.data.from_files import from_files as from_files
     from maebench.data.images import Images as Images
     from maebench.data.images import from_arrays as from_arrays
+    from maebench.data.label_maps import LabelMaps as LabelMaps
     from maebench.data.rows import from_rows as from_rows
     from maebench.data.split_info import Remark as Remark
     from maebench.data.text_files import TextFiles as TextFiles
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from maebench.data.torchvision_sets import MNIST as MNIST
     from maebench.data.torchvision_sets import STL10 as STL10
     from maebench.data.torchvision_sets import SVHN as SVHN
+    from maebench.data.torchvision_sets import VOC as VOC
     from maebench.data.torchvision_sets import EMNISTLetters as EMNISTLetters
     from maebench.data.torchvision_sets import FashionMNIST as FashionMNIST
     from maebench.data.torchvision_sets import Food101 as Food101
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
     from maebench.encoders.vit import ViTNano as ViTNano
     from maebench.encoders.vit import ViTSmall as ViTSmall
     from maebench.encoders.vit import ViTTiny as ViTTiny
+    from maebench.encoders.vit import default_patch as default_patch
     from maebench.errors import ConfigError as ConfigError
     from maebench.errors import DataError as DataError
     from maebench.errors import MaebenchError as MaebenchError
@@ -218,6 +221,8 @@ _PUBLIC = {
     "NotApplicable": "maebench.errors",
     "Objective": "maebench.objectives.objective",
     "OxfordPets": "maebench.data.torchvision_sets",
+    "VOC": "maebench.data.torchvision_sets",
+    "LabelMaps": "maebench.data.label_maps",
     "Parts": "maebench.masking.parts",
     "patchify": "maebench.masking.patches",
     "PurpleNoise": "maebench.masking.noise",
@@ -266,6 +271,7 @@ _PUBLIC = {
     "Variational": "maebench.objectives.variational",
     "View": "maebench.masking.mask",
     "ViT": "maebench.encoders.vit",
+    "default_patch": "maebench.encoders.vit",
     "ViTBase": "maebench.encoders.vit",
     "ViTHuge": "maebench.encoders.vit",
     "ViTLarge": "maebench.encoders.vit",

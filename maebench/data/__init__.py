@@ -13,6 +13,7 @@ from maebench.data.torchvision_sets import (
     MNIST,
     STL10,
     SVHN,
+    VOC,
     EMNISTLetters,
     FashionMNIST,
     Food101,
@@ -23,7 +24,7 @@ from maebench.data.torchvision_sets import (
 
 BUILT_IN: tuple[type[Dataset], ...] = (
     *(Digits, Folder, MNIST, FashionMNIST, KMNIST, EMNISTLetters, CIFAR10, CIFAR100, SVHN, STL10),
-    *(Food101, OxfordPets, Imagenette, ImageNet),
+    *(Food101, OxfordPets, VOC, Imagenette, ImageNet),
     *(PyDoc, Fortunes, KJV, TextFiles),
 )
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "MNIST",
     "STL10",
     "SVHN",
+    "VOC",
     "Augment",
     "Dataset",
     "Digits",

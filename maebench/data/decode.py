@@ -281,12 +281,17 @@ def to_image(pixels: Tensor) -> Image.Image:
     return Image.fromarray((pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)).numpy())
 
 
-def fit(image: Image.Image, size: tuple[int, int]) -> Tensor:
-    """The largest centred part of the wanted shape, resized (bicubic, antialiased).
+def fit(
+    image: Image.Image,
+    size: tuple[int, int],
+    how: Image.Resampling = Image.Resampling.BICUBIC,
+) -> Tensor:
+    """The largest centred part of the wanted shape, resized (antialiased).
 
     Args:
         image: a gray or colour image.
         size: rows and columns that come out.
+        how: bicubic, or by the nearest pixel where numbers are classes.
 
     Returns:
         uint8 (C, H, W).
@@ -299,4 +304,4 @@ def fit(image: Image.Image, size: tuple[int, int]) -> Tensor:
     w, h = min(width, size[1] * scale), min(height, size[0] * scale)
     left, top = (width - w) / 2, (height - h) / 2
     box = (left, top, left + w, top + h)
-    return to_tensor(image.resize((size[1], size[0]), Image.Resampling.BICUBIC, box=box))
+    return to_tensor(image.resize((size[1], size[0]), how, box=box))

@@ -14,7 +14,8 @@ from maebench.data.dataset import Dataset, Request, preset_for
 from maebench.data.decode import FileHeader, read_header
 from maebench.data.from_files import from_files
 from maebench.data.groups import BY_FOLDER, BY_IMAGE
-from maebench.data.images import Images
+from maebench.data.images import Images, with_maps
+from maebench.data.label_maps import maps_beside
 from maebench.data.layout import Layout, read_layout
 from maebench.data.split_names import CLASSES
 from maebench.data.tree import WholePath, whole_path
@@ -36,6 +37,10 @@ class Folder(Dataset):
     - class folders: a fifth of each class, chosen once and for all, is the test split. Images in
       the same folder below their class stay together in it.
     - images alone, without labels: a fifth of them is the test split.
+
+    Where PATH has a folder masks/ in which a PNG lies where an image lies in PATH, such as
+    masks/train/cat/1.png of train/cat/1.jpg, these are label maps: of each pixel the number of its
+    class, from 0, and 255 for none. Every image then wants one.
 
     Images are known by their suffix or their content; other files, hidden ones and links in a
     circle are left out and counted. Images that belong together, such as several of one patient,
@@ -90,12 +95,13 @@ class Folder(Dataset):
         layout = read_layout(self.path, self.groups, self.splits)
         header = typical_header(layout)
         split = layout.train if request.split == "train" else layout.test
-        return from_files(
+        size = request.image_size or (header.side, header.side)
+        found = from_files(
             split.paths,
             split.labels,
             layout.class_names,
             self.path,
-            request.image_size or (header.side, header.side),
+            size,
             header.channels,
             request.on_bad_image,
             request.memory_limit,
@@ -105,6 +111,10 @@ class Folder(Dataset):
             layout.remarks,
             same_levels=[*layout.train.paths, *layout.test.paths],
         )
+        if layout.maps is None:
+            return found
+        paths = [split.paths[i] for i in found.info.ids.tolist()]
+        return with_maps(found, maps_beside(paths, self.path, layout.maps, size))
 
     def read_from(self, request: Request) -> tuple[Path, ...] | None:
         """The folder, and the CSV of groups where there is one."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from maebench.data.augment import Augment, Crops, crop_parameters, fits
+from maebench.data.label_maps import LabelMaps, held_maps
 from maebench.data.on_disk import BLOCK, OnDisk
 from maebench.data.resizing import cut, resize
 from maebench.data.split_info import SplitInfo, digest, identity
@@ -107,6 +108,7 @@ def from_arrays(
     labels: np.ndarray | None,
     class_names: Sequence[str],
     size: tuple[int, int] | None,
+    maps: np.ndarray | None = None,
 ) -> InMemory:
     """A split from an array.
 
@@ -115,9 +117,10 @@ def from_arrays(
         labels: integers (N,), each the place of its class among the names; or None.
         class_names: one per class.
         size: rows and columns to resize to where they differ; None keeps the array's.
+        maps: the class of each pixel, uint8 (N, H, W), 255 for none; or None.
 
     Raises:
-        PluginError: pixels or labels are of another kind or shape, or a label has no name.
+        PluginError: pixels, labels or maps are of another kind or shape, or a label has no name.
     """
     shape = "x".join(map(str, pixels.shape))
     if pixels.dtype != "uint8" or pixels.ndim not in (3, 4):
@@ -125,6 +128,10 @@ def from_arrays(
     if pixels.ndim == 4 and pixels.shape[3] in (1, 3, 4) and pixels.shape[1] not in (1, 2, 3, 4):
         raise PluginError(f"pixels: channels come before rows, (N, C, H, W), given {shape}")
     check_labels(labels, len(pixels), class_names)
+    sides_of = (pixels.shape[0], *pixels.shape[-2:])
+    if maps is not None and (maps.dtype != "uint8" or maps.shape != sides_of):
+        wanted, given = ("x".join(map(str, s)) for s in (sides_of, maps.shape))
+        raise PluginError(f"maps: uint8 {wanted}, as the images are, given {maps.dtype} {given}")
     images = torch.from_numpy(pixels[:, None] if pixels.ndim == 3 else pixels)
     if size is not None and size != tuple(images.shape[2:]):
         # in parts: in floating point the whole takes many times the memory of the result
@@ -137,8 +144,14 @@ def from_arrays(
         class_names=tuple(class_names),
         fingerprint="",
         inputs=Inputs.of_images(images.shape[1], sides, len(class_names) * (labels is not None)),
+        maps=None if maps is None else held_maps(maps, sides),
     )
     return in_memory_images(images.contiguous(), info)
+
+
+def with_maps(images: Images, maps: LabelMaps) -> Images:
+    """The same images, known beside their label maps."""
+    return replace(images, info=replace(images.info, maps=maps))  # type: ignore[type-var]
 
 
 def check_labels(labels: np.ndarray | None, count: int, class_names: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from maebench.data.divide import Classes, divided
 from maebench.data.findings import named, of_classes, of_tree, on_names
 from maebench.data.groups import BY_IMAGE, by_default, numbered, read_groups
+from maebench.data.label_maps import map_folder
 from maebench.data.sides import find_sides
 from maebench.data.split_info import Remark, some_of
 from maebench.data.split_names import role_of
@@ -28,12 +29,16 @@ class Split:
 
 @dataclass(frozen=True)
 class Layout:
-    """What is train and what is test, the names of the classes, and what is to be said of them."""
+    """What is train and what is test, the names of the classes, and what is to be said of them.
+
+    `maps` is the folder of label maps, or None.
+    """
 
     train: Split
     test: Split
     class_names: tuple[str, ...]
     remarks: tuple[Remark, ...] = ()
+    maps: Path | None = None
 
 
 def read_layout(
@@ -54,9 +59,10 @@ def read_layout(
         problem = "is a file, no folder" if root.exists() else "does not exist"
         problem += ": unpack it first" if is_archive(root) else ""
         raise DataError(f"folder:{readable(str(root))} {problem}")
-    sides = find_sides(root, splits)
+    maps = map_folder(root)
+    sides = find_sides(root, splits, without=maps)
     starts = [root] if sides.whole else [sides.train, sides.test]
-    tree = walk(starts)
+    tree = walk(starts, without=maps)
     in_two = _check_links(tree, root)
     read = [by_class(start, tree, may_be_empty=start != starts[0]) for start in starts]
     _check(starts[0], read[0], starts[-1], read[-1])
@@ -74,6 +80,7 @@ def read_layout(
         _split(test, labels, together),
         tuple(readable(name) for name in labels or ()),
         (*sides.remarks, *of_tree(root, tree), *in_two, *said, *of_classes(tree, train, test)),
+        maps,
     )
 
 

@@ -52,12 +52,15 @@ class Sides:
         return self.train == self.test
 
 
-def find_sides(root: Path, splits: tuple[str, ...] | None = None) -> Sides:
+def find_sides(
+    root: Path, splits: tuple[str, ...] | None = None, without: Path | None = None
+) -> Sides:
     """The folders of train and test as the user names them, or by their own names.
 
     Args:
         root: the folder.
         splits: ("classes",) where no folder is a split, (train, test) below `root`, or None.
+        without: a folder below `root` that holds no images of a split, such as label maps.
 
     Raises:
         DataError: a named folder does not exist, or names look like splits and nothing decides.
@@ -66,7 +69,7 @@ def find_sides(root: Path, splits: tuple[str, ...] | None = None) -> Sides:
         return Sides(root, root)
     if splits is not None:
         return _named(root, splits)
-    folders = _folders(root)
+    folders = [name for name in _folders(root) if root / name != without]
     if not any(role_of(name)[0] for name in folders) and not is_partition(folders):
         return Sides(root, root)
     shapes = {name: _shape(root / name) for name in folders}

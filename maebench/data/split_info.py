@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from maebench.encoders.inputs import IMAGES, Inputs
+
+if TYPE_CHECKING:
+    from maebench.data.label_maps import LabelMaps
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class SplitInfo:
             None where each stands for itself. They change no image and no fingerprint.
         remarks: what was lost or found on the way from files to pixels.
         kept: texts to be kept beside a run, by file name, such as what makes tokens of text.
+        maps: the class of each pixel, or None. They change no image and no fingerprint but their
+            own.
     """
 
     ids: Tensor
@@ -71,6 +77,7 @@ class SplitInfo:
     groups: Tensor | None = None
     remarks: tuple[Remark, ...] = ()
     kept: Mapping[str, str] = field(default_factory=dict)
+    maps: LabelMaps | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -87,8 +94,9 @@ class SplitInfo:
         ids = self.ids[index]
         labels = None if self.labels is None else self.labels[index]
         groups = None if self.groups is None else self.groups[index]
+        maps = None if self.maps is None else self.maps.at(index)
         mark = digest(self.fingerprint.encode(), ids.numpy().tobytes())
-        return replace(self, ids=ids, labels=labels, fingerprint=mark, groups=groups)
+        return replace(self, ids=ids, labels=labels, fingerprint=mark, groups=groups, maps=maps)
 
 
 def digest(*parts: bytes | memoryview) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,7 +12,8 @@ from pydantic import Field
 
 from maebench.data.dataset import Dataset, Request
 from maebench.data.from_files import from_files
-from maebench.data.images import Images, from_arrays
+from maebench.data.images import Images, from_arrays, with_maps
+from maebench.data.label_maps import LabelMaps
 from maebench.data.torchvision_sources import PRESETS, SOURCES, Part, Source, read_idx
 from maebench.errors import DataError
 from maebench.files import with_home
@@ -170,24 +172,43 @@ class FileSet(TorchvisionSet):
     """Photographs of all sizes, each in a file."""
 
     any_size: ClassVar[bool] = True
+    # the class of each number in its label maps, empty where these are the classes, and their names
+    map_classes: ClassVar[dict[int, int]] = {}
+    map_names: ClassVar[tuple[str, ...]] = ()
 
     def load(self, request: Request) -> Images:
         """One split, from the paths of torchvision's object."""
         found = self.torchvision(request)
         held = [getattr(found, name) for name in self.source.holds]
-        paths, labels = held if len(held) == 2 else zip(*held[0], strict=True)
-        return from_files(
-            [Path(path) for path in paths],
+        if self.source.labelled:
+            paths, labels = held if len(held) == 2 else zip(*held[0], strict=True)
+        else:
+            (paths,), labels = held, None
+        paths, size = [Path(path) for path in paths], request.image_size or self.source.size
+        images = from_files(
+            paths,
             labels,
-            [name if isinstance(name, str) else ", ".join(name) for name in found.classes],
+            [
+                name if isinstance(name, str) else ", ".join(name)
+                for name in (found.classes if self.source.labelled else ())
+            ],
             self.folder(request),
-            request.image_size or self.source.size,
+            size,
             channels=3,
             on_bad_image=request.on_bad_image,
             memory_limit=request.memory_limit,
             progress=request.progress,
             reading=request.reading,
         )
+        maps = [Path(path) for path in self.map_files(found)]
+        if not maps or not maps[0].parent.is_dir():  # published apart, and not there
+            return images
+        pairs = tuple((maps[i], paths[i]) for i in images.info.ids.tolist())
+        return with_maps(images, LabelMaps(size, pairs, None, self.map_classes, self.map_names))
+
+    def map_files(self, found: Any) -> Sequence[str | Path]:
+        """The label maps of torchvision's object, in the order of its images; none by default."""
+        return ()
 
 
 class MNIST(IdxSet):
@@ -290,6 +311,35 @@ class OxfordPets(FileSet):
     """
 
     name: ClassVar[str] = "oxford-pets"
+    # of the trimaps; 3 is the edge between both, which their authors call not classified
+    map_classes: ClassVar[dict[int, int]] = {1: 0, 2: 1}
+    map_names: ClassVar[tuple[str, ...]] = ("pet", "background")
+
+    def map_files(self, found: Any) -> Sequence[str | Path]:
+        """Its trimaps."""
+        files: Sequence[Path] = found._segs
+        return files
+
+
+class VOC(FileSet):
+    """Photographs with the objects in them outlined: 1,464 and 1,449, at 224x224 pixels.
+
+    The segmentation part of Pascal VOC 2012, train and val: label maps of 20 kinds of objects and
+    background, and no label of the whole image. Source: Everingham, Van Gool, Williams, Winn and
+    Zisserman 2010, "The Pascal visual object classes (VOC) challenge".
+    """
+
+    name: ClassVar[str] = "voc-segmentation"
+    map_names: ClassVar[tuple[str, ...]] = (
+        *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),
+        *("chair", "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant"),
+        *("sheep", "sofa", "train", "tvmonitor"),
+    )
+
+    def map_files(self, found: Any) -> Sequence[str | Path]:
+        """Its class maps."""
+        files: Sequence[str] = found.masks
+        return files
 
 
 class Imagenette(FileSet):

@@ -43,6 +43,7 @@ class Source:
         train: the split to learn from.
         test: the split to report on.
         gentle: whether images are characters, which a strong crop or a mirror makes others.
+        labelled: whether a whole image has a label.
     """
 
     cls: str
@@ -52,6 +53,7 @@ class Source:
     train: Part
     test: Part
     gentle: bool = False
+    labelled: bool = True
 
     def preset(self) -> dict[str, Any]:
         """Settings that suit it."""
@@ -86,6 +88,14 @@ def _split(train: str, test: str, *files: str) -> tuple[Part, Part]:
         Part({"split": name}, tuple(file.format(name) for file in files)) for name in (train, test)
     )
     return train_part, test_part
+
+
+def _voc(name: str) -> Part:
+    """A part of the segmentation task of Pascal VOC 2012."""
+    folder = "VOCdevkit/VOC2012"
+    files = (f"ImageSets/Segmentation/{name}.txt", "JPEGImages", "SegmentationClass")
+    options = {"year": "2012", "image_set": name}
+    return Part(options, tuple(f"{folder}/{file}" for file in files))
 
 
 SOURCES: Mapping[str, Source] = {
@@ -136,6 +146,15 @@ SOURCES: Mapping[str, Source] = {
         (224, 224),
         3_680,
         *_split("trainval", "test", "oxford-iiit-pet/images", "oxford-iiit-pet/annotations/{}.txt"),
+    ),
+    "voc-segmentation": Source(
+        "VOCSegmentation",
+        ("images",),
+        (224, 224),
+        1_464,
+        _voc("train"),
+        _voc("val"),
+        labelled=False,
     ),
     "imagenette": Source(
         "Imagenette", ("_samples",), (160, 160), 9_469, *_split("train", "val", "{}")

@@ -64,21 +64,22 @@ class Tree:
     again_images: list[tuple[Path, Path]] = field(default_factory=list)
 
 
-def walk(starts: Sequence[Path]) -> Tree:
+def walk(starts: Sequence[Path], without: Path | None = None) -> Tree:
     """Everything below some folders; each real folder and each real image once.
 
     A folder or image is taken where it really lies if that is below `starts`, else where the
-    first link to it lies.
+    first link to it lies. `without` is a folder that is not looked into.
 
     Raises:
         DataError: a folder cannot be listed.
     """
     tree = Tree(tuple(starts))
     reached: dict[str, Path] = {}  # real path of a folder: where it was taken
+    away = None if without is None else os.path.realpath(without)
     links: list[Path] = []
     pending = list(starts)
     while pending:  # real folders first, then those that links lead to, then links found there
-        found = [link for folder in pending for link in _take(folder, tree, reached, links)]
+        found = [link for folder in pending for link in _take(folder, tree, reached, links, away)]
         pending = sorted(found, key=order)
     _take_links(tree, reached, links)
     for some in (tree.folders, tree.images, tree.by_content, tree.others, tree.broken):
@@ -128,7 +129,11 @@ def leads_back(link: Path) -> bool:
 
 
 def _take(
-    start: Path, tree: Tree, reached: dict[str, Path], file_links: list[Path]
+    start: Path,
+    tree: Tree,
+    reached: dict[str, Path],
+    file_links: list[Path],
+    away: str | None,
 ) -> Iterator[Path]:
     """Takes a folder and the real folders below it; gives the links to folders found there."""
     real = os.path.realpath(start)
@@ -138,6 +143,8 @@ def _take(
     stack = [(start, real)]
     while stack:
         place, real = stack.pop()
+        if real == away:
+            continue
         if real in reached:
             tree.again_folders.append((place, reached[real]))
             continue

@@ -175,9 +175,9 @@ class ResNet(ConvNet):
                 blocks.append(BasicBlock(before, width, stride, lead))
                 before = width
             stages.append((nn.Identity(), blocks))
-        for _, blocks in stages:
-            for made in blocks:  # timm's own, resnet.py, init_weights
-                made.zero_init_last()
+        for _, built in stages:
+            for made in built:  # timm's own, resnet.py, init_weights
+                made.zero_init_last()  # type: ignore[operator]
         for part in (stem, *(block for _, blocks in stages for block in blocks)):
             for layer in part.modules():
                 if isinstance(layer, nn.Conv2d):
@@ -306,7 +306,7 @@ class ConvModule(GreyedModule):
 
     def keep_positions(self) -> None:
         """From now on a learned token takes the place of hidden cells after the stem."""
-        width = self.stem[0].out_channels  # type: ignore[index,union-attr]
+        width = self.stem[0].out_channels  # type: ignore[index]
         device = next(self.parameters()).device
         token = nn.init.trunc_normal_(torch.empty(width, device=device), std=0.02)
         self.mask_token = nn.Parameter(token)

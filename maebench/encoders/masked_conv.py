@@ -134,7 +134,7 @@ def mask_layers(network: nn.Module, seen: Seen) -> None:
                 raise ConfigError(f"{named} is no plain batch norm")
             plain = type(module) is nn.BatchNorm2d
             module.__class__ = SeenBatchNorm if plain else SeenBatchNormAct
-            module.seen = seen
+            module.seen = seen  # type: ignore[assignment]
         elif isinstance(module, MAKES) or type(module).__name__ in NAMED:
             last = isinstance(module, nn.Linear) or (
                 isinstance(module, nn.LayerNorm) and "2d" not in type(module).__name__

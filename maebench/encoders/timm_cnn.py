@@ -101,7 +101,8 @@ class Spilled:
         if not isinstance(made, Tensor) or made.ndim != 4:
             return
         for last in (False, True):  # where channels come last, rows and columns are no grid else
-            cells = self.seen.at(tuple(made.shape[1:3] if last else made.shape[2:]), last)
+            size = made.shape[1:3] if last else made.shape[2:]
+            cells = self.seen.at((size[0], size[1]), last)
             if cells is not None and not bool((made * (1 - cells)).any()):
                 return
         if self.seen.at((made.shape[2], made.shape[3])) is not None:
@@ -239,6 +240,6 @@ class TimmCNNModule(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """What timm's network names, and the patch of hidden ones."""
         own = {name for name, _ in self.network.named_parameters()}
-        named = getattr(self.network, "no_weight_decay", set)() & own
+        named: set[str] = getattr(self.network, "no_weight_decay", set)() & own
         found = {f"network.{name}" for name in named}
         return found | ({"mask_patch"} if self.mask_patch is not None else set())

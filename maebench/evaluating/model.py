@@ -15,6 +15,7 @@ from maebench import files
 from maebench.data.augment import Augment, Crops
 from maebench.data.dataset import Splits
 from maebench.data.images import Images
+from maebench.data.label_maps import LabelMaps
 from maebench.encoders.inputs import IMAGES, Inputs
 from maebench.errors import PluginError
 from maebench.evaluating.features import BATCH, features
@@ -118,6 +119,18 @@ class EvaluatedModel:
         if labels is None:
             raise NotApplicable(f"data set {self.splits.dataset.name!r} has no labels")
         return labels
+
+    def label_maps(self, split: str) -> LabelMaps:
+        """The class of each pixel of a declared split."""
+        maps = self.images(split).info.maps
+        if not self.evaluation.dense:
+            raise PluginError(
+                f"evaluation {self.evaluation.name!r} asks for label maps: declare dense = True, "
+                "so that its records are those of these maps"
+            )
+        if maps is None:
+            raise NotApplicable(f"data set {self.splits.dataset.name!r} has no label maps")
+        return maps
 
     def class_names(self) -> tuple[str, ...]:
         """One name per class."""

@@ -70,6 +70,9 @@ def record_path(model: LoadedModel, evaluation: Evaluation, splits: Splits, seed
     groups = {s: splits.load(s).info.groups for s in touched}
     if any(g is not None for g in groups.values()):  # they change intervals and folds
         spec["groups"] = {s: None if g is None else g.tolist() for s, g in groups.items()}
+    maps = {s: splits.load(s).info.maps for s in splits_of(evaluation, splits)}
+    if evaluation.dense and any(m is not None for m in maps.values()):
+        spec["maps"] = {s: None if m is None else m.fingerprint for s, m in maps.items()}
     features = model.config.machine.features
     if features != "fp32" and not evaluation.changes_encoder:
         spec["features"] = features

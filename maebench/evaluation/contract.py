@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from maebench.component import Component
 from maebench.data.augment import Augment, Crops
 from maebench.data.images import Images
+from maebench.data.label_maps import LabelMaps
 from maebench.encoders.inputs import IMAGES, Inputs
 from maebench.evaluation.folds import Folds
 from maebench.masking.mask import Mask, Masking
@@ -163,6 +164,9 @@ class Model(Protocol):
     def labels(self, split: str) -> Tensor:
         """Labels, int64 (N,); a data set without labels raises NotApplicable."""
 
+    def label_maps(self, split: str) -> LabelMaps:
+        """The class of each pixel, for a `dense` evaluation; NotApplicable where there is none."""
+
     def images(self, split: str) -> Images:
         """The split's images."""
 
@@ -257,6 +261,7 @@ class Evaluation(Component):
     test: ClassVar[str] = "test"
     changes_encoder: ClassVar[bool] = False
     takes: ClassVar[tuple[str, ...]] = (IMAGES,)
+    dense: ClassVar[bool] = False
 
     def run(self, model: Model) -> Iterator[Result]:
         """Yields results; nothing is recorded until it ends.

@@ -20,6 +20,7 @@ def register_evaluations() -> list[type[Evaluation]]:
     from maebench_evals.reconstruction import ReconstructionQuality
     from maebench_evals.retrieval import Retrieval
     from maebench_evals.robustness import Robustness
+    from maebench_evals.segmentation import Segmentation
 
     return [
         LinearProbe,
@@ -34,4 +35,5 @@ def register_evaluations() -> list[type[Evaluation]]:
         Geometry,
         CKA,
         Robustness,
+        Segmentation,
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
@@ -42,8 +43,14 @@ def pool_for(model: Model, asked: str | None, preferred: str) -> str:
     return preferred if preferred in there else there[0]
 
 
-def standardised(train: Tensor, *others: Tensor) -> list[Tensor]:
-    """Features with zero mean and unit deviation over train, the others by train's statistics."""
+def scaling(train: Tensor) -> Callable[[Tensor], Tensor]:
+    """What gives features zero mean and unit deviation over train, for parts of others."""
     mean, deviation = train.mean(0), train.std(0)
     deviation[deviation < CONSTANT] = 1.0
-    return [(part - mean) / deviation for part in (train, *others)]
+    return lambda features: (features - mean) / deviation
+
+
+def standardised(train: Tensor, *others: Tensor) -> list[Tensor]:
+    """Features with zero mean and unit deviation over train, the others by train's statistics."""
+    scale = scaling(train)
+    return [scale(part) for part in (train, *others)]

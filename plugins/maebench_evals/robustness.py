@@ -10,8 +10,8 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from maebench import Evaluation, Metric, Model, NotApplicable, Result, choose
-from maebench_evals.corruptions import OF_IMAGES, SEVERITIES
-from maebench_evals.frozen import Layer, Penalties, pool_for
+from maebench_evals.corruptions import OF_IMAGES
+from maebench_evals.frozen import Layer, Penalties, pool_for, scaling
 from maebench_evals.heads import head, probe
 from maebench_evals.linear_probe import L2
 
@@ -48,7 +48,7 @@ class Robustness(Evaluation):
         default=tuple(OF_IMAGES), description="which", examples=[("contrast",)]
     )
     severities: tuple[Literal[1, 2, 3, 4, 5], ...] = Field(
-        default=SEVERITIES, description="which of the five", examples=[(3,)]
+        default=(1, 2, 3, 4, 5), description="which of the five", examples=[(3,)]
     )
     layer: Layer = None
     pool: str | None = Field(default=None, description="pooling; none: mean of the patches")
@@ -136,10 +136,3 @@ class Robustness(Evaluation):
         if not parts:
             raise NotApplicable("test holds no image")
         return torch.cat(parts)
-
-
-def scaling(train: Tensor) -> Callable[[Tensor], Tensor]:
-    """Zero mean and unit deviation over train, as `frozen.standardised`, for parts of test."""
-    mean, deviation = train.mean(0), train.std(0)
-    deviation[deviation < 1e-6] = 1.0
-    return lambda features: (features - mean) / deviation
