@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from maebench.errors import DataError as DataError
     from maebench.errors import MaebenchError as MaebenchError
     from maebench.errors import NotApplicable as NotApplicable
+    from maebench.errors import unknown as unknown
     from maebench.evaluating.records import kept as kept
     from maebench.evaluating.suite import evaluate as evaluate
     from maebench.evaluation.choice import Choice as Choice
@@ -219,6 +220,7 @@ _PUBLIC = {
     "Model": "maebench.evaluation.contract",
     "MultiBlock": "maebench.masking.blocks",
     "NotApplicable": "maebench.errors",
+    "unknown": "maebench.errors",
     "Objective": "maebench.objectives.objective",
     "OxfordPets": "maebench.data.torchvision_sets",
     "VOC": "maebench.data.torchvision_sets",

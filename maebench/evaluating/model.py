@@ -249,10 +249,16 @@ class EvaluatedModel:
         return self._tokens[split, layer][index]
 
     def crops(
-        self, split: str, batch: int, steps: int, augment: Augment | None = None
+        self,
+        split: str,
+        batch: int,
+        steps: int,
+        augment: Augment | None = None,
+        index: Tensor | None = None,
     ) -> Iterator[Crops]:
         """Augmented batches on the device, in the order of this evaluation's seed."""
         images = self.images(split)
+        images = images if index is None else images.subset(index)
         augment = augment or Augment.model_validate(self.splits.dataset.preset().get("augment", {}))
         purpose = key(self.seed, f"{self.evaluation.name}/crops")
         plan = batches(len(images), batch, purpose, 0, steps)

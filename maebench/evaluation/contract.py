@@ -223,10 +223,16 @@ class Model(Protocol):
         """
 
     def crops(
-        self, split: str, batch: int, steps: int, augment: Augment | None = None
+        self,
+        split: str,
+        batch: int,
+        steps: int,
+        augment: Augment | None = None,
+        index: Tensor | None = None,
     ) -> Iterator[Crops]:
         """Augmented batches on the device, epoch after epoch, in an order that the seed gives.
 
+        `index` has the positions of the images to take where these are not all of the split.
         `augment` replaces the crops and flips that suit the data set; those that a model was
         pretrained with are its own matter. Crops come at the size that the encoder takes.
         """

@@ -5,7 +5,6 @@ N samples, D width, V views of a sample, P pairs.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from typing import ClassVar
@@ -23,6 +22,7 @@ WITHIN = 1e-4  # LiDAR's delta, added to the scatter within samples (arXiv 2312.
 LIDAR_SAMPLES = 1000  # there, appendix
 PAIRED = 2048  # samples of which all pairs are taken: two million
 SHARPNESS, POWER = 2.0, 2.0  # t and alpha of Wang and Isola 2020, arXiv 2005.10242
+BATCH = 256  # crops that are encoded at a time
 FLAT = "two crops of what is no image are the same"
 
 
@@ -108,16 +108,13 @@ class Geometry(Evaluation):
 
     def crops(self, model: Model, index: Tensor, pool: str) -> Tensor:
         """Features of several crops of each of some samples, float64 (N, V, D)."""
-        part = model.images("test").subset(index)
         found: list[list[Tensor]] = [[] for _ in range(len(index))]
-        place = {int(i): n for n, i in enumerate(part.info.ids)}
-        steps = -(-len(model.images("test")) * self.views // 256)
-        crops = model.crops("test", 256, steps)
-        for crop in itertools.islice(model.progress(crops, steps, f"crops of {model.kind}"), steps):
-            wanted = [n for n, i in enumerate(crop.ids.tolist()) if i in place]
-            made = model.encode(crop.images[wanted], self.layer, pool).double().cpu()
-            for n, row in zip(wanted, made, strict=True):
-                found[place[int(crop.ids[n])]].append(row)
+        steps = -(-len(index) * self.views // BATCH)
+        crops = model.crops("test", BATCH, steps, index=index)
+        for crop in model.progress(crops, steps, f"crops of {model.kind}"):
+            made = model.encode(crop.images, self.layer, pool).double().cpu()
+            for place, row in zip(crop.index.tolist(), made, strict=True):
+                found[place].append(row)
         return torch.stack([torch.stack(rows[: self.views]) for rows in found])
 
 

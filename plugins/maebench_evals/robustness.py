@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from maebench import Evaluation, Metric, Model, NotApplicable, Result, choose
+from maebench import (
+    ConfigError,
+    Draws,
+    Evaluation,
+    Metric,
+    Model,
+    NotApplicable,
+    Result,
+    choose,
+    unknown,
+)
+from maebench_evals import mistakes
 from maebench_evals.corruptions import OF_IMAGES
 from maebench_evals.frozen import Layer, Penalties, pool_for, scaling
 from maebench_evals.heads import head, probe
 from maebench_evals.linear_probe import L2
+from maebench_evals.mistakes import OF_TEXT
 
 BATCH = 256
+KNOWN = {"images": tuple(OF_IMAGES), "text": tuple(OF_TEXT)}
 
 
 class Robustness(Evaluation):
-    """A linear probe fitted on clean train images, asked about corrupted test images.
+    """A linear probe fitted on clean train, asked about corrupted test images or windows of text.
 
     The penalty is chosen on clean train. top1 is the share of corruptions and severities under
     which an image is given its class, corrupted_top1 the same of one corruption, and clean_top1
     that of the images as they are. drop is the share of the clean accuracy above guessing that is
-    lost. Corruptions are drawn by image, the same for every model. Source: Hendrycks and Dietterich
-    2019, arXiv 1903.12261.
+    lost. Corruptions are drawn by image and seed, the same for every model. Of text they are typing
+    errors, dropped and swapped words. Source: Hendrycks and Dietterich 2019, arXiv 1903.12261.
     """
 
     name: ClassVar[str] = "robustness"
+    takes: ClassVar[tuple[str, ...]] = tuple(KNOWN)
     metrics: ClassVar[dict[str, Metric]] = {
         "top1": Metric.accuracy("share of corruptions under which an image is given its class"),
         "clean_top1": Metric.accuracy(main=False),
@@ -44,8 +58,10 @@ class Robustness(Evaluation):
     }
 
     l2: Penalties = Field(default=L2, description="penalties to try", examples=[(1e-3,)])
-    corruptions: tuple[str, ...] = Field(
-        default=tuple(OF_IMAGES), description="which", examples=[("contrast",)]
+    corruptions: tuple[str, ...] | None = Field(
+        default=None,
+        description="which; none: all of the kind of inputs",
+        examples=[("contrast",), ("dropped-words",)],
     )
     severities: tuple[Literal[1, 2, 3, 4, 5], ...] = Field(
         default=(1, 2, 3, 4, 5), description="which of the five", examples=[(3,)]
@@ -55,11 +71,15 @@ class Robustness(Evaluation):
 
     @field_validator("corruptions")
     @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        wrong = [name for name in value if name not in OF_IMAGES]
-        if wrong or not value or len(set(value)) < len(value):
-            what = f"unknown {wrong[0]!r}" if wrong else "at least one is wanted, each once"
-            raise ValueError(f"{what}; there is {', '.join(OF_IMAGES)}")
+    def _known(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is None:
+            return None
+        known = [name for names in KNOWN.values() for name in names]
+        wrong = [name for name in value if name not in known]
+        if wrong:
+            raise ValueError(unknown("corruption", wrong[0], known))
+        if not value or len(set(value)) < len(value):
+            raise ValueError("at least one is wanted, each once")
         return value
 
     @field_validator("severities")
@@ -68,6 +88,19 @@ class Robustness(Evaluation):
         if not value or len(set(value)) < len(value):
             raise ValueError("at least one is wanted, each once")
         return value
+
+    def suited(self, kind: str) -> Self:
+        """With all corruptions of this kind of inputs, where they are left open.
+
+        Raises:
+            ConfigError: a corruption is of another kind.
+        """
+        there = KNOWN.get(kind, ())
+        if wrong := [
+            name for name in self.corruptions or () if kind in KNOWN and name not in there
+        ]:
+            raise ConfigError(f"robustness of {kind}: {unknown('corruption', wrong[0], there)}")
+        return self.model_copy(update={"corruptions": self.corruptions or tuple(there)})
 
     def run(self, model: Model) -> Iterator[Result]:
         """Yields accuracies per image, of all corruptions together and of each."""
@@ -85,7 +118,7 @@ class Robustness(Evaluation):
         yield Result("validation_top1", found.held_out[chosen], where | {"chosen": True})
         yield Result("clean_top1", self._right(classify, scale, clean, right, model), where)
         means = []
-        for name in self.corruptions:
+        for name in self.suited(model.inputs.kind).corruptions or ():
             means.append(self._corrupted(model, name, classify, scale, right, pool))
             yield Result("corrupted_top1", means[-1], where | {"corruption": name})
         whole = torch.stack(means).mean(0)
@@ -118,7 +151,7 @@ class Robustness(Evaluation):
         pool: str,
     ) -> Tensor:
         """The share of severities under which each image is right, float64 (N,)."""
-        images, corrupt = model.images("test"), OF_IMAGES[name]
+        images, corrupt = model.images("test"), corruption(model, name)
         steps, done = -(-len(images) // BATCH), 0
         parts = []
         for batch in model.progress(images.whole(BATCH), steps, f"{name} of {model.kind}"):
@@ -127,12 +160,25 @@ class Robustness(Evaluation):
             total = torch.zeros(len(batch), dtype=torch.float64)
             for severity in self.severities:
                 draws = model.draws(f"corruption {name} {severity}", ids)
-                changed = corrupt(batch.float() / 255, severity, draws).clamp(0, 1)
-                # kept in eight bits, as a file would be
-                features = model.encode((changed * 255).round(), self.layer, pool)
+                features = model.encode(corrupt(batch, severity, draws), self.layer, pool)
                 total += self._right(classify, scale, features, truth, model)
             parts.append(total / len(self.severities))
             done += len(batch)
         if not parts:
-            raise NotApplicable("test holds no image")
+            raise NotApplicable("test is empty")
         return torch.cat(parts)
+
+
+def corruption(model: Model, name: str) -> Callable[[Tensor, int, Draws], Tensor]:
+    """What turns a batch as it is loaded into one of a severity, on the model's device."""
+    if name in OF_TEXT:
+        tokenizer = mistakes.reader(model.images("test").info.kept)
+        return lambda ids, severity, draws: mistakes.changed(
+            ids, tokenizer, OF_TEXT[name], severity, draws
+        )
+
+    def of_images(pixels: Tensor, severity: int, draws: Draws) -> Tensor:
+        made = OF_IMAGES[name](pixels.to(model.device).float() / 255, severity, draws)
+        return (made.clamp(0, 1) * 255).round()  # kept in eight bits, as a file would be
+
+    return of_images
