@@ -28,7 +28,10 @@ SPECIAL = 2  # token ids before the words: the class token's, and the one of wha
 
 
 class Synthetic(Dataset):
-    """Noise with a pattern per class in it: flat, rows, columns or a board, in every patch."""
+    """Noise with a pattern per class in it: flat, rows, columns or a board, in every patch.
+
+    Where images have a label, every pixel has it too.
+    """
 
     name: ClassVar[str] = "synthetic"
     signal: float = Field(
@@ -78,9 +81,11 @@ class Synthetic(Dataset):
         self, values: Tensor, labels: np.ndarray | None, names: list[str], request: Request
     ) -> Images:
         """They as a split."""
-        return from_arrays(
-            values.numpy(), labels, names[: self.classes * bool(names)], request.image_size
-        )
+        maps = None
+        if labels is not None:
+            maps = np.repeat(labels.astype("uint8"), SIDE * SIDE).reshape(-1, SIDE, SIDE)
+        names = names[: self.classes * bool(names)]
+        return from_arrays(values.numpy(), labels, names, request.image_size, maps)
 
     def preset(self) -> dict[str, Any]:
         """All that a config needs; crops leave the patterns as they are."""

@@ -6,7 +6,7 @@ N samples, D and E the widths of two models.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -46,7 +46,9 @@ class CKA(Evaluation):
         default=SAMPLES, ge=2, description="test images, the first of an order by the seed"
     )
     layer: Layer = None
-    pool: str | None = Field(default=None, description="pooling; none: mean of the patches")
+    pool: Literal["mean", "cls"] | None = Field(
+        default=None, description="pooling; none: mean of the patches"
+    )
 
     def run(self, model: Model) -> Iterator[Result]:
         """Yields the likeness to raw input, and keeps the features."""

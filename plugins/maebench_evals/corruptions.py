@@ -92,10 +92,28 @@ def brightness(x: Tensor, severity: int, draws: Draws) -> Tensor:
 
 
 def pixelate(x: Tensor, severity: int, draws: Draws) -> Tensor:
-    """Made small by means of areas, and large again without smoothing."""
+    """Made small and large again by a box filter, as Pillow's."""
     factor = strength(PIXELATE, x, severity)
-    small = [max(1, int(side * factor)) for side in x.shape[2:]]
-    return F.interpolate(F.interpolate(x, small, mode="area"), x.shape[2:], mode="nearest")
+    for axis in (2, 3):
+        side = x.shape[axis]
+        small = max(1, int(side * factor))
+        both = box(side, small, x) @ box(small, side, x)
+        x = torch.einsum("ij,bcjw->bciw" if axis == 2 else "ij,bchj->bchi", both.T, x)
+    return x
+
+
+def box(given: int, made: int, like: Tensor) -> Tensor:
+    """What each of `made` pixels in a line is made of: the mean of those whose centres it covers.
+
+    Float (given, made); pixels that grow are made of the one that lies over their centre.
+    """
+    scale = given / made
+    reach = max(1.0, scale)
+    at = torch.arange(given, device=like.device, dtype=like.dtype) + 0.5
+    centre = (torch.arange(made, device=like.device, dtype=like.dtype) + 0.5) * scale
+    off = (at[:, None] - centre) / reach
+    covered = ((off > -0.5) & (off <= 0.5)).to(like.dtype)
+    return covered / covered.sum(0)
 
 
 def jpeg(x: Tensor, severity: int, draws: Draws) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt
@@ -23,7 +23,8 @@ LIDAR_SAMPLES = 1000  # there, appendix
 PAIRED = 2048  # samples of which all pairs are taken: two million
 SHARPNESS, POWER = 2.0, 2.0  # t and alpha of Wang and Isola 2020, arXiv 2005.10242
 BATCH = 256  # crops that are encoded at a time
-FLAT = "two crops of what is no image are the same"
+FLAT = "there are no crops of what is no image"
+ALIKE = "all crops of an image are alike: this data set neither crops nor flips"
 
 
 class Geometry(Evaluation):
@@ -81,7 +82,9 @@ class Geometry(Evaluation):
         default=10, ge=2, description="crops of each image for lidar; the first two for alignment"
     )
     layer: Layer = None
-    pool: str | None = Field(default=None, description="pooling; none: the model's first")
+    pool: Literal["mean", "cls"] | None = Field(
+        default=None, description="pooling; none: the model's first"
+    )
 
     def run(self, model: Model) -> Iterator[Result]:
         """Yields the ranks, the decay, and what crops tell."""
@@ -101,6 +104,10 @@ class Geometry(Evaluation):
             yield Result("alignment", None, {}, FLAT)
             return
         seen_NVD = self.crops(model, order[: min(self.samples, LIDAR_SAMPLES)], pool)
+        if bool((seen_NVD == seen_NVD[:, :1]).all()):
+            yield Result("lidar", None, {}, ALIKE)
+            yield Result("alignment", None, {}, ALIKE)
+            return
         where = where | {"samples": len(seen_NVD)}
         yield Result("lidar", lidar(seen_NVD), where | {"views": self.views})
         apart = (unit(seen_NVD[:, 0]) - unit(seen_NVD[:, 1])).norm(dim=1) ** POWER

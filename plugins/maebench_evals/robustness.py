@@ -67,7 +67,9 @@ class Robustness(Evaluation):
         default=(1, 2, 3, 4, 5), description="which of the five", examples=[(3,)]
     )
     layer: Layer = None
-    pool: str | None = Field(default=None, description="pooling; none: mean of the patches")
+    pool: Literal["mean", "cls"] | None = Field(
+        default=None, description="pooling; none: mean of the patches"
+    )
 
     @field_validator("corruptions")
     @classmethod
