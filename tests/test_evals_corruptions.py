@@ -30,11 +30,11 @@ def draws(B=6, seed=0):
 
 
 def distance(name, found, images):
-    """Mean square; in fog, which darkens too, what of the image's variation is not its own."""
+    """Mean square; in fog how much of the image's contrast is gone, whatever its clouds."""
     if name != "fog":
         return float((found.clamp(0, 1) - images).square().mean())
-    pair = torch.stack([found.flatten(), images.flatten()])
-    return 1 - float(torch.corrcoef(pair)[0, 1]) ** 2
+    off = images - images.mean((2, 3), keepdim=True)
+    return 1 - float((found * off).sum() / (images * off).sum())
 
 
 @pytest.mark.parametrize("side", [28, 96])
@@ -50,10 +50,11 @@ def test_each_severity_is_farther_from_the_image_than_the_one_before(name, chann
         distances.append(distance(name, found, images))
     assert torch.equal(images, before), "the caller's images are left alone"
     assert distances[0] > 0
-    # 26 of 28 pixels are not nearer to all of them than 25: the factors are the published ones
-    distances = distances[::2] if name == "pixelate" else distances
+    # the published numbers: 26 of 28 pixels are not nearer to all of them than 25, and severities
+    # 3 and 4 of fog differ in its grain alone
+    distances = distances[::2] if name in ("pixelate", "fog") else distances
     assert distances == sorted(distances), distances
-    assert distances[-1] > 1.5 * distances[0]
+    assert distances[-1] > (1.02 if name == "fog" else 1.5) * distances[0]
 
 
 @pytest.mark.parametrize("name", OF_IMAGES)
