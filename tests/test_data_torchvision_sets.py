@@ -66,8 +66,8 @@ def refused(name, folder, *words, **how):
 # The table.
 
 
-def test_there_are_twelve_and_each_has_a_source():
-    assert len(SETS) == 12 and SETS.keys() == SOURCES.keys()
+def test_there_are_thirteen_and_each_has_a_source():
+    assert len(SETS) == 13 and SETS.keys() == SOURCES.keys()
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -371,6 +371,48 @@ def test_oxford_pets_have_their_images_and_labels(tmp_path):
         check("oxford-pets", tmp_path, split, pictures, [0, 2, 1], titles)
     (base / "annotations" / "trainval.txt").write_text("only two\n")
     refused("oxford-pets", tmp_path, "cannot be used (not enough values")
+
+
+def test_oxford_pets_have_trimaps_whose_edge_is_void(tmp_path):
+    base = tmp_path / "oxford-iiit-pet"
+    draw(base / "images" / "Bombay_1.jpg", 0)
+    (base / "annotations" / "trimaps").mkdir(parents=True)
+    for split in ("trainval", "test"):
+        (base / "annotations" / f"{split}.txt").write_text("Bombay_1 1 1 1\n")
+    trimap = noise(30, 40, seed=3) % 3 + 1
+    Image.fromarray(trimap).save(base / "annotations" / "trimaps" / "Bombay_1.png")
+    images = SETS["oxford-pets"]().load(Request("train", data_dir=tmp_path, image_size=(30, 40)))
+    maps = images.info.maps
+    assert maps.names == ("pet", "background")
+    expected = np.array([0, 0, 1, 255], np.uint8)[trimap]
+    assert np.array_equal(maps.pick([0])[0].numpy(), expected)
+
+
+def test_pascal_voc_has_its_images_and_class_maps_and_no_labels(tmp_path):
+    base = tmp_path / "VOCdevkit" / "VOC2012"
+    (base / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (base / "SegmentationClass").mkdir()
+    for name, files in (("train", ["b", "a"]), ("val", ["c"])):
+        (base / "ImageSets" / "Segmentation" / f"{name}.txt").write_text("\n".join(files) + "\n")
+    pictures, classes = {}, {}
+    for seed, file in enumerate("abc"):
+        pictures[file] = draw(base / "JPEGImages" / f"{file}.jpg", seed)
+        classes[file] = noise(30, 40, seed=seed) % 21
+        classes[file][0] = 255
+        made = Image.frombytes("P", (40, 30), classes[file].tobytes())
+        made.putpalette([value for value in range(256) for _ in range(3)])
+        made.save(base / "SegmentationClass" / f"{file}.png")
+    for split, files in (("train", "ba"), ("test", "c")):
+        request = Request(split, data_dir=tmp_path, image_size=(30, 40))
+        images = SETS["voc-segmentation"]().load(request)
+        assert images.info.labels is None
+        assert torch.equal(images.pixels, torch.stack([pictures[file] for file in files]))
+        found = images.info.maps.pick(range(len(files)))
+        assert np.array_equal(found.numpy(), np.stack([classes[file] for file in files]))
+    assert len(images.info.maps.names) == 21
+    (base / "SegmentationClass" / "c.png").unlink()
+    with pytest.raises(DataError, match=r"cannot read label map .*c\.png: No such file"):
+        images.info.maps.pick([0])
 
 
 @pytest.mark.parametrize("size", ["160px", "full"])

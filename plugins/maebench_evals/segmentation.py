@@ -108,8 +108,8 @@ class Segmentation(Evaluation):
         x, y = task.fitted(features, task.fit)
         scale = scaling(x)
         x = scale(x)
-        ks, l2 = sorted(set(self.k)), sorted(set(self.l2))
-        ks = [k for k in ks if k <= len(x)] or [len(x)]
+        ks, dropped = self._usable(len(x), task.model.name)
+        l2 = sorted(set(self.l2))
 
         def by_knn(bank: Tensor, classes: Tensor, asked: Tensor) -> Tensor:
             votes = votes_for(bank, classes, scale(asked), ks, device=task.model.device)
@@ -149,8 +149,25 @@ class Segmentation(Evaluation):
             there = {"k": ks[i], **where, **neighbours.where(i)}
             yield Result("knn_iou", each, there)
             yield Result("knn_miou", whole, there)
+        for k in dropped:
+            why = f"k={k}: only {len(x)} patches can vote"
+            yield Result("knn_iou", None, {"k": k, **where}, why)
         if headline:
             picture(task, guess)
+
+    def _usable(self, voters: int, name: str) -> tuple[list[int], list[int]]:
+        """The k in ascending order, each once, and those of the protocol's own that do not fit.
+
+        Raises:
+            MaebenchError: one that was asked for is larger than the number of patches to vote.
+        """
+        ks = sorted(set(self.k))
+        if self.k != KS and ks[-1] > voters:
+            raise MaebenchError(
+                f"-o segmentation.k={','.join(map(str, self.k))} for {name}: 1 to {voters} train "
+                "patches can vote"
+            )
+        return [k for k in ks if k <= voters], [k for k in ks if k > voters]
 
 
 @dataclass
@@ -310,12 +327,11 @@ def picture(task: Task, guess: Tensor) -> None:
     for line, (title, some) in zip(axes, rows, strict=True):
         for ax, one in zip(line, some, strict=True):
             if title == "image":
-                colour = len(one) == 3
-                ax.imshow(
-                    one.permute(1, 2, 0) if colour else one[0], cmap=None if colour else "gray"
-                )
+                plain = len(one) != 3
+                pixels = (one[0] if plain else one.permute(1, 2, 0)).numpy()
+                ax.imshow(pixels, cmap="gray" if plain else None)
             else:
-                shown = one.float().masked_fill(one == VOID, torch.nan)
+                shown = one.float().masked_fill(one == VOID, torch.nan).numpy()
                 ax.imshow(shown, vmin=0, vmax=max(1, task.num_classes - 1), cmap="tab20")
             ax.set(xticks=[], yticks=[])
         line[0].set_ylabel(title, fontsize=8)
