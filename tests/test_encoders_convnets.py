@@ -2,7 +2,7 @@ import pytest
 import timm
 import torch
 
-from maebench import ConfigError, Inputs
+from maebench import ConfigError, Inputs, RunConfig
 from maebench.encoders import (
     ConvNeXtNano,
     ConvNeXtNanoLeaky,
@@ -11,6 +11,7 @@ from maebench.encoders import (
     ResNetNano,
 )
 from maebench.encoders.convnets import finer
+from maebench.pretraining.plan import prepare
 from maebench.rng import isolated
 from maebench.testing import EncoderContract
 from maebench.testing.cases import images_of, mask_of
@@ -148,3 +149,11 @@ def test_an_encoder_that_greys_hidden_patches_out_must_declare_it():
     ):
         with pytest.raises(AssertionError, match=told):
             contract().test_a_hidden_patch_is_no_grey_one_or_it_says_so()
+
+
+def test_a_run_of_the_leaky_control_says_what_it_is(tmp_path):
+    settings = {"encoder": ConvNeXtNanoLeaky(widths=(8, 16), depths=(1, 1)), "limit": 20}
+    config = RunConfig(**settings, budget="steps=1", batch=4, device="cpu")
+    with pytest.warns(UserWarning, match="convnext-nano-leaky is a control: it is fed grey"):
+        prepare(config, tmp_path)
+    prepare(config.changed(objective="supervised"), tmp_path)

@@ -93,7 +93,7 @@ def test_windows_of_text_get_mistakes(tmp_path):
         ({"corruptions": ("jpeg", "jpeg")}, "each once"),
         ({"severities": ()}, "at least one is wanted"),
         ({"severities": (2, 2)}, "each once"),
-        ({"severities": (6,)}, "1, 2, 3, 4 or 5"),
+        ({"severities": (6,)}, "at most 5|less than or equal to 5"),
     ],
 )
 def test_wrong_options_are_one_line(options, what):

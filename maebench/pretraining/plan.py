@@ -128,6 +128,12 @@ def prepare(
     check_needs(config, module)
     for note in config.objective.notes(encoder, inputs):
         warnings.warn(note, stacklevel=2)
+    if config.encoder.leaky and config.objective.hides:
+        warnings.warn(
+            f"encoder {config.encoder.name} is a control: it is fed grey where patches are hidden "
+            "and cannot tell, so that it learns of holes as of images",
+            stacklevel=2,
+        )
     num_hidden = hidden_in_stages(config, encoder)
     if config.objective.hides:
         config.masking.check_ids(info.ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, field_validator
@@ -63,7 +63,7 @@ class Robustness(Evaluation):
         description="which; none: all of the kind of inputs",
         examples=[("contrast",), ("dropped-words",)],
     )
-    severities: tuple[Literal[1, 2, 3, 4, 5], ...] = Field(
+    severities: tuple[Annotated[int, Field(ge=1, le=5)], ...] = Field(
         default=(1, 2, 3, 4, 5), description="which of the five", examples=[(3,)]
     )
     layer: Layer = None
