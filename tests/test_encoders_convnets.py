@@ -152,8 +152,8 @@ def test_an_encoder_that_greys_hidden_patches_out_must_declare_it():
 
 
 def test_a_run_of_the_leaky_control_says_what_it_is(tmp_path):
-    settings = {"encoder": ConvNeXtNanoLeaky(widths=(8, 16), depths=(1, 1)), "limit": 20}
-    config = RunConfig(**settings, budget="steps=1", batch=4, device="cpu")
+    made = {"encoder": ConvNeXtNanoLeaky(widths=(8, 16), depths=(1, 1)), "limit": 20}
+    made |= {"budget": "steps=1", "batch": 4, "device": "cpu"}
     with pytest.warns(UserWarning, match="convnext-nano-leaky is a control: it is fed grey"):
-        prepare(config, tmp_path)
-    prepare(config.changed(objective="supervised"), tmp_path)
+        prepare(RunConfig(**made), tmp_path)
+    prepare(RunConfig(**made, objective="supervised"), tmp_path)

@@ -18,9 +18,16 @@ def merged_patch(
         depths: one number for each stage.
 
     Raises:
-        ConfigError: it does not divide the image; says what would do.
+        ConfigError: it does not divide the image, or leaves one cell of it; says what would do.
     """
     merged = 2 ** (len(depths) - 1)
+    if image_size == (patch[0] * merged, patch[1] * merged):
+        raise ConfigError(
+            f"encoder.patch: patches of {patch[0]}x{patch[1]} merged by {merged}x{merged} over "
+            f"encoder.depths={tuple(depths)} leave one cell of images of "
+            f"{image_size[0]}x{image_size[1]}, and masks need two; "
+            f"{_what_fits(image_size, patch, merged)}"
+        )
     if any(side % (p * merged) for side, p in zip(image_size, patch, strict=True)):
         raise ConfigError(
             f"encoder.patch: patches of {patch[0]}x{patch[1]} merged by {merged}x{merged} over "
@@ -33,11 +40,16 @@ def merged_patch(
 def _what_fits(image_size: tuple[int, int], patch: tuple[int, int], merged: int) -> str:
     """Patches that would do with this image, or else the nearest image sizes."""
     sides = range(1, min(image_size) // merged + 1)
-    fits = [str(s) for s in sides if not any(side % (s * merged) for side in image_size)]
+    fits = [
+        str(s)
+        for s in sides
+        if not any(side % (s * merged) for side in image_size)
+        and image_size != (s * merged, s * merged)
+    ]
     if fits:
         return f"square patches that do: {', '.join(fits)}"
     rows, columns = (
-        max(1, round(side / (p * merged))) * p * merged
+        max(2, round(side / (p * merged))) * p * merged
         for side, p in zip(image_size, patch, strict=True)
     )
     return f"give fewer stages, or images of {rows}x{columns}"

@@ -67,7 +67,10 @@ class TimmCNN(Encoder):
         except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
             sides = f"{inputs.image_size[0]}x{inputs.image_size[1]}"
             reason = " ".join(str(error).split())[:160]
-            raise self._refused(f"images of {sides}: {reason}") from error
+            raise self._refused(
+                f"images of {sides} are too small for its stages, or of a size that it does not "
+                f"take: give others (--image-size). timm and torch say: {reason}"
+            ) from error
         if problem:
             raise self._refused(problem)
         return made
