@@ -325,8 +325,8 @@ class VOC(FileSet):
     """Photographs with the objects in them outlined: 1,464 and 1,449, at 224x224 pixels.
 
     The segmentation part of Pascal VOC 2012, train and val: label maps of 20 kinds of objects and
-    background, and no label of the whole image. Source: Everingham, Van Gool, Williams, Winn and
-    Zisserman 2010, "The Pascal visual object classes (VOC) challenge".
+    background, and no label of the whole image. Source: Everingham et al. 2010, "The Pascal visual
+    object classes (VOC) challenge".
     """
 
     name: ClassVar[str] = "voc-segmentation"

@@ -155,15 +155,17 @@ def heat_map(names: list[str], values: NDArray[Any]) -> Any:
     """Each model beside each as a figure."""
     from matplotlib.figure import Figure
 
-    size = 2.5 + 0.6 * len(names)
-    figure = Figure(figsize=(size + 1, size), layout="constrained")
+    size = 1.5 + 0.5 * len(names)
+    beside = 0.075 * max(map(len, names)) + 0.5  # inches of the longest name
+    figure = Figure(figsize=(size + beside, size), layout="constrained")
     axes = figure.subplots()
     axes.imshow(values, vmin=0, vmax=1, cmap="viridis")
     for (row, column), value in np.ndenumerate(values):
         # the middle of the scale parts what white and what black can be read on
         colour = "w" if value < 0.5 else "k"
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=7)
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
-    axes.set_yticks(range(len(names)), names, fontsize=6)
+    # a name once, and its number: along both sides names would take more room than the numbers
+    axes.set_xticks(range(len(names)), [str(n + 1) for n in range(len(names))], fontsize=7)
+    axes.set_yticks(range(len(names)), [f"{n}  {m}" for n, m in enumerate(names, 1)], fontsize=7)
     axes.set_title("linear CKA", fontsize=9)
     return figure
