@@ -104,3 +104,18 @@ def test_a_mask_of_nothing_hidden_is_no_mask():
     images = images_of(ours.inputs)
     nothing = hide(torch.zeros(4, 49), 0, (7, 7))
     assert torch.allclose(ours(images).patches, ours(images, nothing).patches, atol=1e-6)
+
+
+@pytest.mark.parametrize("depths", [(1, 1), (3, 1)])
+def test_stages_in_which_units_never_meet_are_refused(depths):
+    with pytest.raises(ConfigError, match=r"encoder\.depths: .* no block attends over all units"):
+        HieraNano(depths=depths).build(Inputs.of_images(1, (32, 32)))
+
+
+@torch.no_grad()
+def test_every_unit_depends_on_every_other():
+    module = HieraNano(width=8, heads=1).build(Inputs.of_images(1, (32, 32))).eval()
+    images = torch.rand(1, 1, 32, 32)
+    other = images.clone()
+    other[:, :, -4:, -4:] += 1
+    assert bool((module(images).patches != module(other).patches).any(2).all())

@@ -33,11 +33,11 @@ class Hiera(Encoder):
     2306.00989.
     """
 
-    example: ClassVar[dict[str, Any]] = {"width": 8, "depths": (1, 1), "heads": 1}
+    example: ClassVar[dict[str, Any]] = {"width": 8, "depths": (1, 2), "heads": 1}
 
     width: PositiveInt = Field(default=96, description=WIDTH)
     depths: tuple[PositiveInt, ...] = Field(
-        default=(1, 2, 7, 2), min_length=1, description=DEPTHS, examples=[(1, 2)]
+        default=(1, 2, 7, 2), min_length=1, description=DEPTHS, examples=[(2, 3)]
     )
     heads: PositiveInt = Field(default=1, description=HEADS)
     patch: PositiveInt | None = Field(
@@ -57,7 +57,11 @@ class Hiera(Encoder):
         return patch
 
     def build(self, inputs: Inputs) -> EncoderModule:
-        """The torch module, freshly initialised as timm's."""
+        """The torch module, freshly initialised as timm's.
+
+        Raises:
+            ConfigError: sizes that do not fit, or stages in which units never meet.
+        """
         if self.width % self.heads:
             raise ConfigError(
                 f"encoder.width: {self.width} is no multiple of encoder.heads={self.heads}"
@@ -71,7 +75,7 @@ class HieraNano(Hiera):
     name: ClassVar[str] = "hiera-nano"
     width: PositiveInt = Field(default=32, description=WIDTH)
     depths: tuple[PositiveInt, ...] = Field(
-        default=(2, 2), min_length=1, description=DEPTHS, examples=[(1, 2)]
+        default=(2, 2), min_length=1, description=DEPTHS, examples=[(2, 3)]
     )
     heads: PositiveInt = Field(default=2, description=HEADS)
 
@@ -122,6 +126,11 @@ class HieraModule(nn.Module):
         self.patch_embed, self.pos_embed = whole.patch_embed, whole.pos_embed
         self.unroll, self.reroll = whole.unroll, whole.reroll
         self.blocks: Any = whole.blocks
+        if all(block.attn.use_mask_unit_attn for block in self.blocks):
+            raise ConfigError(
+                f"encoder.depths: with {options.depths} no block attends over all units, as the "
+                "first of a stage attends like the stage before: give the last stage 2 or more"
+            )
         self.ends = tuple(whole.stage_ends)
         sides = [unit // 2**stage for stage in range(pools)]
         self.fusion = nn.ModuleList(
