@@ -78,6 +78,16 @@ def test_masks_are_no_class_and_no_split_of_the_folder(tmp_path, layout):
     assert load(tmp_path).info.maps is not None
 
 
+def test_a_map_without_an_image_is_left_out_and_counted(tmp_path):
+    tree(tmp_path, ("a", "b"))
+    Image.fromarray(noise(4, 4)).save(tmp_path / "masks" / "a" / "0 copy.png")
+    found = read_layout(tmp_path)
+    assert found.class_names == ("a", "b")
+    (said,) = [r for r in found.remarks if r.what == "maps without an image"]
+    assert said.count == 1
+    assert "a/0 copy.png" in str(said)
+
+
 def test_a_class_named_masks_is_a_class(tmp_path):
     for name in ("gloves", "masks"):
         for i in range(10):
@@ -153,6 +163,15 @@ def test_more_than_8_bits_are_refused_and_not_cut_off(tmp_path):
     deep = np.arange(24 * 30, dtype=np.uint16).reshape(24, 30)
     Image.fromarray(deep).save(root / "masks" / "train" / "1.png")
     refused(root, r"1\.png has pixels of I;16")
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_an_image_that_is_turned_by_exif_is_refused(tmp_path, orientation):
+    root = tree(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(noise(24, 30, 3)).save(root / "train" / "1.jpg", exif=exif)
+    refused(root, r"1\.jpg is to be turned by its EXIF")
 
 
 def test_a_damaged_map_is_named(tmp_path):

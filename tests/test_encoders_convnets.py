@@ -1,6 +1,7 @@
 import pytest
 import timm
 import torch
+from pydantic import ValidationError
 
 from maebench import ConfigError, Inputs, RunConfig
 from maebench.encoders import (
@@ -151,9 +152,16 @@ def test_an_encoder_that_greys_hidden_patches_out_must_declare_it():
             contract().test_a_hidden_patch_is_no_grey_one_or_it_says_so()
 
 
+def test_an_even_kernel_is_refused():
+    with pytest.raises(ValidationError, match="an odd side is wanted"):
+        ConvNeXtNano(kernel=4)
+
+
 def test_a_run_of_the_leaky_control_says_what_it_is(tmp_path):
     made = {"encoder": ConvNeXtNanoLeaky(widths=(8, 16), depths=(1, 1)), "limit": 20}
     made |= {"budget": "steps=1", "batch": 4, "device": "cpu"}
-    with pytest.warns(UserWarning, match="convnext-nano-leaky is a control: it is fed grey"):
+    with pytest.warns(
+        UserWarning, match="convnext-nano-leaky is a control: hidden patches are grey"
+    ):
         prepare(RunConfig(**made), tmp_path)
     prepare(RunConfig(**made, objective="supervised"), tmp_path)

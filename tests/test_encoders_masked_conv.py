@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from maebench import ConfigError
 from maebench.encoders.masked_conv import Seen, SeenBatchNorm, mask_layers
 from maebench.masking.mask import hide
 from maebench.rng import isolated
@@ -27,7 +28,7 @@ def network():
             nn.MaxPool2d(3, 2, 1),
             BasicBlock(8, 8),
             nn.AvgPool2d(2),
-            nn.GroupNorm(2, 8),
+            nn.Conv2d(8, 8, 3, padding=1),
         )
     seen = Seen()
     mask_layers(made, seen)
@@ -109,9 +110,22 @@ def test_layers_with_channels_last_and_pooled_ones_are_masked_too():
         assert seen.at((1, 1)) is None
 
 
-@pytest.mark.parametrize("kind", [nn.SyncBatchNorm, nn.InstanceNorm2d])
-def test_norms_over_whole_maps_are_left_as_they_are_or_refused(kind):
+@pytest.mark.parametrize(
+    "norm", [nn.SyncBatchNorm(4), nn.InstanceNorm2d(4, affine=True), nn.GroupNorm(2, 4)]
+)
+def test_norms_over_whole_maps_are_refused(norm):
+    with pytest.raises(ConfigError, match=f"{type(norm).__name__} takes its mean over hidden"):
+        mask_layers(nn.Sequential(norm), Seen())
+
+
+def test_batch_norm_of_one_seen_cell_is_refused_as_torch_refuses_it():
     seen = Seen()
-    made = nn.Sequential(kind(4, affine=True))
-    mask_layers(made, seen)
-    assert type(made[0]) is kind
+    layer = nn.Sequential(nn.BatchNorm2d(3))
+    mask_layers(layer, seen)
+    mask = hide(torch.arange(4.0)[None], 3, (2, 2))
+    with seen.of(mask), pytest.raises(ConfigError, match="batch norm needs two seen cells"):
+        layer(torch.rand(1, 3, 2, 2))
+    with seen.of(mask):  # of a finer map one cell of the mask is four
+        assert bool(layer(torch.rand(1, 3, 4, 4)).isfinite().all())
+        layer.eval()(torch.rand(1, 3, 2, 2))
+    assert bool(layer[0].running_var.isfinite().all())

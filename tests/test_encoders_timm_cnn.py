@@ -70,6 +70,11 @@ def test_a_network_whose_hidden_cells_fill_up_is_refused_and_the_module_is_named
         built("edgenext_xx_small")
 
 
+def test_a_norm_over_the_whole_map_is_refused():
+    with pytest.raises(ConfigError, match="GroupNorm1? takes its mean over hidden cells too"):
+        built("poolformer_s12")
+
+
 def test_without_masks_over_its_layers_a_plain_network_would_be_refused(monkeypatch):
     """The check can fail: it is not satisfied by 0 in the image alone."""
     monkeypatch.setattr("maebench.encoders.timm_cnn.mask_layers", lambda network, seen: None)

@@ -42,6 +42,14 @@ def test_turning_scaling_and_moving_features_changes_nothing():
     assert linear_cka(x, numbers(50, 6, seed=3)) < 0.4
 
 
+def test_wide_features_are_kept_as_few_numbers_that_say_the_same():
+    x, y = numbers(20, 300), numbers(20, 7, seed=1)
+    kept = cka.narrow(x)
+    assert kept.shape == (20, 20)
+    assert linear_cka(kept, y) == pytest.approx(linear_cka(x, y), rel=1e-5)
+    assert cka.narrow(y) is y
+
+
 def test_features_that_do_not_vary_have_no_cka():
     assert linear_cka(torch.ones(5, 3), numbers(5, 2)) is None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import io
 
 import numpy as np
@@ -105,6 +106,20 @@ def test_jpeg_is_what_pillow_saves():
         assert np.array_equal((mine * 255).round().permute(1, 2, 0).numpy(), expected)
 
 
+def test_brightness_is_added_to_the_value_of_hsv():
+    images = scene(B=2, side=8)
+    found = corruptions.brightness(images, 3, draws(2))
+    for image, mine in zip(images, found, strict=True):
+        for pixel, lighter in zip(
+            image.flatten(1).T.tolist(), mine.flatten(1).T.tolist(), strict=True
+        ):
+            h, s, v = colorsys.rgb_to_hsv(*pixel)
+            expected = colorsys.hsv_to_rgb(h, s, min(1, v + 0.15))
+            assert lighter == pytest.approx(expected, abs=1e-5)
+    black = corruptions.brightness(torch.zeros(1, 3, 2, 2), 3, draws(1))
+    assert torch.allclose(black, torch.full((1, 3, 2, 2), 0.15))
+
+
 def test_contrast_keeps_the_mean():
     images = scene()
     flat = corruptions.contrast(images, 5, draws())
@@ -129,6 +144,8 @@ def test_fog_brightens_and_is_coarse():
     dark[:, :, ::7] = 0.6
     added = corruptions.fog(dark, 5, draws(8)) * (0.6 + 1.5) / 0.6 - dark
     assert float(added.min()) >= -1e-5 and float(added.max()) <= 1.5 + 1e-5
+    corners = added[..., :32, :32].std(), added[..., 32:, 32:].std()
+    assert 0.7 < float(corners[0] / corners[1]) < 1.4, "no corner is rougher than another"
     near = (added[..., 1:] - added[..., :-1]).abs().mean()
     far = (added[..., 16:] - added[..., :-16]).abs().mean()
     assert float(near) < 0.5 * float(far)

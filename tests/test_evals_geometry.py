@@ -42,7 +42,7 @@ def spread(deviations, samples=4000):
     return numbers(samples, d) * torch.tensor(deviations, dtype=torch.float64) @ turned.T
 
 
-@pytest.mark.parametrize("shape", [(50, 8), (8, 50), (20, 20)])
+@pytest.mark.parametrize("shape", [(50, 8), (8, 50), (20, 20), (3, 9000), (5000, 3)])
 def test_rankme_is_its_formula_by_numpys_singular_values(shape):
     x = numbers(*shape)
     values = np.linalg.svd(x.numpy(), compute_uv=False)
@@ -68,9 +68,28 @@ def test_effective_rank_does_not_count_a_common_offset():
 def test_alpha_is_the_power_by_which_variance_falls(power):
     variances = torch.arange(1, 41, dtype=torch.float64) ** -power
     assert geometry.decay(variances) == pytest.approx(power, rel=1e-9)
+    odd = torch.cat([100 * variances[:3], variances[3:], torch.rand(5).double() * 1e-14])
+    assert geometry.decay(odd) == pytest.approx(power, rel=1e-9), "neither first few nor rounding"
     measured = spread([float(v) ** 0.5 for v in variances])
     found = geometry.decay(geometry.singular(measured - measured.mean(0)).square())
     assert found == pytest.approx(power, abs=0.1)
+
+
+def test_alpha_is_the_fit_weighted_by_one_over_the_rank():
+    variances = numbers(150).square().sort(descending=True).values
+    rank = np.arange(4, 101)
+    y = variances.numpy()[3:100]
+    expected = -np.polyfit(np.log(rank), np.log(y), 1, w=rank**-0.5)[0]
+    assert geometry.decay(variances) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("directions", [0, 1, 4])
+def test_features_in_too_few_directions_have_ranks_and_no_alpha(directions, tmp_path):
+    values = torch.zeros(60, 8)
+    values[:, :directions] = numbers(60, max(1, directions)).float()[:, :directions]
+    spread = geometry.singular(values - values.mean(0))
+    assert geometry.decay(spread.square()) is None
+    assert geometry.entropy_rank(spread, 0.0) >= 1
 
 
 def test_uniformity_is_the_log_of_the_mean_over_all_pairs():

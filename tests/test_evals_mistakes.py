@@ -97,10 +97,20 @@ def test_windows_stay_windows_and_get_worse_with_severity(kind, name):
 def test_a_window_in_which_no_word_is_touched_stays_as_it_is(kind):
     reader = tokenizer(kind)
     long = reader.encode(f"{TEXT} {TEXT}", add_special_tokens=False).ids
-    ids = torch.tensor([long[start : start + 16] for start in range(0, 32, 8)])
+    ids = torch.tensor([long[start : start + 16] for start in range(0, 32)])
     draws = Draws(0, "mistakes", torch.arange(len(ids)))
     found = mistakes.changed(ids, reader, lambda words, share, u: words, 5, draws)
     assert torch.equal(found, ids)
+
+
+def test_tokens_inside_a_word_at_the_beginning_stay_there():
+    reader = tokenizer("wordpiece")
+    cut = reader.token_to_id("##b")
+    ids = torch.tensor([[cut, cut, *reader.encode(TEXT, add_special_tokens=False).ids[:14]]])
+    draws = Draws(0, "m", torch.arange(1))
+    found = mistakes.changed(ids, reader, lambda words, share, u: words[1:], 5, draws)
+    assert found[0, :2].tolist() == [cut, cut]
+    assert found[0, 2:12].tolist() == ids[0, 3:13].tolist()
 
 
 def test_what_is_shorter_goes_on_with_its_own_beginning():

@@ -9,7 +9,9 @@ from fakes import names
 
 from maebench import ConfigError, Draws
 from maebench.component import parse
+from maebench.evaluating import suite
 from maebench.evaluating.model import EvaluatedModel
+from maebench.evaluating.records import read
 from maebench.evaluation import Evaluation
 from maebench.testing import EvaluationContract
 from maebench_evals.corruptions import OF_IMAGES
@@ -59,6 +61,13 @@ def test_an_image_counts_the_share_of_corruptions_and_severities_under_which_it_
         one, _ = rows(results, Robustness(corruptions=("impulse-noise",), severities=(severity,)))
         alone += [r.value for r in one if r.metric == "corrupted_top1"]
     assert torch.allclose(each["impulse-noise"], torch.stack(alone).mean(0))
+
+
+def test_a_model_that_knows_less_than_guessing_loses_more_than_all(results):
+    evaluation = Robustness(corruptions=("brightness",), severities=(5,))
+    path = suite.evaluate(tiny.load(results), evaluation)
+    rows_ = read(path)
+    assert {row["status"] for row in rows_} == {"ok"}
 
 
 def test_what_is_encoded_are_whole_levels_of_the_corrupted_image(results, monkeypatch):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from fakes import names
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -15,10 +17,11 @@ from maebench import MaebenchError, NotApplicable
 from maebench.evaluating import suite
 from maebench.evaluating.model import EvaluatedModel
 from maebench.evaluating.records import read
+from maebench.models.load import load_model
 from maebench.testing import EvaluationContract
 from maebench_evals import patches
 from maebench_evals.frozen import scaling
-from maebench_evals.segmentation import Segmentation, Task
+from maebench_evals.segmentation import Segmentation, Task, held_out
 
 SIDE = 32
 COUNT = {"train": 24, "test": 10}
@@ -206,6 +209,14 @@ def test_an_evaluation_that_does_not_say_that_it_reads_label_maps_gets_none(resu
             r"class 7 is in 1 label maps of test and in none of train; train has 0, 1, 2",
         ),
         ({("test", 0): lambda x: np.full_like(x, 255)}, "1 label maps of test have no pixel"),
+        (
+            {
+                (s, i): lambda x: np.where(x == 0, 0, 255).astype("uint8")
+                for s in COUNT
+                for i in range(COUNT[s])
+            },
+            r"label maps of train have the classes \[0\] alone, and two are needed",
+        ),
         ({("train", 4): lambda x: np.full_like(x, 255)}, "1 label maps of train have no pixel"),
         ({("train", 4): lambda x: x[:-1]}, r"has 31x32 pixels, its image 04\.png 32x32"),
     ],
@@ -223,6 +234,35 @@ def test_more_neighbours_than_patches_are_refused_before_anything_is_fitted(resu
         MaebenchError, match=r"segmentation\.k=10000 for .*: 1 to \d+ train patches"
     ):
         rows(model_of(results, k=(10_000,)))
+
+
+def test_whole_groups_of_images_are_held_out(results):
+    model = model_of(results)
+    images = model.images("train")
+    groups = torch.arange(COUNT["train"]) // 3
+    grouped = dataclasses.replace(images, info=dataclasses.replace(images.info, groups=groups))
+    fit, held = held_out(Grouped(model, grouped))
+    assert len(held) == 3 and len(fit) == COUNT["train"] - 3
+    assert not set(groups[held].tolist()) & set(groups[fit].tolist())
+    lone = dataclasses.replace(images.info, groups=torch.zeros(COUNT["train"], dtype=torch.int64))
+    with pytest.raises(NotApplicable, match="one group of them"):
+        held_out(Grouped(model, dataclasses.replace(images, info=lone)))
+
+
+class Grouped:
+    """A model on other images."""
+
+    def __init__(self, model, images):
+        self.draws, self.images = model.draws, lambda split: images
+
+
+@pytest.mark.slow
+def test_a_foreign_model_that_cuts_its_images_is_told_the_size_that_it_sees(tmp_path):
+    root = write(tmp_path / "scenes")
+    spec, data = "timm:test_vit", {"dataset": f"folder:{root}"}
+    model = load_model(spec, tmp_path, "cpu", names(), data=data)
+    with pytest.raises(NotApplicable, match="it sees 160x160 pixels .* give --image-size 160,160"):
+        rows(EvaluatedModel(model, Segmentation(**QUICK), model.splits, 0))
 
 
 def test_void_is_the_same_in_core_and_plugin():

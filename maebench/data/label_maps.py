@@ -50,7 +50,7 @@ class LabelMaps:
 
         Raises:
             DataError: a file is missing, damaged, holds colours, or is of another size than its
-                image; names it.
+                image, or the image is turned by EXIF; names it.
         """
         if self.held is not None:
             return self.held[list(index)]
@@ -66,11 +66,11 @@ class LabelMaps:
     @cached_property
     def fingerprint(self) -> str:
         """Changes when the content does."""
-        told = repr((self.size, sorted(self.classes.items()))).encode()
+        how = repr((self.size, sorted(self.classes.items()))).encode()
         if self.held is not None:
-            return digest(told, self.held.contiguous().numpy().data.cast("B"))
+            return digest(how, self.held.contiguous().numpy().data.cast("B"))
         try:
-            return digest(told, *(path.read_bytes() for path, _ in self.files))
+            return digest(how, *(digest(path.read_bytes()).encode() for path, _ in self.files))
         except OSError as error:
             raise DataError(f"cannot read label map {error.filename}: {error.strerror}") from error
 
@@ -78,6 +78,11 @@ class LabelMaps:
         path, image = self.files[place]
         levels = read_map(path)
         header = read_header(image)
+        if "orientation" in header.traits:
+            raise DataError(
+                f"image {readable(str(image))} is to be turned by its EXIF, and nothing says "
+                "whether its label map is: save it upright"
+            )
         if levels.shape != (header.height, header.width):
             raise DataError(
                 f"label map {readable(str(path))} has {levels.shape[0]}x{levels.shape[1]} pixels, "
@@ -130,17 +135,25 @@ def held_maps(maps: np.ndarray, size: tuple[int, int], names: Iterable[str] = ()
 def map_folder(root: Path) -> Path | None:
     """`masks/` below a folder where it mirrors its images; as a class it holds images of its own.
 
-    It does where the first PNG in it lies where an image of the folder lies.
+    It does where any PNG in it lies where an image of the folder lies.
     """
     folder = root / FOLDER
     if not folder.is_dir():
         return None
-    first = next(iter(sorted(folder.rglob("*.png"))), None)
-    if first is None:
-        return None
-    beside = root / first.relative_to(folder)
-    there = any(beside.with_suffix(suffix).is_file() for suffix in (*SUFFIXES, *_upper(SUFFIXES)))
-    return folder if there else None
+    endings = (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
+
+    def has_image(path: Path) -> bool:
+        beside = root / path.relative_to(folder)
+        return any(beside.with_suffix(ending).is_file() for ending in endings)
+
+    return folder if any(map(has_image, folder.rglob("*.png"))) else None
+
+
+def without_image(folder: Path, root: Path, paths: Iterable[Path]) -> list[str]:
+    """The label maps that belong to none of some images."""
+    wanted = {path.relative_to(root).with_suffix(".png") for path in paths}
+    found = (path.relative_to(folder) for path in folder.rglob("*.png"))
+    return sorted(readable(str(path)) for path in found if path not in wanted)
 
 
 def maps_beside(
@@ -159,7 +172,3 @@ def maps_beside(
             "image or for none"
         )
     return LabelMaps(size, tuple(zip(files, paths, strict=True)))
-
-
-def _upper(suffixes: Iterable[str]) -> Iterable[str]:
-    return (suffix.upper() for suffix in suffixes)

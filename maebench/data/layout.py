@@ -9,7 +9,7 @@ from pathlib import Path
 from maebench.data.divide import Classes, divided
 from maebench.data.findings import named, of_classes, of_tree, on_names
 from maebench.data.groups import BY_IMAGE, by_default, numbered, read_groups
-from maebench.data.label_maps import map_folder
+from maebench.data.label_maps import map_folder, without_image
 from maebench.data.sides import find_sides
 from maebench.data.split_info import Remark, some_of
 from maebench.data.split_names import role_of
@@ -74,6 +74,14 @@ def read_layout(
     else:
         train, test = read
         _check_apart(train, test, together)
+    if maps is not None:
+        images = [path for part in (train, test) for some in part.values() for path in some]
+        alone = on_names(
+            *("maps without an image", without_image(maps, root, images)),
+            "label map has no image and was left out",
+            "label maps have no image and were left out",
+        )
+        said = [*said, *([alone] if alone else [])]
     labels = None if "" in train else {name: label for label, name in enumerate(train)}
     return Layout(
         _split(train, labels, together),

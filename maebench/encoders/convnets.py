@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor, nn
 
 from maebench.encoders.encoder import Encoder, EncoderModule, Tokens
 from maebench.encoders.inputs import Inputs
 from maebench.encoders.masked_conv import Seen, mask_layers
-from maebench.encoders.stages import merged_patch
+from maebench.encoders.stages import first_patch, merged_patch
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
 from maebench.masking.patches import take
@@ -51,13 +51,13 @@ class ConvNet(Encoder):
             ConfigError: the total stride does not divide the image, or widths and depths do not
                 belong together.
         """
-        patch = self.patch or (2 if max(image_size) <= 32 else 4)
+        patch = self.patch or first_patch(image_size)
         if len(self.widths) != len(self.depths):
             raise ConfigError(
                 f"encoder.widths: {self.widths} must name one number for each stage of "
                 f"encoder.depths={self.depths}"
             )
-        merged_patch(image_size, (patch, patch), self.depths)
+        merged_patch(image_size, (patch, patch), self.depths, least=2)
         return patch
 
     def parts(self, channels: int, patch: int) -> tuple[nn.Module, list[Stage], nn.Module]:
@@ -78,7 +78,16 @@ class ConvNeXt(ConvNet):
     convolutions whose hidden cells are 0.
     """
 
-    kernel: PositiveInt = Field(default=7, description="side of the depthwise convolutions, odd")
+    kernel: PositiveInt = Field(
+        default=7, description="side of the depthwise convolutions, odd", examples=[3]
+    )
+
+    @field_validator("kernel")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError(f"an odd side is wanted, so that maps keep their size, given {value}")
+        return value
 
     def parts(self, channels: int, patch: int) -> tuple[nn.Module, list[Stage], nn.Module]:
         """Timm's stem, stages and last norm."""

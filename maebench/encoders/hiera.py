@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from maebench.encoders.blocks import drop_paths
 from maebench.encoders.encoder import Encoder, EncoderModule, Tokens
 from maebench.encoders.inputs import Inputs
-from maebench.encoders.stages import merged_patch
+from maebench.encoders.stages import first_patch, merged_patch
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
 
@@ -27,10 +27,10 @@ DEPTHS, HEADS = "number of blocks in each stage", "attention heads of the first 
 class Hiera(Encoder):
     """A hierarchical transformer that drops whole mask units, each of which ends as one token.
 
-    Stages but the last two attend inside a unit, the last two over all units; what each stage gives
-    is brought to the last grid and added, as in its masked autoencoder. A unit is as large as the
-    stages pool; the paper's keeps 2x2 tokens of a unit. Source: Ryali et al. 2023, arXiv
-    2306.00989.
+    The last two stages attend over all units, of two stages the last, and those before inside a
+    unit; what each gives is brought to the last grid and added, as in its masked autoencoder. A
+    unit is as large as the stages pool; the paper's keeps 2x2 tokens of a unit. Source: Ryali et
+    al. 2023, arXiv 2306.00989.
     """
 
     example: ClassVar[dict[str, Any]] = {"width": 8, "depths": (1, 2), "heads": 1}
@@ -52,8 +52,8 @@ class Hiera(Encoder):
         Raises:
             ConfigError: the mask units do not divide the image.
         """
-        patch = self.patch or (2 if max(image_size) <= 32 else 4)
-        merged_patch(image_size, (patch, patch), self.depths)
+        patch = self.patch or first_patch(image_size)
+        merged_patch(image_size, (patch, patch), self.depths, least=2)
         return patch
 
     def build(self, inputs: Inputs) -> EncoderModule:

@@ -22,7 +22,9 @@ from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
 
 # timm's pooling and norm layers are subclasses of torch's, or have these names
-MAKES = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.LayerNorm, nn.GroupNorm, nn.Linear)
+MAKES = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.LayerNorm, nn.Linear)
+# their statistics are of a whole map, hidden cells with it
+WHOLE = (nn.GroupNorm, nn.InstanceNorm2d, nn.SyncBatchNorm)
 NAMED = ("GlobalResponseNorm",)
 
 
@@ -31,6 +33,7 @@ class Seen:
 
     def __init__(self) -> None:
         self.cells: Tensor | None = None  # float32 (B, 1, h, w), 1 where seen
+        self.count = 0  # of cells that are seen, in all images
 
     @contextmanager
     def of(self, mask: Mask | None) -> Iterator[None]:
@@ -38,10 +41,16 @@ class Seen:
         if mask is not None:
             h, w = mask.grid
             self.cells = (~mask.hidden).float().view(-1, 1, h, w)
+            self.count = mask.seen.numel()
         try:
             yield
         finally:
             self.cells = None
+
+    def on(self, cells: Tensor) -> int:
+        """How many of these cells, as `at` gives them, are seen; the device is not asked."""
+        assert self.cells is not None
+        return self.count * cells[0].numel() // self.cells[0].numel()
 
     def at(self, size: tuple[int, int], last: bool = False) -> Tensor | None:
         """The cells on a map of (H, W), float32 (B, 1, H, W), or with `last` (B, H, W, 1).
@@ -68,7 +77,7 @@ class Zeroing:
     def __init__(self, seen: Seen, last: bool) -> None:
         self.seen, self.last = seen, last
 
-    def __call__(self, module: nn.Module, given: Any, made: Tensor) -> Tensor:
+    def __call__(self, module: nn.Module, inputs: Any, made: Tensor) -> Tensor:
         """The same, hidden cells 0."""
         if made.ndim != 4:
             return made
@@ -89,7 +98,9 @@ class SeenBatchNorm(nn.BatchNorm2d):
             return super().forward(x_BCHW)
         if not self.training:
             return super().forward(x_BCHW) * cells.to(x_BCHW.dtype)
-        count = cells.sum()
+        count = self.seen.on(cells)
+        if count < 2:  # torch refuses it too: one number has no variance
+            raise ConfigError("batch norm needs two seen cells: give a larger batch or lower ratio")
         x = x_BCHW.float()
         mean_C = (x * cells).sum((0, 2, 3)) / count
         off = (x - mean_C[:, None, None]) * cells
@@ -100,7 +111,7 @@ class SeenBatchNorm(nn.BatchNorm2d):
         return made.to(x_BCHW.dtype)
 
     @torch.no_grad()
-    def _follow(self, mean_C: Tensor, variance_C: Tensor, count: Tensor) -> None:
+    def _follow(self, mean_C: Tensor, variance_C: Tensor, count: int) -> None:
         """Running statistics as torch's: the variance without bias."""
         assert self.num_batches_tracked is not None and self.momentum is not None
         assert self.running_mean is not None and self.running_var is not None
@@ -125,9 +136,12 @@ def mask_layers(network: nn.Module, seen: Seen) -> None:
     """Makes every layer of a network leave hidden cells 0; names of parameters stay.
 
     Raises:
-        ConfigError: it has a norm over a batch of another kind than `nn.BatchNorm2d`.
+        ConfigError: it has a norm over a batch of another kind than `nn.BatchNorm2d`, or one
+            over a whole map.
     """
     for module in list(network.modules()):
+        if isinstance(module, WHOLE):
+            raise ConfigError(f"{type(module).__name__} takes its mean over hidden cells too")
         if isinstance(module, nn.BatchNorm2d):
             named = type(module).__name__
             if type(module) is not nn.BatchNorm2d and named != "BatchNormAct2d":

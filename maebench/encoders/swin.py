@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from maebench.encoders.blocks import drop_paths
 from maebench.encoders.encoder import Encoder, EncoderModule, Tokens
 from maebench.encoders.inputs import Inputs
-from maebench.encoders.stages import merged_patch
+from maebench.encoders.stages import first_patch, merged_patch
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
 
@@ -61,7 +61,7 @@ class Swin(Encoder):
         Raises:
             ConfigError: the total stride does not divide the image.
         """
-        patch = self.patch or (2 if max(image_size) <= 32 else 4)
+        patch = self.patch or first_patch(image_size)
         size = (patch, patch) if isinstance(patch, int) else patch
         merged_patch(image_size, size, self.depths)
         return size

@@ -99,7 +99,7 @@ class Spilled:
     def __init__(self, name: str, seen: Seen, found: list[str]) -> None:
         self.name, self.seen, self.found = name or "the whole", seen, found
 
-    def __call__(self, module: nn.Module, given: Any, made: Any) -> None:
+    def __call__(self, module: nn.Module, inputs: Any, made: Any) -> None:
         """Notes its name and kind."""
         if not isinstance(made, Tensor) or made.ndim != 4:
             return

@@ -130,8 +130,8 @@ def prepare(
         warnings.warn(note, stacklevel=2)
     if config.encoder.leaky and config.objective.hides:
         warnings.warn(
-            f"encoder {config.encoder.name} is a control: it is fed grey where patches are hidden "
-            "and cannot tell, so that it learns of holes as of images",
+            f"encoder {config.encoder.name} is a control: hidden patches are grey in its images, "
+            "and it cannot tell them from grey ones that are seen",
             stacklevel=2,
         )
     num_hidden = hidden_in_stages(config, encoder)

@@ -87,8 +87,12 @@ def contrast(x: Tensor, severity: int, draws: Draws) -> Tensor:
 
 
 def brightness(x: Tensor, severity: int, draws: Draws) -> Tensor:
-    """Lighter; of colour images this adds to the value, which is their lightest channel."""
-    return x + strength(BRIGHTNESS, x, severity)
+    """Lighter; of colours the value of HSV, the lightest channel, which the others follow."""
+    added = strength(BRIGHTNESS, x, severity)
+    if x.shape[1] != 3:
+        return x + added
+    value = x.amax(1, keepdim=True)
+    return torch.where(value > 0, x * ((value + added).clamp(max=1) / value.clamp(min=1e-6)), added)
 
 
 def pixelate(x: Tensor, severity: int, draws: Draws) -> Tensor:
@@ -102,15 +106,15 @@ def pixelate(x: Tensor, severity: int, draws: Draws) -> Tensor:
     return x
 
 
-def box(given: int, made: int, like: Tensor) -> Tensor:
-    """What each of `made` pixels in a line is made of: the mean of those whose centres it covers.
+def box(before: int, after: int, like: Tensor) -> Tensor:
+    """What each pixel of a resized line is made of: the mean of those whose centres it covers.
 
-    Float (given, made); pixels that grow are made of the one that lies over their centre.
+    Float (before, after); pixels that grow are made of the one that lies over their centre.
     """
-    scale = given / made
+    scale = before / after
     reach = max(1.0, scale)
-    at = torch.arange(given, device=like.device, dtype=like.dtype) + 0.5
-    centre = (torch.arange(made, device=like.device, dtype=like.dtype) + 0.5) * scale
+    at = torch.arange(before, device=like.device, dtype=like.dtype) + 0.5
+    centre = (torch.arange(after, device=like.device, dtype=like.dtype) + 0.5) * scale
     off = (at[:, None] - centre) / reach
     covered = ((off > -0.5) & (off <= 0.5)).to(like.dtype)
     return covered / covered.sum(0)
@@ -142,9 +146,8 @@ def fog(x: Tensor, severity: int, draws: Draws) -> Tensor:
     side = 2 ** math.ceil(math.log2(max(x.shape[2:])))
     clouds: Tensor | float = 0.0
     cells, weight = 2, 1.0
-    noise = draws.uniform(side, side).to(x)[:, None]
     while cells <= side:
-        coarse = noise[:, :, :cells, :cells]
+        coarse = draws.uniform(cells, cells).to(x)[:, None]
         layer = F.interpolate(coarse, (side, side), mode="bilinear", align_corners=False)
         clouds = clouds + weight * layer
         cells, weight = cells * 2, weight / fall

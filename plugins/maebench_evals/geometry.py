@@ -20,6 +20,9 @@ SAMPLES = 10_000  # RankMe is stable from there (arXiv 2210.02885, appendix)
 EPSILON = 1e-7  # of a share in the entropy of RankMe and of LiDAR, there
 WITHIN = 1e-4  # LiDAR's delta, added to the scatter within samples (arXiv 2312.04000, section 4)
 LIDAR_SAMPLES = 1000  # there, appendix
+WIDEST = 8192  # of LiDAR, whose three squares then take 1.6 GB
+FIRST, LAST = 4, 100  # ranks between which alpha is fitted: alpha-ReQ's code, stringer_get_powerlaw
+COLUMNS = 4096  # that are multiplied at a time, so that a float64 copy of all is never there
 PAIRED = 2048  # samples of which all pairs are taken: two million
 SHARPNESS, POWER = 2.0, 2.0  # t and alpha of Wang and Isola 2020, arXiv 2005.10242
 BATCH = 256  # crops that are encoded at a time
@@ -32,11 +35,12 @@ class Geometry(Evaluation):
 
     rankme is e to the entropy of the singular values of the features (Garrido et al. 2022, arXiv
     2210.02885, equation 1), effective_rank that of the centred ones (Roy and Vetterli 2007). alpha
-    is the power by which the variance falls from direction to direction (Agrawal et al. 2022,
-    alpha-ReQ). lidar is the rank of what tells samples apart from crops of one sample (Thilak et
-    al. 2023, arXiv 2312.04000). On features of length 1, uniformity is the log of the mean of
-    e^(-2 |x - y|^2) over pairs of samples, alignment the mean of |x - y|^2 over pairs of crops of
-    one sample (Wang and Isola 2020, arXiv 2005.10242); crops are those that suit the data set.
+    is the power by which the variance falls over directions 4 to 100 (Agrawal et al. 2022,
+    alpha-ReQ, and its code). lidar is the rank of what tells samples apart from crops of one sample
+    (Thilak et al. 2023, arXiv 2312.04000). On features of length 1, uniformity is the log of the
+    mean of e^(-2 |x - y|^2) over pairs of samples, alignment the mean of |x - y|^2 over pairs of
+    crops of one sample (Wang and Isola 2020, arXiv 2005.10242); crops are those that suit the data
+    set.
 
     A rank is at most the width and the number of samples, which `where` states: compare at equal
     numbers, and on the same images.
@@ -89,15 +93,16 @@ class Geometry(Evaluation):
     def run(self, model: Model) -> Iterator[Result]:
         """Yields the ranks, the decay, and what crops tell."""
         pool = pool_for(model, self.pool, model.pools()[0])
-        features = model.features("test", self.layer, pool).double()
         order = model.draws("geometry", model.images("test").info.ids).uniform().argsort()
-        features = features[order[: self.samples]]
+        features = model.features("test", self.layer, pool)[order[: self.samples]]
         where = {"samples": len(features), "pool": pool}
         yield Result("rankme", entropy_rank(singular(features)), where | {"chosen": True})
-        centred = features - features.mean(0)
-        yield Result("effective_rank", entropy_rank(singular(centred), 0.0), where)
-        yield Result("alpha", decay(singular(centred).square()), where)
-        some = unit(features[:PAIRED])
+        spread = singular(features - features.mean(0, dtype=torch.float64).float())
+        yield Result("effective_rank", entropy_rank(spread, 0.0), where)
+        alpha = decay(spread.square())
+        few = f"features lie in fewer than {FIRST + 1} directions"
+        yield Result("alpha", alpha, where, few if alpha is None else "")
+        some = unit(features[:PAIRED].double())
         yield Result("uniformity", uniformity(some), where | {"samples": len(some)})
         if model.inputs.kind != "images":
             yield Result("lidar", None, {}, FLAT)
@@ -109,7 +114,11 @@ class Geometry(Evaluation):
             yield Result("alignment", None, {}, ALIKE)
             return
         where = where | {"samples": len(seen_NVD)}
-        yield Result("lidar", lidar(seen_NVD), where | {"views": self.views})
+        if seen_NVD.shape[2] > WIDEST:
+            why = f"of {seen_NVD.shape[2]:,} numbers a square is too large; up to {WIDEST:,}"
+            yield Result("lidar", None, where, why)
+        else:
+            yield Result("lidar", lidar(seen_NVD), where | {"views": self.views})
         apart = (unit(seen_NVD[:, 0]) - unit(seen_NVD[:, 1])).norm(dim=1) ** POWER
         yield Result("alignment", float(apart.mean()), where)
 
@@ -126,9 +135,12 @@ class Geometry(Evaluation):
 
 
 def singular(x_ND: Tensor) -> Tensor:
-    """Singular values, descending, by the smaller of the two products."""
+    """Singular values, descending, float64, by the smaller of the two products."""
     N, D = x_ND.shape
-    product = x_ND.T @ x_ND if D <= N else x_ND @ x_ND.T
+    product = torch.zeros(min(N, D), min(N, D), dtype=torch.float64)
+    for part in x_ND.split(COLUMNS, dim=0 if D <= N else 1):
+        x = part.double()
+        product += x.T @ x if D <= N else x @ x.T
     return torch.linalg.eigvalsh(product).clamp(min=0).sqrt().flip(0)
 
 
@@ -139,14 +151,20 @@ def entropy_rank(values: Tensor, epsilon: float = EPSILON) -> float:
     return max(1.0, math.exp(float(-(share * share.log()).sum())))
 
 
-def decay(variances: Tensor) -> float:
-    """Minus the slope of log variance over log rank, by least squares over those above rounding."""
-    kept = variances[variances > variances[0] * 1e-12]
+def decay(variances: Tensor) -> float | None:
+    """Minus the slope of log variance over log rank; None where too few directions vary.
+
+    Least squares over ranks FIRST to LAST, weighted by 1 / rank: the tail is rounding, and the
+    first few follow no law.
+    """
+    kept = variances[variances > variances[0] * 1e-12][FIRST - 1 : LAST]
     if len(kept) < 2:
-        return math.inf if len(kept) else math.nan
-    x = torch.arange(1, len(kept) + 1, dtype=torch.float64).log()
-    x, y = x - x.mean(), kept.log()
-    return float(-(x * y).sum() / x.square().sum())
+        return None
+    rank = torch.arange(FIRST, FIRST + len(kept), dtype=torch.float64)
+    weight = (1 / rank) / (1 / rank).sum()
+    x, y = rank.log(), kept.log()
+    x, y = x - (weight * x).sum(), y - (weight * y).sum()
+    return -float((weight * x * y).sum() / (weight * x.square()).sum())
 
 
 def unit(x: Tensor) -> Tensor:

@@ -1,13 +1,15 @@
 """Mistakes in text, in five severities: typing errors, dropped words, swapped words.
 
-A window of token ids is decoded, its words are changed, and it is encoded by the same tokenizer.
-What is then longer than a window is cut off; what is shorter goes on with its own beginning, for
-what came next in the text is not at hand. Shares of words are our own: there is no standard of
-five severities for text.
+A window of token ids is decoded, its words are changed, and it is encoded by the same tokenizer; a
+window in which no word is changed stays as it is. Tokens inside a word at its beginning are kept,
+tokens that the tokenizer does not know are spelt out. What is then longer than a window is cut off;
+what is shorter goes on with its own beginning, for what came next in the text is not at hand.
+Shares of words are our own: there is no standard of five severities for text.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -100,15 +102,23 @@ def changed(
     B, L = ids_BL.shape
     # more words than tokens there cannot be
     numbers = draws.uniform(L, 3).tolist()
-    texts = tokenizer.decode_batch(ids_BL.tolist(), skip_special_tokens=False)
-    made = []
-    for text, u in zip(texts, numbers, strict=True):
-        words = text.removeprefix(CONTINUES).split()[:L]
-        made.append(" ".join(mistake(words, SHARES[severity - 1], u)) if words else text)
+    starts = [inside(ids, tokenizer) for ids in ids_BL.tolist()]
+    rests = [ids[start:] for ids, start in zip(ids_BL.tolist(), starts, strict=True)]
+    texts = tokenizer.decode_batch(rests, skip_special_tokens=False)
     found = []
-    encoded = tokenizer.encode_batch(made, add_special_tokens=False)
-    for before, after in zip(ids_BL, encoded, strict=True):
-        ids = torch.tensor(after.ids[:L], dtype=torch.int64)
-        ids = before if len(ids) == 0 else ids
+    for before, start, text, u in zip(ids_BL, starts, texts, numbers, strict=True):
+        words = text.split()[:L]
+        made = mistake(words, SHARES[severity - 1], u) if words else words
+        if made == words:
+            found.append(before)
+            continue
+        after = tokenizer.encode(" ".join(made), add_special_tokens=False).ids
+        ids = torch.cat([before[:start], torch.tensor(after, dtype=torch.int64)])
         found.append(ids.repeat(-(-L // len(ids)))[:L])
     return torch.stack(found).view(B, L)
+
+
+def inside(ids: list[int], tokenizer: Any) -> int:
+    """How many tokens at the beginning of a window go on with a word that is not in it."""
+    tokens = map(tokenizer.id_to_token, ids)
+    return sum(1 for _ in itertools.takewhile(lambda t: str(t).startswith(CONTINUES), tokens))

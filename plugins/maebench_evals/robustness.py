@@ -37,8 +37,9 @@ class Robustness(Evaluation):
     The penalty is chosen on clean train. top1 is the share of corruptions and severities under
     which an image is given its class, corrupted_top1 the same of one corruption, and clean_top1
     that of the images as they are. drop is the share of the clean accuracy above guessing that is
-    lost. Corruptions are drawn by image and seed, the same for every model. Of text they are typing
-    errors, dropped and swapped words. Source: Hendrycks and Dietterich 2019, arXiv 1903.12261.
+    lost, more than all of it where less is known than guessing. Corruptions are drawn by image and
+    seed, the same for every model. Of text they are typing errors, dropped and swapped words.
+    Source: Hendrycks and Dietterich 2019, arXiv 1903.12261.
     """
 
     name: ClassVar[str] = "robustness"
@@ -51,7 +52,6 @@ class Robustness(Evaluation):
             help="share of the clean accuracy above guessing that is lost",
             unit="%",
             higher_is_better=False,
-            high=1,
             per_example=False,
         ),
         "validation_top1": Metric.accuracy("of the images held out of train", held_out=True),
@@ -118,16 +118,17 @@ class Robustness(Evaluation):
         where: dict[str, object] = {"l2": l2[chosen], "pool": pool}
         classify = head(x, y, l2[chosen], len(classes))
         yield Result("validation_top1", found.held_out[chosen], where | {"chosen": True})
-        yield Result("clean_top1", self._right(classify, scale, clean, right, model), where)
+        before = self._right(classify, scale, clean, right, model)
+        yield Result("clean_top1", before, where)
         means = []
         for name in self.suited(model.inputs.kind).corruptions or ():
             means.append(self._corrupted(model, name, classify, scale, right, pool))
             yield Result("corrupted_top1", means[-1], where | {"corruption": name})
         whole = torch.stack(means).mean(0)
         guess = 1 / len(classes)
-        before = float(self._right(classify, scale, clean, right, model).mean()) - guess
-        if before > 0:
-            lost = 1 - (float(whole.mean()) - guess) / before
+        known = float(before.mean()) - guess
+        if known > 0:
+            lost = 1 - (float(whole.mean()) - guess) / known
             yield Result("drop", lost, where)
         else:
             yield Result("drop", None, where, "on clean images it does not know more than guessing")

@@ -116,13 +116,13 @@ class Segmentation(Evaluation):
             return torch.stack([votes[k][:, 0] for k in ks])
 
         # by validation on the train images held out
-        held = scale(torch.cat([*task.each(features, "train", task.held)]))
-        device = task.model.device
+        asked = torch.cat([*task.each(features, "train", task.held)])
+        held, device = scale(asked), task.model.device
         found = probe(
             *(x.to(device), y.to(device), held.to(device)), l2, task.num_classes, None
         ).predicted
         by_l2 = [task.score("train", g, task.held)[1] for g in found.split(1)]
-        votes = by_knn(x, y, torch.cat([*task.each(features, "train", task.held)]))
+        votes = by_knn(x, y, asked)
         by_k = [task.score("train", g, task.held)[1] for g in votes.split(1)]
         penalty, neighbours = choose(by_l2), choose(by_k)
         for i, value in enumerate(by_l2):
@@ -199,13 +199,21 @@ class Task:
         """Reads all label maps.
 
         Raises:
-            NotApplicable: there are none, or only one train image.
-            MaebenchError: test has a class that train lacks, or an image without any.
+            NotApplicable: there are none, the model sees a part of the images alone, or nothing
+                can be held out.
+            MaebenchError: train has one class, test one that train lacks, or an image none.
         """
+        grid = grid_of(model)
+
         both = {split: model.label_maps(split) for split in ("train", "test")}
         maps = {split: m.pick(range(len(m))) for split, m in both.items()}
         train, test = (maps[s].unique().tolist() for s in ("train", "test"))
         names = both["train"].names
+        if len({*train} - {VOID}) < 2:
+            raise MaebenchError(
+                f"label maps of train have the classes {[c for c in train if c != VOID]} alone, "
+                "and two are needed; 255 is no class: number what is to be found from 0 or 1"
+            )
         if lacking := [c for c in test if c not in (*train, VOID)]:
             c = lacking[0]
             named = f" ({names[c]})" if c < len(names) else ""
@@ -221,18 +229,14 @@ class Task:
                     f"{bare:,} label maps of {split} have no pixel with a class: leave their "
                     "images out"
                 )
-        if len(maps["train"]) < 2:
-            raise NotApplicable("train has one image: none can be held out")
         num_classes = 1 + max(c for c in train if c != VOID)
-        grid = grid_of(model)
-        truth = {s: majority(m, grid, num_classes) for s, m in maps.items()}
-        ids = model.images("train").info.ids
-        order = model.draws("held out", ids).uniform().argsort()
-        count = max(1, round(HELD_OUT * len(order)))
-        return cls(
-            *(model, grid, num_classes, truth, maps),
-            *(order[count:].sort().values, order[:count].sort().values, patches),
-        )
+        truth = {
+            # in parts: counts of all patches at once take many times the memory of the maps
+            s: torch.cat([majority(part, grid, num_classes) for part in m.split(IMAGES)])
+            for s, m in maps.items()
+        }
+        fit, held = held_out(model)
+        return cls(model, grid, num_classes, truth, maps, fit, held, patches)
 
     @property
     def name(self) -> str:
@@ -298,15 +302,42 @@ class Task:
         return torch.cat(each), mean_iou(whole)
 
 
+def held_out(model: Model) -> tuple[Tensor, Tensor]:
+    """Positions of the train images to fit on and of a tenth to choose on, whole groups of them.
+
+    Raises:
+        NotApplicable: train has one image, or one group.
+    """
+    info = model.images("train").info
+    group = info.ids if info.groups is None else info.groups
+    names = group.unique()
+    if len(names) < 2:
+        raise NotApplicable("train has one image, or one group of them: none can be held out")
+    order = model.draws("held out", names).uniform().argsort()
+    chosen = names[order[: max(1, round(HELD_OUT * len(names)))]]
+    held = torch.isin(group, chosen)
+    return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
+
+
 def grid_of(model: Model) -> tuple[int, int]:
-    """The grid that a model's tokens end on; of raw pixels that of the default patch size."""
+    """The grid that a model's tokens end on; of raw pixels that of the default patch size.
+
+    Raises:
+        NotApplicable: the model sees a part of each image, and label maps are of the whole.
+    """
+    size = model.inputs.image_size
     try:
         encoder: Any = model.encoder()
     except NotApplicable:
-        size = model.inputs.image_size
         patch = default_patch(size)
         return size[0] // patch, size[1] // patch
-    h, w = encoder.out_grid
+    (h, w), sees = encoder.out_grid, encoder.inputs.image_size
+    if size != sees or size[0] % h or size[1] % w:
+        raise NotApplicable(
+            f"it sees {sees[0]}x{sees[1]} pixels in {h}x{w} cells of images of "
+            f"{size[0]}x{size[1]}, whose label maps are of the whole: give --image-size "
+            f"{sees[0]},{sees[1]}"
+        )
     return h, w
 
 
