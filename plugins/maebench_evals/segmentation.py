@@ -26,7 +26,7 @@ from maebench_evals.knn import votes_for
 from maebench_evals.patches import VOID, confusion, iou_of_images, majority, mean_iou, on_pixels
 
 KS = (1, 3, 10, 30)  # CAPI, arXiv 2502.08769, official code: eval_segmentation.py
-L2 = tuple(10.0**e for e in (-6, -5, -4, -3, -2, -1))
+L2 = tuple(10.0**e for e in range(-8, 0))
 HELD_OUT = 0.1  # of the train images, there
 PATCHES = 2**17  # that are fitted on: more change a kNN little and take as long again
 IMAGES = 128  # whose patches are encoded and searched at a time
