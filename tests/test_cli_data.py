@@ -12,6 +12,7 @@ from maebench.cli import main
 from maebench.cli.evaluate import other_splits
 from maebench.config.run import RunConfig
 from maebench.data.check import check
+from maebench.errors import DataError
 from maebench.report.data import CLASSES, class_table, drawn, lines, summary
 
 
@@ -119,6 +120,21 @@ def test_images_without_labels_have_a_picture(tmp_path):
     found, splits = looked(tmp_path)
     assert isinstance(drawn(found), Image.Image)
     assert any("there are no labels" in line for line in lines(found, splits))
+
+
+def test_label_maps_are_counted_with_their_classes_and_a_wrong_one_is_named(tmp_path):
+    for split, count in (("train", 6), ("test", 3)):
+        for i in range(count):
+            save(tmp_path / split / f"{i}.png", noise(8, 8, seed=i))
+            save(tmp_path / "masks" / split / f"{i}.png", noise(8, 8, seed=i) % 3 + 1)
+    found, splits = looked(tmp_path)
+    said = list(lines(found, splits))
+    assert "maps      train 6 label maps; classes 1, 2, 3" in said
+    assert "maps      test 3 label maps; classes 1, 2, 3" in said
+    assert "label maps, no labels" in next(summary(splits))
+    save(tmp_path / "masks" / "test" / "1.png", noise(9, 8))
+    with pytest.raises(DataError, match=r"test/1\.png has 9x8 pixels, its image 1\.png 8x8"):
+        list(lines(*looked(tmp_path)))
 
 
 def test_a_runs_first_lines_are_its_datas_summary(tmp_path):

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from maebench import files
 from maebench.data.check import Check, Looked, class_counts
 from maebench.data.dataset import Splits
 from maebench.data.images import Images, channel_statistics
+from maebench.data.label_maps import VOID, LabelMaps
+from maebench.data.on_disk import BLOCK
 from maebench.encoders.inputs import IMAGES
 from maebench.evaluating.records import examples_of
 from maebench.rng import permutation
@@ -59,8 +62,23 @@ def lines(check: Check, splits: Splits) -> Iterator[str]:
         yield f"{'each of':<9} {shape}{tokens}"
     for split, one in check.looked.items():
         yield f"{'content':<9} {split} {one.images.info.fingerprint}"
+    for split, one in check.looked.items():
+        if (maps := one.images.info.maps) is not None:
+            yield f"{'maps':<9} {split} {len(maps):,} label maps; classes {classes_in(maps)}"
     for finding in check.findings:
         yield f"{finding.severity:<9} {finding}"
+
+
+def classes_in(maps: LabelMaps) -> str:
+    """The classes of some label maps, every one of which is read.
+
+    Raises:
+        DataError: one is wrong; names it.
+    """
+    found: set[int] = set()
+    for part in torch.arange(len(maps)).split(BLOCK):
+        found |= set(maps.pick(part.tolist()).unique().tolist())
+    return ", ".join(str(c) for c in sorted(found) if c != VOID)
 
 
 def _rounded(values: Sequence[float]) -> str:
@@ -92,7 +110,7 @@ def summary(splits: Splits) -> Iterator[str]:
 def _classes(splits: dict[str, Images], examples: str) -> str:
     counts = class_counts(splits["train"])
     if splits["train"].info.labels is None:
-        return "no labels"
+        return "no labels" if splits["train"].info.maps is None else "label maps, no labels"
     low, high = min(counts.values()), max(counts.values())
     each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
     return f"{len(counts):,} classes of {each} train {examples}"
