@@ -114,10 +114,10 @@ class Robustness(Evaluation):
         l2 = sorted(set(self.l2))
         found = probe(x, y, scale(clean).to(model.device), l2, len(classes), model.folds())
         choice = choose(found.held_out)
-        chosen = next(i for i in range(len(l2)) if choice.where(i).get("chosen"))
+        chosen, mark = choice.index, choice.where(choice.index)
         where: dict[str, object] = {"l2": l2[chosen], "pool": pool}
         classify = head(x, y, l2[chosen], len(classes))
-        yield Result("validation_top1", found.held_out[chosen], where | {"chosen": True})
+        yield Result("validation_top1", found.held_out[chosen], where | mark)
         before = self._right(classify, scale, clean, right, model)
         yield Result("clean_top1", before, where)
         means = []
@@ -132,7 +132,7 @@ class Robustness(Evaluation):
             yield Result("drop", lost, where)
         else:
             yield Result("drop", None, where, "on clean images it does not know more than guessing")
-        yield Result("top1", whole, where | {"chosen": True})
+        yield Result("top1", whole, where | mark)
 
     def _right(
         self,
