@@ -19,14 +19,17 @@ from maebench.testing.cases import images_of, mask_of
 from maebench.testing.modules import shake
 
 
+@pytest.mark.slow
 class TestContractOfConvNeXt(EncoderContract):
     component = ConvNeXtNano
 
 
+@pytest.mark.slow
 class TestContractOfResNet(EncoderContract):
     component = ResNetNano
 
 
+@pytest.mark.slow
 class TestContractOfTheLeakyControl(EncoderContract):
     component = ConvNeXtNanoLeaky
 

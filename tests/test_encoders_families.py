@@ -16,9 +16,12 @@ from maebench.encoders import (
     ViTNano,
 )
 from maebench.masking.mask import draw
+from maebench.masking.patches import hidden_pixels
 from maebench.objectives.objective import Batch
 from maebench.pretraining.plan import build
 from maebench.rng import Draws
+
+pytestmark = pytest.mark.slow  # each is built and asked anew
 
 SMALL = {"widths": (8, 16), "depths": (1, 1)}
 FAMILIES = {
@@ -45,18 +48,12 @@ def case(family, objective):
     return module, images, mask
 
 
-def hidden_pixels(mask, module):
-    p, q = module.encoder.patch
-    hidden = mask.hidden.view(-1, 1, *mask.grid)
-    return hidden.repeat_interleave(p, 2).repeat_interleave(q, 3)
-
-
 @pytest.mark.parametrize("objective", ["mae", "simmim"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_prediction_does_not_know_what_is_hidden(family, objective):
     module, images, mask = case(family, objective)
     module.eval()
-    hidden = hidden_pixels(mask, module)
+    hidden = hidden_pixels(mask, module.encoder.patch)
     images.requires_grad_()
     made = module.reconstruct(images, mask).prediction
     (slope,) = torch.autograd.grad((made * torch.randn_like(made)).sum(), images)

@@ -14,10 +14,12 @@ INPUTS = Inputs.of_images(3, (64, 64))
 DEEP = {"width": 8, "depths": (1, 1, 2, 1), "heads": 1, "patch": 2}
 
 
+@pytest.mark.slow
 class TestContract(EncoderContract):
     component = HieraNano
 
 
+@pytest.mark.slow
 class TestContractOfFourStages(EncoderContract):
     component = HieraTiny(**DEEP)
 

@@ -12,10 +12,12 @@ from maebench.testing.cases import images_of, mask_of
 INPUTS = Inputs.of_images(3, (96, 96))
 
 
+@pytest.mark.slow
 class TestContractOfTimmCNN(EncoderContract):
     component = TimmCNN
 
 
+@pytest.mark.slow
 class TestContractOfAResNetOfTimm(EncoderContract):
     component = TimmCNN(network="test_resnet")
 
@@ -28,6 +30,7 @@ def built(name, inputs=INPUTS):
 NETWORKS = ["resnet18", "convnextv2_atto", "efficientnet_b0", "regnety_002", "densenet121"]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("name", NETWORKS)
 def test_with_nothing_hidden_it_is_timms_network(name):

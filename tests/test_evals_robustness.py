@@ -20,6 +20,7 @@ from maebench_evals.mistakes import OF_TEXT
 from maebench_evals.robustness import Robustness
 
 
+@pytest.mark.slow
 class TestContractOfRobustness(EvaluationContract):
     component = Robustness(corruptions=("gaussian-noise", "contrast"), severities=(1, 5))
 

@@ -28,6 +28,7 @@ COUNT = {"train": 24, "test": 10}
 QUICK = {"l2": (1e-4, 1e-2), "k": (1, 3)}
 
 
+@pytest.mark.slow
 class TestContractOfSegmentation(EvaluationContract):
     component = Segmentation(l2=(1e-4, 1e-2), k=(1, 3), patches=300)
 

@@ -83,6 +83,13 @@ class LeaksGradient(VisionTransformer):
         return dataclasses.replace(tokens, patches=tokens.patches + (mean - mean.detach()))
 
 
+class GreysOut(VisionTransformer):
+    def forward(self, images, mask=None, layers=()):
+        if mask is not None:
+            images = images * ~hidden_pixels(mask, self.patch)
+        return super().forward(images, None, layers)
+
+
 class NormalisesHiddenPixels(VisionTransformer):
     def __init__(self, options, inputs, patch):
         super().__init__(options, inputs, patch)
@@ -408,6 +415,12 @@ PLANTED: list[tuple[Any, str, str, set[str]]] = [
         LeaksDetachedInTraining,
         "hidden pixels do not change what it returns",
         "in training mode: with other pixels in hidden patches prefix changes",
+        set(),
+    ),
+    (
+        GreysOut,
+        "a hidden patch is no grey one or it says so",
+        "it cannot tell hidden patches from grey ones that are seen, and does not declare leaky",
         set(),
     ),
     (

@@ -19,6 +19,7 @@ from maebench.encoders.inputs import Inputs
 from maebench.encoders.masked_conv import Seen, mask_layers
 from maebench.errors import ConfigError, unknown
 from maebench.masking.mask import Mask, hide
+from maebench.masking.patches import hidden_pixels
 from maebench.rng import Draws
 
 WANTED = ("forward_features", "forward_intermediates")
@@ -151,8 +152,7 @@ class TimmCNNModule(nn.Module):
         """Encodes images (B, C, H, W), of which hidden patches are 0 in every layer."""
         self.inputs.check(tuple(images.shape[1:]), "the encoder")
         if mask is not None:
-            hidden = mask.hidden.view(-1, 1, *mask.grid)
-            pixels = hidden.repeat_interleave(self.patch[0], 2).repeat_interleave(self.patch[1], 3)
+            pixels = hidden_pixels(mask, self.patch)
             fill = torch.zeros((), dtype=images.dtype, device=images.device)
             if self.mask_patch is not None:
                 fill = self.mask_patch.to(images.dtype).repeat(1, *self.grid)
