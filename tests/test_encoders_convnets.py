@@ -19,6 +19,9 @@ from maebench.testing.cases import images_of, mask_of
 from maebench.testing.modules import shake
 
 
+pytestmark = pytest.mark.slow  # models are trained and asked anew
+
+
 @pytest.mark.slow
 class TestContractOfConvNeXt(EncoderContract):
     component = ConvNeXtNano

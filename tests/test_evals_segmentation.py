@@ -23,6 +23,8 @@ from maebench_evals import patches
 from maebench_evals.frozen import scaling
 from maebench_evals.segmentation import Segmentation, Task, held_out
 
+pytestmark = pytest.mark.slow  # models are trained and asked anew
+
 SIDE = 32
 COUNT = {"train": 24, "test": 10}
 QUICK = {"l2": (1e-4, 1e-2), "k": (1, 3)}
