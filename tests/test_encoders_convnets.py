@@ -18,7 +18,6 @@ from maebench.testing import EncoderContract
 from maebench.testing.cases import images_of, mask_of
 from maebench.testing.modules import shake
 
-
 pytestmark = pytest.mark.slow  # models are trained and asked anew
 
 

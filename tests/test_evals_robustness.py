@@ -19,7 +19,6 @@ from maebench_evals.linear_probe import LinearProbe
 from maebench_evals.mistakes import OF_TEXT
 from maebench_evals.robustness import Robustness
 
-
 pytestmark = pytest.mark.slow  # models are trained and asked anew
 
 
