@@ -213,7 +213,7 @@ def cut(texts: Sequence[NDArray[np.int64]], length: int, join: bool) -> Windows:
             count = len(text) // length
             found.append(text[: count * length].reshape(count, length))
             start += [number] * count
-        elif join:
+        elif join and len(text):  # no window begins in a text of nothing
             first = first if joined else number
             joined.append(text)
             if sum(map(len, joined)) >= length:
