@@ -19,20 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from objectives import cell, say
+from objectives import cell, paired, points, say
 
 import maebench
 from maebench.analysis.records import load_records
 from maebench.analysis.run import models_of
-from maebench.analysis.stats import paired_difference
 from maebench.component import parse
-from maebench.evaluating import records
 from maebench.evaluation import Evaluation
 from maebench.plugins import installed
 from maebench.pretraining.loop import pretrain
 from maebench.pretraining.plan import prepare
 
-FLOPS = 4e12  # vit-nano's 24 epochs under masks; two to four minutes of one core for each run
+FLOPS = 4e12  # vit-nano's 25 epochs under masks; one to three minutes of one core for each run
 SETTINGS: dict[str, Any] = {
     "dataset": "fashion-mnist",
     "limit": 10_000,
@@ -78,6 +76,7 @@ def main(folder: str, results: str = "results", seeds: str = "0,1") -> None:
         parse(Evaluation, dict(one), names.context(), "benchmark") for one in EVALUATIONS
     ]
     made: dict[str, tuple[str, str, int]] = {}
+    done: set[tuple[object, ...]] = set()
     for seed in map(int, seeds.split(",")):
         for encoder, own in ENCODERS.items():
             for trained, objective in OBJECTIVES.items():
@@ -96,13 +95,10 @@ def main(folder: str, results: str = "results", seeds: str = "0,1") -> None:
                 for model in models_of(plan, names):
                     who = trained if model.kind == "run" else model.kind
                     # at step 0 one encoder for both objectives; raw pixels have none at all
-                    known = [
-                        (w, e) if w != "pixels" else (w,)
-                        for e, w, s in made.values()
-                        if w == "pixels" or s == seed
-                    ]
-                    if ((who, encoder) if who != "pixels" else (who,)) in known:
+                    one = (who,) if who == "pixels" else (who, encoder, seed)
+                    if one in done:
                         continue
+                    done.add(one)
                     for evaluation in evaluations:
                         path = maebench.evaluate(model, evaluation, seed, names=names)
                         made[str(path)] = (encoder, who, seed)
@@ -170,25 +166,11 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
                 evaluation, metric = COLUMNS[title]
                 of = rows[(rows["evaluation"] == evaluation) & (rows["metric"] == metric)]
                 of = of[(of["who"] == who) & (of["status"] == "ok")]
-                found = [paired(of, encoder, seed) for seed in sorted(set(of["of_seed"]))]
-                line[title] = ", ".join(text for text in found if text)
+                of = of.assign(who=of["encoder_of"])
+                pairs = [paired(of, encoder, s, "vit-nano") for s in sorted(set(of["of_seed"]))]
+                line[title] = points([one for one in pairs if one is not None])
             lines.append(line)
     return pd.DataFrame(lines)
-
-
-def paired(rows: pd.DataFrame, encoder: str, seed: int) -> str:
-    """The difference over test images of one seed, with its 95 % interval; empty without both."""
-    pair = [
-        rows[(rows["encoder_of"] == name) & (rows["of_seed"] == seed)]
-        for name in (encoder, "vit-nano")
-    ]
-    if any(one.empty for one in pair):
-        return ""
-    values = [records.values(Path(one.iloc[0]["file"]), one.iloc[0].to_dict()) for one in pair]
-    if values[0] is None or values[1] is None:
-        return ""
-    found = paired_difference(*values[0], *values[1])
-    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 
 if __name__ == "__main__":

@@ -136,16 +136,21 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
             of = rows[(rows["evaluation"] == name) & (rows["status"] == "ok")]
             pairs = [paired(of, who, seed) for seed in sorted(set(of["of_seed"]))]
             found = [one for one in pairs if one is not None]
-            line[name] = ", ".join(
-                f"{100 * v:+.1f} [{100 * a:+.1f}, {100 * b:+.1f}]" for v, a, b in found
-            )
+            line[name] = points(found)
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def paired(rows: pd.DataFrame, who: str, seed: int) -> tuple[float, float, float] | None:
+def points(found: list[tuple[float, float, float]]) -> str:
+    """Differences in points with their intervals."""
+    return ", ".join(f"{100 * v:+.1f} [{100 * a:+.1f}, {100 * b:+.1f}]" for v, a, b in found)
+
+
+def paired(
+    rows: pd.DataFrame, who: str, seed: int, base: str = "mae"
+) -> tuple[float, float, float] | None:
     """The paired difference over test images of one seed, with its 95 % interval."""
-    pair = [rows[(rows["who"] == name) & (rows["of_seed"] == seed)] for name in (who, "mae")]
+    pair = [rows[(rows["who"] == name) & (rows["of_seed"] == seed)] for name in (who, base)]
     if any(one.empty for one in pair):
         return None
     values = [records.values(Path(one.iloc[0]["file"]), one.iloc[0].to_dict()) for one in pair]

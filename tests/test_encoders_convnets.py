@@ -21,17 +21,14 @@ from maebench.testing.modules import shake
 pytestmark = pytest.mark.slow  # models are trained and asked anew
 
 
-@pytest.mark.slow
 class TestContractOfConvNeXt(EncoderContract):
     component = ConvNeXtNano
 
 
-@pytest.mark.slow
 class TestContractOfResNet(EncoderContract):
     component = ResNetNano
 
 
-@pytest.mark.slow
 class TestContractOfTheLeakyControl(EncoderContract):
     component = ConvNeXtNanoLeaky
 

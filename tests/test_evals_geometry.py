@@ -84,7 +84,7 @@ def test_alpha_is_the_fit_weighted_by_one_over_the_rank():
 
 
 @pytest.mark.parametrize("directions", [0, 1, 4])
-def test_features_in_too_few_directions_have_ranks_and_no_alpha(directions, tmp_path):
+def test_features_in_too_few_directions_have_ranks_and_no_alpha(directions):
     values = torch.zeros(60, 8)
     values[:, :directions] = numbers(60, max(1, directions)).float()[:, :directions]
     spread = geometry.singular(values - values.mean(0))

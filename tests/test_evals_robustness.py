@@ -22,7 +22,6 @@ from maebench_evals.robustness import Robustness
 pytestmark = pytest.mark.slow  # models are trained and asked anew
 
 
-@pytest.mark.slow
 class TestContractOfRobustness(EvaluationContract):
     component = Robustness(corruptions=("gaussian-noise", "contrast"), severities=(1, 5))
 

@@ -30,7 +30,6 @@ COUNT = {"train": 24, "test": 10}
 QUICK = {"l2": (1e-4, 1e-2), "k": (1, 3)}
 
 
-@pytest.mark.slow
 class TestContractOfSegmentation(EvaluationContract):
     component = Segmentation(l2=(1e-4, 1e-2), k=(1, 3), patches=300)
 
@@ -259,7 +258,6 @@ class Grouped:
         self.draws, self.images = model.draws, lambda split: images
 
 
-@pytest.mark.slow
 def test_a_foreign_model_that_cuts_its_images_is_told_the_size_that_it_sees(tmp_path):
     root = write(tmp_path / "scenes")
     spec, data = "timm:test_vit", {"dataset": f"folder:{root}"}

@@ -128,9 +128,9 @@ def from_arrays(
     if pixels.ndim == 4 and pixels.shape[3] in (1, 3, 4) and pixels.shape[1] not in (1, 2, 3, 4):
         raise PluginError(f"pixels: channels come before rows, (N, C, H, W), given {shape}")
     check_labels(labels, len(pixels), class_names)
-    sides_of = (pixels.shape[0], *pixels.shape[-2:])
-    if maps is not None and (maps.dtype != "uint8" or maps.shape != sides_of):
-        wanted, given = ("x".join(map(str, s)) for s in (sides_of, maps.shape))
+    plane = (pixels.shape[0], *pixels.shape[-2:])
+    if maps is not None and (maps.dtype != "uint8" or maps.shape != plane):
+        wanted, given = ("x".join(map(str, s)) for s in (plane, maps.shape))
         raise PluginError(f"maps: uint8 {wanted}, as the images are, given {maps.dtype} {given}")
     images = torch.from_numpy(pixels[:, None] if pixels.ndim == 3 else pixels)
     if size is not None and size != tuple(images.shape[2:]):

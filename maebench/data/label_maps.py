@@ -110,7 +110,7 @@ def read_map(path: Path) -> np.ndarray:
                 )
             return np.array(image).astype("uint8")
     # what PIL raises on damaged bytes, see `decode._opened`
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise DataError(f"cannot read label map {readable(str(path))}: {reason}") from error
 

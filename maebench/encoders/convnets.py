@@ -57,7 +57,7 @@ class ConvNet(Encoder):
                 f"encoder.widths: {self.widths} must name one number for each stage of "
                 f"encoder.depths={self.depths}"
             )
-        merged_patch(image_size, (patch, patch), self.depths, least=2)
+        merged_patch(image_size, (patch, patch), self.depths, masked=True)
         return patch
 
     def parts(self, channels: int, patch: int) -> tuple[nn.Module, list[Stage], nn.Module]:

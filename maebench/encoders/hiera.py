@@ -53,7 +53,7 @@ class Hiera(Encoder):
             ConfigError: the mask units do not divide the image.
         """
         patch = self.patch or first_patch(image_size)
-        merged_patch(image_size, (patch, patch), self.depths, least=2)
+        merged_patch(image_size, (patch, patch), self.depths, masked=True)
         return patch
 
     def build(self, inputs: Inputs) -> EncoderModule:

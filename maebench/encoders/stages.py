@@ -13,7 +13,7 @@ def first_patch(image_size: tuple[int, int]) -> int:
 
 
 def merged_patch(
-    image_size: tuple[int, int], patch: tuple[int, int], depths: Sequence[int], least: int = 1
+    image_size: tuple[int, int], patch: tuple[int, int], depths: Sequence[int], masked: bool = False
 ) -> tuple[int, int]:
     """Rows and columns in pixels of a cell of the last stage.
 
@@ -21,41 +21,43 @@ def merged_patch(
         image_size: rows and columns in pixels.
         patch: those of a cell of the first stage.
         depths: one number for each stage.
-        least: cells that the last stage must leave: two where masks are drawn on them.
+        masked: whether masks are drawn on the cells of the last stage, which then must be two.
 
     Raises:
         ConfigError: it does not divide the image, or leaves too few cells; says what would do.
     """
     merged = 2 ** (len(depths) - 1)
-    if least > 1 and image_size == (patch[0] * merged, patch[1] * merged):
+    if masked and image_size == (patch[0] * merged, patch[1] * merged):
         raise ConfigError(
             f"encoder.patch: patches of {patch[0]}x{patch[1]} merged by {merged}x{merged} over "
             f"encoder.depths={tuple(depths)} leave one cell of images of "
             f"{image_size[0]}x{image_size[1]}, and masks need two; "
-            f"{_what_fits(image_size, patch, merged, least)}"
+            f"{_what_fits(image_size, patch, merged, masked)}"
         )
     if any(side % (p * merged) for side, p in zip(image_size, patch, strict=True)):
         raise ConfigError(
             f"encoder.patch: patches of {patch[0]}x{patch[1]} merged by {merged}x{merged} over "
             f"encoder.depths={tuple(depths)} do not divide images of "
-            f"{image_size[0]}x{image_size[1]}; {_what_fits(image_size, patch, merged, least)}"
+            f"{image_size[0]}x{image_size[1]}; {_what_fits(image_size, patch, merged, masked)}"
         )
     return patch[0] * merged, patch[1] * merged
 
 
-def _what_fits(image_size: tuple[int, int], patch: tuple[int, int], merged: int, least: int) -> str:
+def _what_fits(
+    image_size: tuple[int, int], patch: tuple[int, int], merged: int, masked: bool
+) -> str:
     """Patches that would do with this image, or else the nearest image sizes."""
     sides = range(1, min(image_size) // merged + 1)
     fits = [
         str(s)
         for s in sides
         if not any(side % (s * merged) for side in image_size)
-        and (least == 1 or image_size != (s * merged, s * merged))
+        and not (masked and image_size == (s * merged, s * merged))
     ]
     if fits:
         return f"square patches that do: {', '.join(fits)}"
     rows, columns = (
-        max(least, round(side / (p * merged))) * p * merged
+        max(1 + masked, round(side / (p * merged))) * p * merged
         for side, p in zip(image_size, patch, strict=True)
     )
     return f"give fewer stages, or images of {rows}x{columns}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from maebench.data.dataset import Dataset, Splits
 from maebench.data.images import Images, statistics_of
 from maebench.data.reading import Reading
 from maebench.data.split_info import SplitInfo
+from maebench.encoders.encoder import EncoderModule
 from maebench.encoders.inputs import IMAGES, Inputs
 from maebench.errors import ConfigError, PluginError, RunError
 from maebench.plugins import Names, contained
@@ -126,14 +127,8 @@ def prepare(
     module = build(config, inputs)
     encoder = module.encoder
     check_needs(config, module)
-    for note in config.objective.notes(encoder, inputs):
+    for note in _notes(config, encoder, inputs):
         warnings.warn(note, stacklevel=2)
-    if config.encoder.leaky and config.objective.hides:
-        warnings.warn(
-            f"encoder {config.encoder.name} is a control: hidden patches are grey in its images, "
-            "and it cannot tell them from grey ones that are seen",
-            stacklevel=2,
-        )
     num_hidden = hidden_in_stages(config, encoder)
     if config.objective.hides:
         config.masking.check_ids(info.ids)
@@ -154,6 +149,16 @@ def prepare(
     if write:
         runs.write_run(run, environment(device), info.kept)
     return Plan(config, run, splits, device)
+
+
+def _notes(config: RunConfig, encoder: EncoderModule, inputs: Inputs) -> Iterator[str]:
+    """What a user should know of the objective and the encoder before the run begins."""
+    yield from config.objective.notes(encoder, inputs)
+    if config.encoder.leaky and config.objective.hides:
+        yield (
+            f"encoder {config.encoder.name} is a control: hidden patches are grey in its images, "
+            "and it cannot tell them from grey ones that are seen"
+        )
 
 
 def _check_labels(config: RunConfig, info: SplitInfo) -> None:

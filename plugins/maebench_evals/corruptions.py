@@ -1,9 +1,8 @@
-"""Common corruptions of images in five severities, and mistakes in text.
+"""Common corruptions of images in five severities.
 
-Images are float32 (B, C, H, W) in 0..1, on any device; text is token ids, int64 (B, L). Strengths
-are those of CIFAR-10-C for images of up to 64 px and of ImageNet-C above, where these state one
-(Hendrycks and Dietterich 2019, arXiv 1903.12261, official code: make_cifar_c.py,
-make_imagenet_c.py); other numbers say where they come from.
+Images are float32 (B, C, H, W) in 0..1, on any device. Strengths are those of CIFAR-10-C for images
+of up to 64 px and of ImageNet-C above (Hendrycks and Dietterich 2019, arXiv 1903.12261, official
+code: make_cifar_c.py, make_imagenet_c.py).
 """
 
 from __future__ import annotations

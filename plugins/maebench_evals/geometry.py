@@ -1,6 +1,6 @@
 """Geometry of features: in how many directions they spread, and how near two views of an image lie.
 
-N samples, D width, V views of a sample, P pairs.
+N samples, D width, V views of a sample.
 """
 
 from __future__ import annotations

@@ -50,28 +50,19 @@ class Segmentation(Evaluation):
     name: ClassVar[str] = "segmentation"
     dense: ClassVar[bool] = True
     metrics: ClassVar[dict[str, Metric]] = {
-        "iou": Metric(
-            help="mean IoU of an image, by logistic regression", unit="%", low=0, high=1, main=True
+        "iou": Metric.accuracy("mean IoU of an image, by logistic regression"),
+        "miou": Metric.accuracy(
+            "mIoU over all test pixels, by logistic regression", main=False, per_example=False
         ),
-        "miou": Metric(
-            help="mIoU over all test pixels, by logistic regression",
-            unit="%",
-            low=0,
-            high=1,
-            per_example=False,
+        "knn_iou": Metric.accuracy("mean IoU of an image, by kNN", main=False),
+        "knn_miou": Metric.accuracy(
+            "mIoU over all test pixels, by kNN", main=False, per_example=False
         ),
-        "knn_iou": Metric(help="mean IoU of an image, by kNN", unit="%", low=0, high=1),
-        "knn_miou": Metric(
-            help="mIoU over all test pixels, by kNN", unit="%", low=0, high=1, per_example=False
+        "ceiling": Metric.accuracy(
+            "mean IoU of an image whose patches are given their own majority", main=False
         ),
-        "ceiling": Metric(
-            help="mean IoU of an image whose patches are given their own majority",
-            unit="%",
-            low=0,
-            high=1,
-        ),
-        "validation_miou": Metric(
-            help="mIoU on the train images held out", unit="%", low=0, high=1, per_example=False
+        "validation_miou": Metric.accuracy(
+            "mIoU on the train images held out", main=False, per_example=False
         ),
     }
 
@@ -204,7 +195,6 @@ class Task:
             MaebenchError: train has one class, test one that train lacks, or an image none.
         """
         grid = grid_of(model)
-
         both = {split: model.label_maps(split) for split in ("train", "test")}
         maps = {split: m.pick(range(len(m))) for split, m in both.items()}
         train, test = (maps[s].unique().tolist() for s in ("train", "test"))
