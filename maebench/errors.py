@@ -26,6 +26,10 @@ class ReadOnlyError(RunError):
     """A folder whose storage or rights let nobody write: what is there can still be read."""
 
 
+class DamagedError(RunError):
+    """A file whose content is not what was written; what it held can often be made again."""
+
+
 class DeviceError(RunError):
     """A GPU that does not answer any more; what was kept before stays."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -65,9 +67,9 @@ def test_what_is_half_written_is_ignored(tmp_path):
 
 def test_values_are_there_before_the_rows_that_promise_them(tmp_path, monkeypatch):
     written = []
-    original = files.write
+    original = Path.replace
     monkeypatch.setattr(
-        files, "write", lambda p, fill: (written.append(p.suffix), original(p, fill))
+        Path, "replace", lambda self, to: (written.append(to.suffix), original(self, to))
     )
     records.write(tmp_path, "knn", [ROW], {"ids": np.arange(3)})
     assert written == [".npz", ".json"]

@@ -239,7 +239,7 @@ def test_a_run_of_before_costs_were_counted_goes_on_and_has_none(tmp_path):
     plan = prepare(config(budget="steps=3"), tmp_path)
     content = dict(plan.run.content)
     content["facts"] = {k: v for k, v in content["facts"].items() if k != "cost"}
-    files.write_json(plan.run.folder / "config.json", content)
+    files.write_sealed(plan.run.folder / "config.json", content, plan.run.name)
     again = prepare(config(budget="steps=3"), tmp_path)
     assert len(list(pretrain.pretrain(again))) == 3
     assert again.finished and not again.spent.exists()

@@ -631,7 +631,7 @@ def test_a_run_that_kept_what_its_objective_does_not_read_is_still_read(tmp_path
     run = prepare(config(objective=fakes.Labelled()), tmp_path).run
     unread = {"masking": {"name": "random"}, "ratio": 0.75, "schedule": {"ratio": None}}
     old = {**run.content, "config": {**run.content["config"], **unread}}
-    files.write_json(run.folder / "config.json", old)
+    files.write_sealed(run.folder / "config.json", old, run.name)
     assert config_of(read_run(run.folder), fakes.names()) == config_of(run, fakes.names())
 
 

@@ -90,7 +90,7 @@ NAMES = installed()
 def test_a_folder_with_another_runs_identity_is_refused(start):
     run = start()
     content = {**run.content, "identity": {"other": 1}}
-    (run.folder / "config.json").write_text(json.dumps(content))
+    files.write_sealed(run.folder / "config.json", content, run.name)
     with pytest.raises(RunError, match="holds a run with other settings"):
         start()
 
@@ -162,7 +162,7 @@ def test_damaged_hashes_are_refused_by_name(start, text):
 def test_a_run_of_a_newer_version_is_refused(start):
     run = start()
     newer = {**run.content, "format": runs.FORMAT + 1}
-    (run.folder / "config.json").write_text(json.dumps(newer))
+    files.write_sealed(run.folder / "config.json", newer, run.name)
     with pytest.raises(RunError, match="written by a newer maebench"):
         runs.read_run(run.folder)
 
@@ -187,7 +187,7 @@ def test_the_newest_run_is_told_by_its_date_and_not_by_its_name(start, tmp_path)
     old, new = start(seed=1), start(seed=0)
     assert runs.find_run(tmp_path, "") == new
     content = {**old.content, "created": runs.now()}
-    (old.folder / "config.json").write_text(json.dumps(content))
+    files.write_sealed(old.folder / "config.json", content, old.name)
     assert runs.find_run(tmp_path, "").name == old.name
 
 

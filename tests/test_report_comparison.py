@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from made_up import clear_comparison, comparison, design, drawn, replace, write
 
-from maebench import files
+from maebench.evaluating import records
 from maebench.report import comparison as report
 from maebench.report import plan
 
@@ -198,8 +198,8 @@ def test_options_of_any_length_make_names_of_files(tmp_path):
     found = comparison(tmp_path, {"knn": outcomes}, asked)
     long = f"logistic(C=({', '.join(str(10.0**i) for i in range(-30, 30))}))"
     for cell in found.cells:
-        content = files.read_json(cell.records[0])
-        content["rows"] = [row | {"options": long} for row in content["rows"]]
-        files.write_json(cell.records[0], content)
+        rows = [row | {"options": long} for row in records.read(cell.records[0])]
+        with np.load(cell.records[0].with_suffix(".npz")) as values:
+            records.write(cell.records[0].parent, cell.records[0].stem, rows, dict(values))
     assert "comparison.md" in report.write(found)
     assert any(name.startswith("matrix-logistic") for name in report.write(found))

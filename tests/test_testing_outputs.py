@@ -51,7 +51,7 @@ class LinesAtWork:
 
     def log(self, step, values):
         rounded = {key: f"{value:.{self.digits}g}" for key, value in values.items()}
-        files.append_line(self.path, {"step": step, **rounded})
+        files.append_lines(self.path, [{"step": step, **rounded}])
 
     def close(self):
         pass
@@ -112,7 +112,7 @@ def test_files_that_are_never_the_same_are_not_compared():
         """A line of the time first."""
 
         def open(self, folder, config):
-            files.append_line(self.path(folder), {"now": time.time_ns()})
+            files.append_lines(self.path(folder), [{"now": time.time_ns()}])
             return super().open(folder, config)
 
     for check in ("two_runs_at_once_do_not_mix", "each_number_makes_a_difference"):
@@ -220,7 +220,7 @@ class NeedsNumbers(Lines):
                 super().log(step, values)
 
             def close(self):
-                files.append_line(self.path, {"mean": self.total / self.count})
+                files.append_lines(self.path, [{"mean": self.total / self.count}])
 
         return Mean(path, self.digits)
 
@@ -231,7 +231,7 @@ class Deaf(Lines):
     def opened(self, path):
         class Nothing(LinesAtWork):
             def log(self, step, values):
-                files.append_line(self.path, {"step": step})
+                files.append_lines(self.path, [{"step": step}])
 
         return Nothing(path, self.digits)
 
@@ -242,7 +242,7 @@ class Stepless(Lines):
     def opened(self, path):
         class NoStep(LinesAtWork):
             def log(self, step, values):
-                files.append_line(self.path, dict(values))
+                files.append_lines(self.path, [dict(values)])
 
         return NoStep(path, self.digits)
 

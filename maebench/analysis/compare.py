@@ -262,7 +262,7 @@ def run_cells(
             failed.pop(event["task"], None)
         else:
             continue
-        files.write_json(path, failed)
+        files.write_sealed(path, failed, comparison.name)
     return failed
 
 
@@ -287,7 +287,7 @@ def num_workers(asked: int | None, machine: Mapping[str, Any]) -> int:
 def _write_state(comparison: Comparison) -> None:
     """Keeps what the comparison is made of; what was seen of it before stays."""
     state, design = read_state(comparison.folder), comparison.design
-    files.write_json(
+    files.write_sealed(
         comparison.folder / STATE,
         {
             "format": FORMAT,
@@ -302,6 +302,7 @@ def _write_state(comparison: Comparison) -> None:
             "machine": comparison.machine,
             "looks": state.get("looks", []),
         },
+        comparison.name,
     )
 
 
@@ -318,7 +319,8 @@ def _note_look(comparison: Comparison) -> None:
     look = {"seeds": seen, "baseline": design.baseline}
     if not looks or any(looks[-1].get(name) != value for name, value in look.items()):
         looks = [*looks, {**look, "at": runs.now()}]
-        files.write_json(comparison.folder / STATE, {**state, "looks": looks})
+        whole = {**state, "looks": looks}
+        files.write_sealed(comparison.folder / STATE, whole, comparison.name)
 
 
 def extension(comparison: Comparison) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from maebench import files
 from maebench.config.overrides import differing
-from maebench.errors import RunError
+from maebench.errors import DamagedError, RunError
 from maebench.evaluating.records import COLUMNS, Row, paths, read, wrong
 from maebench.pretraining import runs
 
@@ -102,7 +102,7 @@ def rows_of(path: Path, settings: Mapping[str, Row]) -> list[Row]:
     found = []
     for row in read(path):
         if why := wrong(row, NEEDED):
-            raise RunError(f"{path} is damaged: {why}; delete it and evaluate again")
+            raise DamagedError(f"{path} is damaged: {why}; evaluate again")
         row = {**row, **settings.get(row.get("run") or "", {}), "file": str(path)}
         if row["model_kind"] != "run":  # an untrained encoder has its run's settings at no cost
             row.update(dict.fromkeys(COST))
@@ -137,10 +137,11 @@ def settings_of(run: runs.Run, damaged: list[str]) -> Row:
 def _spent(run: runs.Run) -> Row:
     """What pretraining has cost; nothing of a run of an earlier version or that is not finished."""
     path = run.folder / runs.SPENT
-    spent = files.read_object(path) if path.exists() else {}
-    if wrong := [key for key, value in spent.items() if type(value) not in (int, float)]:
-        raise RunError(f"{path} cannot be read: {wrong[0]} is no number")
-    return {key: value for key, value in spent.items() if key in COST}
+    spent = files.read_sealed(path, run.name) if path.exists() else {}
+    counts = {key: value for key, value in spent.items() if key in COST}
+    if wrong := [key for key, value in counts.items() if type(value) not in (int, float)]:
+        raise DamagedError(f"{path} cannot be read: {wrong[0]} is no number")
+    return counts
 
 
 def _settings(run: runs.Run) -> Row:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from maebench import files
 from maebench.analysis.design import Path
 from maebench.errors import RunError
 from maebench.pretraining import runs
@@ -68,10 +67,7 @@ def _check_hashes(seed: int, cells: Sequence[Cell], compared: Sequence[Path]) ->
 
 def _spent(cell: Cell) -> Mapping[str, Any]:
     """What a run has cost; nothing where an earlier version did not write it."""
-    found: Mapping[str, Any] = (
-        files.read_object(cell.plan.spent) if cell.plan.spent.exists() else {}
-    )
-    return found
+    return runs.said_beside(cell.plan.run, runs.SPENT)
 
 
 def _lengths(cells: Sequence[Cell]) -> Iterator[str]:
@@ -102,18 +98,18 @@ def _settings(cells: Iterable[Cell]) -> Iterator[str]:
 
 def _machines(cells: Iterable[Cell]) -> Iterator[str]:
     """Where and by what the runs were made, where that differs."""
+    said = [runs.said_beside(cell.plan.run, runs.ENVIRONMENT_FILE) for cell in cells]
     for name in ("processor", "gpus", "threads"):
         there: dict[str, int] = {}
-        for cell in cells:
-            path = cell.plan.run.folder / "environment.json"
-            found = str(files.read_object(path).get(name)) if path.exists() else "unknown"
+        for environment in said:
+            found = str(environment.get(name)) if environment else "unknown"
             there[found] = there.get(found, 0) + 1
         if len(there) > 1:
             yield f"runs differ in {name}: " + ", ".join(f"{k} ({n})" for k, n in there.items())
     versions: dict[str, int] = {}
-    for cell in cells:
-        path = cell.plan.run.folder / "environment.json"
-        packages = files.read_object(path).get("packages", {}) if path.exists() else {}
+    for environment in said:
+        packages = environment.get("packages")
+        packages = packages if isinstance(packages, dict) else {}
         text = f"torch {packages.get('torch', 'unknown')}"
         versions[text] = versions.get(text, 0) + 1
     if len(versions) > 1:

@@ -23,7 +23,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     path = folder / STATE
     if not path.exists():
         return {}
-    state = {"looks": [], **files.read_object(path)}
+    state = {"looks": [], **files.read_sealed(path, folder.name)}
     if type(state.get("format")) is not int:
         raise ConfigError(f"{path} is no comparison's state: move it away")
     if state["format"] > FORMAT:
@@ -52,7 +52,7 @@ def read_failed(folder: Path) -> dict[str, str]:
     """Why cells failed before, by their names; none where that cannot be read, with a warning."""
     path = folder / FAILED
     try:
-        found = files.read_object(path) if path.exists() else {}
+        found = files.read_sealed(path, folder.name) if path.exists() else {}
     except RunError as error:  # these cells are only tried again
         warnings.warn(f"left out: {error}", stacklevel=2)
         return {}

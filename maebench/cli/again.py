@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from maebench.config.run import RunConfig
     from maebench.pretraining.plan import Plan
 
-FORMAT = 1  # of what is kept
+FORMAT = 2  # of what is kept
 FOLDER = "printed"  # in a run's folder
 PLUGINS = "MAEBENCH_PLUGINS"
 # A file may change twice within one tick of a file system's clock; FAT's is the coarsest in use.
@@ -104,7 +104,7 @@ def show(command: Asked) -> bool:
         return False
     for place in command.results.glob(f"runs/*/{FOLDER}/{command.name}.json"):
         with contextlib.suppress(MaebenchError, OSError, KeyError, TypeError):
-            kept = files.read_object(place)
+            kept = files.read_sealed(place, _whose(place), hashed=(FORMAT,))
             if kept["format"] != FORMAT or kept["rests"] != command.rests:
                 continue
             if any(state_of(Path(path)) != state for path, state in kept["files"].items()):
@@ -166,7 +166,13 @@ def keep(
         "parts": [asdict(part) for part in parts],
     }
     with contextlib.suppress(MaebenchError):  # nothing depends on it but time
-        files.write_json(folder / FOLDER / f"{command.name}.json", content)
+        place = folder / FOLDER / f"{command.name}.json"
+        files.write_sealed(place, content, _whose(place))
+
+
+def _whose(place: Path) -> str:
+    """The run and the command that what was printed belongs to."""
+    return f"{place.parents[1].name}/{place.stem}"
 
 
 @contextlib.contextmanager

@@ -97,7 +97,7 @@ def _pretrain(plan: Plan) -> None:
     from maebench.report import plots
     from maebench.report.data import summary
 
-    if not plan.finished:
+    if not plan.whole:
         plan.splits.look_at_test(decoding)  # one that goes on has not loaded it
         for line in summary(plan.splits):
             click.echo(line, err=True)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -122,7 +123,7 @@ def _keep(
         if file.changed < started - TICK_NS:
             kept[name] = [file.size, file.changed, file.digest, ",".join(sorted(file.traits))]
     with contextlib.suppress(RunError):  # nothing depends on it but time
-        files.write_json(place, kept)
+        files.write_sealed(place, kept, place.stem)
 
 
 def _name(path: Path, root: Path) -> str:
@@ -131,11 +132,13 @@ def _name(path: Path, root: Path) -> str:
 
 
 def _kept(place: Path) -> dict[str, Any]:
-    with contextlib.suppress(RunError):
-        content = files.read_json(place)
-        if isinstance(content, dict):
-            return content
-    return {}
+    if not place.exists():
+        return {}
+    try:
+        return files.read_sealed(place, place.stem, hashed=(0,))
+    except RunError as error:
+        warnings.warn(f"{error}: the files are read again", stacklevel=2)
+        return {}
 
 
 def digest_of(path: Path, size: int, whole: bool) -> str:

@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -191,7 +192,7 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _path() -> files.Path:
+def _path() -> Path:
     return files.cache_folder() / "attention.json"
 
 

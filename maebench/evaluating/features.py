@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,9 +18,11 @@ from maebench.data.images import Images
 from maebench.errors import ConfigError, RunError
 from maebench.evaluation import NotApplicable
 from maebench.models.model import LoadedModel, pool_of
+from maebench.pretraining.checkpoints import weights_hash
 
 BATCH = 256  # images per forward pass; features do not depend on it beyond rounding
 VERSION = 1  # raised when features of the same weights and images change
+SAID = "maebench"  # in the metadata of a file: the name that it has to have, hashes by tensor
 # Of all layers and poolings of a split: up to so much the first pass keeps them all, in memory
 # while it goes on and then on disk. 60,000 images have 0.6 GB by 192 x 6, 2.4 by ViT-S.
 EVERY = 2**30
@@ -53,7 +57,7 @@ def features(
     found = None
     for layers in ((), every) if layer is None else (every,):  # all of them have the end too
         if found is None:
-            found = _read(_path(model, images, layers), name)
+            found = _read(_path(model, images, layers), name, len(images))
     if found is None:
         layers = every if layer is not None or _bytes(model, images, every) <= EVERY else ()
         made = _encoded(model, images, layers, progress)
@@ -92,7 +96,7 @@ def _bytes(model: LoadedModel, images: Images, layers: tuple[int, ...]) -> int:
     return len(images) * (len(layers) + 1) * len(model.pools()) * each
 
 
-def _path(model: LoadedModel, images: Images, layers: tuple[int, ...]) -> files.Path:
+def _path(model: LoadedModel, images: Images, layers: tuple[int, ...]) -> Path:
     return model.folder / "features" / f"{cache_key(model, images, layers)}.safetensors"
 
 
@@ -115,20 +119,40 @@ def cache_key(model: LoadedModel, images: Images, layers: tuple[int, ...]) -> st
     return hashlib.blake2b("/".join(parts).encode(), digest_size=10).hexdigest()
 
 
-def _read(path: files.Path, name: str) -> Tensor | None:
-    """One layer and pooling of a file, empty where it has not got it; None without a whole file."""
+def _read(path: Path, name: str, num_images: int) -> Tensor | None:
+    """One layer and pooling of a file, empty where it has not got it; None without a whole file.
+
+    Whatever is not as it was written is said, and the pass is made again.
+    """
     if not path.exists():
         return None
     try:
         with safe_open(path, "pt") as kept:
-            return kept.get_tensor(name) if name in kept.keys() else torch.empty(0)
-    except (SafetensorError, OSError):
-        return None  # cut off: the pass is made again and the file replaced
+            said = (kept.metadata() or {}).get(SAID)
+            if said is None:
+                raise ValueError("they have no hash, as those of an earlier version")
+            whose, hashes = json.loads(said)
+            if whose != path.stem:
+                raise ValueError(f"they belong to {whose}")
+            if name not in hashes:
+                return torch.empty(0)
+            found: Tensor = kept.get_tensor(name)
+        if weights_hash({name: found}) != hashes[name]:
+            raise ValueError("they are not as they were written")
+        if found.ndim != 2 or len(found) != num_images:
+            raise ValueError(f"shape {tuple(found.shape)} of {num_images} images")
+        return found
+    # its header is made of bytes that may say anything
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
+        warnings.warn(f"features {path} are damaged, and computed again: {error}", stacklevel=4)
+        return None
 
 
-def _write(path: files.Path, found: dict[str, Tensor]) -> None:
+def _write(path: Path, found: dict[str, Tensor]) -> None:
     try:
-        files.write(path, lambda beside: save_file(found, beside))
+        hashes = {name: weights_hash({name: part}) for name, part in found.items()}
+        said = {SAID: json.dumps([path.stem, hashes])}  # one key: safetensors mixes their order
+        files.write(path, lambda beside: save_file(found, beside, said))
     except (
         RunError,
         SafetensorError,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import io
 import json
 import math
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maebench import files
-from maebench.errors import RunError
+from maebench.errors import DamagedError, RunError
 
-FORMAT = 1
+FORMAT = 2  # 1, of earlier versions, has no hashes
 # how a kind of model without an encoder is called in tables
 CONTROLS = {"pixels": "raw pixels", "tf-idf": "TF-IDF", "raw": "raw values"}
 
@@ -52,6 +55,9 @@ KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("value", "low", "high", "choice_low", "choice_high", "seconds"), (float, int)),
     **dict.fromkeys(("higher_is_better", "main"), (bool,)),
 }
+AGAIN = "evaluate again"  # what is to be done with a damaged one
+# Bytes that values beside rows may unpack to: 50,000 test images times 2,000 rows have 0.8 GB.
+MOST_VALUES = 2**30
 NEEDED = ("metric", "where", "main", "status")  # of any row
 Row = dict[str, Any]
 
@@ -61,40 +67,73 @@ def write(folder: Path, name: str, rows: Sequence[Row], values: Mapping[str, NDA
     path = folder / f"{files.safe_name(name)}.json"
     packed = io.BytesIO()
     np.savez_compressed(packed, **values)  # type: ignore[arg-type]
-    files.write(path.with_suffix(".npz"), lambda beside: _write_bytes(beside, packed.getvalue()))
-    files.write_json(path, {"format": FORMAT, "rows": list(rows)})
+    content = {"format": FORMAT, "values": _hash(packed.getvalue()), "rows": list(rows)}
+    with files.alone(folder):
+        files.write_together(
+            {
+                path.with_suffix(".npz"): lambda beside: _write_bytes(beside, packed.getvalue()),
+                path: lambda beside: files.write_sealed(beside, content, _whose(path)),
+            }
+        )
+        for left in folder.glob(f"{files.BESIDE}*"):
+            if files.is_abandoned(left):
+                files.remove(left)
     return path
+
+
+def _whose(path: Path) -> str:
+    """The model's folder and the record's name: rows of another one are not taken for its own."""
+    return f"{path.parents[1].name}/{path.stem}"
 
 
 def read(path: Path) -> list[Row]:
     """The rows of one file.
 
     Raises:
-        RunError: it is damaged, or of a newer format.
+        DamagedError: it is not as it was written.
+        RunError: it is of a newer format, or cannot be read now.
     """
-    again = "delete it and evaluate again"
-    try:
-        content = files.read_object(path)
-    except RunError as error:
-        raise RunError(f"{error}; {again}") from error
-    found, number = content.get("rows"), content.get("format")
-    if type(number) is not int or not isinstance(found, list) or not found:
-        raise RunError(f"{path} is damaged: it holds no rows; {again}")
-    if number > FORMAT:
-        raise RunError(f"{path} was written by a newer maebench (format {number})")
-    for row in found:
-        if why := wrong(row):
-            raise RunError(f"{path} is damaged: {why}; {again}")
-    return found
+    return list(_content(path)["rows"])
+
+
+def whole(path: Path) -> list[Row]:
+    """The rows of one file, with whose values beside it all is well too.
+
+    Raises:
+        DamagedError: either file is not as it was written.
+        RunError: it is of a newer format, or cannot be read now.
+    """
+    with _arrays(path):
+        return read(path)
 
 
 def readable(path: Path) -> list[Row]:
     """The rows of one file; none where it, or the file of values beside it, cannot be read."""
     try:
-        with _arrays(path):
-            return read(path)
+        return whole(path)
     except RunError:
         return []
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What the file of rows holds.
+
+    Raises:
+        RunError: as `read`.
+    """
+    try:
+        content = files.read_sealed(path, _whose(path), hashed=(FORMAT,))
+        found, number = content.get("rows"), content.get("format")
+        if type(number) is not int or not isinstance(found, list) or not found:
+            raise DamagedError(f"{path} is damaged: it holds no rows")
+        if number > FORMAT:
+            raise RunError(f"{path} was written by a newer maebench (format {number})")
+        for row in found:
+            if why := wrong(row):
+                raise DamagedError(f"{path} is damaged: {why}")
+    except DamagedError as error:
+        raise DamagedError(f"{error}; {AGAIN}") from error
+    return content
 
 
 def wrong(row: Any, needed: Sequence[str] = NEEDED) -> str:
@@ -128,17 +167,44 @@ def _arrays(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
     """
     beside = path.with_suffix(".npz")
     try:
-        with np.load(beside, allow_pickle=False) as packed:
+        with np.load(io.BytesIO(_checked(path, beside)), allow_pickle=False) as packed:
             yield packed
     except FileNotFoundError as error:
-        raise RunError(f"{beside} is missing; delete {path.name} and evaluate again") from error
+        raise DamagedError(f"{beside} is missing; {AGAIN}") from error
     except RunError:  # of what was done with them
         raise
     # zip archives and arrays have a dozen ways to say that they are cut off or are something else
     except Exception as error:
-        raise RunError(
-            f"{beside} cannot be read: {error}; delete {path.name} and evaluate again"
-        ) from error
+        raise DamagedError(f"{beside} cannot be read: {error}; {AGAIN}") from error
+
+
+def _checked(path: Path, beside: Path) -> bytes:
+    """The bytes of the values beside a file of rows.
+
+    Raises:
+        DamagedError: they are not those that were written with the rows, or unpack to too much.
+        RunError: of the rows, as `read`.
+    """
+    raw = beside.read_bytes()
+    stat = path.stat()
+    mark = _mark_of(path, (stat.st_mtime_ns, stat.st_size, stat.st_ino))
+    if mark is not None and _hash(raw) != mark:
+        raise DamagedError(f"{beside} is not as it was written with {path.name}; {AGAIN}")
+    with zipfile.ZipFile(io.BytesIO(raw)) as packed:
+        size = sum(part.file_size for part in packed.infolist())
+    if size > MOST_VALUES:  # of an earlier version, which has no hash: what it claims may be a lie
+        raise DamagedError(f"{beside} would unpack to {size:,} bytes: {MOST_VALUES:,} are allowed")
+    return raw
+
+
+@functools.lru_cache(maxsize=4096)  # values are asked for row by row
+def _mark_of(path: Path, state: tuple[int, ...]) -> str | None:
+    """The hash of the values beside a file of rows in this state; None of an earlier version."""
+    return _content(path).get("values")
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def values(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,11 +16,18 @@ import maebench
 from maebench import files
 from maebench.data.dataset import Splits
 from maebench.encoders.inputs import takes
-from maebench.errors import ConfigError, DataError, MaebenchError, PluginError
+from maebench.errors import ConfigError, DamagedError, DataError, MaebenchError
 from maebench.evaluating import records
-from maebench.evaluating.intervals import group_sums, indistinguishable, mean_interval
 from maebench.evaluating.model import EvaluatedModel, Progress, no_progress
-from maebench.evaluation import Evaluation, Metric, NotApplicable, Result
+from maebench.evaluating.rows import (
+    check_complete,
+    checked,
+    empty,
+    held_out,
+    mark_ranges,
+    row_of,
+)
+from maebench.evaluation import Evaluation, NotApplicable, Result
 from maebench.models.model import LoadedModel
 from maebench.plugins import Names, contained, ended_by, installed
 from maebench.pretraining import checkpoints, runs
@@ -106,7 +110,7 @@ def evaluate(
     check_fits(model, splits, evaluation)
     names = names or installed()
     path = record_path(model, evaluation, splits, seed)
-    if path.exists() and not again and all(row["status"] != "failed" for row in records.read(path)):
+    if not again and _is_done(path):
         return path
     started = time.monotonic()
     seen = EvaluatedModel(model, evaluation, splits, seed, progress)
@@ -118,7 +122,7 @@ def evaluate(
         "status": status,
         "reason": reason,
     }
-    rows = [shared | _row(seen, result) for result in results]
+    rows = [shared | row_of(seen, result) for result in results]
     values: dict[str, NDArray[Any]] = {}
     for row, result in zip(rows, results, strict=True):
         if isinstance(result.value, Tensor):
@@ -129,45 +133,29 @@ def evaluate(
     values["ids"] = info.ids.numpy()
     if info.groups is not None:
         values["groups"] = info.groups.numpy()
-    if _held_out(rows, values):
+    if held_out(rows, values):
         train, index = splits.load("train").info, seen.folds().index
         values["held_out_ids"] = train.ids[index].numpy()
         if train.groups is not None:
             values["held_out_groups"] = train.groups[index].numpy()
     mark_ranges(rows, values)
-    rows = rows or [shared | _empty(evaluation)]
+    rows = rows or [shared | empty(evaluation)]
     return records.write(path.parent, path.stem, rows, values)
 
 
-def mark_ranges(rows: Sequence[records.Row], values: Mapping[str, NDArray[Any]]) -> None:
-    """Adds to what was chosen the range over the choices that validation cannot tell from it.
+def _is_done(path: Path) -> bool:
+    """Whether the rows are there and whole, and are no failure's; what is damaged is said.
 
-    The choices are told apart by `indistinguishable` on the images held out of train, on whole
-    groups of them where there are groups. Where nothing was chosen, or outcomes of single images
-    were not kept, the rows stay as they are.
+    Raises:
+        RunError: they are of a newer maebench, which this one must not replace.
     """
-    place = records.place_key
-    outcomes_of = _held_out(rows, values)
-    held = {place(row): row for row in outcomes_of if row["metric"] == outcomes_of[0]["metric"]}
-    for row in rows:
-        if not row["main"] or place(row) not in held or len(held) < 2:
-            continue
-        outcomes = np.stack([values[records.value_name(r)] for r in held.values()])
-        best = list(held).index(place(row))
-        sums, _ = group_sums(outcomes, values.get("held_out_groups"))
-        alike = indistinguishable(sums, best)
-        same_metric = [r for r in rows if r["metric"] == row["metric"] and r["value"] is not None]
-        there = {place(r): r["value"] for r in same_metric}
-        found = [there[p] for p, same in zip(held, alike, strict=True) if same and p in there]
-        row |= {"choices": len(held), "choices_alike": int(alike.sum())}
-        if len(found) == alike.sum():  # where test was read for the chosen one alone: no range
-            row |= {"choice_low": min(found), "choice_high": max(found)}
-
-
-def _held_out(rows: Sequence[records.Row], values: Mapping[str, NDArray[Any]]) -> list[records.Row]:
-    """The rows that have outcomes of images held out of train."""
-    held = [row for row in rows if row["split"] == records.HELD_OUT]
-    return [row for row in held if records.value_name(row) in values]
+    if not path.exists():
+        return False
+    try:
+        return all(row["status"] != "failed" for row in records.whole(path))
+    except DamagedError as error:
+        warnings.warn(f"{str(error).removesuffix(records.AGAIN)}evaluated again", stacklevel=3)
+        return False
 
 
 def _run(model: EvaluatedModel, path: Path) -> tuple[list[Result], str, str]:
@@ -185,7 +173,7 @@ def _run(model: EvaluatedModel, path: Path) -> tuple[list[Result], str, str]:
         with isolated(model.seed, "evaluation", evaluation.name, device=model.device):
             _check_kind(evaluation, model)
             results = [checked(evaluation, r, model) for r in evaluation.run(model)]
-        _check_complete(evaluation, results)
+        check_complete(evaluation, results)
     except NotApplicable as error:
         status, reason, results = "not applicable", str(error), []
     except MaebenchError as error:
@@ -218,77 +206,6 @@ def _check_kind(evaluation: Evaluation, model: EvaluatedModel) -> None:
     """
     if not takes(evaluation, kind := model.inputs.kind):
         raise NotApplicable(f"it takes {' and '.join(evaluation.takes)}, not {kind}")
-
-
-def checked(evaluation: Evaluation, result: Result, model: EvaluatedModel) -> Result:
-    """The result, if it keeps to what its evaluation declares.
-
-    Raises:
-        PluginError: an undeclared metric, a wrong shape, NaN, or a value out of range.
-    """
-    try:
-        json.dumps(dict(result.where), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise PluginError(
-            f"{evaluation.name}/{result.metric}: where={result.where!r} is not made of plain values"
-        ) from error
-    metric = evaluation.metrics.get(result.metric)
-    if metric is None:
-        raise PluginError(f"evaluation {evaluation.name!r} does not declare {result.metric!r}")
-    if result.value is None:
-        if not result.reason:
-            raise PluginError(f"{evaluation.name}/{result.metric} is None without a reason")
-        return result
-    value = torch.as_tensor(result.value, dtype=torch.float64)
-    try:
-        examples = len(_ids(model, metric))
-    except NotApplicable as error:
-        raise PluginError(f"{evaluation.name}/{result.metric} has a value, but {error}") from error
-    if metric.per_example and value.shape != (examples,):
-        whose = "images held out of train" if metric.held_out else "test examples"
-        raise PluginError(
-            f"{evaluation.name}/{result.metric}: one number for each of {examples} {whose} "
-            f"is declared, got shape {tuple(value.shape)}"
-        )
-    if not metric.per_example and value.ndim:
-        raise PluginError(f"{evaluation.name}/{result.metric}: a plain number is declared")
-    if not bool(value.isfinite().all()):
-        raise PluginError(f"{evaluation.name}/{result.metric} is not finite")
-    low, high = metric.low, metric.high
-    if (low is not None and bool((value < low).any())) or (
-        high is not None and bool((value > high).any())
-    ):
-        raise PluginError(f"{evaluation.name}/{result.metric} leaves its range {low} to {high}")
-    return replace(result, value=value if metric.per_example else float(value))
-
-
-def _check_complete(evaluation: Evaluation, results: Sequence[Result]) -> None:
-    mains = [name for name, metric in evaluation.metrics.items() if metric.main]
-    if len(mains) != 1:
-        raise PluginError(
-            f"evaluation {evaluation.name!r} must declare one main metric, not {mains}"
-        )
-    names = [records.value_name({"metric": r.metric, "where": r.where}) for r in results]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise PluginError(f"evaluation {evaluation.name!r} yields {', '.join(twice)} twice")
-    main = mains[0]
-    headlines = [r for r in results if r.metric == main and _is_headline(r.where)]
-    if len(headlines) != 1:
-        raise PluginError(
-            f"evaluation {evaluation.name!r} must yield its main metric {main!r} exactly once "
-            f"as headline (where has chosen=True, or is empty), got {len(headlines)}"
-        )
-
-
-def _is_headline(where: Any) -> bool:
-    return bool(where.get("chosen")) or not where
-
-
-def _ids(model: EvaluatedModel, metric: Metric) -> Tensor:
-    """The ids of the images that a metric's values belong to."""
-    if metric.held_out:
-        return model.splits.load("train").info.ids[model.folds().index]
-    return model.splits.load(model.evaluation.test).info.ids
 
 
 def _weights(model: LoadedModel) -> str:
@@ -348,53 +265,3 @@ def _train(evaluation: Evaluation, splits: Splits) -> records.Row:
         return {"train_examples": None, "train_fingerprint": None}
     train = splits.load("train")
     return {"train_examples": len(train), "train_fingerprint": train.info.fingerprint}
-
-
-def _row(model: EvaluatedModel, result: Result) -> records.Row:
-    metric = model.evaluation.metrics[result.metric]
-    row: records.Row = {
-        **_metric(result.metric, metric),
-        "where": dict(result.where),
-        "main": metric.main and _is_headline(result.where),
-    }
-    if metric.held_out:
-        examples = 0 if result.value is None else len(_ids(model, metric))
-        row |= {"split": records.HELD_OUT, "examples": examples}
-    if isinstance(result.value, Tensor):
-        row |= _mean(model, metric, result.value.double().cpu().numpy())
-    elif result.value is not None:
-        row["value"] = float(result.value)
-    else:
-        row |= {"status": "not applicable", "reason": result.reason}
-    return row
-
-
-def _mean(model: EvaluatedModel, metric: Metric, values: NDArray[Any]) -> records.Row:
-    """The mean over examples with its interval."""
-    split = "train" if metric.held_out else model.evaluation.test
-    groups = model.splits.load(split).info.groups
-    if groups is not None and metric.held_out:
-        groups = groups[model.folds().index]
-    found = mean_interval(values, None if groups is None else groups.numpy())
-    low, high = (None if np.isnan(end) else end for end in (found.low, found.high))
-    row: records.Row = {"value": found.value, "low": low, "high": high, "interval": found.method}
-    return row | {"num_groups": None if groups is None else len(groups.unique())}
-
-
-def _metric(name: str, metric: Metric) -> records.Row:
-    """What a row without a value says of its metric."""
-    return {
-        "metric": name,
-        "unit": metric.unit,
-        "higher_is_better": metric.higher_is_better,
-        **dict.fromkeys(("value", "low", "high", "interval", "num_groups")),
-        **dict.fromkeys(("choice_low", "choice_high", "choices", "choices_alike")),
-    }
-
-
-def _empty(evaluation: Evaluation) -> records.Row:
-    mains = [(name, metric) for name, metric in evaluation.metrics.items() if metric.main]
-    name, metric = (
-        mains[0] if mains else ("", Metric(help=""))
-    )  # none: a broken plugin, which the reason says
-    return {**_metric(name, metric), "where": {}, "main": True}

@@ -102,7 +102,7 @@ def trained_model(
         RunError: it is not finished.
     """
     config = config or config_of(run, names)
-    found = checkpoints.load_newest(run.folder / "checkpoint")
+    found = checkpoints.load_newest(run.folder / "checkpoint", move=False)
     done = found[1]["step"] if found else 0
     if found is None or done != found[1].get("total"):
         steps = run.facts["steps"]
@@ -243,7 +243,7 @@ def foreign_model(
     safe = files.safe_name(f"{kind}-{plain or 'model'}-{files.short_hash(content)}")
     folder = results / "models" / safe
     with contextlib.suppress(ReadOnlyError):  # `maebench eval` says that nothing is kept
-        files.write_json(folder / "model.json", {**content, **foreign.verdict.dump()})
+        files.write_sealed(folder / "model.json", content | foreign.verdict.dump(), folder.name)
     return LoadedModel(
         name=foreign.name,
         kind=kind,

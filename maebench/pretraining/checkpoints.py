@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from maebench import files
-from maebench.errors import RunError
+from maebench.errors import DamagedError, ReadOnlyError, RunError
 
 STATE, MANIFEST = "state.safetensors", "manifest.json"
 KEPT = 2  # the newest and one before it, in case the newest is damaged
@@ -57,7 +57,7 @@ def store(
             "weights": weights_hash({k: t for k, t in whole.items() if k.startswith("model.")}),
             **facts,
         }
-        files.write_json(beside / MANIFEST, manifest)
+        files.write_sealed(beside / MANIFEST, manifest, _whose(folder / folder_name(step)))
 
     files.write_folder(folder / folder_name(step), fill)
     for old in steps(folder)[:-KEPT]:
@@ -134,12 +134,17 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises:
         RunError: it is missing, cut off, or speaks of another step than its folder.
     """
-    manifest = files.read_object(path / MANIFEST)
+    manifest = files.read_sealed(path / MANIFEST, _whose(path))
     if path.name != folder_name(manifest.get("step")):
-        raise RunError(f"checkpoint {path} is damaged: its manifest names another step")
+        raise DamagedError(f"checkpoint {path} is damaged: its manifest names another step")
     if not isinstance(manifest.get("spent", {}), dict):
-        raise RunError(f"checkpoint {path} is damaged: its manifest is not whole")
+        raise DamagedError(f"checkpoint {path} is damaged: its manifest is not whole")
     return manifest
+
+
+def _whose(path: Path) -> str:
+    """The run and the step that a checkpoint belongs to."""
+    return f"{path.parents[1].name}/{path.name}"
 
 
 def folder_name(step: object) -> str:
@@ -147,21 +152,31 @@ def folder_name(step: object) -> str:
     return f"step-{step:09d}" if isinstance(step, int) else ""
 
 
-def load_newest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Tensors and manifest of the newest whole checkpoint; a damaged one is moved aside."""
+def load_newest(folder: Path, move: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors and manifest of the newest whole checkpoint.
+
+    Args:
+        folder: of the run's checkpoints.
+        move: whether damaged ones are moved aside, which only the holder of the run's lock may.
+    """
     for path in reversed(steps(folder)):
         try:
             return load(path)
         except RunError as error:
-            aside = path.with_name(f"damaged-{path.name}")
-            moved = f"; moved to {aside.name}"
-            try:
-                files.remove(aside)
-                path.rename(aside)
-            except OSError:  # on storage that is read-only it stays, and is passed over again
-                moved = ""
+            moved = ""
+            with contextlib.suppress(ReadOnlyError):  # it stays, and is passed over again
+                moved = f"; moved to {files.move_aside(path).name}" if move else ""
             warnings.warn(f"{error}{moved}", stacklevel=2)
     return None
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the bytes of a checkpoint are those that were written."""
+    try:
+        manifest = read_manifest(path)
+        return bool(files.sha256(path / STATE) == manifest.get("sha256"))
+    except (RunError, OSError):
+        return False
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -173,10 +188,10 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     manifest = read_manifest(path)
     try:
         if files.sha256(path / STATE) != manifest.get("sha256"):
-            raise RunError(f"checkpoint {path} is damaged: its bytes are not those written")
+            raise DamagedError(f"checkpoint {path} is damaged: its bytes are not those written")
         return load_file(path / STATE), manifest
     except (OSError, SafetensorError) as error:
-        raise RunError(f"checkpoint {path} cannot be read: {error}") from error
+        raise DamagedError(f"checkpoint {path} cannot be read: {error}") from error
 
 
 def weights_hash(tensors: Mapping[str, Tensor]) -> str:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from maebench import files
 from maebench.config.run import RunConfig
-from maebench.errors import MaebenchError, RunError
+from maebench.errors import DamagedError, MaebenchError
 from maebench.objectives.objective import Batch
 
 # Steps that tell how long one takes, without the first, which load and allocate.
@@ -136,7 +136,7 @@ class Kernels:
             self._estimate(number, left)
         content = {"attention": dict(sorted(self.attention.items())), "compiled_after": self.after}
         if self._path is not None and _kept(self._path) != content:
-            files.write_json(self._path, content)
+            files.write_sealed(self._path, content, self._path.parent.name)
 
     def _decide(self, after: int | None) -> None:
         self.after, self._decided, self._module = after, True, None
@@ -247,11 +247,11 @@ def _kept(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         return {}
-    found = files.read_object(path)
+    found = files.read_sealed(path, path.parent.name)
     attention, after = found.get("attention"), found.get("compiled_after")
     good = isinstance(attention, dict) and all(isinstance(v, bool) for v in attention.values())
     if not good or not (after is None or (isinstance(after, int) and after >= 0)):
-        raise RunError(f"{path} cannot be read: attention and compiled_after are wanted")
+        raise DamagedError(f"{path} cannot be read: attention and compiled_after are wanted")
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Generator, Mapping
@@ -80,7 +79,7 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Generator[S
         plan = prepare(plan, results)
     run = plan.run
     with files.lock(run.folder), contextlib.ExitStack() as at_end:
-        if plan.finished:
+        if plan.whole:
             return
 
         # What is trained, and where to go on.
@@ -203,7 +202,7 @@ def describe_masks(plan: Plan, state: State) -> None:
         config, state.asked, plan.images, normalise, plan.device, precision=facts["precision"]
     )
     at = {"progress": 1.0, "ratio": config.ratio_at(1.0)}
-    files.write_json(plan.masks, at | describe(masks))
+    files.write_sealed(plan.masks, at | describe(masks), plan.run.name)
 
 
 def try_part(plan: Plan, state: State, accumulate: int) -> None:
@@ -226,7 +225,7 @@ def try_part(plan: Plan, state: State, accumulate: int) -> None:
 def cut_log(log: Path, done: int) -> None:
     """Leaves out of the log what was written after the checkpoint to go on from."""
     kept = [row for row in files.read_lines(log, "step") if row["step"] <= done]
-    files.write_text(log, "".join(json.dumps(row) + "\n" for row in kept))
+    files.write_text(log, files.as_lines(kept))
 
 
 def read_numbers(plan: Plan, log: Log, checks: list[Check]) -> None:
@@ -317,7 +316,7 @@ def keep(
     if not bool(torch.stack([p.isfinite().all() for p in state.module.parameters()]).all()):
         raise RunError(_not_finite(plan.run.name, float("nan"), number, plan.checkpoints))
     if last and plan.costs:
-        files.write_json(plan.spent, {"steps": number, **spent.dump()})
+        files.write_sealed(plan.spent, {"steps": number, **spent.dump()}, plan.run.name)
     total = number if last else plan.steps
     facts = {"loss": loss, "total": total, "spent": spent.dump()}
     return store(plan.checkpoints, number, state.tensors(), facts)

@@ -18,11 +18,11 @@ from maebench.data.reading import Reading
 from maebench.data.split_info import SplitInfo
 from maebench.encoders.encoder import EncoderModule
 from maebench.encoders.inputs import IMAGES, Inputs
-from maebench.errors import ConfigError, PluginError, RunError
+from maebench.errors import ConfigError, DamagedError, PluginError, RunError
 from maebench.plugins import Names, contained
 from maebench.pretraining import runs
 from maebench.pretraining.budget import Length, num_steps, stage_steps
-from maebench.pretraining.checkpoints import newest
+from maebench.pretraining.checkpoints import is_whole, newest, steps
 from maebench.pretraining.cost import Cost, count
 from maebench.pretraining.hardware import (
     environment,
@@ -82,6 +82,11 @@ class Plan:
     def spent(self) -> Path:
         """The file of what the run has cost."""
         return self.run.folder / runs.SPENT
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is finished, and the bytes of the last checkpoint are those written."""
+        return self.finished and is_whole(steps(self.checkpoints)[-1])
 
     @property
     def finished(self) -> bool:
@@ -190,18 +195,26 @@ def _check_kind(config: RunConfig, info: SplitInfo) -> None:
 def _existing(
     folder: Path, config: RunConfig, identity: Mapping[str, Any], write: bool
 ) -> runs.Run | None:
-    """The run of this identity; one that is damaged is as good as none to who only looks.
+    """The run of this identity; none where its config.json is damaged, which is made anew.
+
+    All that it holds follows from the settings and the data, but for the time of its beginning.
 
     Raises:
-        RunError: it is damaged, and would be written to.
+        RunError: it is of a newer maebench, or holds another run, and would be written to.
     """
     try:
         return runs.existing(folder, config, dict(identity))
+    except DamagedError as error:
+        place = folder / "runs" / runs.run_name(config, dict(identity)) / "config.json"
+        what = (
+            f"written anew, the old one is {files.move_aside(place).name}" if write else "left out"
+        )
+        warnings.warn(f"{error}: {what}", stacklevel=3)
     except RunError as error:
         if write:
             raise
         warnings.warn(f"left out: {error}", stacklevel=3)
-        return None
+    return None
 
 
 def with_dataset(run: runs.Run, config: RunConfig) -> runs.Run:

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maebench import files
-from maebench.errors import RunError, unknown
+from maebench.errors import DamagedError, RunError, unknown
 
 if TYPE_CHECKING:  # `maebench table` reads runs, and imports no torch
     from maebench.config.run import RunConfig
 
 ENVIRONMENT = "MAEBENCH_RESULTS"
+ENVIRONMENT_FILE = "environment.json"
 SPENT = "spent.json"  # what a finished run has cost
 HASHES = "hashes.json"  # of its weights and batches, by which two runs are known to begin alike
-FORMAT = 1  # of config.json; a newer one is refused
+FORMAT = 2  # of config.json: 1, of earlier versions, has no hash; a newer one is refused
 KEPT = "data"  # the folder of what belongs to its weights and came with its data
 NAMED = 3  # damaged files that are named, each in a line, before the others are counted
 # what config.json holds, and what of its parts a table needs
@@ -119,10 +120,11 @@ def write_run(run: Run, environment: dict[str, Any], kept: Mapping[str, str]) ->
     Raises:
         RunError: the folder cannot be written.
     """
-    files.write_json(run.folder / "environment.json", environment)
+    if not (run.folder / ENVIRONMENT_FILE).exists():  # of a run whose config.json is made anew
+        files.write_sealed(run.folder / ENVIRONMENT_FILE, environment, run.name)
     for name, text in kept.items():
         files.write_text(run.folder / KEPT / files.safe_name(name), text)
-    files.write_json(run.folder / "config.json", run.content)
+    files.write_sealed(run.folder / "config.json", run.content, run.name)
 
 
 def rewritten(run: Run, **settings: Any) -> Run:
@@ -131,8 +133,8 @@ def rewritten(run: Run, **settings: Any) -> Run:
     Raises:
         RunError: the file cannot be written.
     """
-    content = run.content | {"config": run.content["config"] | settings}
-    files.write_json(run.folder / "config.json", content)
+    content = run.content | {"format": FORMAT, "config": run.content["config"] | settings}
+    files.write_sealed(run.folder / "config.json", content, run.name)
     return Run(run.folder, content)
 
 
@@ -163,7 +165,7 @@ def read_kept(run: Run) -> dict[str, str]:
 
 def note_hashes(run: Run, **hashes: str) -> None:
     """Adds to what is kept of a run's weights and batches, so that arms can be checked."""
-    files.write_json(run.folder / HASHES, read_hashes(run) | hashes)
+    files.write_sealed(run.folder / HASHES, read_hashes(run) | hashes, run.name)
 
 
 def read_hashes(run: Run) -> dict[str, str]:
@@ -173,35 +175,49 @@ def read_hashes(run: Run) -> dict[str, str]:
         RunError: the file is damaged.
     """
     path = run.folder / HASHES
-    found = files.read_object(path) if path.exists() else {}
+    found = files.read_sealed(path, run.name) if path.exists() else {}
     if wrong := [name for name, value in found.items() if not isinstance(value, str)]:
-        raise RunError(f"{path} cannot be read: {wrong[0]} is no text")
+        raise DamagedError(f"{path} cannot be read: {wrong[0]} is no text")
     return found
+
+
+def said_beside(run: Run, name: str) -> dict[str, Any]:
+    """What a file beside a run's config.json holds, such as spent.json; nothing where it is not.
+
+    One that is damaged is warned of and holds nothing.
+    """
+    path = run.folder / name
+    try:
+        return files.read_sealed(path, run.name) if path.exists() else {}
+    except RunError as error:
+        warn_of_damaged([str(error)])
+        return {}
 
 
 def read_run(folder: Path) -> Run:
     """The run in a folder.
 
     Raises:
-        RunError: it holds none, or one that is damaged or of another format.
+        DamagedError: its config.json is not as it was written.
+        RunError: it holds none, or one of a newer format.
     """
     path = folder / "config.json"
     if not path.exists():
         raise RunError(f"{folder} holds no run: config.json is missing")
-    content = files.read_object(path)
+    content = files.read_sealed(path, folder.resolve().name, hashed=(FORMAT,))
     number = content.get("format")
     if type(number) is not int:
-        raise RunError(f"{path} is no run's config: it has no format")
+        raise DamagedError(f"{path} is no run's config: it has no format")
     if number > FORMAT:
         raise RunError(f"{path} was written by a newer maebench (format {number})")
     for name, kind in CONTENT.items():
         if not isinstance(content.get(name), kind):
-            raise RunError(f"{path} is no run's config: {name} is missing or damaged")
+            raise DamagedError(f"{path} is no run's config: {name} is missing or damaged")
     missing = [name for name in SETTINGS if name not in content["config"]]
     facts = content["facts"]
     missing += [n for n, kinds in FACTS.items() if n not in facts or type(facts[n]) not in kinds]
     if missing:
-        raise RunError(f"{path} is damaged: {', '.join(missing)} missing or of another kind")
+        raise DamagedError(f"{path} is damaged: {', '.join(missing)} missing or of another kind")
     return Run(folder, content)
 
 

@@ -21,7 +21,7 @@ from maebench.encoders import TextNano, ViTNano
 from maebench.encoders.inputs import IMAGES, TEXT
 from maebench.errors import PluginError
 from maebench.evaluating.model import EvaluatedModel
-from maebench.evaluating.suite import checked
+from maebench.evaluating.rows import checked
 from maebench.evaluation import Evaluation, NotApplicable, Result
 from maebench.masking.grids import Random
 from maebench.models.control import control_of

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from maebench.encoders.inputs import takes
 from maebench.errors import MaebenchError, PluginError
-from maebench.evaluating.suite import _check_complete, _is_headline
+from maebench.evaluating.rows import check_complete, is_headline
 from maebench.evaluation import Evaluation, Metric, Result
 from maebench.files import SAFE_NAME
 from maebench.rng import isolated
@@ -115,7 +115,7 @@ class EvaluationContract(Contract):
         """Tables show one row per model: the one with chosen=True, or with an empty `where`."""
         for outcome in self._done():
             try:
-                _check_complete(self.made(), outcome.results)
+                check_complete(self.made(), outcome.results)
             except PluginError as error:
                 raise Broken(f"on {outcome}: {error}") from error
 
@@ -336,7 +336,7 @@ class EvaluationContract(Contract):
 
     def _headline(self, outcome: Outcome) -> Result | None:
         """The main score, where there is one."""
-        found = [r for r in self._grid(outcome) if _is_headline(r.where)]
+        found = [r for r in self._grid(outcome) if is_headline(r.where)]
         return found[0] if len(found) == 1 and found[0].value is not None else None
 
     def _score(self, outcome: Outcome) -> float:
