@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from maebench import files
 from maebench.config.run import RunConfig
 from maebench.errors import ConfigError, RunError
 from maebench.files import SAFE_NAME

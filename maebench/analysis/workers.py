@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ from maebench.errors import DeviceError, MaebenchError, RunError
 from maebench.evaluating import records
 from maebench.evaluating.suite import evaluate
 from maebench.plugins import installed
+from maebench.pretraining import stopping
 from maebench.pretraining.hardware import check_answers
 from maebench.pretraining.loop import pretrain
 from maebench.pretraining.plan import prepare
@@ -63,32 +65,52 @@ def run_tasks(
         for number in range(min(workers, len(tasks))):
             team[number] = _Worker(number, threads, logs / f"worker-{number}.log", events)
             team[number].give(waiting.pop(0))
-        while team:
-            number, event = events.get()
-            worker = team[number]
-            if event["what"] == ENDED:
-                lost = worker.task
-                code = worker.process.wait()
-                worker.stop()
-                del team[number]
-                if lost is not None:
-                    why = f"its worker ended with code {code}: see {worker.log}"
-                    yield {"task": lost["name"], "what": "failed", "reason": why}
-                    if fail_fast:
-                        return
-                if waiting:
-                    team[number] = _Worker(number, threads, worker.log, events)
-                    team[number].give(waiting.pop(0))
-                continue
-            yield event
-            if event["what"] in ("done", "failed"):
-                if event["what"] == "failed" and fail_fast:
-                    return
-                ends = event.get("ends", False)
-                worker.give(waiting.pop(0) if waiting and not ends else None)
+        with stopping.telling(lambda number: [w.tell(number) for w in team.values()]):
+            yield from _shared(team, waiting, events, threads, fail_fast)
+    except KeyboardInterrupt as error:
+        # each finishes its step and saves; a second signal ends this process, and they see it
+        number = error.number if isinstance(error, stopping.Stopped) else signal.SIGINT
+        for worker in team.values():
+            worker.tell(number)
+        for worker in team.values():
+            worker.process.wait()
+        raise
     finally:
         for worker in team.values():
             worker.stop()
+
+
+def _shared(
+    team: dict[int, _Worker],
+    waiting: list[Task],
+    events: queue.Queue[tuple[int, Event]],
+    threads: int,
+    fail_fast: bool,
+) -> Iterator[Event]:
+    """What happens while workers share the tasks, until all are done."""
+    while team:
+        number, event = events.get()
+        worker = team[number]
+        if event["what"] == ENDED:
+            lost = worker.task
+            code = worker.process.wait()
+            worker.stop()
+            del team[number]
+            if lost is not None:
+                why = f"its worker ended with code {code}: see {worker.log}"
+                yield {"task": lost["name"], "what": "failed", "reason": why}
+                if fail_fast:
+                    return
+            if waiting:
+                team[number] = _Worker(number, threads, worker.log, events)
+                team[number].give(waiting.pop(0))
+            continue
+        yield event
+        if event["what"] in ("done", "failed"):
+            if event["what"] == "failed" and fail_fast:
+                return
+            ends = event.get("ends", False)
+            worker.give(waiting.pop(0) if waiting and not ends else None)
 
 
 class _Worker:
@@ -133,6 +155,11 @@ class _Worker:
                 self.process.stdin.write(json.dumps(task) + "\n")
                 self.process.stdin.flush()
 
+    def tell(self, number: int) -> None:
+        """Sends the process a signal, by which it saves, or ends after its step."""
+        with contextlib.suppress(OSError):  # it has just ended
+            self.process.send_signal(number)
+
     def stop(self) -> None:
         """Ends the process at once; what it wrote is whole."""
         self.process.kill()
@@ -162,7 +189,11 @@ def main() -> None:
     os.dup2(2, 1)  # what a plugin prints is no event
     tasks: queue.Queue[Task] = queue.Queue()
     threading.Thread(target=_listen, args=(tasks,), daemon=True).start()
-    serve(iter(tasks.get, None), lambda event: _say(said, event))
+    try:
+        with stopping.listening():
+            serve(iter(tasks.get, None), lambda event: _say(said, event))
+    except stopping.Stopped as stopped:
+        os._exit(stopped.code)  # the thread that listens has nothing to wait for
 
 
 def _listen(tasks: queue.Queue[Task]) -> None:

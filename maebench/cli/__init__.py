@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
 import click
 
 from maebench.errors import MaebenchError, unknown
+from maebench.pretraining import stopping
 
 # name -> (module, one line of help); a test compares the line with the command's own
 COMMANDS = {
@@ -40,6 +44,7 @@ COMMANDS = {
 }
 GROUP = "maebench.commands"  # entry points of third-party commands
 INTERRUPTED = 130  # what a shell gives for Ctrl-C
+GO_ON = ("run", "pretrain", "compare", "modality", "eval")  # where they stopped
 
 
 class Lazy(click.Group):
@@ -79,6 +84,8 @@ class Lazy(click.Group):
             return super().invoke(ctx)
         except BaseException as error:
             own = ctx.invoked_subcommand in COMMANDS
+            if isinstance(error, EOFError):  # which click would take for Ctrl-D
+                raise MaebenchError(f"a file ended before its end: {error}") from error
             if isinstance(error, Exception | KeyboardInterrupt) or not own:
                 raise
             from maebench.plugins import ended_by
@@ -131,7 +138,8 @@ def main(arguments: list[str] | None = None) -> None:
     # what PIL warns of names no file; images that are damaged are counted and named by us
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
-        code = cli.main(arguments, "maebench", standalone_mode=False)
+        with stopping.listening():
+            code = cli.main(arguments, "maebench", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.NoSuchOption as error:
         _fail(error.format_message(), 2)
@@ -146,15 +154,27 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(error.format_message(), error.exit_code)
     except MaebenchError as error:
         _fail(str(error), 1)
-    except (KeyboardInterrupt, click.Abort):
-        _fail("stopped; the same command goes on where it was", INTERRUPTED)
+    except (KeyboardInterrupt, click.Abort) as error:
+        stopped = error if isinstance(error, stopping.Stopped) else error.__cause__
+        given = sys.argv[1:] if arguments is None else arguments
+        if isinstance(stopped, stopping.Stopped):
+            _fail(_stopped(str(stopped), given), stopped.code)
+        _fail(_stopped("Ctrl-C", given), INTERRUPTED)
     except BrokenPipeError:  # `maebench table | head`
         sys.stderr.close()
         sys.exit(0)
 
 
+def _stopped(by: str, arguments: Sequence[str]) -> str:
+    """What is said where a signal ended a command, with the command that goes on."""
+    again = shlex.join(["maebench", *arguments])
+    goes_on = bool(arguments) and arguments[0] in GO_ON
+    return f"stopped by {by}" + (f"; what is done is kept, and goes on by: {again}" * goes_on)
+
+
 def _fail(message: str, code: int) -> None:
-    click.echo("Error: " + " ".join(message.split()), err=True)
+    with contextlib.suppress(OSError):  # the terminal may be gone, as SIGHUP says
+        click.echo("Error: " + " ".join(message.split()), err=True)
     sys.exit(code)
 
 

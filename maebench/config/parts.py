@@ -74,6 +74,16 @@ class Machine(Options):
         description="kernels whose last bit is the same each time, so that a run that goes on does "
         "so bit for bit on a GPU too, where it costs time; a CPU's are",
     )
+    on_nan: Literal["stop", "skip"] = Field(
+        default="stop",
+        description="what to do where a loss is no number: stop with what broke it, or skip the "
+        "update, 10 in a row or one in a hundred at most (reads each loss, which a GPU waits for)",
+    )
+    strict: bool = Field(
+        default=False,
+        description="refuse to go on with a run under other threads, versions or hardware than it "
+        "was computed with so far, which changes its weights by rounding that grows",
+    )
     features: Literal["fp32", "bf16"] = Field(
         default="fp32",
         description="what frozen features are kept in; bf16: half of the space, each number within "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -202,6 +203,7 @@ def _by_workers(
         collate_fn=_as_it_is,
         pin_memory=pin,
         generator=torch.Generator(),  # its own: the global state is left as found
+        worker_init_fn=_alone,
     )
     try:
         for made in loader:
@@ -215,6 +217,13 @@ def _by_workers(
             "a process that reads images was killed, mostly for want of memory or of shared "
             f"memory (/dev/shm): a smaller --batch needs less. {error}"
         ) from error
+
+
+def _alone(_: int) -> None:
+    """Leaves signals to the parent: a terminal sends Ctrl-C to all processes of a command."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _as_it_is(made: Any) -> Any:

@@ -30,7 +30,7 @@ from maebench.evaluating.rows import (
 from maebench.evaluation import Evaluation, NotApplicable, Result
 from maebench.models.model import LoadedModel
 from maebench.plugins import Names, contained, ended_by, installed
-from maebench.pretraining import checkpoints, runs
+from maebench.pretraining import checkpoints, mixture, runs
 from maebench.pretraining.hardware import check_answers, out_of_memory
 from maebench.pretraining.memory import what_there_is
 from maebench.rng import isolated
@@ -256,6 +256,8 @@ def _remarks(model: LoadedModel, splits: Splits) -> str:
         now = splits.load("train").info.fingerprint
         if now != model.run.facts["fingerprint"]:
             found.append("the train images are not those any more that the run was pretrained on")
+    if model.kind == "run" and model.run is not None:
+        found += filter(None, [mixture.remark(model.run)])
     return "; ".join(found)
 
 

@@ -37,17 +37,20 @@ class Held:
     folder: Path
     inode: int
 
+    def is_there(self) -> bool:
+        """Whether it is still the folder that was locked."""
+        try:
+            return (self.folder / LOCK).stat().st_ino == self.inode
+        except OSError:
+            return False
+
     def check(self) -> None:
         """Finds out whether the folder is still there.
 
         Raises:
             RunError: it was removed, moved away, or replaced by another.
         """
-        try:
-            now = (self.folder / LOCK).stat().st_ino
-        except OSError:
-            now = 0
-        if now != self.inode:
+        if not self.is_there():
             raise RunError(
                 f"{self.folder} was removed or replaced while this process worked in it; what it "
                 "held is where it was moved to, or lost"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,12 @@ from torch import Tensor
 from maebench import files
 from maebench.outputs import Tracking
 
+SKIPPED = "skipped"  # in a row: there was no update
 # Reading a number off a GPU waits for all that was asked of it; a file is opened for each writing.
 SECONDS = 1.0
+# A loss is a spike from six deviations above the mean of the hundred before it, and from a fifth
+# above that mean: the losses of a run that is nearly still deviate by little.
+WINDOW, LEAST, DEVIATIONS, SHARE = 100, 20, 6.0, 1.2
 
 
 class Log:
@@ -31,12 +36,19 @@ class Log:
         self._rows: list[tuple[int, dict[str, Any], float]] = []
         self._written = time.monotonic()
         self.loss = math.nan  # the newest that is known
+        self.note = ""  # of a spike, until somebody has said it
+        self._recent: deque[float] = deque(maxlen=WINDOW)
+        self._quiet_until = 0  # step up to which further spikes are not said
 
     def add(self, number: int, logged: Mapping[str, float | Tensor], lr: float) -> None:
         """Takes the numbers of a step: plain ones, or scalars on the device."""
         self._rows.append((number, dict(logged), lr))
         if isinstance(logged["loss"], float):
             self.loss = logged["loss"]
+
+    def add_skipped(self, number: int, lr: float) -> None:
+        """Takes a step without an update, whose numbers are none."""
+        self._rows.append((number, {SKIPPED: 1.0}, lr))
 
     @property
     def due(self) -> bool:
@@ -49,10 +61,13 @@ class Log:
         bad = None
         plain = list(zip(rows, _read([logged for _, logged, _ in rows]), strict=True))
         for (number, _, _), logged in plain:
-            if bad is None and not math.isfinite(logged["loss"]):
+            if SKIPPED in logged:
+                continue
+            if not math.isfinite(logged["loss"]):
                 bad = number, logged["loss"]
-        if plain:
-            self.loss = plain[-1][1]["loss"]
+                break
+            self._watch(number, logged["loss"])
+            self.loss = logged["loss"]
         good = [row for row in plain if bad is None or row[0][0] < bad[0]]
         files.append_lines(
             self._path,
@@ -61,6 +76,20 @@ class Log:
         for (number, _, lr), logged in good:
             self._trackers.log(number, {**logged, "lr": lr})
         return bad
+
+    def _watch(self, number: int, loss: float) -> None:
+        """Notes a spike, one in a hundred steps."""
+        recent = self._recent
+        if len(recent) >= LEAST and number > self._quiet_until:
+            mean = sum(recent) / len(recent)
+            deviation = math.sqrt(sum((x - mean) ** 2 for x in recent) / len(recent))
+            if loss > max(mean + DEVIATIONS * deviation, SHARE * mean):
+                self._quiet_until = number + WINDOW
+                self.note = (
+                    f"the loss of step {number:,} is {loss:.4g}, that of the {len(recent)} steps "
+                    f"before {mean:.4g} in the mean"
+                )
+        recent.append(loss)
 
 
 def _read(rows: list[dict[str, Any]]) -> list[dict[str, float]]:

@@ -9,8 +9,8 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from maebench import files
@@ -24,12 +24,14 @@ from maebench.masking.statistics import describe
 from maebench.objectives.objective import Batch
 from maebench.outputs import Tracking
 from maebench.plugins import contained_steps
-from maebench.pretraining import checkpoints, cost, memory, runs
+from maebench.pretraining import checkpoints, cost, memory, runs, stopping
 from maebench.pretraining.ahead import ready
 from maebench.pretraining.batches import batch_hash, make_batch, sample
+from maebench.pretraining.finite import Finite
 from maebench.pretraining.hardware import all_deterministic, deterministic, mixed
 from maebench.pretraining.kernels import Kernels, plain_logged, shape_of
 from maebench.pretraining.log import Log
+from maebench.pretraining.mixture import MACHINES, machines
 from maebench.pretraining.optimiser import learning_rate
 from maebench.pretraining.plan import Plan, prepare
 from maebench.pretraining.state import State, begin
@@ -78,26 +80,29 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Generator[S
     if isinstance(plan, RunConfig):
         plan = prepare(plan, results)
     run = plan.run
-    with files.lock(run.folder), contextlib.ExitStack() as at_end:
+    with files.lock(run.folder) as held, contextlib.ExitStack() as at_end:
         if plan.whole:
             return
 
         # What is trained, and where to go on.
         state = begin(plan)
-        done, spent = state.restore(plan.checkpoints)
+        done, spent, manifest = state.restore(plan.checkpoints)
+        with_what = machines(plan, manifest, done)
+        finite = Finite(plan, state, skipped=manifest.get("skipped", 0))
         cut_log(plan.log, done)
         if not done:
             runs.note_hashes(run, **state.hashes())
         trackers = Tracking(plan.config.machine.trackers, run.folder, run.content)
         at_end.enter_context(trackers)
         log = Log(plan.log, trackers)
-        at_end.callback(log.write)
+        at_end.callback(lambda: held.is_there() and log.write())
 
         fits = memory.said(
             f"run {run.name}", plan.device, plan.config, partial(try_part, plan, state)
         )
-        with fits, checkpoints.storing(plan.device) as store:
-            yield from _updates(plan, state, log, store, done, spent)
+        with stopping.steps(), fits, checkpoints.storing(plan.device) as store:
+            facts = {MACHINES: with_what}
+            yield from _updates(plan, state, log, store, done, spent, finite, held, facts)
 
         # What the masks were like in the end, when the weights are safe.
         if plan.config.objective.hides:
@@ -105,7 +110,15 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Generator[S
 
 
 def _updates(
-    plan: Plan, state: State, log: Log, store: checkpoints.Store, done: int, spent: cost.Spent
+    plan: Plan,
+    state: State,
+    log: Log,
+    store: checkpoints.Store,
+    done: int,
+    spent: cost.Spent,
+    finite: Finite,
+    held: files.Held,
+    facts: Mapping[str, Any],
 ) -> Generator[Step]:
     """Every update that is left, with checkpoints of them."""
     config, run, length = plan.config, plan.run, plan.length
@@ -136,10 +149,11 @@ def _updates(
                 step = (number, part) if part else (number,)
                 add_up(logged, forward_and_backward(config, state, batch, step, *how))
                 crops += noted(plan, number, made.crop)
-        check_loss(plan, number, logged["loss"])
-        state.update(config.optimiser.clip)
+                finite.saw(number, made.crop)
+        updated = finite.update(number, logged, log.loss)
         seconds = spent.seconds + time.monotonic() - resumed
-        state.after_update(number, length.share(number, seconds))
+        if updated:
+            state.after_update(number, length.share(number, seconds))
 
         # What is kept.
         now = time.monotonic()
@@ -148,19 +162,21 @@ def _updates(
         share, left = length.share(number, spent.seconds), length.left(number, spent.seconds)
         ends = share == 1
         note_batch(plan, number, ends, crops)
-        log.add(number, logged, lr)
-        due = ends or now - saved > pause
+        log.add(number, logged, lr) if updated else log.add_skipped(number, lr)
+        due = ends or now - saved > pause or stopping.asked()
         if due or number == 1 or log.due:
-            read_numbers(plan, log, checks)
+            held.check()
+            read_numbers(log, checks, finite)
         kernels.took(number, now - ended, left)
         if due:
             kernels.keep(number, left)
-            took = keep(plan, state, store, number, log.loss, spent, ends)
+            took = keep(plan, store, number, log.loss, spent, ends, finite, facts)
             saved = time.monotonic()
             pause = max(config.machine.checkpoint_seconds, CHECKPOINT_SHARE * took)
-        note, kernels.note = kernels.note, ""
+        note = "; ".join(filter(None, (kernels.note, log.note)))
+        kernels.note = log.note = ""
         yield Step(number, plan.steps, log.loss, lr, now - ended, config.batch, share, note)
-        if ends:
+        if ends or stopping.ending():
             return
         ended, resumed = now, time.monotonic()
 
@@ -182,16 +198,6 @@ def note_batch(plan: Plan, number: int, ends: bool, crops: list[Crops]) -> None:
         which = "first_batch" if number == 1 else "last_batch"
         runs.note_hashes(plan.run, **{which: batch_hash(crops)})
     crops.clear()
-
-
-def check_loss(plan: Plan, number: int, loss: float | Tensor) -> None:
-    """Stops before an update by a loss that is not finite, where it is known already.
-
-    Raises:
-        RunError: it is not.
-    """
-    if isinstance(loss, float) and not math.isfinite(loss):
-        raise RunError(_not_finite(plan.run.name, loss, number, plan.checkpoints))
 
 
 def describe_masks(plan: Plan, state: State) -> None:
@@ -228,8 +234,13 @@ def cut_log(log: Path, done: int) -> None:
     files.write_text(log, files.as_lines(kept))
 
 
-def read_numbers(plan: Plan, log: Log, checks: list[Check]) -> None:
+def read_numbers(log: Log, checks: list[Check], finite: Finite | None = None) -> None:
     """Writes what was logged, and stops where masks or losses of these steps are not finite.
+
+    Args:
+        log: where it goes.
+        checks: of masks.
+        finite: says what broke a loss; None where no run is made.
 
     Raises:
         MaebenchError: what a mask was made of is not as it has to be, such as scores with NaN.
@@ -237,7 +248,9 @@ def read_numbers(plan: Plan, log: Log, checks: list[Check]) -> None:
     """
     read_checks(checks)
     if bad := log.write():
-        raise RunError(_not_finite(plan.run.name, bad[1], bad[0], plan.checkpoints))
+        if finite is None:
+            raise RunError(f"the loss is {bad[1]} at step {bad[0]}")
+        raise finite.error(*bad, log.loss)
 
 
 def set_rate(state: State, config: RunConfig, gone: float, total: float) -> float:
@@ -298,12 +311,13 @@ def draws_from_torch_alone(module: nn.Module) -> bool:
 
 def keep(
     plan: Plan,
-    state: State,
     store: checkpoints.Store,
     number: int,
     loss: float,
     spent: cost.Spent,
     last: bool,
+    finite: Finite,
+    more: Mapping[str, Any],
 ) -> float:
     """Writes the checkpoint of a step by `store`, and at the last one what the run has cost.
 
@@ -313,19 +327,10 @@ def keep(
     Raises:
         RunError: the update made weights infinite although its loss was not.
     """
-    if not bool(torch.stack([p.isfinite().all() for p in state.module.parameters()]).all()):
-        raise RunError(_not_finite(plan.run.name, float("nan"), number, plan.checkpoints))
+    finite.check_weights(number, loss)
     if last and plan.costs:
         files.write_sealed(plan.spent, {"steps": number, **spent.dump()}, plan.run.name)
     total = number if last else plan.steps
-    facts = {"loss": loss, "total": total, "spent": spent.dump()}
-    return store(plan.checkpoints, number, state.tensors(), facts)
-
-
-def _not_finite(name: str, loss: float, number: int, folder: Path) -> str:
-    last = checkpoints.steps(folder)
-    where = f"the last good checkpoint is {last[-1]}" if last else "no checkpoint was written yet"
-    return (
-        f"run {name}: the loss is {loss} at step {number}; {where}. "
-        "Try a smaller --lr, or -o optimiser.clip=1"
-    )
+    facts = {"loss": loss if math.isfinite(loss) else None, "total": total, "spent": spent.dump()}
+    facts |= {"skipped": finite.skipped, **more}
+    return store(plan.checkpoints, number, finite.state.tensors(), facts)

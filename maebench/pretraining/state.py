@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,11 +82,14 @@ class State:
             "module": weights_hash(self.module.state_dict()),
         }
 
-    def restore(self, folder: Path) -> tuple[int, Spent]:
-        """Loads the newest whole checkpoint; gives its step, 0 where there is none, and cost."""
+    def restore(self, folder: Path) -> tuple[int, Spent, Mapping[str, Any]]:
+        """Loads the newest whole checkpoint; gives its step, 0 where there is none, cost, manifest.
+
+        Only the holder of the run's lock may: damaged ones are moved aside.
+        """
         found = load_newest(folder)
         if found is None:
-            return 0, Spent()
+            return 0, Spent(), {}
         tensors, manifest = found
         load_strictly(self.module, part(tensors, "model."), str(folder))
         if self.teacher is not None:
@@ -100,7 +104,7 @@ class State:
             self.scaler.load_state_dict(self.scaler.state_dict() | plain)
         # a run that began before costs were counted has none
         spent = Spent.read(manifest["spent"]) if "spent" in manifest else Spent()
-        return manifest["step"], spent
+        return manifest["step"], spent, manifest
 
 
 def begin(plan: Plan) -> State:

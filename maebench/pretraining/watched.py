@@ -149,7 +149,7 @@ def updates(plan: Plan, path: Path, laps: Laps, notes: list[str]) -> Generator[N
         laps.end("optimiser")
         log.add(number, logged, lr)
         if number == 1 or log.due:
-            read_numbers(plan, log, checks)
+            read_numbers(log, checks)
         laps.end("log")
         if kernels.note:
             notes.append(kernels.note)
