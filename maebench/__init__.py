@@ -96,6 +96,7 @@ if TYPE_CHECKING:
     from maebench.evaluation.contract import Evaluation as Evaluation
     from maebench.evaluation.contract import Metric as Metric
     from maebench.evaluation.contract import Model as Model
+    from maebench.evaluation.contract import Partial as Partial
     from maebench.evaluation.contract import Result as Result
     from maebench.evaluation.contract import Summary as Summary
     from maebench.evaluation.folds import Folds as Folds
@@ -227,6 +228,7 @@ _PUBLIC = {
     "Metric": "maebench.evaluation.contract",
     "MNIST": "maebench.data.torchvision_sets",
     "Model": "maebench.evaluation.contract",
+    "Partial": "maebench.evaluation.contract",
     "MultiBlock": "maebench.masking.blocks",
     "NotApplicable": "maebench.errors",
     "Objective": "maebench.objectives.objective",

@@ -195,3 +195,33 @@ GLOBAL_STATES: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
     "numpy's random state": (_numpy_state, _set_numpy_state),
     "torch's random state": (_torch_state, _set_torch_state),
 }
+
+
+def global_state(device: str = "cpu") -> dict[str, Any]:
+    """The global random states as JSON values, for work that is interrupted and goes on.
+
+    Args:
+        device: whose state is among them, where it is a GPU.
+    """
+    version, words, gauss = random.getstate()
+    name, bits, *rest = _numpy_state()
+    found: dict[str, Any] = {
+        "python": [version, list(words), gauss],
+        "numpy": [name, bits.hex(), *rest],
+        "torch": _torch_state().hex(),
+    }
+    if torch.device(device).type == "cuda":
+        found["cuda"] = torch.cuda.get_rng_state(device).numpy().tobytes().hex()
+    return found
+
+
+def put_global_state(state: dict[str, Any], device: str = "cpu") -> None:
+    """Sets what `global_state` gave; inside of `isolated`, which puts back what was before."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, bits, *rest = state["numpy"]
+    _set_numpy_state((name, bytes.fromhex(bits), *rest))
+    _set_torch_state(bytes.fromhex(state["torch"]))
+    if "cuda" in state and torch.device(device).type == "cuda":
+        raw = np.frombuffer(bytes.fromhex(state["cuda"]), np.uint8).copy()
+        torch.cuda.set_rng_state(torch.from_numpy(raw), device)

@@ -549,7 +549,10 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_checkpo
 
 def test_weights_that_an_update_made_infinite_are_never_kept(tmp_path, every_step):
     plan = prepare(config(objective=Spoils(), machine=OFTEN), tmp_path)
-    with pytest.raises(RunError, match=r"after step 2; its loss was .* the last good checkpoint is .*step-000000001"):
+    with pytest.raises(
+        RunError,
+        match=r"after step 2; its loss was .* the last good checkpoint is .*step-000000001",
+    ):
         list(pretrain(plan))
     assert len(checkpoints.steps(plan.run.folder / "checkpoint")) == 1
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from maebench import Draws, Evaluation, Folds, Metric, Result, RunConfig
 from maebench.encoders import TextNano, ViTNano
+from maebench.evaluating.partial import part_of
 from maebench.models.load import load_model
 from maebench.models.model import LoadedModel
 from maebench.pretraining.loop import pretrain
@@ -120,6 +121,9 @@ class Stub:
 
     def progress(self, steps: Any, total: int, what: str) -> Any:
         return steps
+
+    def partial(self, what: str = "") -> Any:
+        return part_of(Path(), "", what, "cpu")
 
 
 def digits(train: int | None = None) -> Stub:

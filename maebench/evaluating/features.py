@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from maebench import files
 from maebench.data.images import Images
-from maebench.errors import ConfigError, RunError
+from maebench.errors import ConfigError, DamagedError, RunError
+from maebench.evaluating.tensors import read_tensors, write_tensors
 from maebench.evaluation import NotApplicable
 from maebench.models.model import LoadedModel, pool_of
-from maebench.pretraining.checkpoints import weights_hash
 
 BATCH = 256  # images per forward pass; features do not depend on it beyond rounding
 VERSION = 1  # raised when features of the same weights and images change
-SAID = "maebench"  # in the metadata of a file: the name that it has to have, hashes by tensor
 # Of all layers and poolings of a split: up to so much the first pass keeps them all, in memory
 # while it goes on and then on disk. 60,000 images have 0.6 GB by 192 x 6, 2.4 by ViT-S.
 EVERY = 2**30
@@ -127,34 +122,20 @@ def _read(path: Path, name: str, num_images: int) -> Tensor | None:
     if not path.exists():
         return None
     try:
-        with safe_open(path, "pt") as kept:
-            said = (kept.metadata() or {}).get(SAID)
-            if said is None:
-                raise ValueError("they have no hash, as those of an earlier version")
-            whose, hashes = json.loads(said)
-            if whose != path.stem:
-                raise ValueError(f"they belong to {whose}")
-            if name not in hashes:
-                return torch.empty(0)
-            found: Tensor = kept.get_tensor(name)
-        if weights_hash({name: found}) != hashes[name]:
-            raise ValueError("they are not as they were written")
-        if found.ndim != 2 or len(found) != num_images:
-            raise ValueError(f"shape {tuple(found.shape)} of {num_images} images")
-        return found
-    # its header is made of bytes that may say anything
-    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
-        warnings.warn(f"features {path} are damaged, and computed again: {error}", stacklevel=4)
+        found, _ = read_tensors(path, path.stem, [name])
+        if name not in found:
+            return torch.empty(0)
+        if found[name].ndim != 2 or len(found[name]) != num_images:
+            shape = tuple(found[name].shape)
+            raise DamagedError(f"{path} is damaged: shape {shape} of {num_images} images")
+        return found[name]
+    except DamagedError as error:
+        warnings.warn(f"features {error}; they are computed again", stacklevel=4)
         return None
 
 
 def _write(path: Path, found: dict[str, Tensor]) -> None:
     try:
-        hashes = {name: weights_hash({name: part}) for name, part in found.items()}
-        said = {SAID: json.dumps([path.stem, hashes])}  # one key: safetensors mixes their order
-        files.write(path, lambda beside: save_file(found, beside, said))
-    except (
-        RunError,
-        SafetensorError,
-    ) as error:  # a cache: without it the next evaluation is slower, no more
+        write_tensors(path, path.stem, found)
+    except RunError as error:  # a cache: without it the next evaluation is slower, no more
         warnings.warn(f"features are not kept: {error}", stacklevel=2)

@@ -19,7 +19,8 @@ from maebench.data.label_maps import LabelMaps
 from maebench.encoders.inputs import IMAGES, Inputs
 from maebench.errors import PluginError
 from maebench.evaluating.features import BATCH, features
-from maebench.evaluation import Evaluation, Folds, NotApplicable
+from maebench.evaluating.partial import part_of
+from maebench.evaluation import Evaluation, Folds, NotApplicable, Partial
 from maebench.evaluation.folds import group_holdout
 from maebench.masking.grids import Random
 from maebench.masking.mask import Mask, Masking, draw
@@ -51,6 +52,7 @@ class EvaluatedModel:
     splits: Splits
     seed: int
     show: Progress = no_progress
+    record: str = ""  # the name of what is to be made; without one nothing is kept on the way
     _tokens: dict[tuple[str, int | None], Tensor] = field(default_factory=dict, compare=False)
     _folds: dict[str, Folds] = field(default_factory=dict, compare=False)
     _kept: set[str] = field(default_factory=set, compare=False)  # precisions of features
@@ -255,13 +257,14 @@ class EvaluatedModel:
         steps: int,
         augment: Augment | None = None,
         index: Tensor | None = None,
+        done: int = 0,
     ) -> Iterator[Crops]:
         """Augmented batches on the device, in the order of this evaluation's seed."""
         images = self.images(split)
         images = images if index is None else images.subset(index)
         augment = augment or Augment.model_validate(self.splits.dataset.preset().get("augment", {}))
         purpose = key(self.seed, f"{self.evaluation.name}/crops")
-        plan = batches(len(images), batch, purpose, 0, steps)
+        plan = batches(len(images), batch, purpose, done, steps)
         ready = self.loaded.normalise
         for crop in crops_ahead(images, plan, batch, augment, purpose, self.device):
             yield replace(crop, images=ready.view(crop.images))
@@ -269,6 +272,10 @@ class EvaluatedModel:
     def paced(self, module: nn.Module, steps: int) -> Callable[[Tensor], Tensor]:
         """The module for training steps, compiled where so many pay for it."""
         return Paced(module, steps, self.loaded.config.machine.compile, self.device)
+
+    def partial(self, what: str = "") -> Partial:
+        """A part of this evaluation that is long, and goes on where it was interrupted."""
+        return part_of(self.loaded.folder, self.record, what, self.device)
 
     def picture(self, name: str, figure: Any) -> Path:
         """Writes a matplotlib figure among the artifacts."""

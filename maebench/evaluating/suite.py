@@ -16,8 +16,8 @@ import maebench
 from maebench import files
 from maebench.data.dataset import Splits
 from maebench.encoders.inputs import takes
-from maebench.errors import ConfigError, DamagedError, DataError, MaebenchError
-from maebench.evaluating import records
+from maebench.errors import ConfigError, DamagedError, DataError, MaebenchError, RunError
+from maebench.evaluating import partial, records
 from maebench.evaluating.model import EvaluatedModel, Progress, no_progress
 from maebench.evaluating.rows import (
     check_complete,
@@ -113,7 +113,7 @@ def evaluate(
     if not again and _is_done(path):
         return path
     started = time.monotonic()
-    seen = EvaluatedModel(model, evaluation, splits, seed, progress)
+    seen = EvaluatedModel(model, evaluation, splits, seed, progress, path.stem)
     shared = _shared(model, evaluation, splits, seed, names)
     results, status, reason = _run(seen, path)
     shared |= {
@@ -140,7 +140,11 @@ def evaluate(
             values["held_out_groups"] = train.groups[index].numpy()
     mark_ranges(rows, values)
     rows = rows or [shared | empty(evaluation)]
-    return records.write(path.parent, path.stem, rows, values)
+    if model.run is not None and not (model.run.folder / "config.json").exists():
+        raise RunError(f"{model.run.folder} was removed while it was evaluated: nothing is kept")
+    records.write(path.parent, path.stem, rows, values)
+    partial.clear(model.folder, path.stem)
+    return path
 
 
 def _is_done(path: Path) -> bool:

@@ -6,6 +6,7 @@ from maebench.evaluation.contract import (
     Evaluation,
     Metric,
     Model,
+    Partial,
     Result,
     Summary,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "Metric",
     "Model",
     "NotApplicable",
+    "Partial",
     "Result",
     "Summary",
     "choose",

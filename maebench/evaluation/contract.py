@@ -119,6 +119,27 @@ class Summary:
     figure: Any = None
 
 
+class Partial(Protocol):
+    """A part of an evaluation that takes long: its state is kept on the way.
+
+    What global random states were then is put back with it.
+
+    Example:
+        part = model.partial("heads")
+        weights = dict(part.state)  # empty, or what was kept last
+        for l2 in grid[len(weights):]:
+            weights[str(l2)] = fit(l2)
+            part.keep(lambda: weights)
+    """
+
+    @property
+    def state(self) -> Mapping[str, Tensor]:
+        """What was kept last, on the CPU; empty where this part begins."""
+
+    def keep(self, state: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Keeps the state that the function gives; it is asked every few seconds, not each time."""
+
+
 class Model(Protocol):
     """What an evaluation gets; members are only ever added.
 
@@ -229,12 +250,14 @@ class Model(Protocol):
         steps: int,
         augment: Augment | None = None,
         index: Tensor | None = None,
+        done: int = 0,
     ) -> Iterator[Crops]:
         """Augmented batches on the device, epoch after epoch, in an order that the seed gives.
 
         `index` has the positions of the images to take where these are not all of the split.
         `augment` replaces the crops and flips that suit the data set; those that a model was
-        pretrained with are its own matter. Crops come at the size that the encoder takes.
+        pretrained with are its own matter. Crops come at the size that the encoder takes. The
+        first `done` of the steps are left out, which were made before an interruption.
         """
 
     def paced(self, module: nn.Module, steps: int) -> Callable[[Tensor], Tensor]:
@@ -242,6 +265,12 @@ class Model(Protocol):
 
         It is the module itself until its pace is known, then compiled where that pays
         (`machine.compile`); in evaluation mode call the module.
+        """
+
+    def partial(self, what: str = "") -> Partial:
+        """A part of the evaluation that is long, and goes on where it was interrupted.
+
+        `what` tells the parts of one evaluation apart.
         """
 
     def picture(self, name: str, figure: Any) -> Path:

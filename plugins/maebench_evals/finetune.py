@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import islice
 from typing import Any, ClassVar, Literal, Self, cast
@@ -182,11 +182,14 @@ class Finetune(Evaluation):
         batch = parts * part
         steps = math.ceil(recipe.epochs * len(labels) / batch)
         augment = Augment(scale=MAE_SCALE) if official else None  # read of images alone
-        crops = model.crops("train", part, steps * parts, augment)
+        partial = model.partial()
+        losses = restored(classifier, adam, partial.state)
+        done = len(losses)
+        crops = model.crops("train", part, steps * parts, augment, done=done * parts)
         logits = model.paced(classifier, steps * parts)
-        losses: list[Tensor] = []
         peak = recipe.lr * batch / LR_BATCH
-        for step in model.progress(range(steps), steps, f"finetune of {model.kind}"):
+        left = range(done, steps)
+        for step in model.progress(left, len(left), f"finetune of {model.kind}"):
             rate = learning_rate(step, steps, peak, recipe.warmup, recipe.min_lr)
             for group in adam.param_groups:
                 group["lr"] = group["scale"] * rate
@@ -200,6 +203,7 @@ class Finetune(Evaluation):
             adam.step()
             if step == 0:
                 check_acts(classifier, adam, recipe, self.weight_decay)
+            partial.keep(lambda: kept_of(classifier, adam, losses))
         return torch.stack(losses).tolist(), batch  # read once: a GPU is waited for each time
 
     def suited(self, kind: str) -> Self:
@@ -225,6 +229,35 @@ class Finetune(Evaluation):
         if self.protocol == "fast":
             return found
         return replace(found, batch=min(found.batch, num_images))
+
+
+def kept_of(
+    classifier: Classifier, adam: torch.optim.Optimizer, losses: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """All that training goes on from, by name."""
+    found = {f"classifier.{name}": part for name, part in classifier.state_dict().items()}
+    for number, values in adam.state_dict()["state"].items():
+        found |= {f"adam.{number}.{name}": value for name, value in values.items()}
+    return {**found, "losses": torch.stack(list(losses))}
+
+
+def restored(
+    classifier: Classifier, adam: torch.optim.Optimizer, kept: Mapping[str, Tensor]
+) -> list[Tensor]:
+    """Puts back what `kept_of` gave, and gives the loss of each update that was made."""
+    if not kept:
+        return []
+    prefix = "classifier."
+    own = {name.removeprefix(prefix): t for name, t in kept.items() if name.startswith(prefix)}
+    classifier.load_state_dict(own)
+    content = adam.state_dict()
+    for name, value in kept.items():
+        if name.startswith("adam."):
+            _, number, key = name.split(".")
+            content["state"].setdefault(int(number), {})[key] = value
+    adam.load_state_dict(content)
+    device = next(classifier.parameters()).device
+    return [*kept["losses"].to(device)]
 
 
 def check_acts(

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from maebench import Draws, Folds
+from maebench import Draws, Folds, Partial
+from maebench_evals.penalties import Chain, Done, Pairs
 
 # Shape suffixes: N images, D features, K directions (the last one is the bias), C classes, G
 # penalties, R rounds of folds, M images that are held out, B a block of images.
@@ -84,6 +85,7 @@ def probe(
     iterations: int = ITERATIONS,
     show: Callable[[Sequence[float]], Iterable[float]] = iter,
     per_round: bool = True,
+    partial: Partial | None = None,
 ) -> Probe:
     """Fits every penalty in every round and on all images, and says what the heads predict.
 
@@ -99,6 +101,7 @@ def probe(
         show: passes penalties on, from large to small, as they are worked on.
         per_round: whether a round's penalty is l2 of the mean over its own images; else what l2 of
             the mean over all images is to the sum over them, as of scikit-learn's C.
+        partial: keeps the penalties that are done.
     """
     space = Space.of(x_ND, power)
     z_KN, test_K = space(x_ND), space(test)
@@ -108,18 +111,21 @@ def probe(
     used_RN = torch.cat([~held_RN, torch.ones(1, len(x_ND), dtype=torch.bool)]).to(z_KN)
     problem = Problem(z_KN, y_N, num_classes, used_RN)
     weigh_R = torch.ones(R + 1) if per_round else len(x_ND) / used_RN.sum(1)
-    held_out, predicted, converged = [], [], []
-    shown = show(sorted(l2, reverse=True))
-    for weight_RCK, reached_R in regressions(problem, space, shown, weigh_R, iterations):
+    done = Done.of(partial.state if partial else {}, x_ND.device)
+    shown = show(sorted(l2, reverse=True)[len(done.converged) :])
+    chain = done.chain
+    for weight_RCK, reached_R in regressions(problem, space, shown, weigh_R, iterations, chain):
         if folds:
             right_RM = classes_of(weight_RCK[:R], z_KM) == y_N[index_M].cpu()
-            held_out.append(folds.pooled(right_RM[:, None]))
-        predicted.append(classes_of(weight_RCK[R:], test_K))
-        converged.append(reached_R)
+            done.held_out.append(folds.pooled(right_RM[:, None]))
+        done.predicted.append(classes_of(weight_RCK[R:], test_K))
+        done.converged.append(reached_R.cpu())
+        if partial:
+            partial.keep(done.tensors)
     return Probe(
-        torch.cat(held_out[::-1]) if folds else torch.empty(len(l2), 0),
-        torch.cat(predicted[::-1]),
-        torch.stack(converged).double().mean().item(),
+        torch.cat(done.held_out[::-1]) if folds else torch.empty(len(l2), 0),
+        torch.cat(done.predicted[::-1]),
+        torch.stack(done.converged).double().mean().item(),
     )
 
 
@@ -234,7 +240,12 @@ class Problem:
 
 
 def regressions(
-    problem: Problem, space: Space, l2: Iterable[float], weigh_R: Tensor, iterations: int
+    problem: Problem,
+    space: Space,
+    l2: Iterable[float],
+    weigh_R: Tensor,
+    iterations: int,
+    chain: Chain | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Heads of each penalty: weights (R, C, K), and which reached their optimum, bool (R,).
 
@@ -248,27 +259,27 @@ def regressions(
         l2: penalties, from large to small.
         weigh_R: factor of the penalty in each round.
         iterations: most steps of one penalty.
+        chain: what the first of them begins with, where others were fitted before.
     """
     R, K = len(weigh_R), len(space.stretch_K)
+    chain = chain or Chain()
     weight = problem.z_KN.new_zeros(R, problem.num_classes, K)
     weigh_R1K = weigh_R.to(weight)[:, None, None] * space.stretch_K
-    before: list[tuple[float, Tensor]] = []
-    pairs: Pairs = ()
     for penalty in l2:
+        before, pairs = chain.before, chain.pairs
         if len(before) == 2:
             (larger, old), (last, new) = before
             weight = new + (new - old) * math.log(penalty / last) / math.log(last / larger)
+        elif before:
+            weight = before[-1][1]
         if before:
             more_R1K = (penalty - before[-1][0]) * weigh_R1K
             pairs = tuple((step, change + more_R1K * step) for step, change in pairs)
         inverse = problem.inverse_curvature(weight.mean(0), penalty * weigh_R1K.mean(0)[0])
         goal = Goal(problem, penalty * weigh_R1K, inverse)
         weight, reached, pairs = goal.reach(weight, pairs, iterations)
-        before = [*before[-1:], (penalty, weight)]
+        chain.before, chain.pairs = [*before[-1:], (penalty, weight)], pairs
         yield weight, reached
-
-
-Pairs = tuple[tuple[Tensor, Tensor], ...]  # steps of all rounds, and what they changed of gradients
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,7 @@ class LinearProbe(Evaluation):
             model.folds(),
             iterations=self.iterations,
             show=lambda grid: model.progress(grid, len(grid), f"linear-probe of {model.kind}"),
+            partial=model.partial(),
         )
         choice = choose(found.held_out)
         for i, penalty in enumerate(l2):

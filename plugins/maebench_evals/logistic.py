@@ -104,6 +104,7 @@ class Logistic(Evaluation):
             model.folds(),
             iterations=self.max_iter or MAX_ITER["fast"],
             show=lambda l2: model.progress(l2, len(l2), f"logistic of {model.kind}"),
+            partial=model.partial(),
             power=0,  # what scikit-learn minimises
             per_round=False,
         )

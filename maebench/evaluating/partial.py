@@ -1,0 +1,83 @@
+"""How far an evaluation was when it was interrupted, so that it goes on from there."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from maebench import files
+from maebench.errors import DamagedError, RunError
+from maebench.evaluating.tensors import read_tensors, write_tensors
+from maebench.rng import global_state, put_global_state
+
+FOLDER = "partial"  # in a model's folder; empty but while an evaluation runs, or was interrupted
+# Seconds between two writings: what an interrupted evaluation loses at most. A large state is
+# written less often, so that it takes a twentieth of the time, as checkpoints do.
+SECONDS, SHARE = 2.0, 20
+
+
+class Kept:
+    """A part of an evaluation whose state is kept every few seconds (`maebench.Partial`).
+
+    Args:
+        path: of the file; None keeps nothing.
+        of: whose it is: the record's name and the part.
+        device: whose random state is kept too, where it is a GPU.
+    """
+
+    def __init__(self, path: Path | None, of: str, device: str) -> None:
+        self._path, self._of, self._device = path, of, device
+        self._began = time.monotonic()
+        self._pause = SECONDS
+        self.state = self._read()
+
+    def _read(self) -> Mapping[str, Tensor]:
+        """What was kept, its random states put back; nothing where there is none or it is damaged."""
+        if self._path is None or not self._path.exists():
+            return {}
+        try:
+            state, random = read_tensors(self._path, self._of)
+            put_global_state(random, self._device)
+            return state
+        except DamagedError as error:
+            warnings.warn(f"{error}: {self._of} begins anew", stacklevel=4)
+            return {}
+
+    def keep(self, state: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Keeps the state that the function gives, if it is time for it."""
+        now = time.monotonic()
+        if self._path is None or now - self._began < self._pause:
+            return
+        tensors = {name: part.detach().cpu().contiguous() for name, part in state().items()}
+        try:
+            write_tensors(self._path, self._of, tensors, global_state(self._device))
+        except RunError as error:  # without it an interrupted evaluation begins anew, no more
+            warnings.warn(f"how far {self._of} is is not kept: {error}", stacklevel=3)
+            self._path = None
+        self._began = time.monotonic()
+        self._pause = max(SECONDS, SHARE * (self._began - now))
+
+
+def part_of(folder: Path, record: str, what: str, device: str) -> Kept:
+    """A part of the evaluation that a record is to be made of.
+
+    Args:
+        folder: of the model.
+        record: the record's name; empty where none is made, and nothing is kept.
+        what: which part.
+        device: of the work.
+    """
+    if not record:
+        return Kept(None, what, device)
+    name = files.safe_name(f"{record[-150:]}-{files.short_hash([record, what])}")
+    return Kept(folder / FOLDER / f"{name}.safetensors", f"{record} {what}", device)
+
+
+def clear(folder: Path, record: str) -> None:
+    """Removes what was kept of an evaluation that has ended."""
+    for path in (folder / FOLDER).glob(f"{record[-150:]}-*.safetensors"):
+        files.remove(path)
