@@ -36,7 +36,7 @@ class Kept:
         self.state = self._read()
 
     def _read(self) -> Mapping[str, Tensor]:
-        """What was kept, its random states put back; nothing where there is none or it is damaged."""
+        """What was kept, its random states put back; nothing of a file that is damaged."""
         if self._path is None or not self._path.exists():
             return {}
         try:
