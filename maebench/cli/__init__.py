@@ -34,6 +34,10 @@ COMMANDS = {
         "maebench.cli.cache",
         "Show what is kept between commands to save time; remove it.",
     ),
+    "clean": (
+        "maebench.cli.clean",
+        "Show what can go of results and caches, with sizes; remove it.",
+    ),
     "features": ("maebench.cli.features", "Write a model's features to a file."),
     "export": ("maebench.cli.export", "Write a run's weights in the files of others."),
     "list": ("maebench.cli.show", "List what can be chosen, with every option."),

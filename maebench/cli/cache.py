@@ -34,8 +34,8 @@ def list_command() -> None:
 
     found = kept.parts()
     for part in found:
-        click.echo(f"{_size(part.size):>10}  {_age(part.age()):>9}  {_named(part)}")
-    click.echo(f"{_size(sum(part.size for part in found)):>10}  {cache_folder()}")
+        click.echo(f"{size_text(part.size):>10}  {_age(part.age()):>9}  {_named(part)}")
+    click.echo(f"{size_text(sum(part.size for part in found)):>10}  {cache_folder()}")
 
 
 @cache_command.command("clean")
@@ -60,8 +60,8 @@ def clean_command(older_than: float | None) -> None:
     found = [part for part in kept.parts() if older_than is None or part.age() >= older_than]
     for part in found:
         kept.remove(part)
-        click.echo(f"removed {_size(part.size):>10}  {_named(part)}")
-    click.echo(f"removed {_size(sum(part.size for part in found)):>10}  in all")
+        click.echo(f"removed {size_text(part.size):>10}  {_named(part)}")
+    click.echo(f"removed {size_text(sum(part.size for part in found)):>10}  in all")
 
 
 def _named(part: Part) -> str:
@@ -71,7 +71,8 @@ def _named(part: Part) -> str:
     return f"{WHAT[part.kind]}{name}" + (f", {part.title}" if part.title else "")
 
 
-def _size(count: float) -> str:
+def size_text(count: float) -> str:
+    """A number of bytes as a person reads it."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}"

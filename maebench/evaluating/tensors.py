@@ -43,13 +43,13 @@ def write_tensors(path: Path, of: str, tensors: Mapping[str, Tensor], more: Any 
 
 
 def read_tensors(
-    path: Path, of: str, names: Sequence[str] | None = None
+    path: Path, of: str | None, names: Sequence[str] | None = None
 ) -> tuple[dict[str, Tensor], Any]:
     """Tensors of a file by name, those alone that it has, and the JSON values beside them.
 
     Args:
         path: the file.
-        of: what they have to belong to.
+        of: what they have to belong to; None where only the hashes are looked at.
         names: of the wanted ones; all of them where left out.
 
     Raises:
@@ -61,7 +61,7 @@ def read_tensors(
             if said is None:
                 raise ValueError("there is no hash, as in files of an earlier version")
             whose, hashes, more = json.loads(said)
-            if whose != of:
+            if of is not None and whose != of:
                 raise ValueError(f"it belongs to {whose}")
             wanted = hashes if names is None else [name for name in names if name in hashes]
             found = {name: kept.get_tensor(name) for name in wanted}
