@@ -53,11 +53,12 @@ def storage(results: Path) -> Iterator[Checked]:
     said = str(results) if place == results.absolute() else f"{results} (not made yet: {place})"
     tried = place / f"{files.BESIDE}doctor-{secrets.token_hex(4)}"
     try:
-        files.make_folder(tried)
-    except RunError as error:
-        yield Checked("results", str(error).partition(". Choose")[0], "error", ELSEWHERE)
-        return
-    try:
+        try:
+            files.make_folder(tried)
+        except RunError as error:
+            why = str(error).partition(". Choose")[0].replace(str(tried), said)
+            yield Checked("results", why, "error", ELSEWHERE)
+            return
         yield kind_of_storage(said, place)
         for look in (space, write_speed, locks, renames, time_stamps):
             try:
@@ -66,7 +67,8 @@ def storage(results: Path) -> Iterator[Checked]:
                 name = look.__name__.replace("_", " ")
                 yield Checked(name, str(error).replace(str(tried), said), "error", ELSEWHERE)
     finally:
-        files.remove(tried)
+        if tried.exists():
+            files.remove(tried)
 
 
 def kind_of_storage(said: str, place: Path) -> Checked:
