@@ -12,6 +12,7 @@ import pytest
 
 from maebench import plugins
 from maebench.cli import main
+from maebench.cli.doctor import shown, summary
 from maebench.report import doctor, libraries, storage
 from maebench.report.libraries import Checked
 
@@ -115,7 +116,7 @@ def test_a_broken_plugin_is_a_warning_and_stops_nothing(capsys, tmp_path, monkey
 
 def test_a_compiler_that_fails_is_a_warning_and_stops_nothing(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "COMPILED", "raise RuntimeError('no headers')")
-    monkeypatch.setattr("maebench.pretraining.kernels.missing_compiler", lambda device: "")
+    monkeypatch.setattr(doctor, "missing_compiler", lambda device: "")
     with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:
         main(["doctor", "--results", str(tmp_path)])
     out = capsys.readouterr().out.splitlines()
@@ -125,8 +126,6 @@ def test_a_compiler_that_fails_is_a_warning_and_stops_nothing(capsys, tmp_path, 
 
 
 def test_each_line_is_printed_as_soon_as_it_is_known(capsys):
-    from maebench.cli.doctor import shown
-
     def found():
         yield Checked("a", "[one]")
         assert "[one]" in capsys.readouterr().out
@@ -134,3 +133,27 @@ def test_each_line_is_printed_as_soon_as_it_is_known(capsys):
 
     assert shown(found()) is False
     assert capsys.readouterr().out.splitlines() == ["error   b           two. Do this", "1 error"]
+
+
+def test_libraries_without_which_the_rest_cannot_be_imported_are_named(
+    capsys, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "maebench.report.doctor", None)
+    old_library(monkeypatch)
+    code, out = called(capsys, tmp_path)
+    old, rest = lines(out, "error")
+    assert code == 1 and " timm " in old and " maebench " in rest
+    assert rest.endswith("Install what is missing or broken, and call again")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "line"),
+    [
+        (["ok"], "nothing is wrong"),
+        (["ok", "warning"], "1 warning: nothing that stops a run"),
+        (["error", "warning", "error", "warning"], "2 errors and 2 warnings"),
+        (["error"], "1 error"),
+    ],
+)
+def test_the_summary_counts_what_is_wrong(verdicts, line):
+    assert summary([Checked("a", "b", verdict) for verdict in verdicts]) == line

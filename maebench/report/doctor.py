@@ -1,7 +1,4 @@
-"""What `maebench doctor` looks at, one thing after the other, and what each is found to be.
-
-Imports neither torch nor numpy at the top: it says so where they are missing.
-"""
+"""What `maebench doctor` looks at, one thing after the other, and what each is found to be."""
 
 from __future__ import annotations
 
@@ -14,15 +11,14 @@ import tempfile
 import textwrap
 import time
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from maebench.report.libraries import SHOWN, Checked, faiss, libraries
-
-if TYPE_CHECKING:
-    from maebench.plugins import Names
+from maebench.plugins import Names, installed
+from maebench.pretraining.kernels import missing_compiler
+from maebench.report import machine as here
+from maebench.report.libraries import SHOWN, Checked, faiss
+from maebench.report.storage import storage
 
 # One line took 18 to 41 s on two shared cores, most of it for imports and headers of C++.
 COMPILE_SECONDS = 60.0
@@ -36,25 +32,14 @@ assert torch.allclose(y, x.sin() * x), "it computes something else"
 """
 
 
-def machine(results: Path, quick: bool = False) -> Iterator[Checked]:
+def machine(found: Sequence[Checked], results: Path, quick: bool = False) -> Iterator[Checked]:
     """All that a run needs of this machine, each as soon as it is known.
 
     Args:
+        found: what `libraries` found, before this module and torch could be imported.
         results: the folder that runs go to.
         quick: leave out what takes longest: whether torch.compile works.
     """
-    found = list(libraries())
-    try:
-        # They import torch and others, that may be missing or broken: then this has to be said.
-        from maebench.plugins import installed
-        from maebench.report import machine as here
-        from maebench.report.storage import storage
-    except Exception as error:
-        text = textwrap.shorten(f"{type(error).__name__}: {error}", SHOWN)
-        yield from found
-        advice = "Install what is missing and call again"
-        yield Checked("maebench", f"cannot be imported ({text})", "error", advice)
-        return
     clock = here.Clock()
     yield from (here.python(), here.system(), here.cpu(), here.threads(), here.memory())
     gpus = list(here.devices())
@@ -105,8 +90,6 @@ def compiling(device: str, seconds: float = COMPILE_SECONDS) -> Checked:
         device: on which it is tried.
         seconds: after which it is ended.
     """
-    from maebench.pretraining.kernels import missing_compiler
-
     advice = "Runs go on without it and are slower; -o machine.compile=false does not try"
     if lacks := missing_compiler(device):
         return Checked("compile", f"torch.compile does not work: {lacks}", "warning", advice)
@@ -145,17 +128,3 @@ def _ended(program: str, seconds: float) -> str:
     errors = [line for line in lines if line[:1].isalpha() and ": " in line] or lines[-1:]
     why = textwrap.shorten(errors[-1] if errors else "it says nothing", SHOWN)
     return why if process.returncode else ""
-
-
-def summary(found: Iterable[Checked]) -> str:
-    """How many things are wrong, in one line."""
-    number = Counter(each.verdict for each in found)
-    if not number["error"] + number["warning"]:
-        return "nothing is wrong"
-    counts = [
-        f"{number[verdict]} {verdict}{'s' * (number[verdict] != 1)}"
-        for verdict in ("error", "warning")
-        if number[verdict]
-    ]
-    ends = "" if number["error"] else ": nothing that stops a run"
-    return f"{' and '.join(counts)}{ends}"

@@ -153,6 +153,10 @@ def _unfit(module: str) -> str:
         if module:
             import_module(module)
     except Exception as error:  # a library that does not fit another raises what it likes
-        text = textwrap.shorten(f"{type(error).__name__}: {error}", SHOWN)
-        return f"cannot be imported ({text})"
+        return f"cannot be imported ({in_short(error)})"
     return ""
+
+
+def in_short(error: Exception) -> str:
+    """An exception of another library in one line."""
+    return textwrap.shorten(f"{type(error).__name__}: {error}", SHOWN)

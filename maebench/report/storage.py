@@ -175,7 +175,7 @@ def locks(tried: Path) -> Checked:
 
 def renames(tried: Path) -> Checked:
     """Whether a file that is replaced is there at any moment, the old one or the new one."""
-    file, stop, lost = tried / "renamed", threading.Event(), []
+    file, stop, lost = tried / "renamed", threading.Event(), list[str]()
 
     def read() -> None:
         while not stop.is_set():
