@@ -132,7 +132,7 @@ def test_each_line_is_printed_as_soon_as_it_is_known(capsys):
         yield Checked("b", "two", "error", "Do this")
 
     assert shown(found()) is False
-    assert capsys.readouterr().out.splitlines() == ["error   b           two. Do this", "1 error"]
+    assert capsys.readouterr().out.splitlines() == ["error   b            two. Do this", "1 error"]
 
 
 def test_libraries_without_which_the_rest_cannot_be_imported_are_named(

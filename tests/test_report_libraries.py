@@ -46,7 +46,7 @@ def test_what_is_installed_here_is_fine():
 def test_every_version_stands_in_the_first_line(there):
     (line,) = libraries.libraries()
     assert line == Checked("libraries", "maebench 0.1, numpy 2.1, torch 2.7.0+cpu")
-    assert line.line() == "ok      libraries   maebench 0.1, numpy 2.1, torch 2.7.0+cpu"
+    assert line.line() == "ok      libraries    maebench 0.1, numpy 2.1, torch 2.7.0+cpu"
 
 
 def test_a_library_that_is_too_old_is_an_error_with_what_to_install(there):
@@ -70,12 +70,13 @@ def test_a_library_that_a_run_can_do_without_is_a_warning_and_none_of_a_develope
 
 def test_a_library_that_cannot_be_imported_is_an_error(there, monkeypatch):
     def unfit(name):
-        if name == "torch":
+        if name != "numpy":  # what needs torch fails after it
             raise RuntimeError("operator torchvision::nms\ndoes not exist")
 
     monkeypatch.setattr(libraries, "import_module", unfit)
     ((what, verdict, line),) = wrong(libraries.libraries())
     assert (what, verdict) == ("torch", "error") and "\n" not in line
+    assert line.endswith("pip install --force-reinstall 'torch>=2.6', and call again")
     assert "cannot be imported (RuntimeError: operator torchvision::nms does not exist)" in line
 
 

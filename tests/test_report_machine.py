@@ -91,6 +91,8 @@ def test_threads_are_held_against_cores(cgroup, monkeypatch, number, asked, advi
         ({}, "ok", "available"),
         ({"job/memory.max": "max"}, "ok", "available"),
         ({"job/memory.max": str(2**30)}, "warning", "this container may use 1.0 GiB"),
+        ({"job/memory.max": "max", "memory.max": str(2**30)}, "warning", "may use 1.0 GiB"),
+        ({"job/memory.max": str(2**34), "memory.max": str(2**30)}, "warning", "may use 1.0 GiB"),
         ({"memory/job/memory.limit_in_bytes": str(2**63 - 4096)}, "ok", "available"),
         ({"memory/memory.limit_in_bytes": str(2**30)}, "warning", "may use 1.0 GiB"),
     ],

@@ -19,7 +19,8 @@ from packaging.requirements import Requirement
 Verdict = Literal["ok", "warning", "error"]
 SHOWN = 160  # characters of another library's message
 # What is imported to see whether it can be: it holds compiled code, which may not fit the others.
-# In this order, for torchvision fails at an unfit torch and timm at an unfit torchvision.
+# In this order, and the first fault alone is named: torchvision fails at an unfit torch, and timm
+# at an unfit torchvision.
 IMPORTED = {
     **{"numpy": "numpy", "torch": "torch", "torchvision": "torchvision", "timm": "timm"},
     **{"scipy": "scipy.stats", "scikit-learn": "sklearn", "pandas": "pandas"},
@@ -50,11 +51,11 @@ class Checked:
     def line(self) -> str:
         """All of it in one line."""
         advice = f". {self.advice}" if self.advice else ""
-        return f"{self.verdict:<8}{self.what:<12}{self.text}{advice}"
+        return f"{self.verdict:<8}{self.what:<13}{self.text}{advice}"
 
 
 def libraries() -> Iterator[Checked]:
-    """The versions of what maebench needs, then one line for each library with which it cannot run.
+    """The versions of what maebench needs, then a line for each that is wrong.
 
     Those of pyproject.toml, as the installed package's metadata holds them.
     """
@@ -72,9 +73,7 @@ def libraries() -> Iterator[Checked]:
     for each in needed:
         if wrong := outside(each):
             yield Checked(each.name, wrong, "error", f"pip install '{each.name}{each.specifier}'")
-        elif why := _unfit(IMPORTED.get(each.name, "")):
-            advice = f"pip install --force-reinstall '{each.name}{each.specifier}'"
-            yield Checked(each.name, f"{versions[each.name]} {why}", "error", advice)
+    yield from _imported({each.name: f"{each.name}{each.specifier}" for each in needed})
     for each in _of_extras(asked):
         if version_of(each.name) and (wrong := outside(each)):
             text = f"{wrong}; it is used where it is asked for alone"
@@ -145,6 +144,16 @@ def _of_extras(asked: list[Requirement]) -> list[Requirement]:
         for each in some
         if each.marker and any(each.marker.evaluate({"extra": extra}) for extra in OPTIONAL)
     ]
+
+
+def _imported(asked: dict[str, str]) -> Iterator[Checked]:
+    """The first library that is there and cannot be imported; later ones may fail by it alone."""
+    for name, module in IMPORTED.items():
+        version = version_of(name) if name in asked else None
+        if version and (why := _unfit(module)):
+            advice = f"pip install --force-reinstall '{asked[name]}', and call again"
+            yield Checked(name, f"{version} {why}", "error", advice)
+            return
 
 
 def _unfit(module: str) -> str:
