@@ -174,7 +174,7 @@ def find_precision(name: str, device: str, width: int) -> str:
     if name != "auto":
         return name
     if device == "cpu":
-        has = torch.backends.cpu.get_cpu_capability() == "AVX512" and _cpu_has_bf16()
+        has = torch.backends.cpu.get_cpu_capability() == "AVX512" and cpu_has_bf16()
         return "bf16" if has and width >= BF16_WIDTH else "fp32"
     return "bf16" if gpu_has_bf16(device) else "fp16"
 
@@ -209,7 +209,8 @@ def mixed(device: str, precision: str) -> torch.autocast:
     return torch.autocast(torch.device(device).type, dtype, precision != "fp32")
 
 
-def _cpu_has_bf16() -> bool:
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies in bf16, as far as Linux says so."""
     info = Path("/proc/cpuinfo")
     return info.exists() and "avx512_bf16" in info.read_text()
 
