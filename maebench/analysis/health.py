@@ -11,7 +11,7 @@ from maebench.analysis.state import FAILED, STATE, read_failed, read_state
 from maebench.errors import DamagedError, MaebenchError, RunError
 from maebench.evaluating import partial, records
 from maebench.evaluating.tensors import read_tensors
-from maebench.pretraining import checkpoints, finite, runs
+from maebench.pretraining import checkpoints, finite, kernels, runs
 
 # What is said of damage, by what is damaged. Who reads such a file makes it again, or goes without.
 COMMAND = "the command that started the run writes it anew"
@@ -39,6 +39,14 @@ class Damage:
     remedy: str
     repair: Callable[[], None] | None = None
     lost: bool = False
+
+    @property
+    def home(self) -> Path:
+        """The folder of the run, model or comparison that it is in."""
+        for place in (self.path, *self.path.parents):
+            if place.parent.name in ("runs", "models", "comparisons"):
+                return place
+        return self.path.parent
 
     def line(self) -> str:
         """What a person reads."""
@@ -77,7 +85,7 @@ def of_run(folder: Path, seen: Callable[[Path], None]) -> Iterator[Damage]:
     except RunError as error:
         yield Damage(path, str(error), COMMAND, _aside(path))
         run = None
-    for name in (runs.ENVIRONMENT_FILE, runs.HASHES, "masks.json", finite.REPORT):
+    for name in (runs.ENVIRONMENT_FILE, runs.HASHES, "masks.json", kernels.FILE, finite.REPORT):
         remedy = COMMAND if name == "masks.json" else LOST
         yield from _sealed(folder / name, folder.name, remedy, seen)
     yield from _spent(folder, seen)

@@ -1,4 +1,4 @@
-"""What of a results folder and of the cache nobody would miss: leftovers, and what is made again."""
+"""What of a results folder and of the cache can go: leftovers, and what is made again."""
 
 from __future__ import annotations
 
