@@ -11,6 +11,7 @@ import click
 
 from maebench.cli.flags import device_option, key_map_option, option, results_option
 from maebench.cli.values import COUNT, FOLDER, POSITIVE, ImageSize, KeyValue
+from maebench.errors import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,7 +100,7 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
         show(rows, [None if path.is_relative_to(aside) else path for path in kept])
         show_summaries(evaluation, rows, results)
     if lost:
-        click.echo(lost, err=True)
+        click.echo(plain(lost), err=True)
     if lost or (rows["status"] == "failed").any():
         raise click.exceptions.Exit(1)
 
@@ -118,7 +119,7 @@ def measured(
 
     click.echo(f"{evaluation.name} of {model.name}", err=True)
     if model.verdict is not None:
-        click.echo(f"  weights: {model.verdict}", err=True)
+        click.echo(plain(f"  weights: {model.verdict}"), err=True)
     seed, again = settings["seed"], settings["again"]
     done = suite.record_path(model, evaluation, splits or model.splits, seed)
     if again or not is_done(done):
