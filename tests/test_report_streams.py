@@ -96,7 +96,7 @@ def terminal(monkeypatch, name="stderr"):
 
     reader = threading.Thread(target=read)
     reader.start()
-    with open(theirs, "w", encoding="utf-8", buffering=1) as stream:
+    with os.fdopen(theirs, "w", encoding="utf-8", buffering=1) as stream:
         monkeypatch.setattr(sys, name, stream)
         yield lambda: found.decode()
         monkeypatch.undo()

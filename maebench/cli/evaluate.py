@@ -202,7 +202,8 @@ def show_summaries(evaluation: Evaluation, rows: pd.DataFrame, results: Path) ->
     """Prints what an evaluation shows of its models beside the table, and writes its figures."""
     from maebench import files
     from maebench.errors import ReadOnlyError
-    from maebench.report import plots, terminal
+    from maebench.outputs import write_figure
+    from maebench.report import terminal
     from maebench.report.printed import console
 
     for summary in evaluation.summary(rows):
@@ -213,7 +214,7 @@ def show_summaries(evaluation: Evaluation, rows: pd.DataFrame, results: Path) ->
         if summary.figure is not None:
             picture = results / "pictures" / f"{files.safe_name(summary.name)}.png"
             try:
-                plots.write_figure(summary.figure, picture)
+                write_figure(summary.figure, picture)
                 terminal.say(f"picture   {picture}", whole=True)
             except ReadOnlyError as error:
                 terminal.say(f"picture   not kept: {error}", whole=True)

@@ -12,9 +12,9 @@ from maebench import files
 from maebench.analysis import arms
 from maebench.analysis.comparison import LEVEL, Comparison
 from maebench.evaluating.records import CONTROLS, examples_of
+from maebench.outputs import write_figure
 from maebench.report import formats
 from maebench.report.footnotes import remarks
-from maebench.report.plots import write_figure
 
 FLOORS = {"untrained": "untrained", **CONTROLS}
 ORDER = ("run", *FLOORS)

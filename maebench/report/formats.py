@@ -6,7 +6,6 @@ import html
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -14,8 +13,8 @@ from maebench.errors import ConfigError, MaebenchError, plain, unknown
 from maebench.outputs import FORMATS, Cell, Report
 
 FOOTED = ("markdown", "latex", "html")  # formats that have footnotes below the table
-# What a spreadsheet takes for a formula: text that begins with one of these, in plain, full-width or
-# small form, behind blanks and quotes too (OWASP, CSV injection); and behind a semicolon, by which
+# What a spreadsheet takes for a formula: text that begins with one of these, in full-width and
+# small forms too, behind blanks and quotes (OWASP, CSV injection); and behind a semicolon, by which
 # spreadsheets of half of Europe part cells.
 _FORMULA = re.compile(r"(^|;)([\s'\"]*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b])")
 # What begins or ends something in Markdown: marks anywhere, a backslash before a mark, "&amp;", a

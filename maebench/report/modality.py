@@ -11,8 +11,8 @@ from maebench import files
 from maebench.analysis.comparison import LEVEL
 from maebench.analysis.modality import BASELINES, CLAIM
 from maebench.encoders.inputs import IMAGES, TEXT
+from maebench.outputs import write_figure
 from maebench.report import formats
-from maebench.report.plots import write_figure
 
 if TYPE_CHECKING:
     import pandas as pd
