@@ -61,7 +61,7 @@ def unknown(what: str, name: str, allowed: Iterable[str], where: str = "") -> st
 
 
 def plain(text: str, lines: bool = False) -> str:
-    """Text whose every character is seen: ESC, say, as the four characters `\\x1b`.
+    r"""Text whose every character is seen: ESC, say, as the four characters `\x1b`.
 
     Args:
         text: such as a name of a data set, a class, a file or a plugin, or a message with one.

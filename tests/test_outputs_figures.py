@@ -28,8 +28,8 @@ def test_a_name_stops_no_picture_and_is_no_formula_in_it(name, tmp_path):
         picture.load()
     shown = figure.findobj(Text)
     assert not any(text.get_parse_math() for text in shown)
-    # title, labels, text, title of all, legend, a tick of each axis
-    assert [text.get_text() for text in shown].count(plain(name)) == 8
+    # title, labels, text, title of all, legend; a tick of each axis, which has a text on both sides
+    assert [text.get_text() for text in shown].count(plain(name)) == 10
 
 
 def test_no_name_stops_a_picture(tmp_path):

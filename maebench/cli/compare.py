@@ -36,6 +36,7 @@ def compare_command(**settings: Any) -> None:
     """  # noqa: D301 - click wants the character \b itself
     from maebench.analysis.compare import carry_out, plan_comparison
     from maebench.cli.progress import grid
+    from maebench.cli.uses import say_whose
     from maebench.plugins import installed
     from maebench.report import comparison as report
     from maebench.report.terminal import print_table
@@ -44,6 +45,7 @@ def compare_command(**settings: Any) -> None:
     name, results = settings.pop("name"), settings.pop("results")
     dry_run, fail_fast = settings.pop("dry_run"), settings.pop("fail_fast")
     design, here = read(settings, names)
+    say_whose([arm.config for arm in design.arms], names)
     found = plan_comparison(design, results, name, names, threads=here.get("threads"))
     show_plan(found, here.get("workers"))
     if dry_run:

@@ -71,6 +71,7 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
     import pandas as pd
 
     from maebench.analysis.records import records_at
+    from maebench.cli.uses import say_whose
     from maebench.errors import DeviceError
     from maebench.models.load import load_model
     from maebench.plugins import installed
@@ -78,11 +79,14 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
 
     names = installed()
     evaluation = chosen_evaluation(name, settings["options"], names)
+    say_whose([evaluation], names)
     results = runs.results_folder(settings["results"])
     data = data_settings(settings)
     how = {key: settings[key] for key in ("device", "key_map", "download")}
     loaded = [load_model(spec, results, names=names, data=data, **how) for spec in models or ("",)]
     loaded = [with_features(model, settings["options"]) for model in loaded]
+    parts = [(m.config.dataset, m.config.encoder, m.config.objective) for m in loaded]
+    say_whose(parts, names)  # not its masking: no evaluation asks it
     with tempfile.TemporaryDirectory() as aside:
         kept: dict[Path, pd.DataFrame] = {}
         lost = ""

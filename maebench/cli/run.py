@@ -76,8 +76,10 @@ def pretrain_command(**settings: Any) -> None:
 def _read(settings: Mapping[str, Any]) -> tuple[RunConfig, list[str]]:
     """The config, and what was said of it."""
     from maebench.cli.settings import override_lines, read
+    from maebench.cli.uses import say_whose
 
     config = read(**settings)
+    say_whose([config])
     notes = config.dataset.notes()
     for line in notes:
         click.echo(plain(line), err=True)
