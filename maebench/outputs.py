@@ -207,6 +207,4 @@ def _plain_ticks(axis: Axis) -> None:
 
     own = axis.get_major_formatter()
     if isinstance(own, FixedFormatter | FuncFormatter | StrCategoryFormatter):  # others: numbers
-        axis.set_major_formatter(
-            FuncFormatter(lambda x, place: plain(own(x, place), lines=True))  # type: ignore[arg-type]
-        )
+        axis.set_major_formatter(FuncFormatter(lambda x, place: plain(own(x, place), lines=True)))

@@ -48,7 +48,7 @@ def raw(stream: Any) -> TextIO:
         stream = inner
         own = isinstance(inner, Plain)
         inner = inner._stream if own else getattr(inner, "rich_proxied_file", None)
-    return stream  # type: ignore[no-any-return]
+    return stream
 
 
 @contextlib.contextmanager
