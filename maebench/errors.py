@@ -1,9 +1,21 @@
-"""What went wrong, in one line a user can act on."""
+"""What went wrong, in one line a user can act on; and how text from outside is shown in it."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# What a terminal obeys, what turns text around, and what nobody sees: controls (C0, DEL, C1), line
+# separators, halves of surrogates, and Unicode's Default_Ignorable_Code_Point with the marks of
+# interlinear annotation (UCD 16, DerivedCoreProperties.txt).
+_UNSEEN = (
+    r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+    r"\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3"
+    r"\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+_IN_LINES, _IN_A_NAME = re.compile(f"[{_UNSEEN}]"), re.compile(rf"[{_UNSEEN}\t\n]")
 
 
 class MaebenchError(Exception):
@@ -50,3 +62,14 @@ def unknown(what: str, name: str, allowed: Iterable[str], where: str = "") -> st
     place = f" in {where}" if where else ""
     listing = ", ".join(names) if names else "nothing"
     return f"unknown {what} {name!r}{place}.{hint} There is: {listing}"
+
+
+def plain(text: str, lines: bool = False) -> str:
+    r"""Text whose every character is seen: ESC, say, as the four characters `\x1b`.
+
+    Args:
+        text: such as a name of a data set, a class, a file or a plugin, or a message with one.
+        lines: whether line breaks and tabs are ours; in a name they are escaped too.
+    """
+    unseen = _IN_LINES if lines else _IN_A_NAME
+    return unseen.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)

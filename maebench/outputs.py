@@ -1,4 +1,7 @@
-"""Where numbers go: the contracts of trackers (while pretraining) and reports (the table)."""
+"""Where numbers go: the contracts of trackers (while pretraining) and reports (the table).
+
+And how a figure becomes a file.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from maebench import files
 from maebench.component import Component, raised_by
+from maebench.errors import plain
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 FORMATS = ("markdown", "csv", "latex", "parquet", "html")  # of tables; no report has their names
 
@@ -167,3 +174,37 @@ class Report(Component):
         one model or setting differ in what can change a number, `differs in` is one of them.
         """
         raise NotImplementedError(f"{type(self).__name__} has no render(table)")
+
+
+def write_figure(figure: Figure, path: Path, dpi: int = 120) -> None:
+    """Writes a figure as a PNG, in which every text is text.
+
+    Matplotlib would read what stands between two dollars as a formula, and refuse a wrong one.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    import matplotlib
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_parse_math(False)
+        text.set_text(plain(text.get_text(), lines=True))
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            _plain_ticks(axis)
+    # texts that are made only when it is drawn, such as those of further ticks
+    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # a box is drawn
+        files.write(path, lambda beside: figure.savefig(beside, format="png", dpi=dpi))
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """Makes text of the names beside an axis, which are set anew each time it is drawn."""
+    from matplotlib.category import StrCategoryFormatter
+    from matplotlib.ticker import FixedFormatter, FuncFormatter
+
+    own = axis.get_major_formatter()
+    if isinstance(own, FixedFormatter | FuncFormatter | StrCategoryFormatter):  # others: numbers
+        axis.set_major_formatter(FuncFormatter(lambda x, place: plain(own(x, place), lines=True)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from maebench.analysis.run import models_of
+from maebench.analysis.run import floors_of, models_of
 from maebench.errors import MaebenchError
 from maebench.evaluating.model import Progress, no_progress
 from maebench.evaluating.suite import evaluate, record_path
@@ -37,13 +37,16 @@ def evaluated_again(
             config = config_of(run, names)
             splits = config.splits(runs.read_kept(run))
             plan = Plan(config, run, splits, find_device(config.device))
-            for model in models_of(plan, names) if plan.finished else ():
+            models = models_of(plan, names) if plan.whole else floors_of(plan, names)
+            for model in models:
                 for evaluation in config.evals:
                     path = record_path(model, evaluation, splits, config.seed)
                     if path in left:
                         evaluate(model, evaluation, config.seed, splits, names, progress)
                         del left[path]
+            if not plan.whole:  # its weights are to be made again first
+                why = "its run is not finished: the command that started it makes both"
+                left |= {path: why for path in left if path.parents[1] == run.folder}
         except MaebenchError as error:
-            of_this = (path for path in left if run.name in str(path))
-            left |= dict.fromkeys(of_this, str(error))
+            left |= {path: str(error) for path in left if run.name in str(path)}
     return left

@@ -58,9 +58,14 @@ def evaluate_run(plan: Plan, progress: Progress = no_progress) -> pd.DataFrame:
 
 def models_of(plan: Plan, names: Names) -> list[LoadedModel]:
     """The models of a run's table on its images: the run, its untrained floor, raw pixels."""
+    trained = trained_model(plan.run, plan.device, names, plan.config, plan.splits)
+    return [trained, *floors_of(plan, names)]
+
+
+def floors_of(plan: Plan, names: Names) -> list[LoadedModel]:
+    """What a run is compared with in its table, for which its weights need not be there."""
     run, config, device, results = plan.run, plan.config, plan.device, plan.run.results
     return [
-        trained_model(run, device, names, config, plan.splits),
         untrained_model(run, results, device, names, config, plan.splits),
         control_of(config, run.facts, results, device, plan.splits),
     ]

@@ -13,8 +13,9 @@ from typing import Any
 
 import click
 
-from maebench.errors import MaebenchError, unknown
+from maebench.errors import MaebenchError, plain, unknown
 from maebench.pretraining import stopping
+from maebench.report.streams import as_text, as_written
 
 # name -> (module, one line of help); a test compares the line with the command's own
 COMMANDS = {
@@ -110,6 +111,10 @@ class Lazy(click.Group):
         name = args[0] if args else ""
         if name and not name.startswith("-") and name not in self.list_commands(ctx):
             raise MaebenchError(unknown("command", name, self.list_commands(ctx)))
+        if name in COMMANDS:
+            ctx.color = True  # we print none, and click would cut a name's out without a word
+        else:
+            ctx.with_resource(as_written())  # another package's command may have colours
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -139,6 +144,11 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line: 1 for a bad value, 2 for an unknown flag or a missing argument."""
+    with as_text():
+        _main(arguments)
+
+
+def _main(arguments: list[str] | None) -> None:
     warnings.showwarning = _one_line_warning
     # what PIL warns of names no file; images that are damaged are counted and named by us
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -179,9 +189,9 @@ def _stopped(by: str, arguments: Sequence[str]) -> str:
 
 def _fail(message: str, code: int) -> None:
     with contextlib.suppress(OSError):  # the terminal may be gone, as SIGHUP says
-        click.echo("Error: " + " ".join(message.split()), err=True)
+        click.echo("Error: " + plain(" ".join(message.split())), err=True)
     sys.exit(code)
 
 
 def _one_line_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    click.echo("Warning: " + " ".join(str(message).split()), err=True)
+    click.echo("Warning: " + plain(" ".join(str(message).split())), err=True)

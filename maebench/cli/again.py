@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from maebench import files
-from maebench.errors import MaebenchError
+from maebench.errors import MaebenchError, plain
 from maebench.pretraining.runs import results_folder
 from maebench.report.printed import Line, Sheet
 
@@ -111,7 +111,7 @@ def show(command: Asked) -> bool:
                 continue
             parts = [(Sheet if "heads" in part else Line)(**part) for part in kept["parts"]]
             for line in kept["said"]:
-                click.echo(line, err=True)
+                click.echo(plain(line), err=True)
             for part in parts:
                 part.show()
             return True

@@ -9,6 +9,7 @@ import click
 from maebench.cli.flags import option
 from maebench.cli.plugins import Actions
 from maebench.cli.values import Number
+from maebench.errors import plain
 
 if TYPE_CHECKING:
     from maebench.data.kept import Part
@@ -34,7 +35,7 @@ def list_command() -> None:
 
     found = kept.parts()
     for part in found:
-        click.echo(f"{size_text(part.size):>10}  {_age(part.age()):>9}  {_named(part)}")
+        click.echo(f"{size_text(part.size):>10}  {_age(part.age()):>9}  {plain(_named(part))}")
     click.echo(f"{size_text(sum(part.size for part in found)):>10}  {cache_folder()}")
 
 
@@ -60,7 +61,7 @@ def clean_command(older_than: float | None) -> None:
     found = [part for part in kept.parts() if older_than is None or part.age() >= older_than]
     for part in found:
         kept.remove(part)
-        click.echo(f"removed {size_text(part.size):>10}  {_named(part)}")
+        click.echo(f"removed {size_text(part.size):>10}  {plain(_named(part))}")
     click.echo(f"removed {size_text(sum(part.size for part in found)):>10}  in all")
 
 

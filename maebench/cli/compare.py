@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from maebench.cli.flags import compare_options
+from maebench.errors import plain
 
 if TYPE_CHECKING:
     from maebench.analysis.comparison import Comparison
@@ -35,6 +36,7 @@ def compare_command(**settings: Any) -> None:
     """  # noqa: D301 - click wants the character \b itself
     from maebench.analysis.compare import carry_out, plan_comparison
     from maebench.cli.progress import grid
+    from maebench.cli.uses import say_whose
     from maebench.plugins import installed
     from maebench.report import comparison as report
     from maebench.report.terminal import print_table
@@ -43,6 +45,7 @@ def compare_command(**settings: Any) -> None:
     name, results = settings.pop("name"), settings.pop("results")
     dry_run, fail_fast = settings.pop("dry_run"), settings.pop("fail_fast")
     design, here = read(settings, names)
+    say_whose([arm.config for arm in design.arms], names)
     found = plan_comparison(design, results, name, names, threads=here.get("threads"))
     show_plan(found, here.get("workers"))
     if dry_run:
@@ -55,7 +58,7 @@ def compare_command(**settings: Any) -> None:
     if len(table):
         print_table(table)
     for line in [*report.answers(found), *report.footnotes(found)]:
-        click.echo(line)
+        click.echo(plain(line))
     report.write(found)
     click.echo(f"written   {found.folder}")
     if not found.finished:
@@ -71,15 +74,15 @@ def show_plan(found: Comparison, workers: int | None) -> None:
     from maebench.report.terminal import print_table
 
     for line in report.plan_lines(found):
-        click.echo(line)
+        click.echo(plain(line))
     for splits in {id(cell.plan.splits): cell.plan.splits for cell in found.cells}.values():
         for line in summary(splits):
-            click.echo(line)
+            click.echo(plain(line))
     print_table(report.cells_table(found.cells))
     threads = int(found.machine["threads"])
     num = num_workers(workers, found.machine)
     for line in report.time_lines(estimate(found.cells, threads), found.cells, num):
-        click.echo(line)
+        click.echo(plain(line))
 
 
 def read(settings: dict[str, Any], names: Names) -> tuple[Design, dict[str, int]]:

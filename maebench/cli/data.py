@@ -9,6 +9,7 @@ import click
 
 from maebench.cli.flags import flag, option, results_option
 from maebench.cli.values import OUT
+from maebench.errors import plain
 
 EXIT = {"note": 0, "warning": 3, "error": 4}  # 1 and 2 are a wrong value and an unknown flag
 
@@ -73,11 +74,11 @@ def check_command(
     name = files.safe_name(f"data-{config.dataset.name}-{mark}")
     sheet = out or runs.results_folder(results) / "pictures" / f"{name}.png"
     say = console()
-    say.print(config.dataset.changed(), style="bold")
+    say.print(plain(config.dataset.changed()), style="bold")
     if found.looked["train"].images.info.labels is not None:
         print_table(report.class_table(found))
     for line in report.lines(found, splits):
-        say.print(line)
+        say.print(plain(line))
     if pictured:
         report.contact_sheet(found, sheet)
         say.print(f"{'picture':<9} {sheet}")

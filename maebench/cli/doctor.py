@@ -32,9 +32,10 @@ def doctor_command(target: str | None, results: Path | None, quick: bool, repair
     and what can be made again. Only --repair changes anything; what it replaces is kept as
     damaged-NAME, which `maebench clean` removes.
 
-    Without one it looks at Python, system, processor, threads, memory, GPUs, libraries, plugins, the folder for
-    results and the clock, and tries what can be tried: 64 MiB are written there and removed. The
-    exit code is 1 where something would stop a run or make its numbers wrong, else 0.
+    Without one it looks at Python, system, processor, threads, memory, GPUs, libraries, plugins,
+    the folder for results and the clock, and tries what can be tried: 64 MiB are written there and
+    removed. The exit code is 1 where something would stop a run or make its numbers wrong, or is
+    damaged, else 0.
 
     \b
     Examples:

@@ -11,6 +11,7 @@ import click
 
 from maebench.cli.flags import device_option, key_map_option, option, results_option
 from maebench.cli.values import COUNT, FOLDER, POSITIVE, ImageSize, KeyValue
+from maebench.errors import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,6 +71,7 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
     import pandas as pd
 
     from maebench.analysis.records import records_at
+    from maebench.cli.uses import say_whose
     from maebench.errors import DeviceError
     from maebench.models.load import load_model
     from maebench.plugins import installed
@@ -77,11 +79,14 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
 
     names = installed()
     evaluation = chosen_evaluation(name, settings["options"], names)
+    say_whose([evaluation], names)
     results = runs.results_folder(settings["results"])
     data = data_settings(settings)
     how = {key: settings[key] for key in ("device", "key_map", "download")}
     loaded = [load_model(spec, results, names=names, data=data, **how) for spec in models or ("",)]
     loaded = [with_features(model, settings["options"]) for model in loaded]
+    parts = [(m.config.dataset, m.config.encoder, m.config.objective) for m in loaded]
+    say_whose(parts, names)  # not its masking: no evaluation asks it
     with tempfile.TemporaryDirectory() as aside:
         kept: dict[Path, pd.DataFrame] = {}
         lost = ""
@@ -99,7 +104,7 @@ def eval_command(name: str, models: tuple[str, ...], **settings: Any) -> None:
         show(rows, [None if path.is_relative_to(aside) else path for path in kept])
         show_summaries(evaluation, rows, results)
     if lost:
-        click.echo(lost, err=True)
+        click.echo(plain(lost), err=True)
     if lost or (rows["status"] == "failed").any():
         raise click.exceptions.Exit(1)
 
@@ -118,7 +123,7 @@ def measured(
 
     click.echo(f"{evaluation.name} of {model.name}", err=True)
     if model.verdict is not None:
-        click.echo(f"  weights: {model.verdict}", err=True)
+        click.echo(plain(f"  weights: {model.verdict}"), err=True)
     seed, again = settings["seed"], settings["again"]
     done = suite.record_path(model, evaluation, splits or model.splits, seed)
     if again or not is_done(done):
@@ -201,7 +206,8 @@ def show_summaries(evaluation: Evaluation, rows: pd.DataFrame, results: Path) ->
     """Prints what an evaluation shows of its models beside the table, and writes its figures."""
     from maebench import files
     from maebench.errors import ReadOnlyError
-    from maebench.report import plots, terminal
+    from maebench.outputs import write_figure
+    from maebench.report import terminal
     from maebench.report.printed import console
 
     for summary in evaluation.summary(rows):
@@ -212,7 +218,7 @@ def show_summaries(evaluation: Evaluation, rows: pd.DataFrame, results: Path) ->
         if summary.figure is not None:
             picture = results / "pictures" / f"{files.safe_name(summary.name)}.png"
             try:
-                plots.write_figure(summary.figure, picture)
+                write_figure(summary.figure, picture)
                 terminal.say(f"picture   {picture}", whole=True)
             except ReadOnlyError as error:
                 terminal.say(f"picture   not kept: {error}", whole=True)

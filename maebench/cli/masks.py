@@ -10,6 +10,7 @@ import click
 
 from maebench.cli.flags import flag, option, results_option
 from maebench.cli.values import COUNT, FOLDER, RATIO, SHARE, Several
+from maebench.errors import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +113,7 @@ def masks_command(**settings: Any) -> None:
     from maebench.cli.progress import shown
     from maebench.plugins import installed
     from maebench.pretraining import runs
-    from maebench.report import masks, terminal
+    from maebench.report import formats, masks, terminal
 
     names = installed()
     said, own = settings_of(settings, names)
@@ -128,12 +129,12 @@ def masks_command(**settings: Any) -> None:
     table = masks.mask_statistics(chosen, ratios, sampler=sampler, progress=progress, shown=shown)
     spec = [table["masking"].tolist(), ratios, image, progress, config.dump(), settings["model"]]
     name = files.safe_name(f"{config.dataset.name}-{config.encoder.name}-{files.short_hash(spec)}")
-    files.write_text(folder / f"{name}.csv", table.to_csv(index=False))
+    files.write_text(folder / f"{name}.csv", formats.csv(table))
     masks.gallery(sampler, chosen, ratios, folder / f"{name}.png", image, progress)
     terminal.print_table(readable(table))
     click.echo(LEGEND)
     for row in table[table["reason"] != ""].to_dict("records"):
-        click.echo(f"{row['masking']} {row['ratio']:g}: not there: {row['reason']}")
+        click.echo(plain(f"{row['masking']} {row['ratio']:g}: not there: {row['reason']}"))
     click.echo(f"picture   {folder / name}.png\ntable     {folder / name}.csv")
     if (table["reason"] != "").all():
         raise click.exceptions.Exit(1)

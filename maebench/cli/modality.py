@@ -8,6 +8,7 @@ import click
 
 from maebench.cli.flags import FLAGS, option, results_option
 from maebench.cli.values import FOLDER, POSITIVE, Number, OneOf, Several
+from maebench.errors import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +107,7 @@ def modality_command(**settings: Any) -> None:
         for comparison in found.values():
             for cell in comparison.cells:
                 if cell.state != "done":
-                    click.echo(f"not done: {cell.name}: {cell.reason}")
+                    click.echo(plain(f"not done: {cell.name}: {cell.reason}"))
         raise click.exceptions.Exit(1)
 
 
@@ -140,7 +141,7 @@ def show(rows: pd.DataFrame, found: dict[str, Comparison]) -> None:
 
     print_table(report.table(rows))
     for line in report.answers(rows):
-        click.echo(line)
+        click.echo(plain(line))
     datasets = {kind: one.design.arms[0].config.dataset for kind, one in found.items()}
     own = files.short_hash({kind: one.folder.name for kind, one in found.items()})
     name = files.safe_name("-".join([*(dataset.name for dataset in datasets.values()), own]))

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,6 +17,10 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from maebench.errors import plain
+from maebench.report.printed import NamesAsText
+from maebench.report.streams import as_text, raw
 
 if TYPE_CHECKING:
     from maebench.analysis.comparison import Comparison
@@ -82,7 +85,8 @@ class _Decoding:
         text = f"decoding {done:,}/{total:,} images"
         if sys.stderr.isatty():
             if done % DECODED_STEP == 0 or ends:
-                click.echo(text + ("" if ends else "\r"), err=True, nl=ends)
+                # past what shows a name's carriage return as text: this one is ours
+                click.echo(text + ("" if ends else "\r"), file=raw(sys.stderr), nl=ends)
         elif now - self.last >= LINE_SECONDS or ends:
             self.last = now
             click.echo(text, err=True)
@@ -91,9 +95,17 @@ class _Decoding:
 decoding = _Decoding()
 
 
-def terminal(**settings: Any) -> Console:
+def terminal() -> NamesAsText:
     """Standard error; a terminal only where it is one, whatever FORCE_COLOR says of colours."""
-    return Console(stderr=True, force_terminal=None if sys.stderr.isatty() else False, **settings)
+    forced = None if sys.stderr.isatty() else False
+    return NamesAsText(file=raw(sys.stderr), force_terminal=forced)
+
+
+@contextlib.contextmanager
+def showing(progress: Progress) -> Iterator[Progress]:
+    """A bar on the terminal; what is written above it meanwhile is text."""
+    with progress, as_text():  # rich reads colours and links out of what others write
+        yield progress
 
 
 class bar:  # noqa: N801 - used as a function
@@ -108,18 +120,20 @@ class bar:  # noqa: N801 - used as a function
     def __enter__(self) -> bar:
         if self.console.is_terminal:
             self.progress = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
-                *([TextColumn(self.extra)] if self.extra else []),
+                *([TextColumn(self.extra, markup=False)] if self.extra else []),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
                 console=self.console,
                 transient=True,
             )
-            self.task = self.progress.add_task(self.what, total=self.total, loss=0.0, rate=0.0)
-            self.progress.start()
+            what = plain(self.what)
+            self.task = self.progress.add_task(what, total=self.total, loss=0.0, rate=0.0)
+            self.shown = showing(self.progress)
+            self.shown.__enter__()
         return self
 
     def __call__(self, done: int, **values: Any) -> None:
@@ -133,15 +147,15 @@ class bar:  # noqa: N801 - used as a function
             self.last = now
             left = (now - self.began) / (done - self.first) * (self.total - done)
             text = "".join(f", {k} {v:,.4g}" for k, v in values.items()).replace("rate", "images/s")
-            sys.stderr.write(f"{self.what}: {done}/{self.total}{text}, {left:.0f} s left\n")
+            sys.stderr.write(f"{plain(self.what)}: {done}/{self.total}{text}, {left:.0f} s left\n")
 
     def say(self, text: str) -> None:
         """Writes a line above the bar."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(plain(text), soft_wrap=True)
 
     def __exit__(self, *_: object) -> None:
         if self.console.is_terminal:
-            self.progress.stop()
+            self.shown.__exit__(None, None, None)
 
 
 @contextlib.contextmanager
@@ -151,7 +165,7 @@ def grid(comparison: Comparison) -> Iterator[Callable[[dict[str, Any]], None]]:
 
     cells = {cell.name: cell for cell in comparison.cells}
     left = [name for name, cell in cells.items() if cell.state != "done"]
-    console = terminal(highlight=False, markup=False)
+    console = terminal()
     began = time.monotonic()
     ended: list[str] = []
     now: dict[str, str] = {}
@@ -174,18 +188,17 @@ def grid(comparison: Comparison) -> Iterator[Callable[[dict[str, Any]], None]]:
             reason = f": {event['reason']}" if what == "failed" else ""
             spent = time.monotonic() - began
             rest = spent / len(ended) * (len(left) - len(ended))
-            console.print(
-                f"{len(ended)}/{len(left)} {title(name)} {what}{reason}, {rest:.0f} s left",
-                soft_wrap=True,
-            )
+            line = f"{len(ended)}/{len(left)} {title(name)} {what}{reason}, {rest:.0f} s left"
+            console.print(plain(line), soft_wrap=True)
         if bar is not None:
-            bar.update(task, completed=len(ended), description=", ".join(now.values()))
+            bar.update(task, completed=len(ended), description=plain(", ".join(now.values())))
 
     if not left or not console.is_terminal:
         bar = None
         yield say
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+    text = TextColumn("{task.description}", markup=False)
+    columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with showing(Progress(*columns, console=console, transient=True)) as bar:
         task = bar.add_task("", total=len(left))
         yield say

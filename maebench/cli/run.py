@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from maebench.cli.flags import run_options
+from maebench.errors import plain
 
 if TYPE_CHECKING:
     from maebench.config.run import RunConfig
@@ -75,11 +76,13 @@ def pretrain_command(**settings: Any) -> None:
 def _read(settings: Mapping[str, Any]) -> tuple[RunConfig, list[str]]:
     """The config, and what was said of it."""
     from maebench.cli.settings import override_lines, read
+    from maebench.cli.uses import say_whose
 
     config = read(**settings)
+    say_whose([config])
     notes = config.dataset.notes()
     for line in notes:
-        click.echo(line, err=True)
+        click.echo(plain(line), err=True)
     return config, [*override_lines(config), *notes]
 
 
@@ -100,7 +103,7 @@ def _pretrain(plan: Plan) -> None:
     if not plan.whole:
         plan.splits.look_at_test(decoding)  # one that goes on has not loaded it
         for line in summary(plan.splits):
-            click.echo(line, err=True)
+            click.echo(plain(line), err=True)
         amount = plan.config.budget.amount
         length = f"{plan.steps:,} steps" if plan.steps else CLOCK.format(amount)
         click.echo(f"{plan.run.name}: {length} on {plan.device}", err=True)

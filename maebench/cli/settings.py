@@ -12,7 +12,7 @@ from maebench.config.overrides import differing
 from maebench.config.recipes import from_recipe
 from maebench.config.run import RunConfig
 from maebench.config.sources import from_sources
-from maebench.errors import ConfigError
+from maebench.errors import ConfigError, plain
 
 
 def read(
@@ -41,7 +41,7 @@ def read(
         return from_sources(flags, options, config)
     found = from_recipe(recipe, flags, options, config, override=override)
     for line in override_lines(found):
-        click.echo(line, err=True)
+        click.echo(plain(line), err=True)
     return found
 
 

@@ -9,6 +9,7 @@ import click
 
 from maebench.cli.flags import flag, option, source_options
 from maebench.cli.values import POSITIVE
+from maebench.errors import plain
 
 # the flags of a run that its speed depends on
 FLAGS = (
@@ -54,10 +55,10 @@ def speed_command(steps: int | None, as_json: bool, **settings: Any) -> None:
 
     config = read(**settings)
     for line in config.dataset.notes():
-        click.echo(line, err=True)
+        click.echo(plain(line), err=True)
     found = measure(config, steps, decoding)
     if as_json:
-        click.echo(json.dumps(found.dump(), indent=1, allow_nan=False, ensure_ascii=False))
+        click.echo(json.dumps(found.dump(), indent=1, allow_nan=False))
         return
     from maebench.report import speed
     from maebench.report.printed import console
@@ -68,4 +69,4 @@ def speed_command(steps: int | None, as_json: bool, **settings: Any) -> None:
     print_table(speed.rates(found))
     print_table(speed.phases(found))
     for line in speed.lines(found):
-        say.print(line)
+        say.print(plain(line))

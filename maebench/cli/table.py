@@ -10,6 +10,7 @@ import click
 
 from maebench.cli.flags import option, results_option
 from maebench.cli.values import OUT, Several, TableFormat
+from maebench.errors import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +79,7 @@ def table_command(
     rows = selected(rows, models, dataset, evaluation)
     table, notes, below = (rows, [], []) if tidy else arranged(rows, by, metric, cost)
     for note in [*mixed(rows), *notes]:
-        click.echo(f"note: {note}", err=True)
+        click.echo(plain(f"note: {note}"), err=True)
     if form is not None or out is not None:
         write(table, form or "markdown", out, below)
     else:
@@ -128,7 +129,7 @@ def write(table: pd.DataFrame, form: str | Report, out: Path | None, below: Sequ
 
     if form not in FOOTED:
         for line in below:
-            click.echo(f"note: {line}", err=True)
+            click.echo(plain(f"note: {line}"), err=True)
     if form == "parquet" and out is not None:
         files.write(out, lambda beside: parquet(table, beside))
         return

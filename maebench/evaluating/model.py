@@ -26,6 +26,7 @@ from maebench.masking.grids import Random
 from maebench.masking.mask import Mask, Masking, draw
 from maebench.models.model import WITHOUT, LoadedModel, pool_of
 from maebench.objectives.objective import ImageGrid, Reconstruction
+from maebench.outputs import write_figure
 from maebench.pretraining.ahead import crops_ahead
 from maebench.pretraining.batches import batches
 from maebench.pretraining.hardware import keep_memory
@@ -280,7 +281,7 @@ class EvaluatedModel:
     def picture(self, name: str, figure: Any) -> Path:
         """Writes a matplotlib figure among the artifacts."""
         path = self.artifacts / f"{files.safe_name(name)}.png"
-        files.write(path, lambda beside: figure.savefig(beside, format="png", dpi=120))
+        write_figure(figure, path)
         return path
 
     def progress(self, steps: Iterable[T], total: int, what: str) -> Iterator[T]:

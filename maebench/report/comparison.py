@@ -12,8 +12,9 @@ from maebench import files
 from maebench.analysis import arms
 from maebench.analysis.comparison import LEVEL, Comparison
 from maebench.evaluating.records import CONTROLS, examples_of
+from maebench.outputs import write_figure
+from maebench.report import formats
 from maebench.report.footnotes import remarks
-from maebench.report.plots import write_figure
 
 FLOORS = {"untrained": "untrained", **CONTROLS}
 ORDER = ("run", *FLOORS)
@@ -301,7 +302,7 @@ def write(comparison: Comparison) -> list[str]:
                 names="arm"
             )
     for name, table in tables.items():
-        files.write_text(folder / f"{name}.csv", table.to_csv(index=False))
+        files.write_text(folder / f"{name}.csv", formats.csv(table))
         written.append(f"{name}.csv")
     for name, figure in comparison.plot().items():
         write_figure(figure, folder / f"{name}.png")
@@ -319,15 +320,16 @@ def _file_name(evaluation: str) -> str:
 def markdown(comparison: Comparison) -> str:
     """The table, both answers and the footnotes as one page."""
     table = result_table(comparison)
-    parts = [f"# {comparison.name}", table.to_markdown(index=False) if len(table) else ""]
+    parts = [f"# {comparison.name}", formats.markdown(table) if len(table) else ""]
     parts += [f"![{name}]({name}.png)" for name in comparison.plot()]
     for line in answers(comparison):
-        depth = (len(line) - len(line.lstrip())) // 2
-        parts.append(f"{'  ' * (depth - 1)}- {line.strip()}" if depth else f"**{line}**")
+        depth, text = (len(line) - len(line.lstrip())) // 2, formats.as_markdown(line.strip())
+        parts.append(f"{'  ' * (depth - 1)}- {text}" if depth else f"**{text}**")
     for evaluation in comparison.evaluations() if len(comparison.design.seeds) >= FEW_SEEDS else ():
-        parts.append(f"{evaluation}: p of every pair of arms over seeds, Holm over the pairs")
-        parts.append(comparison.matrix(evaluation).map(p_text).to_markdown())
-    parts += [f"<sub>{line}</sub>" for line in footnotes(comparison)]
+        shown = formats.as_markdown(evaluation)
+        parts.append(f"{shown}: p of every pair of arms over seeds, Holm over the pairs")
+        parts.append(formats.markdown(comparison.matrix(evaluation).map(p_text), index=True))
+    parts += [f"<sub>{formats.as_markdown(line)}</sub>" for line in footnotes(comparison)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -17,6 +17,7 @@ from maebench.data.images import Images, channel_statistics
 from maebench.data.label_maps import VOID, LabelMaps
 from maebench.data.on_disk import BLOCK
 from maebench.encoders.inputs import IMAGES
+from maebench.errors import plain
 from maebench.evaluating.records import examples_of
 from maebench.rng import permutation
 
@@ -150,6 +151,7 @@ def drawn(check: Check) -> Image:
 
 def _cut(name: str) -> str:
     """A class's name as long as there is room for it."""
+    name = plain(name)
     return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from maebench import files
 from maebench.component import parse
 from maebench.config.run import RunConfig, Schedule
 from maebench.data.augment import Augment
@@ -20,6 +19,7 @@ from maebench.encoders.inputs import IMAGES
 from maebench.errors import ConfigError
 from maebench.masking.mask import Masking
 from maebench.masking.statistics import STATISTICS, Sample, describe
+from maebench.outputs import write_figure
 from maebench.plugins import contained, installed
 from maebench.pretraining.batches import sample
 from maebench.pretraining.hardware import find_device, find_precision
@@ -193,7 +193,7 @@ def gallery(
             axis.imshow(picture.numpy(), vmin=0, vmax=1, interpolation="nearest")
             middle = [(side - 1) / 2 for side in picture.shape[:2]]
             axis.text(middle[1], middle[0], text, fontsize=5, ha="center", va="center")
-    files.write(path, lambda beside: figure.savefig(beside, format="png", dpi=150))
+    write_figure(figure, path, dpi=150)
 
 
 def check_image(sampler: MaskSampler, image: int) -> None:

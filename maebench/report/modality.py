@@ -11,7 +11,8 @@ from maebench import files
 from maebench.analysis.comparison import LEVEL
 from maebench.analysis.modality import BASELINES, CLAIM
 from maebench.encoders.inputs import IMAGES, TEXT
-from maebench.report.plots import write_figure
+from maebench.outputs import write_figure
+from maebench.report import formats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,7 +139,8 @@ def _list(ratios: Sequence[float]) -> str:
 def write(rows: pd.DataFrame, titles: dict[str, str], folder: Path) -> None:
     """Writes rows.csv, table.md and modality.png into a folder."""
     files.make_folder(folder)
-    files.write_text(folder / "rows.csv", rows.to_csv(index=False))
-    text = [table(rows).to_markdown(index=False), "", *(f"- {line}" for line in answers(rows))]
+    files.write_text(folder / "rows.csv", formats.csv(rows))
+    text = [formats.markdown(table(rows)), ""]
+    text += [f"- {formats.as_markdown(line)}" for line in answers(rows)]
     files.write_text(folder / "table.md", "\n".join(text) + "\n")
     write_figure(picture(rows, titles), folder / "modality.png")

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from maebench import files
+from maebench.outputs import write_figure
 from maebench.pretraining import runs
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def loss_curve(run: runs.Run, path: Path) -> None:
@@ -33,8 +30,3 @@ def loss_curve(run: runs.Run, path: Path) -> None:
     axes.set_ylim(bottom=min(0.0, float(loss.min())))
     axes.legend()
     write_figure(figure, path)
-
-
-def write_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure as a PNG."""
-    files.write(path, lambda beside: figure.savefig(beside, format="png", dpi=120))

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
+
+from maebench.errors import plain
+from maebench.report.streams import raw
 
 WIDE = 200  # columns where the output is no terminal: nothing is cut off
 NARROW = 12  # characters of a line of text that can still be read as one
@@ -38,7 +43,7 @@ class Line:
     def show(self) -> None:
         """Prints it; a terminal breaks it between words unless it is whole."""
         unbroken = self.whole or not sys.stdout.isatty()
-        console().print(self.text, style=self.style, soft_wrap=unbroken)
+        console().print(plain(self.text), style=self.style, soft_wrap=unbroken)
 
 
 @dataclass(frozen=True)
@@ -58,24 +63,41 @@ class Sheet:
     def show(self) -> None:
         """Prints it; where the terminal is too narrow for it, row by row."""
         out = console()
-        widths = _widths(self.heads, self.rows, self.texts, out.width)
+        # before they are measured; a head may have several lines
+        heads = ["\n".join(map(plain, head.split("\n"))) for head in self.heads]
+        rows = [list(map(plain, row)) for row in self.rows]
+        widths = _widths(heads, rows, self.texts, out.width)
         if widths is None:
-            for line in _row_by_row(self.heads, self.rows, self.texts, out.width):
+            for line in _row_by_row(heads, rows, self.texts, out.width):
                 out.print(line, soft_wrap=True)
             return
         shown = Table()
-        for head, width in zip(self.heads, widths, strict=True):
+        for head, width in zip(heads, widths, strict=True):
             shown.add_column(_folded(head, width, True), width=width)
-        for row in self.rows:
+        for row in rows:
             shown.add_row(*map(_folded, row, widths, self.texts))
         out.print(shown)
 
 
+class NamesAsText(Console):
+    """A console to which a name is text: no markup, no emoji, no sequence that it would obey."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **settings)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """The segments, those of rich's own control codes as they are."""
+        for segment in super().render(renderable, options):
+            shown = segment.text if segment.control else plain(segment.text, lines=True)
+            yield segment if shown == segment.text else segment._replace(text=shown)
+
+
 def console() -> Console:
     """Standard output, wide where it is a file or a pipe."""
-    # a name with [brackets] is a name and no markup
     width = None if sys.stdout.isatty() else WIDE
-    return Console(highlight=False, markup=False, width=width)
+    return NamesAsText(file=raw(sys.stdout), width=width)
 
 
 def _widths(

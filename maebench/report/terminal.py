@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from maebench.errors import plain
 from maebench.outputs import Cell
 from maebench.report.printed import FRAME, Line, Sheet
 
@@ -63,7 +64,7 @@ def _width(head: str, cells: pd.Series) -> int:
 def _readable(cell: object) -> str:
     """Text as it is; a number with commas and six digits, nothing for one that is not there."""
     if isinstance(cell, str | dict | Cell):  # a dict is the `where` of a tidy table
-        return str(cell)
+        return plain(str(cell))
     if pd.isna(cell):  # type: ignore[call-overload]
         return ""
     return f"{cell:,.6g}" if isinstance(cell, float) else f"{cell:,}"
