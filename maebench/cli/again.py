@@ -89,7 +89,12 @@ def asked(settings: Mapping[str, Any]) -> Asked:
         "settings": given,
         "settings file": _file_of(settings["config"]),
         "folder": place,
-        "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(VARIABLES)},
+        # by hashes: what somebody has in his environment is not written anywhere
+        "variables": {
+            name: files.short_hash(value)
+            for name, value in sorted(os.environ.items())
+            if name.startswith(VARIABLES)
+        },
         "python": [sys.version, list(sys.path), sys.flags.optimize],
         "packages": _packages(),
         "code": [state_of(folder, ".py") for folder in _folders_of_code()],

@@ -13,6 +13,8 @@ from maebench.errors import ConfigError, RunError
 
 # Letters, digits, dot, dash and underscore; no leading dot, so no name can climb or hide.
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+# Devices of Windows, whatever follows their dot; nor may a name end with one there.
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.", re.IGNORECASE)
 CACHE = "MAEBENCH_CACHE"  # the folder of what is kept between commands; below the user's own cache
 SHOWN = 40  # characters of a wrong value in a message
 
@@ -23,10 +25,11 @@ def safe_name(name: str) -> str:
     Raises:
         RunError: it could leave its folder or is not portable.
     """
-    if not SAFE_NAME.fullmatch(name):
+    if not SAFE_NAME.fullmatch(name) or RESERVED.fullmatch(name):
         raise RunError(
             f"{name!r} cannot be a file name: allowed are letters, digits, '.', '_', '-', "
-            "first a letter or digit, 200 characters at most"
+            "first a letter or digit, last no dot, 200 characters at most, and no device of "
+            "Windows such as con or nul"
         )
     return name
 

@@ -147,19 +147,24 @@ def read_kept(run: Run) -> dict[str, str]:
     """What was kept of the run's data set, by file name.
 
     Raises:
-        RunError: a file is missing, cannot be read, or is not as it was kept: another tokenizer
+        DamagedError: a file is missing, cannot be read, or is not as it was kept: another tokenizer
             would give the model other words.
     """
     found = {}
-    for name, mark in run.facts.get("kept", {}).items():
-        path = run.folder / KEPT / name
+    marks = run.facts.get("kept", {})
+    if not isinstance(marks, dict):
+        raise DamagedError(f"{run.folder / 'config.json'} is damaged: kept is no object")
+    for name, mark in marks.items():
+        path = run.folder / KEPT / files.safe_name(name)
         try:
             found[name] = path.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
-            raise RunError(f"{path} belongs to the weights and cannot be read: {why}") from error
+            raise DamagedError(
+                f"{path} belongs to the weights and cannot be read: {why}"
+            ) from error
         if files.short_hash(found[name]) != mark:
-            raise RunError(f"{path} is not as the run kept it: the weights are of other tokens")
+            raise DamagedError(f"{path} is not as the run kept it: the weights are of other tokens")
     return found
 
 
