@@ -284,6 +284,6 @@ def test_what_a_run_has_kept_is_read_back_and_refused_where_it_is_missing_or_ano
     with pytest.raises(RunError, match="is not as the run kept it: the weights are of other"):
         tiny.load(tmp_path, made.name)
     path.unlink()
-    with pytest.raises(RunError, match="belongs to the weights and cannot be read: No such file"):
+    with pytest.raises(RunError, match="which belongs to the weights: No such file"):
         tiny.load(tmp_path, made.name)
     assert runs.read_kept(tiny.plan(tmp_path).run) == {}  # of images nothing is kept

@@ -160,9 +160,7 @@ def read_kept(run: Run) -> dict[str, str]:
             found[name] = path.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
-            raise DamagedError(
-                f"{path} belongs to the weights and cannot be read: {why}"
-            ) from error
+            raise DamagedError(f"{path}, which belongs to the weights: {why}") from error
         if files.short_hash(found[name]) != mark:
             raise DamagedError(f"{path} is not as the run kept it: the weights are of other tokens")
     return found
