@@ -157,3 +157,33 @@ def test_libraries_without_which_the_rest_cannot_be_imported_are_named(
 )
 def test_the_summary_counts_what_is_wrong(verdicts, line):
     assert summary([Checked("a", "b", verdict) for verdict in verdicts]) == line
+
+
+# ---- of results
+
+
+def test_a_run_is_looked_at_by_its_name_and_repaired_only_where_that_is_asked(
+    tmp_path, monkeypatch, capsys
+):
+    import tiny
+
+    run = tiny.plan(tmp_path).run
+    path = run.folder / "spent.json"
+    path.write_text(path.read_text().replace('"steps": ', '"steps": 1'))
+    damaged = path.read_bytes()
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main(["doctor", *arguments, "--results", str(tmp_path)])
+        return ended.value.code, *capsys.readouterr()
+
+    code, out, _ = call(run.name)
+    assert (
+        code == 1 and "1 damaged, 0 of them lost for good" in out and path.read_bytes() == damaged
+    )
+    assert "spent.json: it is not as it was written; the last checkpoint says the same" in out
+    assert call(str(tmp_path), "--repair")[0] == 0
+    assert call(str(tmp_path))[:2][0] == 0
+    code, _, err = call("nobody")
+    assert code == 1 and "unknown run or folder of results 'nobody'" in err
+    assert call("--repair")[0] == 2

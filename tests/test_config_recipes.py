@@ -366,13 +366,13 @@ def test_a_run_keeps_the_recipe_and_what_differs_and_is_the_same_run_without(tmp
 
 
 def test_a_run_that_is_older_than_recipes_is_read(tmp_path):
-    import json
+    from maebench import files
 
     plan = tiny.plan(tmp_path, evals=["knn"])
     path = plan.run.folder / "config.json"
-    content = json.loads(path.read_text())
+    content = files.read_sealed(path, plan.run.name)
     assert content["config"].pop("recipe") is None
-    path.write_text(json.dumps(content))
+    files.write_sealed(path, content, plan.run.name)
     from maebench.evaluating import suite
 
     suite.evaluate(tiny.load(tmp_path), plan.config.evals[0])

@@ -6,6 +6,7 @@ operations on a CPU, and tests/test_gpu.py needs a GPU.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import ClassVar
 
@@ -147,7 +148,9 @@ def test_a_checkpoint_of_a_gpu_is_gone_on_from_there_and_on_a_cpu(tmp_path, monk
             steps.close()
             assert checkpoints.newest(plan.checkpoints)["step"] == 3
             rest = settings(machine={**OFTEN, "precision": "fp16"}, device=device)
-            left = [step.number for step in pretrain(prepare(rest, tmp_path / device))]
+            said = pytest.warns(UserWarning, match="goes on from step 3 with device cpu")
+            with said if device == "cpu" else contextlib.nullcontext():
+                left = [step.number for step in pretrain(prepare(rest, tmp_path / device))]
         assert left == [4, 5, 6]
         ends[device], _ = checkpoints.load_newest(plan.checkpoints)
     assert ends["cuda"].keys() == ends["cpu"].keys()

@@ -103,7 +103,7 @@ def test_a_run_records_the_statistics_of_its_masks(tmp_path):
     from maebench import files
 
     plan = tiny.plan(tmp_path, masking="block", ratio=0.5)
-    kept = files.read_json(plan.run.folder / "masks.json")
+    kept = files.read_sealed(plan.run.folder / "masks.json", plan.run.name)
     assert kept["realised_ratio"] == plan.run.facts["realised_ratio"] == 0.5
     model = build(plan.config, inputs_of(plan.config, plan.run.facts))
     normalise = Normaliser(plan.run.facts["mean"], plan.run.facts["std"], "cpu")

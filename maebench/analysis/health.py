@@ -83,7 +83,7 @@ def of_run(folder: Path, seen: Callable[[Path], None]) -> Iterator[Damage]:
     try:
         run = runs.read_run(folder)
     except RunError as error:
-        yield Damage(path, str(error), COMMAND, _aside(path))
+        yield Damage(path, str(error), COMMAND)  # which keeps the old one
         run = None
     for name in (runs.ENVIRONMENT_FILE, runs.HASHES, "masks.json", kernels.FILE, finite.REPORT):
         remedy = COMMAND if name == "masks.json" else LOST

@@ -46,7 +46,10 @@ COMMANDS = {
         "maebench.cli.plugins",
         "List installed plugins and why any failed; check them; begin one.",
     ),
-    "doctor": ("maebench.cli.doctor", "Look for what would stop a run here, and say what to do."),
+    "doctor": (
+        "maebench.cli.doctor",
+        "Look for what would stop a run here, or for damage in results, and say what to do.",
+    ),
 }
 GROUP = "maebench.commands"  # entry points of third-party commands
 INTERRUPTED = 130  # what a shell gives for Ctrl-C

@@ -72,7 +72,9 @@ def write(folder: Path, name: str, rows: Sequence[Row], values: Mapping[str, NDA
         files.write_together(
             {
                 path.with_suffix(".npz"): lambda beside: _write_bytes(beside, packed.getvalue()),
-                path: lambda beside: files.write_sealed(beside, content, _whose(path)),
+                path: lambda beside: _write_bytes(
+                    beside, files.sealed_text(content, _whose(path)).encode()
+                ),
             }
         )
         for left in folder.glob(f"{files.BESIDE}*"):

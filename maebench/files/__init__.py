@@ -19,6 +19,7 @@ from maebench.files.sealed import (
     read_lines,
     read_object,
     read_sealed,
+    sealed_text,
     write_sealed,
 )
 from maebench.files.writing import (
@@ -61,6 +62,7 @@ __all__ = [
     "read_sealed",
     "remove",
     "safe_name",
+    "sealed_text",
     "sha256",
     "short_hash",
     "shortened",

@@ -18,7 +18,7 @@ from typing import Any
 
 from maebench.errors import DamagedError, RunError
 from maebench.files.names import shortened
-from maebench.files.writing import failure, make_folder, write_json
+from maebench.files.writing import failure, json_text, make_folder, write_text
 
 HASH, OF, CHECK = "hash", "of", "crc32"
 # Of a JSON file in bytes. The largest of ours are records of evaluations with thousands of rows.
@@ -33,8 +33,13 @@ def write_sealed(path: Path, value: Mapping[str, Any], of: str) -> None:
         value: its content; NaN and infinity are refused.
         of: what it belongs to, such as the run's name.
     """
+    write_text(path, sealed_text(value, of))
+
+
+def sealed_text(value: Mapping[str, Any], of: str) -> str:
+    """The text of a file of `write_sealed`."""
     content = {OF: of, **value}
-    write_json(path, {HASH: content_hash(content), **content})
+    return json_text({HASH: content_hash(content), **content})
 
 
 def read_sealed(path: Path, of: str, hashed: tuple[int, ...] = ()) -> dict[str, Any]:
