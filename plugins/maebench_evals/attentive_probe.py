@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from maebench import ANY_KIND, Evaluation, Metric, Model, Result, choose, half_cosine
+from maebench_evals.interrupted import one_by_one
 
 # Shape suffixes: B images, N tokens, D channels, H heads, K = D / H channels of a head, C classes,
 # G probes of the grid in each of R rounds.
@@ -128,13 +129,18 @@ class AttentiveProbe(Evaluation):
         decays_G = torch.tensor(grid.weight_decay * len(grid.lr))
         _, tokens, width = model.tokens("train", torch.arange(1), self.layer).shape
         start = initial(len(rates_G), width, len(model.class_names()))
-        found = []
-        for part_RN in used_RN.split(rounds_together(start, self.batch * tokens)):
+
+        def trained(part_RN: Tensor) -> dict[str, Tensor]:
             R = len(part_RN)
             probes = start.repeated(R).to(model.device)
             batches = self._batches(model, labels, purpose, part_RN)
             train(probes, batches, rates_G.repeat(R), decays_G.repeat(R), grid.steps)
-            found.append(probes)
+            return probes._asdict()
+
+        rounds = used_RN.split(rounds_together(start, self.batch * tokens))
+        found = [
+            Probes(**kept).to(model.device) for kept in one_by_one(model, purpose, rounds, trained)
+        ]
         return Probes(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
     def _batches(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from itertools import islice
 from typing import Any, ClassVar, Literal, Self, cast
@@ -34,6 +34,7 @@ from maebench_evals.classifier import (
 )
 from maebench_evals.distort import make_inputs
 from maebench_evals.finetune_recipe import OFF, Recipe, fast_recipe, mae_recipe
+from maebench_evals.interrupted import kept_of, restored
 from maebench_evals.official_probe import split_batch
 
 LR_BATCH = 256  # lr = base * batch / 256
@@ -229,35 +230,6 @@ class Finetune(Evaluation):
         if self.protocol == "fast":
             return found
         return replace(found, batch=min(found.batch, num_images))
-
-
-def kept_of(
-    classifier: Classifier, adam: torch.optim.Optimizer, losses: Sequence[Tensor]
-) -> dict[str, Tensor]:
-    """All that training goes on from, by name."""
-    found = {f"classifier.{name}": part for name, part in classifier.state_dict().items()}
-    for number, values in adam.state_dict()["state"].items():
-        found |= {f"adam.{number}.{name}": value for name, value in values.items()}
-    return {**found, "losses": torch.stack(list(losses))}
-
-
-def restored(
-    classifier: Classifier, adam: torch.optim.Optimizer, kept: Mapping[str, Tensor]
-) -> list[Tensor]:
-    """Puts back what `kept_of` gave, and gives the loss of each update that was made."""
-    if not kept:
-        return []
-    prefix = "classifier."
-    own = {name.removeprefix(prefix): t for name, t in kept.items() if name.startswith(prefix)}
-    classifier.load_state_dict(own)
-    content = adam.state_dict()
-    for name, value in kept.items():
-        if name.startswith("adam."):
-            _, number, key = name.split(".")
-            content["state"].setdefault(int(number), {})[key] = value
-    adam.load_state_dict(content)
-    device = next(classifier.parameters()).device
-    return [*kept["losses"].to(device)]
 
 
 def check_acts(

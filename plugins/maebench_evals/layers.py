@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from maebench import (
 )
 from maebench_evals.frozen import Penalties, standardised
 from maebench_evals.heads import ITERATIONS, probe
+from maebench_evals.interrupted import one_by_one
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,12 @@ class Place:
     validation: Tensor
     hits: Tensor
     converged: float
+
+    @classmethod
+    def of(cls, layer: int | Literal["last"], pool: str, kept: Mapping[str, Tensor]) -> Place:
+        """The place of what was kept of it."""
+        l2, edge, converged = kept["numbers"].tolist()
+        return cls(layer, pool, l2, bool(edge), kept["validation"], kept["hits"], converged)
 
 
 class Layers(Evaluation):
@@ -95,7 +103,11 @@ class Layers(Evaluation):
         labels = model.labels("train")
         folds = model.folds()
         shown = model.progress(places, len(places), f"layers of {model.kind}")
-        found = [self._probe(model, labels, folds, *place) for place in shown]
+        kept = one_by_one(model, "", shown, lambda at: self._probe(model, labels, folds, *at))
+        found = [
+            Place.of(layer or "last", pool, part)
+            for (layer, pool), part in zip(places, kept, strict=True)
+        ]
         best = best_place([place.validation.mean().item() for place in found], len(layers))
         choice = Choice(best, found[best].edge)
         draw_picture(model, found, found[choice.index])
@@ -108,7 +120,7 @@ class Layers(Evaluation):
 
     def _probe(
         self, model: Model, labels: Tensor, folds: Folds, layer: int | None, pool: str
-    ) -> Place:
+    ) -> dict[str, Tensor]:
         """Chooses l2 for one layer and pooling and fits its probe again on all of train."""
         train, test = model.features("train", layer, pool), model.features("test", layer, pool)
         train, test = standardised(train, test)
@@ -123,10 +135,12 @@ class Layers(Evaluation):
             iterations=self.iterations,
         )
         choice = choose(found.held_out)
-        hits = (found.predicted[choice.index] == model.labels("test")).double()
-        validation = found.held_out[choice.index]
-        chosen = l2[choice.index]
-        return Place(layer or "last", pool, chosen, choice.edge, validation, hits, found.converged)
+        numbers = [l2[choice.index], float(choice.edge), found.converged]
+        return {
+            "numbers": torch.tensor(numbers, dtype=torch.float64),
+            "validation": found.held_out[choice.index],
+            "hits": (found.predicted[choice.index] == model.labels("test")).double(),
+        }
 
 
 def best_place(scores: list[float], num_layers: int) -> int:

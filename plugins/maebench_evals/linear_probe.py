@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt
@@ -138,9 +139,11 @@ class LinearProbe(Evaluation):
         steps = max(self.steps or 1, official.length(len(labels), self.epochs, batch))
         test = model.features("test", self.layer, pool)
         head = official.Head(test.shape[1], len(model.class_names())).to(model.device)
+        partial = model.partial("mae")
+        done = len(partial.state.get("losses", ()))
         if crops:
             augment = ClampedAugment(scale=official.CROP_SCALE)
-            drawn = model.crops("train", part, steps * parts, augment)
+            drawn = model.crops("train", part, steps * parts, augment, done=done * parts)
             batches = official.encoded_batches(
                 drawn,
                 lambda images: model.encode(images, self.layer, pool),
@@ -151,9 +154,10 @@ class LinearProbe(Evaluation):
         else:
             train = model.features("train", self.layer, pool).to(model.device)
             draws = model.draws("order mae")
-            batches = official.cached_batches(train, labels.to(model.device), batch, steps, draws)
-        shown = model.progress(batches, steps, f"linear-probe of {model.kind}")
-        loss = official.train(head, shown, steps, batch)
+            whole = official.cached_batches(train, labels.to(model.device), batch, steps, draws)
+            batches = islice(whole, done, None)
+        shown = model.progress(batches, steps - done, f"linear-probe of {model.kind}")
+        loss = official.train(head, shown, steps, batch, partial)
         where: dict[str, object] = {
             **{"batch": batch, "steps": steps},
             "lr": official.BASE_LR * batch / official.LR_BATCH,

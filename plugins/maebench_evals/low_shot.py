@@ -24,6 +24,7 @@ from maebench import (
 )
 from maebench_evals.frozen import Layer, Penalties, not_empty, pool_for, standardised
 from maebench_evals.heads import ITERATIONS, probe
+from maebench_evals.interrupted import one_by_one
 
 SHOTS = re.compile(r"[1-9]\d*|\d+(\.\d+)?%")
 # One image per class leaves none to choose on. On digits, of encoders and of pixels, any l2 from
@@ -135,11 +136,19 @@ class LowShot(Evaluation):
                 yield Result("top1", None, where, why)
                 continue
             hits, l2, converged = [], [], []
-            for index, folds in self._subsets(model, labels, text):
-                found = self._head(train[index], labels[index], test, classes, folds)
-                hits.append((found.predicted == right).double())
-                l2.append(found.l2)
-                converged.append(found.converged)
+            subsets = list(self._subsets(model, labels, text))
+            index = subsets[-1][0]
+
+            def fitted(subset: tuple[Tensor, Folds | None]) -> dict[str, Tensor]:
+                at, folds = subset
+                head = self._head(train[at], labels[at], test, classes, folds)
+                numbers = torch.tensor([head.l2, head.converged], dtype=torch.float64)
+                return {"predicted": head.predicted, "numbers": numbers}
+
+            for found in one_by_one(model, text, subsets, fitted):
+                hits.append((found["predicted"] == right).double())
+                l2.append(found["numbers"][0].item())
+                converged.append(found["numbers"][1].item())
             hits_RT = torch.stack(hits)
             if text == fitting[-1]:
                 where |= {"chosen": True}

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from maebench import Crops, Draws, MaebenchError, half_cosine
+from maebench import Crops, Draws, MaebenchError, Partial, half_cosine
+from maebench_evals.interrupted import kept_of, restored
 
 BASE_LR, LR_BATCH = 0.1, 256  # lr = 0.1 * batch / 256
 EPOCHS, WARMUP = 90, 10 / 90  # ten of ninety epochs; the same share of a shorter schedule
@@ -73,17 +74,30 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * half_cosine(step - warmup, steps - warmup)
 
 
-def train(head: Head, batches: Iterable[tuple[Tensor, Tensor]], steps: int, batch: int) -> float:
+def train(
+    head: Head,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    steps: int,
+    batch: int,
+    partial: Partial | None = None,
+) -> float:
     """Trains a head on (features, labels) and gives the mean loss of the last tenth of steps.
+
+    Args:
+        head: at its beginning.
+        batches: those that are left, where some steps were made before.
+        steps: in all.
+        batch: images of one.
+        partial: keeps how far it is.
 
     Raises:
         MaebenchError: the loss is not finite, or the batch norm did not learn its statistics.
     """
     lars = make_lars(head)
     peak = BASE_LR * batch / LR_BATCH
-    made = []
+    made = restored(head, lars, partial.state if partial else {})
     head.train()
-    for step, (x_BD, y_B) in enumerate(batches):
+    for step, (x_BD, y_B) in enumerate(batches, len(made)):
         rate = learning_rate(step, steps, peak)
         for group in lars.param_groups:
             group["lr"] = rate
@@ -92,6 +106,8 @@ def train(head: Head, batches: Iterable[tuple[Tensor, Tensor]], steps: int, batc
         loss.backward()
         lars.step()
         made.append(loss.detach())
+        if partial:
+            partial.keep(lambda: kept_of(head, lars, made))
     head.eval()
     check_norm(head, steps)
     losses = torch.stack(made).tolist()  # read once: a GPU is waited for each time

@@ -24,6 +24,7 @@ from maebench_evals import mistakes
 from maebench_evals.corruptions import OF_IMAGES
 from maebench_evals.frozen import Layer, Penalties, pool_for, scaling
 from maebench_evals.heads import head, probe
+from maebench_evals.interrupted import one_by_one
 from maebench_evals.linear_probe import L2
 from maebench_evals.mistakes import OF_TEXT
 
@@ -121,8 +122,13 @@ class Robustness(Evaluation):
         before = self._right(classify, scale, clean, right, model)
         yield Result("clean_top1", before, where)
         means = []
-        for name in self.suited(model.inputs.kind).corruptions or ():
-            means.append(self._corrupted(model, name, classify, scale, right, pool))
+        names = self.suited(model.inputs.kind).corruptions or ()
+
+        def corrupted(name: str) -> dict[str, Tensor]:
+            return {"right": self._corrupted(model, name, classify, scale, right, pool)}
+
+        for name, kept in zip(names, one_by_one(model, "", names, corrupted), strict=True):
+            means.append(kept["right"])
             yield Result("corrupted_top1", means[-1], where | {"corruption": name})
         whole = torch.stack(means).mean(0)
         guess = 1 / len(classes)
