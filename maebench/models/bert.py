@@ -152,7 +152,7 @@ def _windows(
         ConfigError: windows of `asked` tokens are longer than its positions.
     """
     words = own.get(PLAIN["encoder.token_embed.weight"])
-    if words is None or POSITIONS not in own:
+    if words is None or POSITIONS not in own or words.ndim != 2 or own[POSITIONS].ndim != 2:
         raise incomplete(spec, {n for n in (*PLAIN.values(), POSITIONS) if n not in own}, set())
     (vocabulary, width), most = words.shape, len(own[POSITIONS]) - 1
     length = asked or min(LENGTH, most)

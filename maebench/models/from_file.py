@@ -46,6 +46,11 @@ from maebench.rng import isolated
 # counts in use (384: 6 in DeiT, 12 in solo-learn), so there they have to be stated.
 HEADS = {768: 12, 1024: 16, 1280: 16}
 DECODER_HEADS = {512: 16}  # models_mae.py, for all three
+# Weights that sizes are read off, and how many dimensions each has.
+SHAPES = {
+    **{"patch_embed.proj.weight": 4, "pos_embed": 3, "reg_token": 3, "blocks.0.mlp.fc1.weight": 2},
+    **{"decoder_pos_embed": 3, "decoder_embed.weight": 2},
+}
 OF_A_BLOCK = 12  # weights: two of each of two norms, attention's two maps and the MLP's two
 
 
@@ -130,8 +135,12 @@ def read_shape(
     """Sizes from the shapes of the weights, and a note where the grid is not stated.
 
     Raises:
+        RunError: a weight that sizes are read off has none.
         ConfigError: nobody says the size and the positions do not show it.
     """
+    for name, ndim in SHAPES.items():
+        if name in tensors and (tensors[name].ndim != ndim or not tensors[name].numel()):
+            raise incomplete(spec, (), (), [name])
     D, C, p, q = tensors["patch_embed.proj.weight"].shape
     registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
     decoder = tensors.get("decoder_pos_embed")
