@@ -64,7 +64,7 @@ def test_an_expression_that_never_ends_is_stopped_and_named(monkeypatch, pattern
     assert repr(pattern) in str(caught.value) and time.monotonic() - start < 3
 
 
-@pytest.mark.parametrize("pattern", ["(a+)+$", "(.*)*x", r"(\w+\s?)*$"])
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(.*)*x"])
 def test_an_expression_on_which_re_never_ends_finds_nothing_at_once(pattern):
     with pytest.raises(ConfigError, match="no expression finds a weight"):
         renamed({"a" * 60 + "!": ONE}, {pattern: "x"})
@@ -74,7 +74,7 @@ def test_the_time_is_that_of_all_names_together(monkeypatch):
     monkeypatch.setattr(key_map, "SECONDS", 0.3)
     start = time.monotonic()
     with pytest.raises(ConfigError, match="for too long"):
-        renamed({"a" * 16 + f"!{n}": ONE for n in range(200)}, {"(a|a)*$": "x", "0": "1"})
+        renamed({"a" * 16 + f"!{n}": ONE for n in range(200)}, {"(a|a)*$": r"\g<0>"})
     assert time.monotonic() - start < 3
 
 

@@ -19,6 +19,9 @@ Width = Annotated[PositiveInt, Field(le=MOST_WIDTH)]
 Depth = Annotated[PositiveInt, Field(le=MOST_DEPTH)]
 Heads = Annotated[PositiveInt, Field(le=MOST_WIDTH)]  # one number of the width each
 Side = Annotated[PositiveInt, Field(le=MOST_PER_SIDE)]
+# Of a code or a latent, and no more than a matrix of the largest width to it can be: sparse codes
+# have some four times the numbers of a patch, 3,072 for colours in 16 pixels.
+Units = Annotated[PositiveInt, Field(le=2**20)]
 # ResNets have 4 stages, and 14 halve the longest side to one pixel.
 MOST_STAGES = 14
 Widths = Annotated[tuple[Width, ...], Field(max_length=MOST_STAGES)]

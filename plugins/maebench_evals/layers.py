@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from maebench import (
@@ -20,7 +20,7 @@ from maebench import (
     Result,
     choose,
 )
-from maebench_evals.frozen import Penalties, standardised
+from maebench_evals.frozen import Count, Penalties, standardised
 from maebench_evals.heads import ITERATIONS, probe
 
 
@@ -81,7 +81,7 @@ class Layers(Evaluation):
         description="penalties to try",
         examples=[(1e-4, 1e-2), (1.0,)],
     )
-    iterations: PositiveInt = Field(
+    iterations: Count = Field(
         default=ITERATIONS, description="most steps to the optimum of a penalty", examples=[1]
     )
 
