@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import yaml
 from hypothesis import given
@@ -46,8 +48,6 @@ def test_what_a_mapping_takes_from_another_it_may_say_otherwise(tmp_path):
     found = load_yaml(path, "--config")
     assert found["deep"] == {"deeper": {"a": 2, "b": 1}}
     assert found == yaml.safe_load(text)
-    path.write_text("circle: &c [*c]\n")
-    assert len(load_yaml(path, "--config")["circle"]) == 1
 
 
 @given(
@@ -115,3 +115,45 @@ def test_a_file_of_the_home_folder_is_found(tmp_path, monkeypatch):
     assert read_yaml("~/a.yaml") == {"seed": 3}
     with pytest.raises(ConfigError, match=r"--config .*b\.yaml: No such file"):
         read_yaml("~/b.yaml")
+
+
+LAUGHS = "a0: &a0 [lol, lol]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join(9 * [f'*a{n - 1}'])}]\n" for n in range(1, 10)
+)
+MERGED = "a0: &a0 {k: 1}\n" + "".join(
+    f"a{n}: &a{n} {{<<: [{', '.join(9 * [f'*a{n - 1}'])}]}}\n" for n in range(1, 10)
+)
+CHAIN = "a0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 200))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (LAUGHS, "line 5: 20,503 values, aliases .* and 20,000 are the most"),
+        (MERGED, "line 5: .* values, aliases"),
+        (CHAIN, "line 64: 65 values within each other, and 64 are the most"),
+        ("[" * 100_000, "line 1: 65 values within each other, and 64 are the most"),
+        ("- " * 100_000, "line 1: 65 values within each other"),
+        ("a: " + "{b: " * 100_000, "line 1: 65 values within each other"),
+        ("x\n" * 2**20, "more than 1,048,576 bytes, the most"),
+        ("a: [" + "0," * 100_000 + "]", "line 1: 20,001 values, and 20,000 are the most"),
+        ("a: " + "1:" * 30_000 + "1", "60,001 characters of a value, and 32,768 are the most"),
+        ("circle: &c [*c]\n", "line 1: an alias stands for what it lies in"),
+        ("a: !!bool maybe\n", "is no YAML"),
+        ("a: " + "59:" * 400 + "1.5", "is no YAML"),
+    ],
+)
+def test_a_small_file_that_stands_for_a_huge_value_is_refused_in_one_line(tmp_path, text, says):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    start = time.process_time()
+    with pytest.raises(ConfigError, match=says) as caught:
+        load_yaml(path, "--config")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    assert time.process_time() - start < 8  # the slowest reads 20,000 values first
+
+
+def test_a_file_without_an_end_is_not_read_to_it():
+    with pytest.raises(ConfigError, match="/dev/zero: it has more than 1,048,576 bytes"):
+        load_yaml("/dev/zero", "--config")

@@ -180,6 +180,16 @@ WRONG = {
         {"num_hidden_layers": 3},
         "the encoder is incomplete: missing encoder.layer.2.",
     ),
+    "a billion blocks": (
+        {"num_hidden_layers": 10**9},
+        r"its config.json states 1,000,000,000 blocks, and its \d+ weights cannot fill them",
+    ),
+    "a huge MLP": (
+        {"intermediate_size": 3200},
+        r"intermediate.dense.weight is \(96, 32\), and \(3200, 32\) is wanted",
+    ),
+    "an absurd MLP": ({"intermediate_size": 10**12}, "its encoder.mlp_ratio: .*less than"),
+    "no number": ({"intermediate_size": "x"}, "intermediate_size of its config.json is 'x'"),
 }
 
 
@@ -188,6 +198,14 @@ def test_a_folder_is_refused_for(what, folder, tmp_path):
     config, message = WRONG[what]
     with pytest.raises(MaebenchError, match=message):
         load_model(f"hf:{changed(folder, tmp_path, **config)}", tmp_path, "cpu", data=DATA)
+
+
+def test_a_tokenizer_of_absurd_size_is_not_read(folder, tmp_path):
+    place = changed(folder, tmp_path)
+    with (place / "tokenizer.json").open("ab") as file:
+        file.truncate(10**11)
+    with pytest.raises(MaebenchError, match=r"has 100,000,000,000 bytes, and 67,108,864 are the"):
+        load_model(f"hf:{place}", tmp_path, "cpu", data=DATA)
 
 
 def test_windows_longer_than_its_positions_and_a_missing_tokenizer_are_refused(folder, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -259,3 +260,31 @@ def test_a_preprocessor_that_does_not_normalise_is_obeyed(saved, tmp_path):
 def test_what_its_config_says_is_not_said_again(saved):
     with pytest.raises(ConfigError, match="its config.json says all; leave out heads"):
         load_foreign("file", str(saved[2]), {"heads": "3"})
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"num_hidden_layers": 10**9}, "states 1,000,000,000 blocks, and there are"),
+        ({"hidden_size": 3 * 10**6}, "a network of [0-9,]{12,} numbers, and its weights are"),
+        ({"num_channels": 10**9}, "a network of [0-9,]{12,} numbers"),
+        ({"image_size": 10**6}, "a network of [0-9,]{12,} numbers"),
+    ],
+)
+def test_a_config_that_states_a_far_larger_network_than_the_weights_is_refused_at_once(
+    saved, tmp_path, config, message
+):
+    copy = change(saved[2], tmp_path, **config)
+    start = time.monotonic()
+    with pytest.raises(RunError, match=message):
+        load_foreign("hf", str(copy), {})
+    assert time.monotonic() - start < 3
+
+
+def test_a_preprocessor_that_wants_absurd_images_is_refused(saved, tmp_path):
+    copy = copied(saved[2], tmp_path)
+    (copy / "preprocessor_config.json").write_text(
+        json.dumps({**PREPROCESSOR, "crop_size": {"height": 10**6, "width": 10**6}})
+    )
+    with pytest.raises(ConfigError, match="images of 3x1000000x1000000 .* 16384 pixels of a side"):
+        load_foreign("hf", str(copy), {})

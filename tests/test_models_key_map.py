@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 
 from maebench.errors import ConfigError
 from maebench.masking.mask import hide
+from maebench.models import key_map
 from maebench.models.key_map import joined, read_key_map, renamed, shipped
 from maebench.models.load import load_foreign
 
@@ -41,12 +44,76 @@ def test_a_map_that_finds_nothing_is_refused_with_some_names():
         ("", "are wanted, got None"),
         ("a: 3", "'a': 3 must be an expression and a text or null"),
         ("a: [", "is no YAML"),
+        ("'((a{1000}){1000}){1000}': x", "1,000 repetitions by counts in braces, multiplied"),
+        ("'" + 1001 * "a" + "': x", r"'a{40}\.\.\.': 1,000 characters"),
+        ("'" + 400 * "(" + 400 * ")" + "': x", r"'\({40}\.\.\.': "),
     ],
 )
 def test_a_wrong_map_is_one_line(tmp_path, text, message):
     (tmp_path / "map.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_key_map(tmp_path / "map.yaml")
+
+
+@pytest.mark.parametrize("pattern", ["(a|a)*$", "(a|aa)+$"])
+def test_an_expression_that_never_ends_is_stopped_and_named(monkeypatch, pattern):
+    monkeypatch.setattr(key_map, "SECONDS", 0.3)
+    start = time.monotonic()
+    with pytest.raises(ConfigError, match="was tried on 'a{40}...' for too long") as caught:
+        renamed({"a" * 60 + "!": ONE}, {pattern: "x"})
+    assert repr(pattern) in str(caught.value) and time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(.*)*x"])
+def test_an_expression_on_which_re_never_ends_finds_nothing_at_once(pattern):
+    with pytest.raises(ConfigError, match="no expression finds a weight"):
+        renamed({"a" * 60 + "!": ONE}, {pattern: "x"})
+
+
+def test_the_time_is_that_of_all_names_together(monkeypatch):
+    monkeypatch.setattr(key_map, "SECONDS", 0.3)
+    start = time.monotonic()
+    with pytest.raises(ConfigError, match="for too long"):
+        renamed({"a" * 16 + f"!{n}": ONE for n in range(200)}, {"(a|a)*$": r"\g<0>"})
+    assert time.monotonic() - start < 3
+
+
+def test_a_name_that_each_line_doubles_is_refused():
+    doubling = {f"(?:){n * 'x?'}^(.*)$": r"\1\1" for n in range(40)}
+    with pytest.raises(ConfigError, match=r"a name of 1,024 characters, and 1,000 are the most"):
+        renamed({"a": ONE}, doubling)
+
+
+TIMM = [f"blocks.{n}.{part}" for n in (0, 11) for part in ("attn.qkv.weight", "mlp.fc1.bias")]
+HUBS = [
+    f"{before}{layer}.3.{part}"
+    for before in ("", "vit.", "backbone.vit.", "decoder.", "online_")
+    for layer in ("encoder.layer", "layers", "decoder_layers", "decoder_encoder.layer", "blocks")
+    for part in (
+        *("attention.attention.query.weight", "attention.output.dense.bias", "attention.q_proj.w"),
+        *("intermediate.dense.weight", "output.dense.bias", "layernorm_before.weight"),
+    )
+]
+ENDS = ["embeddings.cls_token", "vit.embeddings.mask_token", "layernorm.bias", "classifier.weight"]
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_maps_rename_as_pythons_own_expressions_do(name):
+    for weight in (
+        *TIMM,
+        *HUBS,
+        *ENDS,
+        *(f"backbone.{end}" for end in ENDS),
+        "online_classifier.w",
+    ):
+        wanted = weight
+        for pattern, replacement in read_key_map(name).items():
+            if wanted is not None and re.search(pattern, wanted):
+                wanted = None if replacement is None else re.sub(pattern, replacement, wanted)
+        found = renamed(
+            {weight: ONE, "backbone.mask_token": TWO, "vit.mask_token": TWO}, read_key_map(name)
+        )
+        assert [n for n, tensor in found.items() if tensor is ONE] == ([wanted] if wanted else [])
 
 
 def test_a_missing_map_is_one_line(tmp_path):

@@ -9,6 +9,7 @@ import pathlib
 import pickle
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -180,3 +181,22 @@ def test_a_forbidden_global_is_named_whatever_the_protocol(tmp_path, protocol):
     for name in ("zip.pth", "bare.pth"):
         with pytest.raises(RunError, match=r"is refused: .*posix\.system would"):
             read_weights(tmp_path / name)
+
+
+def test_an_archive_that_unpacks_to_far_more_than_it_has_is_refused(tmp_path):
+    plain, packed = write(tmp_path / "plain.pth", TENSORS), tmp_path / "bomb.pth"
+    with zipfile.ZipFile(plain) as one, zipfile.ZipFile(packed, "w", 8) as other:
+        for name in one.namelist():
+            other.writestr(name, one.read(name))
+        other.writestr("plain/data/9", bytes(2**25))
+    assert packed.stat().st_size < 2**16
+    with pytest.raises(RunError, match=r"bomb.pth would unpack to 33,5.* bytes, and has \d\d,"):
+        read_pickle(packed)
+
+
+def test_an_archive_packed_again_is_read(tmp_path):
+    plain, packed = write(tmp_path / "plain.pth", TENSORS), tmp_path / "packed.pth"
+    with zipfile.ZipFile(plain) as one, zipfile.ZipFile(packed, "w", 8) as other:
+        for name in one.namelist():
+            other.writestr(name, one.read(name))
+    assert read_pickle(packed).keys() == TENSORS.keys()

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maebench.errors import ConfigError
+from maebench.errors import ConfigError, RunError
 from maebench.models.weight_sets import find_set
 
 FILE = Path("a.pth")
@@ -136,3 +136,36 @@ def test_every_set_that_an_error_or_a_note_names_can_be_had_by_its_key(tree):
         keys = [one.key, *one.others]
     for key in keys:
         assert found(content, key).key == key
+
+
+def test_tensors_that_repeat_a_number_to_terabytes_are_refused_before_they_are_compared():
+    repeated = {"a.weight": torch.zeros(1).expand(10**6, 10**6)}
+    with pytest.raises(RunError, match=r"stand for 8,000,.* it holds 8: a.weight alone repeats"):
+        found({"model": repeated, "model_ema": {"a.weight": torch.ones(1).expand(10**6, 10**6)}})
+
+
+def test_weights_that_blocks_share_and_a_small_expanded_buffer_are_read():
+    shared = torch.zeros(64, 64)
+    content = {f"blocks.{n}.weight": shared for n in range(48)}
+    assert len(found({**content, "ids": torch.zeros(1).expand(1, 512)}).tensors) == 49
+
+
+def test_dictionaries_within_each_other_that_grow_by_powers_are_refused():
+    inner = {"a": 1}
+    for _ in range(3):
+        inner = {f"k{n}": inner for n in range(200)}
+    with pytest.raises(RunError, match="holds more than 100,000 dictionaries"):
+        found(inner)
+
+
+def test_more_sets_than_can_be_compared_are_refused():
+    with pytest.raises(RunError, match="or 256 of weights"):
+        found({f"k{n}": {"a.weight": torch.full((1, 2), float(n))} for n in range(300)})
+
+
+@pytest.mark.parametrize("names", [[f"a{n}" for n in range(20_001)], ["a" * 1001]])
+def test_more_names_or_longer_ones_than_any_models_are_refused(names):
+    one = torch.zeros(1, 1)
+    with pytest.raises(RunError, match="20,000 of 1,000 are the most") as error:
+        found({"model": dict.fromkeys(names, one)})
+    assert len(str(error.value)) < 200

@@ -8,7 +8,11 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from maebench.component import Options
 from maebench.data.dataset import MEMORY_LIMIT_GB
+from maebench.data.reading import MOST_GB
 from maebench.outputs import Tracker
+
+# Images per update: CLIP's 32,768 and the 65,536 of LAMB are the largest that were of use.
+MOST_BATCH = 2**20
 
 
 class Schedule(Options):
@@ -49,7 +53,9 @@ class Optimiser(Options):
     clip: float | None = Field(
         default=None, gt=0, description="largest gradient norm; none: not clipped"
     )
-    accumulate: PositiveInt = Field(default=1, description="parts that a batch is computed in")
+    accumulate: PositiveInt = Field(
+        default=1, le=MOST_BATCH, description="parts that a batch is computed in"
+    )
 
 
 class Machine(Options):
@@ -95,7 +101,10 @@ class Machine(Options):
         "products round to 2^-11, else fp32",
     )
     memory_gb: float = Field(
-        default=MEMORY_LIMIT_GB, ge=0, description="largest split decoded into memory, in GiB"
+        default=MEMORY_LIMIT_GB,
+        ge=0,
+        le=MOST_GB,
+        description="largest split decoded into memory, in GiB",
     )
     trackers: tuple[Tracker, ...] = Field(
         default=(), description="where numbers go beside log.jsonl"

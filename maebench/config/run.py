@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -18,12 +18,12 @@ from pydantic import (
 
 from maebench.component import Options, explain, parse
 from maebench.config.length import Budget
-from maebench.config.parts import Machine, Optimiser, Recipe, Schedule
+from maebench.config.parts import MOST_BATCH, Machine, Optimiser, Recipe, Schedule
 from maebench.data.augment import Augment
 from maebench.data.dataset import Dataset, Request, Splits
 from maebench.data.reading import Reading
 from maebench.encoders.encoder import Encoder
-from maebench.encoders.inputs import IMAGES, takes
+from maebench.encoders.inputs import IMAGES, LONGEST_SIDE, takes
 from maebench.errors import ConfigError
 from maebench.evaluation import Evaluation
 from maebench.masking.mask import Masking
@@ -32,6 +32,7 @@ from maebench.plugins import Names, installed
 
 HIDING = ("masking", "ratio", "schedule")  # settings that only objectives that hide patches read
 OF_IMAGES = ("image_size", "augment")  # settings that are read with images alone
+Pixels = Annotated[PositiveInt, Field(le=LONGEST_SIDE)]
 DEFAULT_EVALUATIONS = ("linear-probe", "finetune", "knn", "reconstruction")
 
 
@@ -46,7 +47,7 @@ class RunConfig(Options):
     on_bad_image: Literal["fail", "skip"] = Field(
         default="fail", description="what to do with an image that cannot be read"
     )
-    image_size: tuple[PositiveInt, PositiveInt] | None = Field(
+    image_size: tuple[Pixels, Pixels] | None = Field(
         default=None, description="pixels of a side, or rows,columns"
     )
     encoder: Encoder = Field(default="vit-nano", description="what is pretrained")  # type: ignore[assignment]
@@ -57,7 +58,7 @@ class RunConfig(Options):
         default="epochs=100",
         description="length: epochs=N, steps=N, tokens=N, flops=N or seconds=N",
     )
-    batch: PositiveInt = Field(default=64, description="images per update")
+    batch: PositiveInt = Field(default=64, le=MOST_BATCH, description="images per update")
     lr: PositiveFloat = Field(default=1e-3, description="learning rate per 256 images of a batch")
     seed: NonNegativeInt = Field(default=0, description="seed of everything random")
     device: str = Field(

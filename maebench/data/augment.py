@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from maebench.component import Options
+from maebench.encoders.inputs import LONGEST_SIDE
 from maebench.rng import Draws
 
 TRIES = 10  # torchvision's RandomResizedCrop.get_params
@@ -32,7 +33,10 @@ class Augment(Options):
         default=(3 / 4, 4 / 3), description="smallest and largest width over height of a crop"
     )
     shift: int = Field(
-        default=0, ge=0, description="pixels that the picture moves at most, its edge repeated"
+        default=0,
+        ge=0,
+        le=LONGEST_SIDE,
+        description="pixels that the picture moves at most, its edge repeated",
     )
     flip: bool = Field(
         default=True, description="whether half of the images are mirrored left to right"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from maebench.encoders.inputs import IMAGES, Inputs
+from maebench.encoders.inputs import IMAGES, LONGEST_SIDE, MOST_CHANNELS, Inputs
 from maebench.errors import ConfigError
 
 
@@ -59,6 +59,19 @@ class Preprocess:
     crop: float = 1.0
 
     kind: ClassVar[str] = IMAGES
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that no image is brought to.
+
+        Raises:
+            ConfigError: names both.
+        """
+        if max(*self.size, *self.resized) > LONGEST_SIDE or self.channels > MOST_CHANNELS:
+            raise ConfigError(
+                f"an encoder of images of {'x'.join(map(str, (self.channels, *self.size)))} "
+                f"(channels x rows x columns): {LONGEST_SIDE} pixels of a side and {MOST_CHANNELS} "
+                "channels are the most"
+            )
 
     def check(self, name: str, shape: tuple[int, ...]) -> None:
         """Refuses images, (channels, rows, columns), that cannot become what the encoder takes.

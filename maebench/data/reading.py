@@ -11,6 +11,7 @@ from maebench.component import Options
 
 # Half a minute of reading at 500 MB/s, a common SSD; above it three parts of each file are read.
 WHOLE_GB = 16.0
+MOST_GB = 2.0**20  # a petabyte: no machine has it, and bytes of it are still whole numbers
 
 
 class Reading(Options):
@@ -40,12 +41,14 @@ class Reading(Options):
     whole_gb: float = Field(
         default=WHOLE_GB,
         ge=0,
+        le=MOST_GB,
         description="size in GiB up to which files of a split too large for memory are read whole "
         "for its fingerprint; above it three parts of each",
     )
     cache_gb: float | None = Field(
         default=None,
         ge=0,
+        le=MOST_GB,
         description="GiB on disk for decoded images of splits too large for memory, of all "
         "together; 0 keeps none; none: 20, at most a tenth of what is free",
     )

@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from maebench.encoders.encoder import Encoder, EncoderModule, Tokens
 from maebench.encoders.inputs import Inputs
 from maebench.encoders.masked_conv import Seen, mask_layers
+from maebench.encoders.sizes import Depths, Side, Widths
 from maebench.encoders.stages import first_patch, merged_patch
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
@@ -32,13 +33,13 @@ class ConvNet(Encoder):
 
     example: ClassVar[dict[str, Any]] = {"widths": (8, 16), "depths": (1, 1)}
 
-    widths: tuple[PositiveInt, ...] = Field(
+    widths: Widths = Field(
         default=(96, 192, 384, 768), min_length=1, description=WIDTHS, examples=[(16, 16)]
     )
-    depths: tuple[PositiveInt, ...] = Field(
+    depths: Depths = Field(
         default=(3, 3, 9, 3), min_length=1, description=DEPTHS, examples=[(1, 2)]
     )
-    patch: PositiveInt | None = Field(
+    patch: Side | None = Field(
         default=None,
         description="pixels of a side of a cell of the first stage; default 2 for images up to "
         "32 px, 4 above",
@@ -78,7 +79,7 @@ class ConvNeXt(ConvNet):
     convolutions whose hidden cells are 0.
     """
 
-    kernel: PositiveInt = Field(
+    kernel: Side = Field(
         default=7, description="side of the depthwise convolutions, odd", examples=[3]
     )
 
@@ -121,12 +122,8 @@ class ConvNeXtNano(ConvNeXt):
     """A ConvNeXt-V2 of widths 32 and 64 with two stages of 2 blocks: minutes on a laptop."""
 
     name: ClassVar[str] = "convnext-nano"
-    widths: tuple[PositiveInt, ...] = Field(
-        default=(32, 64), min_length=1, description=WIDTHS, examples=[(16, 16)]
-    )
-    depths: tuple[PositiveInt, ...] = Field(
-        default=(2, 2), min_length=1, description=DEPTHS, examples=[(1, 2)]
-    )
+    widths: Widths = Field(default=(32, 64), min_length=1, description=WIDTHS, examples=[(16, 16)])
+    depths: Depths = Field(default=(2, 2), min_length=1, description=DEPTHS, examples=[(1, 2)])
 
 
 class ConvNeXtNanoLeaky(ConvNeXtNano):
@@ -153,10 +150,10 @@ class ResNet(ConvNet):
     stage. Source: He et al. 2015, arXiv 1512.03385; the masks: Tian et al. 2023, arXiv 2301.03580.
     """
 
-    widths: tuple[PositiveInt, ...] = Field(
+    widths: Widths = Field(
         default=(64, 128, 256, 512), min_length=1, description=WIDTHS, examples=[(16, 16)]
     )
-    depths: tuple[PositiveInt, ...] = Field(
+    depths: Depths = Field(
         default=(2, 2, 2, 2), min_length=1, description=DEPTHS, examples=[(1, 2)]
     )
 
@@ -198,12 +195,8 @@ class ResNetNano(ResNet):
     """A residual network of widths 32 and 64 with two stages of 2 blocks: minutes on a laptop."""
 
     name: ClassVar[str] = "resnet-nano"
-    widths: tuple[PositiveInt, ...] = Field(
-        default=(32, 64), min_length=1, description=WIDTHS, examples=[(16, 16)]
-    )
-    depths: tuple[PositiveInt, ...] = Field(
-        default=(2, 2), min_length=1, description=DEPTHS, examples=[(1, 2)]
-    )
+    widths: Widths = Field(default=(32, 64), min_length=1, description=WIDTHS, examples=[(16, 16)])
+    depths: Depths = Field(default=(2, 2), min_length=1, description=DEPTHS, examples=[(1, 2)])
 
 
 class ResNet18(ResNet):

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from maebench.encoders.blocks import drop_paths
 from maebench.encoders.encoder import Encoder, EncoderModule, Tokens
 from maebench.encoders.inputs import Inputs
+from maebench.encoders.sizes import Depths, Heads, Side, Width
 from maebench.encoders.stages import first_patch, merged_patch
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
@@ -35,12 +36,12 @@ class Hiera(Encoder):
 
     example: ClassVar[dict[str, Any]] = {"width": 8, "depths": (1, 2), "heads": 1}
 
-    width: PositiveInt = Field(default=96, description=WIDTH)
-    depths: tuple[PositiveInt, ...] = Field(
+    width: Width = Field(default=96, description=WIDTH)
+    depths: Depths = Field(
         default=(1, 2, 7, 2), min_length=1, description=DEPTHS, examples=[(2, 3)]
     )
-    heads: PositiveInt = Field(default=1, description=HEADS)
-    patch: PositiveInt | None = Field(
+    heads: Heads = Field(default=1, description=HEADS)
+    patch: Side | None = Field(
         default=None,
         description="pixels of a side of a token of the first stage; default 2 for images up to "
         "32 px, 4 above",
@@ -73,11 +74,9 @@ class HieraNano(Hiera):
     """A Hiera of width 32 with two stages of 2 blocks: minutes on a laptop."""
 
     name: ClassVar[str] = "hiera-nano"
-    width: PositiveInt = Field(default=32, description=WIDTH)
-    depths: tuple[PositiveInt, ...] = Field(
-        default=(2, 2), min_length=1, description=DEPTHS, examples=[(2, 3)]
-    )
-    heads: PositiveInt = Field(default=2, description=HEADS)
+    width: Width = Field(default=32, description=WIDTH)
+    depths: Depths = Field(default=(2, 2), min_length=1, description=DEPTHS, examples=[(2, 3)])
+    heads: Heads = Field(default=2, description=HEADS)
 
 
 class HieraTiny(Hiera):

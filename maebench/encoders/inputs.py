@@ -14,6 +14,10 @@ from maebench.rng import Draws
 
 IMAGES, TEXT = "images", "text"
 IDS = ("vocabulary", "mask_id", "class_id")  # what is said of token ids alone
+# Of images: a side of 16,384 pixels is more than any set here has, and a single one of them takes
+# 3 GiB as an encoder is fed; whole slides have more, and are cut into tiles first. Hyperspectral
+# sensors have a few hundred channels.
+LONGEST_SIDE, MOST_CHANNELS = 2**14, 2**12
 ANY_KIND = ("any",)  # what a component takes that does not look at what it is fed
 
 

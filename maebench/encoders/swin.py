@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from maebench.encoders.blocks import drop_paths
 from maebench.encoders.encoder import Encoder, EncoderModule, Tokens
 from maebench.encoders.inputs import Inputs
+from maebench.encoders.sizes import Depths, Side, Width, Widths
 from maebench.encoders.stages import first_patch, merged_patch
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
@@ -30,26 +31,26 @@ class Swin(Encoder):
 
     example: ClassVar[dict[str, Any]] = {"width": 16, "depths": (2, 2), "heads": (2, 2)}
 
-    width: PositiveInt = Field(
+    width: Width = Field(
         default=96,
         description="width of a token in the first stage, twice that in each that follows",
     )
-    depths: tuple[PositiveInt, ...] = Field(
+    depths: Depths = Field(
         default=(2, 2, 6, 2),
         min_length=1,
         description="number of blocks in each stage",
         examples=[(1, 2)],
     )
-    heads: tuple[PositiveInt, ...] = Field(
+    heads: Widths = Field(
         default=(3, 6, 12, 24),
         min_length=1,
         description="number of attention heads in each stage",
         examples=[(4, 4)],
     )
-    window: PositiveInt = Field(
+    window: Side = Field(
         default=7, description="side of a window in tokens, cut to the map where that is smaller"
     )
-    patch: PositiveInt | tuple[PositiveInt, PositiveInt] | None = Field(
+    patch: Side | tuple[Side, Side] | None = Field(
         default=None,
         description="pixels of a patch: a side, or rows,columns; default 2 for images up to "
         "32 px, 4 above (arXiv 2103.14030)",
@@ -86,23 +87,23 @@ class SwinNano(Swin):
     """A Swin transformer of width 32 with two stages of 2 blocks: minutes on a laptop."""
 
     name: ClassVar[str] = "swin-nano"
-    width: PositiveInt = Field(
+    width: Width = Field(
         default=32,
         description="width of a token in the first stage, twice that in each that follows",
     )
-    depths: tuple[PositiveInt, ...] = Field(
+    depths: Depths = Field(
         default=(2, 2),
         min_length=1,
         description="number of blocks in each stage",
         examples=[(1, 2)],
     )
-    heads: tuple[PositiveInt, ...] = Field(
+    heads: Widths = Field(
         default=(2, 4),
         min_length=1,
         description="number of attention heads in each stage",
         examples=[(4, 4)],
     )
-    window: PositiveInt = Field(
+    window: Side = Field(
         default=4, description="side of a window in tokens, cut to the map where that is smaller"
     )
 

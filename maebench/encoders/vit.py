@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from maebench.encoders.attention import attention_of_class, choose_attention
@@ -25,7 +25,21 @@ from maebench.encoders.blocks import (
 )
 from maebench.encoders.encoder import EncoderModule, Tokens
 from maebench.encoders.inputs import Inputs
-from maebench.encoders.sizes import DEPTH, HEADS, WIDTH, Micro, Nano, Small, Tiny, Transformer
+from maebench.encoders.sizes import (
+    DEPTH,
+    HEADS,
+    MOST_WIDTH,
+    WIDTH,
+    Depth,
+    Heads,
+    Micro,
+    Nano,
+    Side,
+    Small,
+    Tiny,
+    Transformer,
+    Width,
+)
 from maebench.errors import ConfigError
 from maebench.masking.mask import Mask
 from maebench.masking.patches import raw_patches, take
@@ -44,13 +58,16 @@ class ViT(Transformer):
     arXiv 2111.06377, appendix A.
     """
 
-    patch: PositiveInt | tuple[PositiveInt, PositiveInt] | None = Field(
+    patch: Side | tuple[Side, Side] | None = Field(
         default=None,
         description="pixels of a patch: a side, or rows,columns; default by image size "
         "(2 up to 8 px, 4 to 32, 8 to 96, 16 above)",
     )
     registers: int = Field(
-        default=0, ge=0, description="number of register tokens beside the class token"
+        default=0,
+        ge=0,
+        le=MOST_WIDTH,
+        description="number of register tokens beside the class token",
     )
 
     def patch_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
@@ -110,18 +127,18 @@ class ViTLarge(ViT):
     """ViT-L: width 1024 with 24 blocks (arXiv 2010.11929, table 1)."""
 
     name: ClassVar[str] = "vit-large"
-    width: PositiveInt = Field(default=1024, description=WIDTH)
-    depth: PositiveInt = Field(default=24, description=DEPTH)
-    heads: PositiveInt = Field(default=16, description=HEADS)
+    width: Width = Field(default=1024, description=WIDTH)
+    depth: Depth = Field(default=24, description=DEPTH)
+    heads: Heads = Field(default=16, description=HEADS)
 
 
 class ViTHuge(ViT):
     """ViT-H: width 1280 with 32 blocks (arXiv 2010.11929, table 1)."""
 
     name: ClassVar[str] = "vit-huge"
-    width: PositiveInt = Field(default=1280, description=WIDTH)
-    depth: PositiveInt = Field(default=32, description=DEPTH)
-    heads: PositiveInt = Field(default=16, description=HEADS)
+    width: Width = Field(default=1280, description=WIDTH)
+    depth: Depth = Field(default=32, description=DEPTH)
+    heads: Heads = Field(default=16, description=HEADS)
 
 
 class VisionTransformer(nn.Module):

@@ -5,6 +5,7 @@ from maebench.files.locking import LOCK, OWNER, Held, alone, lock
 from maebench.files.names import (
     CACHE,
     SAFE_NAME,
+    SHOWN,
     cache_folder,
     safe_name,
     sha256,
@@ -44,6 +45,7 @@ __all__ = [
     "LOCK",
     "OWNER",
     "SAFE_NAME",
+    "SHOWN",
     "Held",
     "abandoned",
     "alone",

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from maebench import files
+from maebench.component import parse
 from maebench.data.preprocess import AsItIs
 from maebench.data.tokens import KEPT, SPECIAL, Tokens, shortened_to
 from maebench.encoders.inputs import TEXT, Inputs
@@ -33,6 +34,8 @@ from maebench.models.weights import (
 from maebench.objectives.bert import Bert, BertModule
 from maebench.rng import isolated
 
+# bytes of a tokenizer.json: multilingual BERT's has 3 million, the largest vocabularies' 40
+MOST_TOKENIZER = 2**26
 LENGTH = 64  # of a window where nobody says it: that of the text data sets
 # of a BERT's weights what neither features nor the prediction of tokens depend on, or what is there
 # twice: the output is tied
@@ -74,26 +77,36 @@ def from_bert(folder: Path, options: SpecOptions, spec: str) -> ForeignModel:
     _check_kind(config, spec)
     inputs, tokens, width = _windows(folder, own, options.length, spec)
     # what a config.json leaves out is BERT base's (transformers, BertConfig)
-    heads = int(config.get("num_attention_heads", 12))
-    if width % heads or width % 4:
+    heads = _stated(config, "num_attention_heads", 12, spec)
+    if not width or width % heads or width % 4:
         raise ConfigError(f"{spec}: its {heads} heads do not divide its width of {width}")
-    layout = TextBase(
-        width=width,
-        depth=int(config.get("num_hidden_layers", 12)),
-        heads=heads,
-        mlp_ratio=int(config.get("intermediate_size", 3072)) / width,
-        norm="post",
-    )
+    sizes = {
+        "width": width,
+        "depth": _stated(config, "num_hidden_layers", 12, spec),
+        "heads": heads,
+        "mlp_ratio": _stated(config, "intermediate_size", 3072, spec) / width,
+        "norm": "post",
+    }
+    if sizes["depth"] > len(own) // len(BLOCK):  # no block of so many could be built in time
+        raise RunError(
+            f"{spec}: its config.json states {sizes['depth']:,} blocks, and its {len(own)} weights "
+            "cannot fill them"
+        )
+    layout = parse(TextBase, sizes, {}, f"{spec}: its encoder")
     whole = HEAD_BIAS in own
+    with torch.device("meta"):  # shapes alone: a small folder may state huge ones
+        encoder, module = _made(layout, inputs, whole)
+    named = dict(_names(encoder, whole))
+    _check_weights(own, named, spec)
+    parameters = dict(module.named_parameters())
+    for ours, theirs in named.items():
+        _check_shape(_place(parameters, ours), own[theirs], theirs)
     with isolated(0, "weights"):  # drawn, and replaced below
-        encoder = TextModule(layout, inputs)
-        module = BertModule(Bert(), encoder, inputs) if whole else EncoderHolder(encoder)
+        encoder, module = _made(layout, inputs, whole)
     encoder.keep_positions()
     for part in module.modules():
         if isinstance(part, torch.nn.LayerNorm):
             part.eps = float(config.get("layer_norm_eps", part.eps))
-    named = dict(_names(encoder, whole))
-    _check_weights(own, named, spec)
     _fill(module, encoder, own, named)
     return ForeignModel(
         name=spec,
@@ -111,6 +124,24 @@ def from_bert(folder: Path, options: SpecOptions, spec: str) -> ForeignModel:
     )
 
 
+def _made(layout: TextBase, inputs: Inputs, whole: bool) -> tuple[TextModule, Any]:
+    """The encoder, and the module around it: with BERT's head where `whole`."""
+    encoder = TextModule(layout, inputs)
+    return encoder, BertModule(Bert(), encoder, inputs) if whole else EncoderHolder(encoder)
+
+
+def _stated(config: Mapping[str, Any], key: str, default: int, spec: str) -> int:
+    """A size of a config.json.
+
+    Raises:
+        RunError: it is no whole number from 1.
+    """
+    value = config.get(key, default)
+    if type(value) is not int or value < 1:
+        raise RunError(f"{spec}: {key} of its config.json is {value!r}: a whole number from 1")
+    return value
+
+
 def _windows(
     folder: Path, own: Mapping[str, Tensor], asked: int | None, spec: str
 ) -> tuple[Inputs, Tokens, int]:
@@ -121,7 +152,7 @@ def _windows(
         ConfigError: windows of `asked` tokens are longer than its positions.
     """
     words = own.get(PLAIN["encoder.token_embed.weight"])
-    if words is None or POSITIONS not in own:
+    if words is None or POSITIONS not in own or words.ndim != 2 or own[POSITIONS].ndim != 2:
         raise incomplete(spec, {n for n in (*PLAIN.values(), POSITIONS) if n not in own}, set())
     (vocabulary, width), most = words.shape, len(own[POSITIONS]) - 1
     length = asked or min(LENGTH, most)
@@ -182,6 +213,11 @@ def _tokenizer(folder: Path, spec: str) -> str:
     """
     path = folder / KEPT
     try:
+        if path.stat().st_size > MOST_TOKENIZER:
+            raise RunError(
+                f"{spec}: {KEPT} has {path.stat().st_size:,} bytes, and {MOST_TOKENIZER:,} are the "
+                "most that is read"
+            )
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise RunError(
@@ -217,7 +253,7 @@ def _fill(
     """Copies weights to their places; what is added to every token is added once."""
     parameters = dict(module.named_parameters())
     for ours, theirs in named.items():
-        _checked_copy(_place(parameters, ours), own[theirs], theirs)
+        _place(parameters, ours).copy_(own[theirs])
     places_LD = own[POSITIONS][: 1 + encoder.grid[1]] + own[TYPES][0]
     encoder.pos_embed.copy_(places_LD[None])
 
@@ -231,10 +267,9 @@ def _place(parameters: Mapping[str, Tensor], ours: str) -> Tensor:
     return parameters[f"{name}.{kind}"].chunk(3)[("query", "key", "value").index(part)]
 
 
-def _checked_copy(place: Tensor, value: Tensor, name: str) -> None:
+def _check_shape(place: Tensor, value: Tensor, name: str) -> None:
     if place.shape != value.shape:
         raise RunError(f"{name} is {tuple(value.shape)}, and {tuple(place.shape)} is wanted")
-    place.copy_(value)
 
 
 def to_bert(module: Any, name: str, out: Path, kept: Mapping[str, str]) -> list[str]:

@@ -6,13 +6,14 @@ Shapes: D width, E decoder width, L patches, P prefix tokens, p q pixels of a pa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from maebench.component import parse
 from maebench.encoders.inputs import IMAGES, Inputs
 from maebench.encoders.vit import VisionTransformer, ViTBase
 from maebench.errors import ConfigError
@@ -45,6 +46,12 @@ from maebench.rng import isolated
 # counts in use (384: 6 in DeiT, 12 in solo-learn), so there they have to be stated.
 HEADS = {768: 12, 1024: 16, 1280: 16}
 DECODER_HEADS = {512: 16}  # models_mae.py, for all three
+# Weights that sizes are read off, and how many dimensions each has.
+SHAPES = {
+    **{"patch_embed.proj.weight": 4, "pos_embed": 3, "reg_token": 3, "blocks.0.mlp.fc1.weight": 2},
+    **{"decoder_pos_embed": 3, "decoder_embed.weight": 2},
+}
+OF_A_BLOCK = 12  # weights: two of each of two norms, attention's two maps and the MLP's two
 
 
 def from_weights(found: WeightsFile, options: SpecOptions, spec: str) -> ForeignModel:
@@ -128,8 +135,12 @@ def read_shape(
     """Sizes from the shapes of the weights, and a note where the grid is not stated.
 
     Raises:
+        RunError: a weight that sizes are read off has none.
         ConfigError: nobody says the size and the positions do not show it.
     """
+    for name, ndim in SHAPES.items():
+        if name in tensors and (tensors[name].ndim != ndim or not tensors[name].numel()):
+            raise incomplete(spec, (), (), [name])
     D, C, p, q = tensors["patch_embed.proj.weight"].shape
     registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
     decoder = tensors.get("decoder_pos_embed")
@@ -146,10 +157,14 @@ def read_shape(
     return shape, note
 
 
-def num_blocks(names: Iterable[str], group: str) -> int:
-    """The highest number of a block that is named, plus one."""
+def num_blocks(names: Collection[str], group: str) -> int:
+    """The highest number of a block that is named, plus one.
+
+    More than the names can fill stands for any higher number: they are incomplete either way.
+    """
     found = (re.match(rf"{group}\.(\d+)\.", name) for name in names)
-    return 1 + max((int(match[1]) for match in found if match), default=-1)
+    highest = max((int(match[1]) for match in found if match), default=-1)
+    return 1 + min(highest, len(names) // OF_A_BLOCK)
 
 
 def encoder_heads(shape: EncoderShape, facts: Facts, options: SpecOptions, spec: str) -> int:
@@ -179,19 +194,20 @@ def read_encoder(
         RunError: the weights do not fill it.
         ConfigError: they hold parts that a plain vision transformer has not.
     """
-    layout = ViTBase(
-        width=shape.width,
-        depth=max(1, shape.depth),
-        heads=heads,
-        mlp_ratio=shape.mlp_ratio,
-        patch=shape.patch,
-        registers=shape.registers,
-    )
+    sizes = {
+        "width": shape.width,
+        "depth": max(1, shape.depth),
+        "heads": heads,
+        "mlp_ratio": shape.mlp_ratio,
+        "patch": shape.patch,
+        "registers": shape.registers,
+    }
+    layout = parse(ViTBase, sizes, {}, f"{spec}: its encoder")
     pooled = "norm.weight" not in tensors and "fc_norm.weight" in tensors
     kind = NormAfterPooling if pooled else VisionTransformer
-    with isolated(0, "weights"):  # drawn, and replaced below
-        encoder = kind(layout, Inputs.of_images(shape.channels, shape.size), shape.patch)
-    own = encoder.state_dict()
+    inputs = Inputs.of_images(shape.channels, shape.size)
+    with torch.device("meta"):  # shapes alone: a small file may state huge ones
+        own = kind(layout, inputs, shape.patch).state_dict()
     weights = {**tensors, **positions(tensors, shape)}
     missing = own.keys() - weights.keys()
     unused = weights.keys() - own.keys()
@@ -207,6 +223,8 @@ def read_encoder(
         )
     taken = {name: weights[name] for name in own}
     check_values(taken, spec)
+    with isolated(0, "weights"):  # drawn, and replaced below
+        encoder = kind(layout, inputs, shape.patch)
     encoder.load_state_dict(taken)
     return encoder, unused
 
@@ -254,13 +272,11 @@ def with_decoder(
     target = decoder_target(facts, options)
     depth = max(1, num_blocks(tensors, "decoder_blocks"))
     # loading does not depend on the target: where it is not known it is asked for when it matters
-    objective = MAE(
-        target=target or "pixels", decoder_depth=depth, decoder_width=E, decoder_heads=heads
-    )
-    inputs = encoder.inputs
-    with isolated(0, "weights"):
-        module = MaskedAutoencoder(objective, encoder, DecoderSize(depth, E, heads), inputs)
-    own = module.decoder.state_dict()
+    sizes = {"decoder_depth": depth, "decoder_width": E, "decoder_heads": heads}
+    objective = parse(MAE, {"target": target or "pixels", **sizes}, {}, "its decoder")
+    size, inputs = DecoderSize(depth, E, heads), encoder.inputs
+    with torch.device("meta"):  # shapes alone
+        own = MaskedAutoencoder(objective, encoder, size, inputs).decoder.state_dict()
     weights = {n: t for n, t in tensors.items() if n.startswith("decoder_") or n == "mask_token"}
     names = set(weights)
     places = weights.get("decoder_pos_embed")
@@ -271,6 +287,8 @@ def with_decoder(
     if odd := {*(own.keys() ^ names), *wrong_shapes(own, weights)}:
         return alone, set(), f"the decoder is no plain one: {', '.join(sorted(odd)[:4])}"
     check_values(weights, "the decoder")
+    with isolated(0, "weights"):
+        module = MaskedAutoencoder(objective, encoder, size, inputs)
     checkpoints.load_strictly(module.decoder, weights, "the decoder")
     if target is None:
         either = ",target=normalised-pixels or ,target=pixels"

@@ -47,6 +47,9 @@ WRONG = (
     *(OSError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticError, ImportError),
     AttributeError,
 )
+# Numbers of a network over those of its weights: a pooler may be missing, never half of it. The
+# floor is of networks whose size is no matter.
+MOST_DRAWN, LEAST_NUMBERS = 2, 2**20
 # What is no part of the encoder: classifiers, and the decoder and token of SimMIM.
 HEADS = (
     *("classifier.", "pooler.", "cls_classifier.", "distillation_classifier."),
@@ -144,10 +147,17 @@ def by_transformers(
     names = [n for n, t in own.items() if t.is_floating_point() or n.endswith((".weight", ".bias"))]
     check_values({n: own[n] for n in names}, spec)
     refuse_more_than_weights(folder, config, spec)
+    blocks = config.get("num_hidden_layers")
+    if isinstance(blocks, int) and blocks > len(own):  # none of them could be built in time
+        raise RunError(
+            f"{spec}: its config.json states {blocks:,} blocks, and there are {len(own)} weights"
+        )
     try:
+        plan = AutoConfig.for_model(kind, **settings_of(config))
+        refuse_larger(plan, found, spec)
         network, loading = AutoModel.from_pretrained(
             folder,
-            config=AutoConfig.for_model(kind, **settings_of(config)),
+            config=plan,
             output_loading_info=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -172,6 +182,26 @@ def refuse_more_than_weights(folder: Path, config: Mapping[str, Any], spec: str)
             raise RunError(f"{spec}: its config.json asks for {key}: plain weights are wanted")
     if (folder / "adapter_config.json").exists():
         raise RunError(f"{spec}: it is an adapter of another model: merge it first")
+
+
+def refuse_larger(plan: Any, found: WeightsFile, spec: str) -> None:
+    """Refuses a config that states a far larger network than the weights are of.
+
+    Transformers would allocate and draw what it has no weights for, or of other shapes.
+
+    Raises:
+        RunError: names both sizes.
+    """
+    from transformers import AutoModel
+
+    with torch.device("meta"):  # shapes alone
+        stated = sum(tensor.numel() for tensor in AutoModel.from_config(plan).state_dict().values())
+    there = sum(tensor.numel() for tensor in found.chosen.tensors.values())
+    if stated > MOST_DRAWN * max(there, LEAST_NUMBERS):
+        raise RunError(
+            f"{spec}: its config.json states a network of {stated:,} numbers, and its weights are "
+            f"{there:,}"
+        )
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:

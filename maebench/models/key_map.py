@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import regex
 import torch
 from torch import Tensor
 
 from maebench.config.yaml_file import load_yaml
 from maebench.errors import ConfigError, unknown
-from maebench.files import with_home
+from maebench.files import SHOWN, with_home
 
 MAPS = Path(__file__).with_name("key_maps")
+# For all names and expressions together: thousands of them take milliseconds, and an expression
+# that tries every way to divide a name, such as (a|aa)+$, centuries.
+SECONDS = 5.0
+LONGEST_NAME = 1_000  # characters that a name may grow to: a line may double it, and forty lines do
+LONGEST_EXPRESSION = 1_000  # characters; those of the shipped maps have at most 60
+# Counts in braces, multiplied: `regex` writes repetitions within each other out in memory, so that
+# ((a{1000}){1000}){1000} takes all of it. No name has more characters than this to repeat.
+MOST_REPEATED = 1_000
+COUNTS = re.compile(r"\{\d*(?:,\d*)?\}")
 KeyMap = Mapping[str, str | None]
 
 
@@ -21,18 +33,40 @@ def renamed(tensors: Mapping[str, Tensor], key_map: KeyMap) -> dict[str, Tensor]
     """The weights under other names; those that a `null` finds are left out.
 
     Raises:
-        ConfigError: two weights would get one name, or the map finds nothing.
+        ConfigError: two weights would get one name, the map finds nothing, or an expression takes
+            too long.
     """
+    # `regex` understands what `re` does, and has a limit of time
+    expressions = {pattern: regex.compile(pattern, regex.V0) for pattern in key_map}
+    until = time.monotonic() + SECONDS
     made: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
     met = False
     for name, tensor in tensors.items():
         new: str | None = name
         for pattern, replacement in key_map.items():
-            if new is None or not re.search(pattern, new):
-                continue
-            met = True
-            new = None if replacement is None else re.sub(pattern, replacement, new)
+            if new is None:
+                break
+            left = max(until - time.monotonic(), 0.001)
+            try:
+                if not expressions[pattern].search(new, timeout=left):
+                    continue
+                met = True
+                if replacement is None:
+                    new = None
+                else:
+                    new = expressions[pattern].sub(replacement, new, timeout=left)
+            except TimeoutError as error:
+                raise ConfigError(
+                    f"--key-map: {shown(pattern)} was tried on {shown(name)} for too long: all "
+                    f"expressions together have {SECONDS:g} seconds; one that tries "
+                    "every way to divide a name, as (a|aa)+$ does, never ends"
+                ) from error
+            if new is not None and len(new) > LONGEST_NAME:
+                raise ConfigError(
+                    f"--key-map: {shown(pattern)} makes of {shown(name)} a name of {len(new):,} "
+                    f"characters, and {LONGEST_NAME:,} are the most"
+                )
         if new is None:
             continue
         if new in made:
@@ -92,12 +126,33 @@ def read_key_map(file: str | Path) -> KeyMap:
                 f"--key-map {path}: {pattern!r}: {replacement!r} must be an expression and a text "
                 "or null"
             )
-        try:
-            re.sub(pattern, replacement or "", "")
-            re.compile(pattern)
-        except (re.error, IndexError) as error:
-            raise ConfigError(f"--key-map {path}: {pattern!r}: {error}") from error
+        _check_expression(pattern, replacement, f"--key-map {path}: {shown(pattern)}")
     return content
+
+
+def _check_expression(pattern: str, replacement: str | None, where: str) -> None:
+    """Refuses what is no expression of `re` and of `regex`, or takes too much to read.
+
+    Raises:
+        ConfigError: says why.
+    """
+    counts = [int(n) for braces in COUNTS.findall(pattern) for n in re.findall(r"\d+", braces)[-1:]]
+    if len(pattern) > LONGEST_EXPRESSION or math.prod(counts) > MOST_REPEATED:
+        raise ConfigError(
+            f"{where}: {LONGEST_EXPRESSION:,} characters, and {MOST_REPEATED:,} repetitions by "
+            "counts in braces, multiplied, are the most"
+        )
+    try:
+        re.sub(pattern, replacement or "", "")
+        re.compile(pattern)
+        regex.compile(pattern, regex.V0).sub(replacement or "", "")
+    except (re.error, regex.error, IndexError, RecursionError, OverflowError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def shown(text: str) -> str:
+    """A text as a message shows it: quoted, and its beginning where it is long."""
+    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
 
 
 def shipped() -> list[str]:

@@ -37,6 +37,10 @@ ATTRIBUTE_DICTS = (
     *("lightning_fabric.utilities.data", "lightning.fabric.utilities.data"),
 )
 
+# Bytes unpacked over bytes of the file: torch.save packs nothing, and what is packed again by hand
+# shrinks to a half or so, for weights are noise; deflate itself reaches 1,032.
+MOST_PACKED, LEAST_PACKED = 16, 2**20
+
 
 def inert() -> list[Any]:
     """What a checkpoint may hold beside tensors and plain containers: values that run nothing.
@@ -66,8 +70,10 @@ def read_pickle(path: Path) -> Any:
     """The content of a file of torch.save.
 
     Raises:
-        RunError: it is cut off or of another kind, or loading it would run or make something.
+        RunError: it is cut off or of another kind, its archive unpacks to far more than the file
+            has, or loading it would run or make something.
     """
+    _check_unpacked(path)
     try:
         with torch.serialization.safe_globals(inert()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that other pickle protocols are not all supported
@@ -88,6 +94,25 @@ def read_pickle(path: Path) -> Any:
             f"file:{path} cannot be read as weights of torch ({type(error).__name__}); "
             "it may be cut off or of another kind"
         ) from error
+
+
+def _check_unpacked(path: Path) -> None:
+    """Refuses an archive whose parts are stated to unpack to far more bytes than the file has.
+
+    Raises:
+        RunError: names both.
+    """
+    try:
+        with zipfile.ZipFile(path) as packed:
+            stated = sum(each.file_size for each in packed.infolist())
+    except (*BROKEN, zipfile.BadZipFile):
+        return  # a bare pickle, or cut off: said by whoever reads it
+    there = path.stat().st_size
+    if stated > MOST_PACKED * max(there, LEAST_PACKED):
+        raise RunError(
+            f"file:{path} would unpack to {stated:,} bytes, and has {there:,}: more than "
+            f"{MOST_PACKED} times is no file of weights"
+        )
 
 
 def _first_global(path: Path) -> str:

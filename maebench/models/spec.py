@@ -6,12 +6,12 @@ import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 
 from maebench.component import Options, explain
-from maebench.encoders.inputs import IMAGES, TEXT
+from maebench.encoders.inputs import IMAGES, LONGEST_SIDE, TEXT
 from maebench.errors import ConfigError, unknown
 
 # which options each kind of model can use beside those of pre-processing
@@ -22,6 +22,7 @@ USES = {
 }
 PREPROCESSING = {"image_size", "mean", "std", "interpolation", "crop"}
 PATHS = {"file", "hf", "weights", "key_map"}  # kinds and options that a path follows
+Pixels = Annotated[PositiveInt, Field(le=LONGEST_SIDE)]
 PixelTarget = Literal["pixels", "normalised-pixels"]
 
 
@@ -43,7 +44,7 @@ class SpecOptions(Options):
     )
     weights: Path | None = Field(default=None, description="file of weights for the architecture")
     revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
-    image_size: tuple[PositiveInt, ...] | None = Field(
+    image_size: tuple[Pixels, ...] | None = Field(
         default=None, description="pixels of a side of what the encoder takes, or rows,columns"
     )
     length: PositiveInt | None = Field(default=None, description="of text: tokens of a window")

@@ -16,6 +16,7 @@ from maebench.models.reading import Facts
 from maebench.models.spec import SpecOptions
 from maebench.models.weights import stated_size
 
+MOST = 2**16 + 2**10  # positions: 256 x 256 patches, 4096 px in patches of 16, and prefix tokens
 LONGEST = 4096  # learned positions beyond which their likeness, N x N, is not computed
 
 
@@ -40,6 +41,8 @@ def trained_grid(
     """
     options, facts, spec = beside
     count = len(positions_ND)
+    if count > MOST:
+        raise ConfigError(f"{spec}: {count:,} positions, and {MOST:,} are the most that is read")
     lengths = [count - prefix for prefix in dict.fromkeys(prefixes) if count > prefix]
     exact = _exact(positions_ND, lengths, decoder_ND)
     size = options.size or stated_size(facts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,20 @@ import torch
 from torch import Tensor
 
 from maebench.errors import ConfigError, RunError, unknown
+from maebench.files import SHOWN
 
 # Where a checkpoint keeps its weights beside an optimiser: the official code says "model",
 # Lightning and many others "state_dict", DeepSpeed "module".
 INSIDE = ("model", "state_dict", "model_state_dict", "module")
 DEEPEST = 4  # dictionaries within each other: a file may hold itself
+MOST_DICTIONARIES = 100_000  # looked into, as one may lie in many others; training keeps thousands
+MOST_SETS = 256  # of weights in a file, each two of which are compared; a training keeps a few
+# Bytes that all tensors of a file stand for over those it holds: weights that are shared, or
+# repeated by a stride of zero, are counted once in the file and each time in memory. The deepest
+# models that share one block have some 50; the floor lets in small files of small models.
+MOST_SHARED, LEAST_HELD = 64, 2**20
+# Names of a set, each of which is compared with those of a model; a ViT-g of 40 blocks has 500.
+MOST_NAMES, LONGEST_NAME = 20_000, 1_000
 # Dictionaries that hold tensors and are no model.
 BESIDE = re.compile(
     r"opt|optims?|(.*_)?optimi[sz]ers?(_.*)?|.*sched.*|.*scaler.*|.*loss.*|.*criterion.*"
@@ -52,16 +61,80 @@ def find_set(content: Any, path: Path, key: str | None) -> WeightSet:
     """The set of weights that is meant, by a user's key or because no other can be.
 
     Raises:
-        RunError: there is none, or something else stands among the weights.
+        RunError: there is none, something else stands among the weights, or they stand for far
+            more than the file holds.
         ConfigError: there are several, none of which is the obvious one.
     """
-    sets = dict(_sets(content))
+    sets = dict(_bounded(_sets(content), path))
     if not sets:
         raise _none(content, path)
+    _check_names(sets, path)
+    _check_held(sets, path)
     if key is not None:
         return _by_key(sets, key, path)
     chosen, note = choose(sets, f"file:{path}")
     return WeightSet(chosen, sets[chosen], others=_without(sets, chosen), note=note)
+
+
+def _bounded(
+    found: Iterable[tuple[str, dict[str, Tensor]] | None], path: Path
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """The sets among the dictionaries of a file, which are few in any that training wrote.
+
+    Raises:
+        RunError: there are too many to look through.
+    """
+    looked = sets = 0
+    for each in found:
+        looked, sets = looked + 1, sets + (each is not None)
+        if looked > MOST_DICTIONARIES or sets > MOST_SETS:
+            raise RunError(
+                f"file:{path} holds more than {MOST_DICTIONARIES:,} dictionaries, or {MOST_SETS} "
+                "of weights: save the model's weights alone"
+            )
+        if each is not None:
+            yield each
+
+
+def _check_names(sets: Mapping[str, Mapping[str, Tensor]], path: Path) -> None:
+    """Refuses more names, or longer ones, than any model here has.
+
+    Raises:
+        RunError: names the set.
+    """
+    for key, tensors in sets.items():
+        longest = max(map(len, (*tensors, key)))
+        if len(tensors) > MOST_NAMES or longest > LONGEST_NAME:
+            raise RunError(
+                f"file:{path}: {key[:SHOWN] or 'the top'} has {len(tensors):,} weights with names "
+                f"of up to {longest:,} characters, and {MOST_NAMES:,} of {LONGEST_NAME:,} are the "
+                "most"
+            )
+
+
+def _check_held(sets: Mapping[str, Mapping[str, Tensor]], path: Path) -> None:
+    """Refuses tensors that stand for far more values than the file holds for them.
+
+    Raises:
+        RunError: names the largest.
+    """
+    held, stated, largest = dict[int, int](), 0, ("", 0)
+    for tensors in sets.values():
+        for name, tensor in tensors.items():
+            if tensor.layout != torch.strided or tensor.is_meta:
+                continue  # refused by whoever reads the set that is meant
+            storage = tensor.untyped_storage()
+            held[storage.data_ptr()] = storage.nbytes()
+            size = tensor.numel() * tensor.element_size()
+            stated += size
+            largest = max(largest, (name, size), key=lambda each: each[1])
+    there = sum(held.values())
+    if stated > MOST_SHARED * max(there, LEAST_HELD):
+        name, size = largest
+        raise RunError(
+            f"file:{path}: its weights stand for {stated:,} bytes and it holds {there:,}: {name} "
+            f"alone repeats what is there to {size:,}; more than {MOST_SHARED} times is no model's"
+        )
 
 
 def _by_key(sets: Mapping[str, dict[str, Tensor]], key: str, path: Path) -> WeightSet:
@@ -148,8 +221,10 @@ def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     )
 
 
-def _sets(content: Any, key: str = "", depth: int = 0) -> Iterable[tuple[str, dict[str, Tensor]]]:
-    """Every dictionary of names and tensors that may be a model's."""
+def _sets(
+    content: Any, key: str = "", depth: int = 0
+) -> Iterator[tuple[str, dict[str, Tensor]] | None]:
+    """Every dictionary of names and tensors that may be a model's; None for each other one."""
     if not isinstance(content, dict) or depth > DEEPEST:
         return
     if content and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
@@ -157,6 +232,7 @@ def _sets(content: Any, key: str = "", depth: int = 0) -> Iterable[tuple[str, di
         if depth == 0 or key in INSIDE or any(t.ndim > 1 for t in content.values()):
             yield key, dict(content)
         return
+    yield None
     for name, inner in content.items():
         if isinstance(name, str) and not BESIDE.fullmatch(name) and inner is not content:
             yield from _sets(inner, f"{key}.{name}" if key else name, depth + 1)

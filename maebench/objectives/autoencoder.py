@@ -10,12 +10,13 @@ import dataclasses
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from maebench.encoders.blocks import initialise
 from maebench.encoders.encoder import Tokens
 from maebench.encoders.inputs import Inputs
+from maebench.encoders.sizes import Units
 from maebench.masking.mask import Mask
 from maebench.masking.patches import hidden_pixels
 from maebench.objectives.decoders import DecoderSize, Decoding, TransformerDecoder
@@ -69,7 +70,7 @@ class Autoencoder(Decoding):
 
     name: ClassVar[str] = "autoencoder"
     hides: ClassVar[bool] = False
-    bottleneck: PositiveInt | None = Field(
+    bottleneck: Units | None = Field(
         default=None,
         description="dimension of the code of a token; default a quarter of that of a patch",
         examples=[3],

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from maebench.encoders.inputs import Inputs
+from maebench.encoders.sizes import Units
 from maebench.objectives.autoencoder import Autoencoding, dimension_covered
 from maebench.objectives.decoders import DecoderSize, Decoding
 from maebench.objectives.objective import Batch
@@ -35,7 +36,7 @@ class Contractive(Decoding):
 
     name: ClassVar[str] = "contractive"
     hides: ClassVar[bool] = False
-    bottleneck: PositiveInt | None = Field(
+    bottleneck: Units | None = Field(
         default=None,
         description="dimension of the code of a token; default that of a patch: the penalty "
         "takes the place of a narrow code",
@@ -48,7 +49,9 @@ class Contractive(Decoding):
         "(0.1 as in the Theano tutorials' cA after Rifai et al. 2011)",
     )
     probes: PositiveInt = Field(
-        default=1, description="random directions per image and step, each one more backward pass"
+        default=1,
+        le=2**10,  # as many as a code has dimensions give the norm itself
+        description="random directions per image and step, each one more backward pass",
     )
 
     def build(self, encoder: Any, inputs: Inputs) -> nn.Module:

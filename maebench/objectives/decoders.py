@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from maebench.encoders.attention import choose_attention
@@ -22,6 +22,7 @@ from maebench.encoders.blocks import (
 )
 from maebench.encoders.encoder import Tokens
 from maebench.encoders.inputs import Inputs
+from maebench.encoders.sizes import Depth, Heads, Width
 from maebench.errors import ConfigError
 from maebench.masking.patches import patchify, take, unpatchify
 from maebench.objectives.objective import Objective
@@ -55,17 +56,17 @@ def default_heads(width: int) -> int:
 class Decoding(Objective):
     """An objective with a decoder of transformer blocks."""
 
-    decoder_depth: PositiveInt | None = Field(
+    decoder_depth: Depth | None = Field(
         default=None,
         description="decoder blocks; default 8 from width 768 up, else 2 (1 up to depth 4)",
         examples=[2],
     )
-    decoder_width: PositiveInt | None = Field(
+    decoder_width: Width | None = Field(
         default=None,
         description="decoder width; default 512 from width 768 up, else half the encoder's",
         examples=[16],
     )
-    decoder_heads: PositiveInt | None = Field(
+    decoder_heads: Heads | None = Field(
         default=None,
         description="decoder heads; default 16 from width 768 up, else one per 32 of width",
         examples=[2],

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from maebench.encoders.inputs import Inputs
+from maebench.encoders.sizes import Units
 from maebench.errors import ConfigError
 from maebench.objectives.autoencoder import Autoencoding
 from maebench.objectives.decoders import DecoderSize, Decoding
@@ -49,7 +50,7 @@ class Denoising(Decoding):
         "of pixels below 1, default 0.25 (Vincent et al. 2010)",
         examples=[0.4],
     )
-    bottleneck: PositiveInt | None = Field(
+    bottleneck: Units | None = Field(
         default=None, description="dimension of a linear code of each token; default no such code"
     )
 

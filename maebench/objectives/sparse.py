@@ -9,10 +9,11 @@ import math
 from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from maebench.encoders.inputs import Inputs
+from maebench.encoders.sizes import Units
 from maebench.errors import ConfigError
 from maebench.objectives.autoencoder import Autoencoding, dimension_covered, narrow
 from maebench.objectives.decoders import DecoderSize, Decoding
@@ -53,7 +54,7 @@ class Sparse(Decoding):
         description="what is sparse: a wide linear code of each token, or the encoder's tokens "
         "themselves; evaluations read the tokens before the sigmoid or relu",
     )
-    bottleneck: PositiveInt | None = Field(
+    bottleneck: Units | None = Field(
         default=None,
         description="units of the code of a token; default four times the dimension of a patch; "
         "read with code=bottleneck",
@@ -72,7 +73,7 @@ class Sparse(Decoding):
         "(default 3, Ng 2011) and l1 (default 0.1)",
         examples=[1.0],
     )
-    k: PositiveInt | None = Field(
+    k: Units | None = Field(
         default=None,
         description="units that stay on in a token, read by top-k; default a quarter of the "
         "dimension of a patch, as wide as the code of autoencoder",

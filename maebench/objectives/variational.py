@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from maebench.encoders.blocks import initialise
 from maebench.encoders.encoder import Tokens
 from maebench.encoders.inputs import Inputs
+from maebench.encoders.sizes import Units
 from maebench.masking.patches import unpatchify
 from maebench.objectives.autoencoder import WholeImage
 from maebench.objectives.decoders import DecoderSize, Decoding, TransformerDecoder
@@ -38,7 +39,7 @@ class Variational(Decoding):
 
     name: ClassVar[str] = "variational"
     hides: ClassVar[bool] = False
-    latent: PositiveInt = Field(
+    latent: Units = Field(
         default=64,
         description="dimension of an image's latent; 64 to 256 are usual for small images",
     )

@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from maebench import ANY_KIND, Evaluation, Metric, Model, Result, choose, half_cosine
+from maebench_evals.frozen import Count
 from maebench_evals.interrupted import one_by_one
 
 # Shape suffixes: B images, N tokens, D channels, H heads, K = D / H channels of a head, C classes,
@@ -84,10 +85,10 @@ class AttentiveProbe(Evaluation):
         description="AdamW's decays to try; none: by protocol",
         examples=[(0.5,), (0.0, 5.0)],
     )
-    steps: PositiveInt | None = Field(
+    steps: Count | None = Field(
         default=None, description="number of updates; none: by protocol", examples=[1, 40]
     )
-    batch: PositiveInt = Field(default=128, description="images per update")
+    batch: Count = Field(default=128, description="images per update")
     layer: PositiveInt | None = Field(
         default=None, description="block to take tokens after; none: the end"
     )

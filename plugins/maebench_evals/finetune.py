@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from maebench import (
@@ -34,6 +34,7 @@ from maebench_evals.classifier import (
 )
 from maebench_evals.distort import make_inputs
 from maebench_evals.finetune_recipe import OFF, Recipe, fast_recipe, mae_recipe
+from maebench_evals.frozen import Count
 from maebench_evals.interrupted import kept_of, restored
 from maebench_evals.official_probe import split_batch
 
@@ -79,12 +80,12 @@ class Finetune(Evaluation):
         default="fast",
         description="what options that are none stand for: fast, or the official settings",
     )
-    epochs: PositiveInt | None = Field(
+    epochs: Count | None = Field(
         default=None,
         description="passes over train; none: 300,000 images, at least 5 and at most 20 passes, "
         "with mae 100 or 50",
     )
-    batch: PositiveInt | None = Field(
+    batch: Count | None = Field(
         default=None,
         multiple_of=2,
         description="images per update, even for mixup; none: 64, with mae 1024 or all of train",

@@ -25,6 +25,8 @@ def not_empty(values: T) -> T:
 Layer = Annotated[
     PositiveInt | None, Field(description="block to take features after; none: the end")
 ]
+# Of updates, passes or images of an update: a billion take years, and more is a slip of the hand.
+Count = Annotated[PositiveInt, Field(le=10**9)]
 Penalties = Annotated[tuple[PositiveFloat, ...], AfterValidator(not_empty)]
 
 

@@ -83,7 +83,10 @@ class Geometry(Evaluation):
         default=SAMPLES, ge=2, description="test images, the first of an order by the seed"
     )
     views: PositiveInt = Field(
-        default=10, ge=2, description="crops of each image for lidar; the first two for alignment"
+        default=10,
+        ge=2,
+        le=1000,
+        description="crops of each image for lidar; the first two for alignment",
     )
     layer: Layer = None
     pool: Literal["mean", "cls"] | None = Field(

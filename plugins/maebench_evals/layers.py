@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from maebench import (
@@ -21,7 +21,7 @@ from maebench import (
     Result,
     choose,
 )
-from maebench_evals.frozen import Penalties, standardised
+from maebench_evals.frozen import Count, Penalties, standardised
 from maebench_evals.heads import ITERATIONS, probe
 from maebench_evals.interrupted import one_by_one
 
@@ -89,7 +89,7 @@ class Layers(Evaluation):
         description="penalties to try",
         examples=[(1e-4, 1e-2), (1.0,)],
     )
-    iterations: PositiveInt = Field(
+    iterations: Count = Field(
         default=ITERATIONS, description="most steps to the optimum of a penalty", examples=[1]
     )
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import ClassVar, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from maebench import ANY_KIND, ClampedAugment, Evaluation, Metric, Model, Result, choose
 from maebench_evals import official_probe as official
-from maebench_evals.frozen import Layer, Penalties, pool_for, standardised
+from maebench_evals.frozen import Count, Layer, Penalties, pool_for, standardised
 from maebench_evals.heads import ITERATIONS, probe
 
 L2 = tuple(10.0**e for e in (-8, -7, -6, -5, -4.5, -4, -3.5, -3, -2.5, -2, -1.5, -1, 0, 1))
@@ -67,18 +67,18 @@ class LinearProbe(Evaluation):
         description="which token is the feature; none: mean of the patches, cls with mae",
     )
     layer: Layer = None
-    iterations: PositiveInt = Field(
+    iterations: Count = Field(
         default=ITERATIONS,
         description="most steps to the optimum of a penalty, with fast",
         examples=[1],
     )
-    epochs: PositiveInt | None = Field(
+    epochs: Count | None = Field(
         default=None, description=f"passes over train, with mae; none: {official.EPOCHS}"
     )
-    steps: PositiveInt | None = Field(
+    steps: Count | None = Field(
         default=None, description="least number of updates, with mae; none: 1"
     )
-    batch: PositiveInt | None = Field(
+    batch: Count | None = Field(
         default=None,
         description=f"images per update, at most all, with mae; none: {official.BATCH}",
     )

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat
 from torch import Tensor
 
 from maebench import ANY_KIND, Evaluation, Metric, Model, NotApplicable, Result, choose
-from maebench_evals.frozen import Layer, not_empty, pool_for, standardised
+from maebench_evals.frozen import Count, Layer, not_empty, pool_for, standardised
 from maebench_evals.heads import ITERATIONS, probe
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Logistic(Evaluation):
         description="inverse penalties to try; none: the protocol's own grid",
         examples=[(1e-4, 1.0), (10.0,)],
     )
-    max_iter: PositiveInt | None = Field(
+    max_iter: Count | None = Field(
         default=None,
         description=f"most iterations of a fit; none: {MAX_ITER['fast']}, with dinov2 "
         f"{MAX_ITER['dinov2']}",

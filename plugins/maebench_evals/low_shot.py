@@ -22,7 +22,7 @@ from maebench import (
     Result,
     choose,
 )
-from maebench_evals.frozen import Layer, Penalties, not_empty, pool_for, standardised
+from maebench_evals.frozen import Count, Layer, Penalties, not_empty, pool_for, standardised
 from maebench_evals.heads import ITERATIONS, probe
 from maebench_evals.interrupted import one_by_one
 
@@ -83,13 +83,13 @@ class LowShot(Evaluation):
         description="labelled images per class, or shares of train such as 1%",
         examples=[("2",)],
     )
-    draws: PositiveInt = Field(default=5, description="random subsets per entry of shots")
+    draws: PositiveInt = Field(default=5, le=10**4, description="random subsets per entry of shots")
     l2: Penalties = Field(
         default=tuple(10.0**e for e in range(-4, 1)),
         description="penalties to try",
         examples=[(1.0,), (1e-3, 1.0)],
     )
-    iterations: PositiveInt = Field(
+    iterations: Count = Field(
         default=ITERATIONS, description="most steps to the optimum of a penalty", examples=[1]
     )
     pool: Literal["mean", "cls"] | None = Field(
