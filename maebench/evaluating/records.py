@@ -77,9 +77,6 @@ def write(folder: Path, name: str, rows: Sequence[Row], values: Mapping[str, NDA
                 ),
             }
         )
-        for left in folder.glob(f"{files.BESIDE}*"):
-            if files.is_abandoned(left):
-                files.remove(left)
     return path
 
 

@@ -144,6 +144,8 @@ def evaluate(
         raise RunError(f"{model.run.folder} was removed while it was evaluated: nothing is kept")
     records.write(path.parent, path.stem, rows, values)
     partial.clear(model.folder, path.stem)
+    for left in files.abandoned(model.folder):  # by processes that were killed, here or in features
+        files.remove(left)
     return path
 
 
