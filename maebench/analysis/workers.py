@@ -65,7 +65,12 @@ def run_tasks(
         for number in range(min(workers, len(tasks))):
             team[number] = _Worker(number, threads, logs / f"worker-{number}.log", events)
             team[number].give(waiting.pop(0))
-        with stopping.telling(lambda number: [w.tell(number) for w in team.values()]):
+
+        def tell(number: int) -> None:
+            for worker in team.values():
+                worker.tell(number)
+
+        with stopping.telling(tell):
             yield from _shared(team, waiting, events, threads, fail_fast)
     except KeyboardInterrupt as error:
         # each finishes its step and saves; a second signal ends this process, and they see it

@@ -19,7 +19,7 @@ from maebench.data.label_maps import LabelMaps
 from maebench.encoders.inputs import IMAGES, Inputs
 from maebench.errors import PluginError
 from maebench.evaluating.features import BATCH, features
-from maebench.evaluating.partial import part_of
+from maebench.evaluating.partial import Kept, part_of
 from maebench.evaluation import Evaluation, Folds, NotApplicable, Partial
 from maebench.evaluation.folds import group_holdout
 from maebench.masking.grids import Random
@@ -57,6 +57,7 @@ class EvaluatedModel:
     _tokens: dict[tuple[str, int | None], Tensor] = field(default_factory=dict, compare=False)
     _folds: dict[str, Folds] = field(default_factory=dict, compare=False)
     _kept: set[str] = field(default_factory=set, compare=False)  # precisions of features
+    _parts: list[Kept] = field(default_factory=list, compare=False)
     _encoded: list[bool] = field(default_factory=list, compare=False)  # whether it has made some
 
     def __post_init__(self) -> None:
@@ -276,7 +277,14 @@ class EvaluatedModel:
 
     def partial(self, what: str = "") -> Partial:
         """A part of this evaluation that is long, and goes on where it was interrupted."""
-        return part_of(self.loaded.folder, self.record, what, self.device)
+        found = part_of(self.loaded.folder, self.record, what, self.device)
+        self._parts.append(found)
+        return found
+
+    @property
+    def seconds_before(self) -> float:
+        """What this evaluation took before it was interrupted."""
+        return sum(part.seconds for part in self._parts)
 
     def picture(self, name: str, figure: Any) -> Path:
         """Writes a matplotlib figure among the artifacts."""

@@ -31,8 +31,9 @@ class Kept:
 
     def __init__(self, path: Path | None, of: str, device: str) -> None:
         self._path, self._of, self._device = path, of, device
-        self._began = time.monotonic()
+        self._began = self._written = time.monotonic()
         self._pause = SECONDS
+        self.seconds = 0.0  # that it took before it was interrupted
         self.state = self._read()
 
     def _read(self) -> Mapping[str, Tensor]:
@@ -40,8 +41,9 @@ class Kept:
         if self._path is None or not self._path.exists():
             return {}
         try:
-            state, random = read_tensors(self._path, self._of)
-            put_global_state(random, self._device)
+            state, said = read_tensors(self._path, self._of)
+            put_global_state(said["random"], self._device)
+            self.seconds = float(said["seconds"])
             return state
         except DamagedError as error:
             warnings.warn(f"{error}: {self._of} begins anew", stacklevel=4)
@@ -50,16 +52,18 @@ class Kept:
     def keep(self, state: Callable[[], Mapping[str, Tensor]]) -> None:
         """Keeps the state that the function gives, if it is time for it."""
         now = time.monotonic()
-        if self._path is None or now - self._began < self._pause:
+        if self._path is None or now - self._written < self._pause:
             return
         tensors = {name: part.detach().cpu().contiguous() for name, part in state().items()}
+        took = self.seconds + now - self._began
         try:
-            write_tensors(self._path, self._of, tensors, global_state(self._device))
+            said = {"random": global_state(self._device), "seconds": took}
+            write_tensors(self._path, self._of, tensors, said)
         except RunError as error:  # without it an interrupted evaluation begins anew, no more
             warnings.warn(f"how far {self._of} is is not kept: {error}", stacklevel=3)
             self._path = None
-        self._began = time.monotonic()
-        self._pause = max(SECONDS, SHARE * (self._began - now))
+        self._written = time.monotonic()
+        self._pause = max(SECONDS, SHARE * (self._written - now))
 
 
 def part_of(folder: Path, record: str, what: str, device: str) -> Kept:

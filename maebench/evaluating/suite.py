@@ -118,7 +118,7 @@ def evaluate(
     results, status, reason = _run(seen, path)
     shared |= {
         "precision": seen.precision,
-        "seconds": time.monotonic() - started,
+        "seconds": time.monotonic() - started + seen.seconds_before,
         "status": status,
         "reason": reason,
     }
