@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -41,7 +42,7 @@ class Kept:
             return {}
         try:
             state, random = read_tensors(self._path, self._of)
-            put_global_state(random, self._device)
+            _put(random, self._device, self._path)
             return state
         except DamagedError as error:
             warnings.warn(f"{error}: {self._of} begins anew", stacklevel=4)
@@ -60,6 +61,20 @@ class Kept:
             self._path = None
         self._began = time.monotonic()
         self._pause = max(SECONDS, SHARE * (self._began - now))
+
+
+def _put(state: Any, device: str, path: Path) -> None:
+    """Sets the random states that were kept, or none of them.
+
+    Raises:
+        DamagedError: they are no such states.
+    """
+    before = global_state(device)
+    try:
+        put_global_state(state, device)
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        put_global_state(before, device)
+        raise DamagedError(f"{path} is damaged: {error}") from error
 
 
 def part_of(folder: Path, record: str, what: str, device: str) -> Kept:

@@ -1,0 +1,3 @@
+"""x"""
+def kinds(folder):
+    return []
