@@ -42,6 +42,7 @@ SETTINGS = {"budget": "steps=4", "machine": {"checkpoint_seconds": 1e-9}, "evals
 SETTINGS_OF_RUNS = [name for name in FROM_CONFIG if name not in COST]
 CLOCK = {"seconds", "created", "file", "pretraining_seconds"}  # other each time
 UNKNOWN = "a comparison says that it is not known, as of a run of an earlier version"
+SLOW = 16  # cuts and flips of which one is taken, where a run goes on or is evaluated again
 SMALL = ["--limit", "60", "--batch", "16", "--budget", "steps=3", "--device", "cpu"]
 SMALL += [f"-oencoder.{size}" for size in ("width=16", "depth=2", "heads=2")]
 
@@ -50,13 +51,16 @@ def kinds(folder: Path) -> list[Kind]:
     """Every kind of file of a results folder, made small in this one."""
     world = World.made(folder / "results")
     return [
-        *_of_tables(world),
-        *_of_pretraining(world),
-        *_of_evaluations(world),
-        *_of_comparisons(world),
+        *of_world(world),
         *_of_text(folder / "text"),
         *_of_commands(folder / "commands"),
     ]
+
+
+def of_world(world: World) -> list[Kind]:
+    """Those of runs on images."""
+    made = _of_tables, _of_pretraining, _of_evaluations, _of_comparisons
+    return [kind for some in made for kind in some(world)]
 
 
 @dataclass(frozen=True)
@@ -222,12 +226,12 @@ def _of_pretraining(world: World) -> list[Kind]:
     finished = {"read": lambda: world.goes_on(0), "root": root}
     unfinished = {"read": world.goes_on, "root": root}
     config, kernels = Path("config.json"), Path("kernels.json")
-    kind("config.json: run again", run, config, 8, **finished)
-    kind("config.json: run goes on", half, config, 8, **unfinished)
-    kind("masks.json: run again", run, Path("masks.json"), 8, **finished)
-    kind("hashes.json: run again", run, Path(runs.HASHES), 8, absent=UNKNOWN, **finished)
-    kind("kernels.json: run goes on", half, kernels, 4, **unfinished)
-    kind("log.jsonl: run goes on", half, Path("log.jsonl"), 4, absent="no step is logged", **unfinished)
+    kind("config.json: run again", run, config, SLOW, **finished)
+    kind("config.json: run goes on", half, config, SLOW, **unfinished)
+    kind("masks.json: run again", run, Path("masks.json"), SLOW, **finished)
+    kind("hashes.json: run again", run, Path(runs.HASHES), SLOW, absent=UNKNOWN, **finished)
+    kind("kernels.json: run goes on", half, kernels, SLOW, **unfinished)
+    kind("log.jsonl: run goes on", half, Path("log.jsonl"), SLOW, absent="no step is logged", **unfinished)
     kind(
         *("log.jsonl: loss curve", run, Path("log.jsonl"), 1),
         **{"read": lambda: _logged(run, 4), "named": [str(run / "log.jsonl")]},
@@ -236,13 +240,13 @@ def _of_pretraining(world: World) -> list[Kind]:
         newest, before, done = (Path("checkpoint", step, name) for step in (second, first, last))
         folder = half / "checkpoint"
         kind(
-            *(f"newest {name}: run goes on", half, newest, 4),
+            *(f"newest {name}: run goes on", half, newest, SLOW),
             **{"others": [half / before], "named": [str(folder / second)], **unfinished},
         )
-        kind(f"{name} before: run goes on", half, before, 8, others=[half / newest], **unfinished)
+        kind(f"{name} before: run goes on", half, before, SLOW, others=[half / newest], **unfinished)
         named = {"named": [str((run / done).parent), run.name], "others": [run / "checkpoint" / second / name]}
         kind(f"newest {name}: model", run, done, 1, read=world.loaded, **named)
-        kind(f"newest {name}: run again", run, done, 8, **finished, **named)
+        kind(f"newest {name}: run again", run, done, SLOW, **finished, **named)
     return made
 
 
@@ -253,10 +257,10 @@ def _of_evaluations(world: World) -> list[Kind]:
     features, theirs = (sorted(each.glob("features/*")) for each in (run, other))
     kept, part = _partial(world)
     return [
-        Kind("record .json: eval", record, world.evaluated, [of_other], root, 4),
+        Kind("record .json: eval", record, world.evaluated, [of_other], root, 8),
         Kind(
             *("record .npz: eval", record.with_suffix(".npz"), world.evaluated),
-            *([of_other.with_suffix(".npz")], root, 4),
+            *([of_other.with_suffix(".npz")], root, 8),
         ),
         *(
             Kind(
@@ -265,7 +269,7 @@ def _of_evaluations(world: World) -> list[Kind]:
                 lambda: world.evaluated(again=True),
                 [theirs[number], features[1 - number]],
                 root,
-                8,
+                SLOW,
             )
             for number, path in enumerate(features)
         ),

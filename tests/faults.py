@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import time
 import warnings
 from collections import Counter
@@ -32,6 +31,7 @@ LEFT = "left out in a line"
 REFUSED = "refused in a line"
 ANOTHER = "other data by another fingerprint"
 ABSENT = "as if it had never been"
+BROKEN = "none of these"
 OUTCOMES = (SAME, SAID, LEFT, REFUSED, ANOTHER, ABSENT)
 
 
@@ -92,7 +92,7 @@ def faults(content: bytes, kind: Kind, few: bool = False) -> Iterator[tuple[str,
         yield "a bit flipped", content[:place] + bytes([flipped]) + content[place + 1 :]
     yield "emptied", b""
     yield from (("another of its kind", other.read_bytes()) for other in kind.others)
-    shapes = SHAPES[kind.every % 3 :: 4] if few else SHAPES
+    shapes = SHAPES[3::7] if few else SHAPES[:: 3 if kind.every > 4 else 1]
     yield from (("wrong shape", shape.encode()) for shape in shapes)
     yield "random bytes", chance.randbytes(200)
     yield "gone", None
@@ -141,6 +141,37 @@ def outcome(kind: Kind, fault: str, content: bytes | None, whole: Mapping[str, A
     raise Broken(f"{kind.name}, {fault}: without a line {sorted(whole.keys() - found.keys())[:3]}")
 
 
+class Root:
+    """A folder that is put back as it was, of which only what has changed is written again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._content = {path: path.read_bytes() for path in self._files()}
+        self._folders = {path for path in folder.rglob("*") if path.is_dir()}
+        self._states = {path: _state(path) for path in self._content}
+
+    def _files(self) -> list[Path]:
+        return [path for path in self._folder.rglob("*") if path.is_file()]
+
+    def put_back(self) -> None:
+        """Puts it back."""
+        for path in set(self._files()) - self._content.keys():
+            path.unlink()
+        for path in sorted(self._folder.rglob("*"), reverse=True):
+            if path.is_dir() and path not in self._folders:
+                path.rmdir()
+        for path, content in self._content.items():
+            if not path.exists() or _state(path) != self._states[path]:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+                self._states[path] = _state(path)
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
+
+
 def sweep(kind: Kind, few: bool = False) -> Counter[tuple[str, str]]:
     """How often each fault of a kind came to each outcome.
 
@@ -149,17 +180,21 @@ def sweep(kind: Kind, few: bool = False) -> Counter[tuple[str, str]]:
     """
     content = kind.path.read_bytes()
     tried = list(faults(content, kind, few))  # before others of its kind may go
-    pristine = None
-    if kind.root is not None:
-        pristine = kind.root.with_name(f"{kind.root.name}-pristine")
-        shutil.copytree(kind.root, pristine)
+    root = None if kind.root is None else Root(kind.root)
+
+    def put_back() -> None:
+        if root is None:
+            kind.path.write_bytes(content)
+        else:
+            root.put_back()
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         whole = kind.read()
     counts: Counter[tuple[str, str]] = Counter()
     broken: dict[str, str] = {}
     for fault, damaged in tried:
-        _put_back(kind, content, pristine)
+        put_back()
         if damaged == content:
             continue
         try:
@@ -168,23 +203,13 @@ def sweep(kind: Kind, few: bool = False) -> Counter[tuple[str, str]]:
             text = f"{kind.name}, {fault}: {type(error).__name__}: {error}"
             text = str(error) if isinstance(error, Broken) else text
             broken.setdefault(fault, f"{text} (content {(damaged or b'')[:80]!r})")
-            counts[fault, "BROKEN"] += 1
+            counts[fault, BROKEN] += 1
             last = error
-    _put_back(kind, content, pristine)
-    if pristine is not None:
-        shutil.rmtree(pristine)
+    put_back()
     if broken:
-        number = sum(count for (_, what), count in counts.items() if what == "BROKEN")
+        number = sum(count for (_, what), count in counts.items() if what == BROKEN)
         raise Broken(f"{number} broken:\n" + "\n".join(broken.values())) from last
     return counts
-
-
-def _put_back(kind: Kind, content: bytes, pristine: Path | None) -> None:
-    if pristine is not None and kind.root is not None:
-        shutil.rmtree(kind.root)
-        shutil.copytree(pristine, kind.root)
-    else:
-        kind.path.write_bytes(content)
 
 
 def table(counts: Mapping[str, Counter[tuple[str, str]]]) -> Iterable[str]:
