@@ -236,7 +236,7 @@ class Soak:
         assert code in (128 + number, -number, 0), (code, self.log.read_text()[-3000:])
         folder = run_folder(results)
         if where in ("pretraining", "checkpointing") and folder is not None:
-            rows = files.read_lines(folder / "log.jsonl", "step")
+            rows = files.read_lines(folder / "log.jsonl", "step", of=folder.name)
             last = checkpoints.newest(folder / "checkpoint")
             made = max((row["step"] for row in rows), default=0)
             self.lost_steps += int(made) - (last["step"] if last else 0)
@@ -275,7 +275,9 @@ def _differs(ours: Path, theirs: Path) -> str:
         one, two = (checkpoints.read_manifest(path.parent) for path in (ours, theirs))
         return "" if one["sha256"] == two["sha256"] else "other weights"
     if ours.name == "log.jsonl":
-        one_log, two_log = (files.read_lines(path, "step") for path in (ours, theirs))
+        one_log, two_log = (
+            files.read_lines(path, "step", of=path.parent.name) for path in (ours, theirs)
+        )
         steps = [row["step"] for row in one_log]
         if len(set(steps)) != len(steps):
             return "doubled steps"

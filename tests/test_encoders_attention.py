@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
@@ -56,7 +54,7 @@ def test_a_shape_is_measured_once_by_a_process_and_once_by_a_machine(clock, monk
     monkeypatch.setattr(attention, "_FOUND", {})  # another process
     assert not asked()
     assert clock["runs"] == runs > 2
-    assert json.loads((files.cache_folder() / "attention.json").read_text()) == {NAME: False}
+    assert files.read_sealed(files.cache_folder() / "attention.json", "attention") == {NAME: False}
 
 
 @pytest.mark.parametrize("other", [{"tokens": 8}, {"heads": 2}, {"width": 8}, {"trains": False}])
@@ -96,8 +94,9 @@ def test_what_a_run_began_with_is_taken_whatever_is_faster_now(clock):
 def test_a_damaged_file_is_measured_anew_and_replaced(clock, damaged):
     files.make_folder(files.cache_folder())
     (files.cache_folder() / "attention.json").write_text(damaged)
-    assert not asked()
-    assert json.loads((files.cache_folder() / "attention.json").read_text()) == {NAME: False}
+    with pytest.warns(UserWarning, match=r"attention\.json .*: it is measured again"):
+        assert not asked()
+    assert files.read_sealed(files.cache_folder() / "attention.json", "attention") == {NAME: False}
 
 
 def test_where_nothing_can_be_kept_it_is_measured_all_the_same(clock, tmp_path, monkeypatch):

@@ -31,7 +31,6 @@ from maebench import (
     Report,
     RunConfig,
     Tracker,
-    files,
     mask_statistics,
     run,
 )
@@ -191,7 +190,7 @@ def test_a_run_that_names_none_of_them_is_the_run_without_them(tmp_path):
         assert ran.stderr.count("plugin rude (rude 1.2): its import changed") == (name == "with")
         assert "hello from" not in ran.stdout
         (log,) = (home / name / "results" / "runs").glob("*/log.jsonl")
-        losses.append([row["loss"] for row in files.read_lines(log, "step")])
+        losses.append([row["loss"] for row in runs.read_log(log, None)])
     assert losses[0] == losses[1] and len(losses[0]) == 3
 
 

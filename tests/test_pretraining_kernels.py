@@ -93,7 +93,7 @@ def test_what_was_measured_before_decides_instead_of_the_estimate(tmp_path, comp
     one._quick[:] = [40.0, 3.0, 0.05, 0.05, 0.05]
     watched(one, seconds=0.05, steps=WATCHED, first=WHEN + 6)
     assert one.note == "compiled in 43 s: a step takes 50.0 ms, before 100.0 ms (2.00 x)"
-    known = json.loads((files.cache_folder() / "compiling.json").read_text())
+    known = files.read_sealed(files.cache_folder() / "compiling.json", "compiling")
     assert known == {"shape": {"cost": 42.9, "gain": 2.0}}
     enough = round(42.9 * kernels.WORTH / 0.05) + WHEN + 5
     assert watched(made(tmp_path / "b"), total=enough).after == WHEN

@@ -6,9 +6,9 @@ import math
 
 import torch
 
-from maebench import files
 from maebench.outputs import Tracking
 from maebench.pretraining import log as module
+from maebench.pretraining import runs
 from maebench.pretraining.log import Log
 
 
@@ -41,7 +41,7 @@ def test_rows_are_written_in_order_with_plain_numbers_wherever_they_were(tmp_pat
     log.add(2, {"loss": torch.tensor(0.25), "other": torch.tensor(3.0)}, 0.2)
     assert not (tmp_path / "log.jsonl").exists() and not notes.rows
     assert log.write() is None
-    rows = list(files.read_lines(tmp_path / "log.jsonl", "step"))
+    rows = list(runs.read_log(tmp_path / "log.jsonl", None))
     assert rows == [
         {"step": 1, "loss": 0.5, "other": 2, "lr": 0.1},
         {"step": 2, "loss": 0.25, "other": 3.0, "lr": 0.2},
@@ -51,7 +51,7 @@ def test_rows_are_written_in_order_with_plain_numbers_wherever_they_were(tmp_pat
         (2, {"loss": 0.25, "other": 3.0, "lr": 0.2}),
     ]
     assert log.write() is None
-    assert len(list(files.read_lines(tmp_path / "log.jsonl", "step"))) == 2
+    assert len(list(runs.read_log(tmp_path / "log.jsonl", None))) == 2
 
 
 def test_a_bad_loss_is_named_with_its_step_and_nothing_after_it_is_written(tmp_path):
@@ -60,7 +60,7 @@ def test_a_bad_loss_is_named_with_its_step_and_nothing_after_it_is_written(tmp_p
         log.add(number, {"loss": torch.tensor(loss)}, 0.1)
     number, loss = log.write()
     assert number == 2 and math.isnan(loss)
-    assert [row["step"] for row in files.read_lines(tmp_path / "log.jsonl", "step")] == [1]
+    assert [row["step"] for row in runs.read_log(tmp_path / "log.jsonl", None)] == [1]
     assert [step for step, _ in notes.rows] == [1]
 
 
@@ -91,6 +91,6 @@ def test_a_step_number_or_rate_of_the_objectives_own_does_not_replace_the_runs(t
     log, _ = log_in(tmp_path)
     log.add(7, {"loss": 1.0, "step": 99.0, "lr": 5.0}, 0.1)
     log.write()
-    assert list(files.read_lines(tmp_path / "log.jsonl", "step")) == [
+    assert list(runs.read_log(tmp_path / "log.jsonl", None)) == [
         {"step": 7, "loss": 1.0, "lr": 0.1}
     ]

@@ -181,7 +181,7 @@ def test_steps_tell_what_happened_and_the_loss_falls(tmp_path):
     peak = 1e-2 * 8 / 256
     assert steps[3].lr == peak  # after three of sixty
     assert steps[0].lr == pytest.approx(peak / 4)
-    log = files.read_lines(plan.run.folder / "log.jsonl")
+    log = runs.read_log(plan.run.folder / "log.jsonl", None)
     assert log == [{"step": s.number, "loss": s.loss, "lr": s.lr} for s in steps]
 
 
@@ -385,7 +385,7 @@ def test_a_run_that_stopped_anywhere_ends_the_same_to_the_last_bit(changes, tmp_
         rest = list(pretrain(prepare(config(**changes, machine=OFTEN), tmp_path / str(stop))))
         assert [step.number for step in rest] == [*range(stop + 1, STEPS + 1)]
         assert end_of(plan) == end_of(once), f"stopped after step {stop}"
-        log = files.read_lines(plan.run.folder / "log.jsonl")
+        log = runs.read_log(plan.run.folder / "log.jsonl", None)
         assert [row["loss"] for row in log] == losses
 
 

@@ -193,12 +193,12 @@ def _log(path: Path, seen: Callable[[Path], None]) -> Iterator[Damage]:
         return
     seen(path)
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
-    whole = files.read_lines(path, "step")
+    whole = files.read_lines(path, "step", of=path.parent.name)
     if (lost := sum(map(bool, lines)) - len(whole)) > 0:
         text = f"{lost} of {len(lines)} lines are not as they were written"
 
         def cut() -> None:
-            files.write_text(path, files.as_lines(whole))
+            files.write_text(path, files.as_lines(whole, path.parent.name))
 
         yield Damage(path, text, "the numbers of these steps are lost", cut, lost=True)
 

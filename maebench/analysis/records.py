@@ -138,6 +138,8 @@ def _spent(run: runs.Run) -> Row:
     """What pretraining has cost; nothing of a run of an earlier version or that is not finished."""
     path = run.folder / runs.SPENT
     spent = files.read_sealed(path, run.name) if path.exists() else {}
+    if path.exists() and "steps" not in spent:
+        raise DamagedError(f"{path} cannot be read: it has no steps")
     counts = {key: value for key, value in spent.items() if key in COST}
     if wrong := [key for key, value in counts.items() if type(value) not in (int, float)]:
         raise DamagedError(f"{path} cannot be read: {wrong[0]} is no number")

@@ -10,8 +10,8 @@ Shape suffixes: B images, N tokens, D width, G heads, E width of a head.
 from __future__ import annotations
 
 import contextlib
-import json
 import time
+import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maebench import files
-from maebench.errors import MaebenchError
+from maebench.errors import DamagedError, MaebenchError
 
 # What explicit attention keeps for the backward pass of one block; beyond it memory decides, which
 # the fused kernel does not need: 256 MiB is a block of ViT-B at 224 pixels with 128 images.
@@ -197,17 +197,22 @@ def _path() -> Path:
 
 
 def _read() -> dict[str, bool]:
-    """What was measured before on this machine; a damaged file is as good as none."""
+    """What was measured before on this machine; a damaged file is said, and as good as none."""
+    path = _path()
     try:
-        kept = json.loads(_path().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        kept = files.read_sealed(path, path.stem) if path.exists() else {}
+        if wrong := [name for name, value in kept.items() if not isinstance(value, bool)]:
+            raise DamagedError(
+                f"{path} is damaged: {files.shortened(wrong[0])} is no true or false"
+            )
+        return kept
+    except MaebenchError as error:
+        warnings.warn(f"{error}: it is measured again which attention is faster", stacklevel=2)
         return {}
-    good = isinstance(kept, dict)
-    return {k: v for k, v in kept.items() if isinstance(v, bool)} if good else {}
 
 
 def _write(name: str, fused: bool) -> None:
     """Keeps a measurement; where nothing can be written the next process measures again."""
     with contextlib.suppress(MaebenchError, OSError):
         files.make_folder(_path().parent)
-        files.write_json(_path(), {**_read(), name: fused})
+        files.write_sealed(_path(), {**_read(), name: fused}, _path().stem)

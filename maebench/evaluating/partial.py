@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -42,8 +43,7 @@ class Kept:
             return {}
         try:
             state, said = read_tensors(self._path, self._of)
-            put_global_state(said["random"], self._device)
-            self.seconds = float(said["seconds"])
+            self.seconds = _put(said, self._device, self._path)
             return state
         except DamagedError as error:
             warnings.warn(f"{error}: {self._of} begins anew", stacklevel=4)
@@ -64,6 +64,21 @@ class Kept:
             self._path = None
         self._written = time.monotonic()
         self._pause = max(SECONDS, SHARE * (self._written - now))
+
+
+def _put(said: Any, device: str, path: Path) -> float:
+    """Sets the random states that were kept, or none of them; gives the seconds before.
+
+    Raises:
+        DamagedError: they are no such states.
+    """
+    before = global_state(device)
+    try:
+        put_global_state(said["random"], device)
+        return float(said["seconds"])
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        put_global_state(before, device)
+        raise DamagedError(f"{path} is damaged: {error}") from error
 
 
 def part_of(folder: Path, record: str, what: str, device: str) -> Kept:

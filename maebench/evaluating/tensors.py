@@ -13,13 +13,14 @@ from torch import Tensor
 
 from maebench import files
 from maebench.errors import DamagedError
+from maebench.files.sealed import content_hash
 from maebench.pretraining.checkpoints import weights_hash
 
 SAID = "maebench"  # in the metadata of a file; one key, for safetensors mixes the order of several
 
 
 def write_tensors(path: Path, of: str, tensors: Mapping[str, Tensor], more: Any = None) -> None:
-    """Replaces a file of tensors as a whole, with a hash of each and whose they are.
+    """Replaces a file of tensors as a whole, with a hash of each, of all names, and whose they are.
 
     Args:
         path: the file.
@@ -31,7 +32,8 @@ def write_tensors(path: Path, of: str, tensors: Mapping[str, Tensor], more: Any 
         RunError: it cannot be written; what was there before stays.
     """
     hashes = {name: weights_hash({name: part}) for name, part in tensors.items()}
-    said = {SAID: json.dumps([of, hashes, more])}
+    content = {"of": of, "hashes": hashes, "more": more}
+    said = {SAID: json.dumps([content_hash(content), content])}
 
     def fill(beside: Path) -> None:
         try:
@@ -60,7 +62,10 @@ def read_tensors(
             said = (kept.metadata() or {}).get(SAID)
             if said is None:
                 raise ValueError("there is no hash, as in files of an earlier version")
-            whose, hashes, more = json.loads(said)
+            mark, content = json.loads(said)
+            if mark != content_hash(content):  # names and JSON values may be damaged too
+                raise ValueError("it is not as it was written")
+            whose, hashes, more = (content[key] for key in ("of", "hashes", "more"))
             if of is not None and whose != of:
                 raise ValueError(f"it belongs to {whose}")
             wanted = hashes if names is None else [name for name in names if name in hashes]

@@ -58,7 +58,7 @@ def read_sealed(path: Path, of: str, hashed: tuple[int, ...] = ()) -> dict[str, 
     content = read_object(path)
     mark = content.pop(HASH, None)
     number = content.get("format", 0)
-    if mark is None and number not in hashed:
+    if mark is None and OF not in content and number not in hashed:
         return content
     if not _fits(content, mark):
         raise DamagedError(f"{path} is damaged: it is not as it was written")
@@ -123,13 +123,23 @@ def read_object(path: Path) -> dict[str, Any]:
 # ---- lines
 
 
-def as_lines(values: Iterable[Mapping[str, Any]]) -> str:
-    """JSON objects as lines, each with a check sum of its own."""
-    return "".join(json.dumps({**value, CHECK: _sum(value)}) + "\n" for value in values)
+def as_lines(values: Iterable[Mapping[str, Any]], of: str = "") -> str:
+    """JSON objects as lines, each with a check sum of its own.
+
+    Args:
+        values: the objects.
+        of: whose they are, which goes into the sum: another's lines are not taken for its own.
+    """
+    return "".join(json.dumps({**value, CHECK: _sum(value, of)}) + "\n" for value in values)
 
 
-def append_lines(path: Path, values: Sequence[Mapping[str, Any]]) -> None:
+def append_lines(path: Path, values: Sequence[Mapping[str, Any]], of: str = "") -> None:
     """Adds JSON objects as lines; a torn last line is what `read_lines` leaves out.
+
+    Args:
+        path: the file.
+        values: the objects.
+        of: as in `as_lines`.
 
     Raises:
         RunError: the disk is full or the file cannot be written.
@@ -139,37 +149,36 @@ def append_lines(path: Path, values: Sequence[Mapping[str, Any]]) -> None:
         with path.open("ab+") as file:
             if file.tell() and _last_byte(file) != b"\n":
                 file.write(b"\n")  # a crash cut the last line: start a new one
-            file.write(as_lines(values).encode())
+            file.write(as_lines(values, of).encode())
             file.flush()
     except OSError as error:
         raise failure(error)(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def read_lines(path: Path, *needed: str) -> list[dict[str, Any]]:
+def read_lines(path: Path, *needed: str, of: str = "") -> list[dict[str, Any]]:
     """The objects of a JSON-lines file, without their check sums.
 
-    Lines that a crash cut off, and such as are not as they were written, are left out.
+    Lines that a crash cut off, that are not as they were written or are another's are left out.
 
     Args:
         path: the file; none is like an empty one.
         needed: keys of numbers; a line that lacks one is left out too.
+        of: as in `as_lines`.
     """
-    rows = []
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    found = []
     for line in text.split("\n"):
         with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
-            if not isinstance(row, dict) or ("\ufffd" in line and CHECK in row):
-                continue
-            if CHECK in row and row.pop(CHECK) != _sum(row):
-                continue
-            if all(type(row.get(key)) in (int, float) for key in needed):
-                rows.append(row)
-    return rows
+            if isinstance(row, dict) and not ("\ufffd" in line and CHECK in row):
+                found.append(row)
+    if any(CHECK in row for row in found):  # then all had one: a file is rewritten as a whole first
+        found = [row for row in found if CHECK in row and row.pop(CHECK) == _sum(row, of)]
+    return [row for row in found if all(type(row.get(key)) in (int, float) for key in needed)]
 
 
-def _sum(value: Mapping[str, Any]) -> str:
-    return f"{zlib.crc32(json.dumps(dict(value)).encode()):08x}"
+def _sum(value: Mapping[str, Any], of: str) -> str:
+    return f"{zlib.crc32(json.dumps(dict(value)).encode(), zlib.crc32(of.encode())):08x}"
 
 
 def _last_byte(file: Any) -> bytes:

@@ -6,7 +6,6 @@ Each way gives other last bits, so that the way is kept with the run: who goes o
 from __future__ import annotations
 
 import copy
-import json
 import os
 import shutil
 import statistics
@@ -256,18 +255,30 @@ def _kept(path: Path) -> dict[str, Any]:
 
 
 def _known() -> dict[str, Any]:
-    """What compiling cost and gained here before; a damaged file is as good as none."""
+    """What compiling cost and gained here before; a damaged file is said, and as good as none."""
+    path = _known_path()
     try:
-        found = json.loads((files.cache_folder() / "compiling.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = files.read_sealed(path, path.stem) if path.exists() else {}
+        if wrong := [name for name, each in found.items() if not _are_numbers(each)]:
+            raise DamagedError(f"{path} is damaged: {files.shortened(wrong[0])} has no numbers")
+        return found
+    except MaebenchError as error:
+        warnings.warn(f"{error}: what compiling gains is estimated again", stacklevel=2)
         return {}
-    good = isinstance(found, dict)
-    return {k: v for k, v in found.items() if isinstance(v, dict)} if good else {}
+
+
+def _are_numbers(each: Any) -> bool:
+    return isinstance(each, dict) and all(type(v) in (int, float) for v in each.values())
+
+
+def _known_path() -> Path:
+    return files.cache_folder() / "compiling.json"
 
 
 def _keep_known(shape: str, what: dict[str, float]) -> None:
     try:
         files.make_folder(files.cache_folder())
-        files.write_json(files.cache_folder() / "compiling.json", {**_known(), shape: what})
+        path = _known_path()
+        files.write_sealed(path, {**_known(), shape: what}, path.stem)
     except (MaebenchError, OSError):
         return  # a later run estimates again

@@ -72,6 +72,7 @@ class Log:
         files.append_lines(
             self._path,
             [{"step": n, **logged} | {"step": n, "lr": lr} for (n, _, lr), logged in good],
+            self._path.parent.name,
         )
         for (number, _, lr), logged in good:
             self._trackers.log(number, {**logged, "lr": lr})

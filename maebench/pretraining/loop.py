@@ -230,8 +230,7 @@ def try_part(plan: Plan, state: State, accumulate: int) -> None:
 
 def cut_log(log: Path, done: int) -> None:
     """Leaves out of the log what was written after the checkpoint to go on from."""
-    kept = [row for row in files.read_lines(log, "step") if row["step"] <= done]
-    files.write_text(log, files.as_lines(kept))
+    files.write_text(log, files.as_lines(runs.read_log(log, done), log.parent.name))
 
 
 def read_numbers(log: Log, checks: list[Check], finite: Finite | None = None) -> None:

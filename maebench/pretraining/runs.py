@@ -178,7 +178,7 @@ def read_hashes(run: Run) -> dict[str, str]:
         RunError: the file is damaged.
     """
     path = run.folder / HASHES
-    found = files.read_sealed(path, run.name) if path.exists() else {}
+    found = _read_beside(run, HASHES)
     if wrong := [name for name, value in found.items() if not isinstance(value, str)]:
         raise DamagedError(f"{path} cannot be read: {wrong[0]} is no text")
     return found
@@ -189,12 +189,41 @@ def said_beside(run: Run, name: str) -> dict[str, Any]:
 
     One that is damaged is warned of and holds nothing.
     """
-    path = run.folder / name
     try:
-        return files.read_sealed(path, run.name) if path.exists() else {}
+        return _read_beside(run, name)
     except RunError as error:
         warn_of_damaged([str(error)])
         return {}
+
+
+def _read_beside(run: Run, name: str) -> dict[str, Any]:
+    """What a file of the run holds; nothing where it is not there.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    path = run.folder / name
+    found = files.read_sealed(path, run.name) if path.exists() else {}
+    if path.exists() and not found:
+        raise DamagedError(f"{path} is damaged: it holds nothing")
+    return found
+
+
+def read_log(log: Path, done: int | None) -> list[dict[str, Any]]:
+    """What was logged of each step; steps that are missing are warned of.
+
+    Args:
+        log: the file.
+        done: the last step that is wanted, all those before it are there; None: nobody knows.
+    """
+    rows = files.read_lines(log, "step", of=log.parent.name)
+    rows = [row for row in rows if done is None or row["step"] <= done]
+    if done is not None and (lost := done - len({row["step"] for row in rows})) > 0:
+        warnings.warn(
+            f"{log} lacks {lost:,} of {done:,} steps: the curve of the loss is without them",
+            stacklevel=3,
+        )
+    return rows
 
 
 def read_run(folder: Path) -> Run:

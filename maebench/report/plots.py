@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from maebench import files
 from maebench.outputs import write_figure
 from maebench.pretraining import runs
 
@@ -15,7 +14,9 @@ def loss_curve(run: runs.Run, path: Path) -> None:
     """Writes the loss of each step, and its running mean over a fiftieth of the run, as a PNG."""
     from matplotlib.figure import Figure
 
-    rows = files.read_lines(run.folder / "log.jsonl", "step", "loss")
+    # a step whose update was skipped has no loss
+    logged = runs.read_log(run.folder / "log.jsonl", run.facts["steps"])
+    rows = [row for row in logged if type(row.get("loss")) in (int, float)]
     if not rows:  # the log was lost: there is nothing to draw
         return
     steps = np.array([row["step"] for row in rows])
