@@ -382,7 +382,7 @@ def _of_commands(root: Path) -> list[Kind]:
     """What a command printed and is printed again, and what `maebench table` prints."""
     command = ["run", "--results", str(root), *SMALL, "--evals", "knn"]
     for seed in ("0", "1"):
-        out, _ = printed([*command, "--seed", seed])
+        printed([*command, "--seed", seed])
     first, second = sorted(root.glob("runs/*/printed/*.json"))
 
     def again() -> dict[str, Any]:

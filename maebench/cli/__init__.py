@@ -48,7 +48,7 @@ COMMANDS = {
     ),
     "doctor": (
         "maebench.cli.doctor",
-        "Look for what would stop a run here, or for damage in results, and say what to do.",
+        "Look for what would stop a run here, or for damage in results.",
     ),
 }
 GROUP = "maebench.commands"  # entry points of third-party commands

@@ -26,7 +26,7 @@ STYLES = {"ok": None, "warning": "yellow", "error": "bold red"}
 @click.option("--quick", is_flag=True, help="leave out torch.compile, which takes longest")
 @results_option
 def doctor_command(target: str | None, results: Path | None, quick: bool, repair: bool) -> None:
-    """Look for what would stop a run here, or for damage in results, and say what to do.
+    """Look for what would stop a run here, or for damage in results.
 
     Of a run or a folder of results every file is checked against its hash: what is lost is said,
     and what can be made again. Only --repair changes anything; what it replaces is kept as
