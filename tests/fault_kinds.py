@@ -371,7 +371,7 @@ def _of_text(root: Path) -> list[Kind]:
         return {"tokens": _mark(rows.numpy()), "weights": model.weights}
 
     another = root / "another.json"
-    another.write_text((folder / "data" / "tokenizer.json").read_text().replace("the", "teh"))
+    another.write_text((folder / "data" / "tokenizer.json").read_text().replace("the", "eht"))
     return [
         Kind(f"{path.name}: model", path, tokens, [another], every=4, quick=False)
         for path in sorted((folder / "data").iterdir())

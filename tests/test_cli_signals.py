@@ -1,0 +1,119 @@
+"""Signals end a command in order: the step is finished, what is done is kept and goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from soaked import DATA
+
+from maebench import files
+from maebench.pretraining import checkpoints, stopping
+
+LONG = ("pretrain", "--budget", "steps=100000", *DATA, "-o", "machine.checkpoint_seconds=1000")
+
+
+def start(results: Path, *command: str, **options: object) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-m", "maebench", *command, "--results", str(results)]
+    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
+
+
+def logged(results: Path) -> int:
+    """The last step that is in the log."""
+    for log in results.glob("runs/*/log.jsonl"):
+        rows = files.read_lines(log, "step", of=log.parent.name)
+        return int(rows[-1]["step"]) if rows else 0
+    return 0
+
+
+def wait_for_step(results: Path, step: int, process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 120
+    while logged(results) < step:
+        assert process.poll() is None and time.monotonic() < until, process.stderr.read()
+        time.sleep(0.02)
+
+
+def kept(results: Path) -> int:
+    """The step of the newest checkpoint."""
+    found = [checkpoints.newest(folder) for folder in results.glob("runs/*/checkpoint")]
+    return int(found[0]["step"]) if found and found[0] else 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_finishes_the_step_saves_and_says_which_command_goes_on(name, tmp_path):
+    number = getattr(signal, name)
+    process = start(tmp_path, *LONG)
+    wait_for_step(tmp_path, 30, process)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"stopped by {name}; what is done is kept, and goes on by: maebench pretrain" in said
+    assert f"{name}: ends after this step" in said and "Traceback" not in said
+    assert kept(tmp_path) == logged(tmp_path) >= 30, "no step is lost"
+    process = start(tmp_path, *LONG)
+    wait_for_step(tmp_path, kept(tmp_path) + 5, process)
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.slow
+def test_sigusr1_saves_and_goes_on_and_a_second_signal_ends_at_once(tmp_path):
+    process = start(tmp_path, *LONG)
+    wait_for_step(tmp_path, 10, process)
+    before = kept(tmp_path)
+    process.send_signal(signal.SIGUSR1)
+    until = time.monotonic() + 30
+    while kept(tmp_path) == before:
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.02)
+    wait_for_step(tmp_path, logged(tmp_path) + 5, process)
+    os.kill(process.pid, signal.SIGSTOP)  # so that both are there before it does anything
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGHUP)
+    os.kill(process.pid, signal.SIGCONT)
+    process.communicate(timeout=30)
+    assert process.returncode in (-signal.SIGHUP, -signal.SIGTERM, 128 + signal.SIGTERM)
+
+
+@pytest.mark.slow
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
+    process = start(
+        tmp_path, *LONG, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    )
+    wait_for_step(tmp_path, 5, process)
+    process.send_signal(signal.SIGHUP)
+    wait_for_step(tmp_path, logged(tmp_path) + 5, process)
+    process.kill()
+    process.communicate()
+
+
+def test_signals_are_answered_while_it_is_listened_and_as_before_afterwards():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(stopping.Stopped) as caught, stopping.listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+    assert caught.value.code == 143 and str(caught.value) == "SIGTERM"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_step_is_finished_before_a_signal_ends_the_work():
+    done = []
+    with pytest.raises(stopping.Stopped), stopping.listening(), stopping.steps():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stopping.asked() and stopping.ending()
+        done.append("the step")
+    assert done == ["the step"]
+
+
+def test_what_is_asked_to_save_is_said_once_and_passed_on():
+    told = []
+    with stopping.listening(), stopping.telling(told.append):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert stopping.asked() and not stopping.asked() and not stopping.ending()
+    assert told == [signal.SIGUSR1]
