@@ -106,14 +106,14 @@ def joined(names: Sequence[str]) -> bytes:
     return "\0".join(names).encode(errors="surrogateescape")
 
 
-def check_room(count: int, channels: int, size: tuple[int, int]) -> None:
-    """Refuses images that do not fit into memory, before any is decoded or resized.
+def check_room(count: int, channels: int, size: tuple[int, int], times: int = 1) -> None:
+    """Refuses images that do not fit so many times, before any is decoded or resized.
 
     Raises:
         RunError: says what they take and what there is.
     """
     what = f"{count:,} images of {channels}x{size[0]}x{size[1]} (channels x rows x columns)"
-    check_fits(what, count * channels * size[0] * size[1], "take a smaller --image-size")
+    check_fits(what, times * count * channels * size[0] * size[1], "take a smaller --image-size")
 
 
 def from_arrays(
@@ -147,7 +147,7 @@ def from_arrays(
         raise PluginError(f"maps: uint8 {wanted}, as the images are, given {maps.dtype} {given}")
     images = torch.from_numpy(pixels[:, None] if pixels.ndim == 3 else pixels)
     if size is not None and size != tuple(images.shape[2:]):
-        check_room(2 * len(images), images.shape[1], size)  # twice, while parts become one
+        check_room(len(images), images.shape[1], size, 2)  # in parts, and then as one
         # in parts: in floating point the whole takes many times the memory of the result
         most = max(1, MOST_NUMBERS // (images.shape[1] * size[0] * size[1]))
         parts = (resize(part, size) for part in images.split(min(BLOCK, most)))

@@ -43,7 +43,8 @@ def check_fits(what: str, size: int, advice: str) -> None:
     there = available()
     if there is not None and size > there:
         raise RunError(
-            f"{what} take {readable(size)} of memory, and {readable(there)} are free here: {advice}"
+            f"{what} take up to {readable(size)} of memory, and {readable(there)} are free here: "
+            f"{advice}"
         )
 
 

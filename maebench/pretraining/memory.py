@@ -29,7 +29,9 @@ from maebench.rng import isolated
 # What a step keeps for its backward pass over the bytes of its images: 1,400 times in vit-nano on
 # digits, more nowhere here by far. Where even so much would fit ten times nothing is measured.
 MOST_KEPT, ROOMY = 10_000, 10
-SURE = 0.8  # of what is left: the advice should fit, and there are more things than are counted
+# What is kept was 0.6 to 1.2 times the real peak of a step, from vit-nano to convnext-nano, with 64
+# and with 512 images: what is refused is beyond doubt, and what is advised leaves some room.
+SURE = 0.8
 ASKED = re.compile(r"allocate ([\d.]+ \w+)")
 
 
@@ -133,8 +135,8 @@ def check_weights(config: RunConfig, inputs: Inputs, device: str) -> None:
     images = part * _fed(inputs)
     if images > there:
         raise RunError(
-            f"{part:,} {examples_of(inputs.kind)} of a step take {readable(images)} before anything "
-            f"is computed: {_there(there, device)}. {_advised(config, SURE * there // _fed(inputs))}"
+            f"{part:,} {examples_of(inputs.kind)} of a step alone take {readable(images)}: "
+            f"{_there(there, device)}. {_advised(config, SURE * there // _fed(inputs))}"
         )
     weights = _weights(config, inputs)
     if weights is not None and weights > there:
@@ -178,7 +180,7 @@ def check_step(
     parameters = list(module.parameters())
     copies = [1 + 3 * p.requires_grad for p in parameters]
     fixed += sum(p.numel() * p.element_size() * n for p, n in zip(parameters, copies, strict=True))
-    if fixed + part * each > there:
+    if SURE * (fixed + part * each) > there:
         raise RunError(
             f"a step of {part:,} {examples_of(inputs.kind)} takes {readable(fixed + part * each)}, "
             f"{readable(each)} for each of them: {_there(there, device)}. "
