@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import pytest
 import tiny
 import torch
 
 from maebench.errors import RunError
-from maebench.pretraining import loop, memory, state
+from maebench.pretraining import loop, memory, plan, state
 from maebench.pretraining.loop import pretrain
 from maebench.pretraining.memory import out_of_memory, what_there_is
 from maebench.pretraining.plan import prepare
@@ -118,3 +121,70 @@ def test_a_batch_too_large_for_this_machines_gpu_says_which_part_fits(tmp_path):
     with pytest.raises(RunError, match="What fits, tried just now"):
         list(pretrain(prepare(config, tmp_path)))
     del held
+
+
+# ---- before it is tried
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """A machine with 64 MiB."""
+    monkeypatch.setattr(memory, "available", lambda: 2**26)
+
+
+def refused(tmp_path, **settings):
+    with pytest.raises(RunError) as caught:
+        prepare(tiny.config(**settings), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "runs").iterdir())
+    return str(caught.value)
+
+
+def test_a_model_that_cannot_fit_is_refused_before_it_is_built(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "build", lambda *_: pytest.fail("it was built"))
+    start = time.monotonic()
+    found = refused(tmp_path, encoder={"name": "vit-nano", "width": 32768, "depth": 1000})
+    assert "takes more than 8,192.0 GiB for its weights, their gradients" in found
+    assert found.endswith("Take a smaller encoder") and time.monotonic() - start < 10
+
+
+def test_a_batch_of_which_the_images_alone_cannot_fit_is_refused(tmp_path, free):
+    found = refused(tmp_path, batch=2**20)
+    assert "1,048,576 images of a step alone take 256.0 MiB: 64.0 MiB are free" in found
+    assert "-o optimiser.accumulate=6, the same batch in parts of 174763" in found
+
+
+def test_a_step_that_cannot_fit_is_refused_with_the_part_that_should(tmp_path, free):
+    found = refused(tmp_path, batch=8192)
+    size = int(re.search(r"or --batch (\d+)", found)[1])
+    assert re.search(r"a step of 8,192 images takes [\d,.]+ [MG]iB, 0.\d MiB for each", found)
+    assert 64 < size < 4096 and f"in parts of {size}, which keeps the result" in found
+    prepare(tiny.config(batch=size), tmp_path)
+    parts = -(-8192 // size)
+    prepare(tiny.config(batch=8192, optimiser={"accumulate": parts}), tmp_path)
+
+
+def test_what_is_kept_is_what_a_step_of_the_size_keeps():
+    config = tiny.config()
+    inputs = config.splits().load("train").info.inputs
+    module = plan.build(config, inputs)
+    hidden = plan.hidden_in_stages(config, module.encoder)[0]
+    fixed, each, scores = memory.kept_for_backward(module, inputs, hidden)
+    _, again, _ = memory.kept_for_backward(module, inputs, hidden, (8, 32))
+    assert scores > 0 and fixed < 8 * each
+    assert abs(each - again) < 0.05 * each
+
+
+def test_a_module_that_cannot_be_looked_at_has_no_estimate(tmp_path, free, monkeypatch):
+    def fails(*_):
+        raise TypeError("a plugin's own")
+
+    monkeypatch.setattr(memory, "kept_for_backward", fails)
+    monkeypatch.setattr(memory, "_weights", lambda *_: None)
+    prepare(tiny.config(batch=8192), tmp_path)
+
+
+def test_attention_whose_cost_cannot_be_counted_is_refused(tmp_path, free, monkeypatch):
+    monkeypatch.setattr(memory, "kept_for_backward", lambda *_: (0, 1, 2**30))
+    found = refused(tmp_path, batch=8192)
+    assert "attention of 2 images takes 2.0 GiB where their cost is counted: 64.0 MiB" in found

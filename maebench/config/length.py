@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, model_serializer, model_validator
 
 from maebench.component import Options
 
+MOST = 1e30  # of any unit: all models ever trained took some 1e28 flops
 Unit = Literal["epochs", "steps", "tokens", "flops", "seconds"]
 
 
@@ -22,7 +23,7 @@ class Budget(Options):
     """
 
     unit: Unit = Field(default="epochs", description="what is counted")
-    amount: PositiveFloat = Field(default=100, description="how many")
+    amount: PositiveFloat = Field(default=100, le=MOST, description="how many")
 
     @model_validator(mode="before")
     @classmethod

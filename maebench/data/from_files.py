@@ -12,7 +12,7 @@ from torch import Tensor
 
 from maebench.data.content import KnownFile, known
 from maebench.data.decode import Decoding, deepest, read_header, unreadable
-from maebench.data.images import Images, OnBadImage, in_memory_images, joined
+from maebench.data.images import Images, OnBadImage, check_room, in_memory_images, joined
 from maebench.data.kept import Keeping, decoder
 from maebench.data.levels import white_of
 from maebench.data.look_alikes import one_colour
@@ -78,6 +78,8 @@ def from_files(
     )
     in_memory = len(paths) * channels * size[0] * size[1] <= memory_limit
     good, traits, problem = list(range(len(paths))), list[frozenset[str]](), None
+    if in_memory:
+        check_room(len(paths), channels, size)
     pixels = torch.empty((len(paths) if in_memory else 0, channels, *size), dtype=torch.uint8)
     if in_memory or on_bad_image == "skip":
         good, traits, problem = _decode(paths, size, how, on_bad_image, pixels, progress)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from maebench.data.augment import Augment, Crops, crop_parameters, fits
 from maebench.data.label_maps import LabelMaps, held_maps
+from maebench.data.memory import check_fits
 from maebench.data.on_disk import BLOCK, OnDisk
 from maebench.data.resizing import cut, resize
 from maebench.data.split_info import SplitInfo, digest, identity
@@ -21,6 +22,8 @@ from maebench.errors import DataError, PluginError
 from maebench.masking.mask import moved
 from maebench.rng import permutation
 
+# Numbers resized at a time: in single precision and twice, 2 GiB.
+MOST_NUMBERS = 2**28
 STATISTICS_SAMPLE = 2048  # images for mean and deviation: their standard error is below 0.1 %
 OnBadImage = Literal["fail", "skip"]
 
@@ -103,6 +106,16 @@ def joined(names: Sequence[str]) -> bytes:
     return "\0".join(names).encode(errors="surrogateescape")
 
 
+def check_room(count: int, channels: int, size: tuple[int, int], times: int = 1) -> None:
+    """Refuses images that do not fit so many times, before any is decoded or resized.
+
+    Raises:
+        RunError: says what they take and what there is.
+    """
+    what = f"{count:,} images of {channels}x{size[0]}x{size[1]} (channels x rows x columns)"
+    check_fits(what, times * count * channels * size[0] * size[1], "take a smaller --image-size")
+
+
 def from_arrays(
     pixels: np.ndarray,
     labels: np.ndarray | None,
@@ -134,8 +147,10 @@ def from_arrays(
         raise PluginError(f"maps: uint8 {wanted}, as the images are, given {maps.dtype} {given}")
     images = torch.from_numpy(pixels[:, None] if pixels.ndim == 3 else pixels)
     if size is not None and size != tuple(images.shape[2:]):
+        check_room(len(images), images.shape[1], size, 2)  # in parts, and then as one
         # in parts: in floating point the whole takes many times the memory of the result
-        parts = (resize(part, size) for part in images.split(BLOCK))
+        most = max(1, MOST_NUMBERS // (images.shape[1] * size[0] * size[1]))
+        parts = (resize(part, size) for part in images.split(min(BLOCK, most)))
         images = torch.cat([(part + 0.5).clamp(0, 255).to(torch.uint8) for part in parts])
     sides = images.shape[2], images.shape[3]
     info = SplitInfo(

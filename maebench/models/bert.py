@@ -30,6 +30,7 @@ from maebench.models.weights import (
     Verdict,
     check_values,
     incomplete,
+    shapes_alone,
 )
 from maebench.objectives.bert import Bert, BertModule
 from maebench.rng import isolated
@@ -94,7 +95,7 @@ def from_bert(folder: Path, options: SpecOptions, spec: str) -> ForeignModel:
         )
     layout = parse(TextBase, sizes, {}, f"{spec}: its encoder")
     whole = HEAD_BIAS in own
-    with torch.device("meta"):  # shapes alone: a small folder may state huge ones
+    with shapes_alone(own, spec):
         encoder, module = _made(layout, inputs, whole)
     named = dict(_names(encoder, whole))
     _check_weights(own, named, spec)

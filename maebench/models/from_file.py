@@ -35,6 +35,7 @@ from maebench.models.weights import (
     incomplete,
     listed,
     norm_epsilon,
+    shapes_alone,
     stated_heads,
 )
 from maebench.objectives.decoders import DecoderSize
@@ -142,6 +143,8 @@ def read_shape(
         if name in tensors and (tensors[name].ndim != ndim or not tensors[name].numel()):
             raise incomplete(spec, (), (), [name])
     D, C, p, q = tensors["patch_embed.proj.weight"].shape
+    if tensors["pos_embed"].shape[2] != D:
+        raise incomplete(spec, (), (), ["pos_embed"])
     registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
     decoder = tensors.get("decoder_pos_embed")
     grid, note = trained_grid(
@@ -206,7 +209,7 @@ def read_encoder(
     pooled = "norm.weight" not in tensors and "fc_norm.weight" in tensors
     kind = NormAfterPooling if pooled else VisionTransformer
     inputs = Inputs.of_images(shape.channels, shape.size)
-    with torch.device("meta"):  # shapes alone: a small file may state huge ones
+    with shapes_alone(tensors, spec):
         own = kind(layout, inputs, shape.patch).state_dict()
     weights = {**tensors, **positions(tensors, shape)}
     missing = own.keys() - weights.keys()
@@ -262,6 +265,9 @@ def with_decoder(
     if "decoder_embed.weight" not in tensors or "decoder_pred.weight" not in tensors:
         return alone, set(), "the weights hold no decoder"
     E = tensors["decoder_embed.weight"].shape[0]
+    places = tensors.get("decoder_pos_embed")
+    if places is None or places.shape[2] != E:
+        return alone, set(), "the decoder is no plain one: decoder_pos_embed"
     heads = (
         options.decoder_heads
         or stated_heads(facts, "decoder_heads", "decoder_num_attention_heads")
@@ -275,7 +281,7 @@ def with_decoder(
     sizes = {"decoder_depth": depth, "decoder_width": E, "decoder_heads": heads}
     objective = parse(MAE, {"target": target or "pixels", **sizes}, {}, "its decoder")
     size, inputs = DecoderSize(depth, E, heads), encoder.inputs
-    with torch.device("meta"):  # shapes alone
+    with shapes_alone(tensors, "the decoder"):
         own = MaskedAutoencoder(objective, encoder, size, inputs).decoder.state_dict()
     weights = {n: t for n, t in tensors.items() if n.startswith("decoder_") or n == "mask_token"}
     names = set(weights)

@@ -26,6 +26,8 @@ from maebench.models.reading import WeightsFile, read_weights
 from maebench.models.spec import SpecOptions, check_used
 from maebench.models.weights import (
     COMPLETE,
+    LEAST_NUMBERS,
+    MOST_STATED,
     NO_HEAD,
     EncoderHolder,
     ForeignModel,
@@ -47,9 +49,6 @@ WRONG = (
     *(OSError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticError, ImportError),
     AttributeError,
 )
-# Numbers of a network over those of its weights: a pooler may be missing, never half of it. The
-# floor is of networks whose size is no matter.
-MOST_DRAWN, LEAST_NUMBERS = 2, 2**20
 # What is no part of the encoder: classifiers, and the decoder and token of SimMIM.
 HEADS = (
     *("classifier.", "pooler.", "cls_classifier.", "distillation_classifier."),
@@ -197,7 +196,7 @@ def refuse_larger(plan: Any, found: WeightsFile, spec: str) -> None:
     with torch.device("meta"):  # shapes alone
         stated = sum(tensor.numel() for tensor in AutoModel.from_config(plan).state_dict().values())
     there = sum(tensor.numel() for tensor in found.chosen.tensors.values())
-    if stated > MOST_DRAWN * max(there, LEAST_NUMBERS):
+    if stated > MOST_STATED * max(there, LEAST_NUMBERS):
         raise RunError(
             f"{spec}: its config.json states a network of {stated:,} numbers, and its weights are "
             f"{there:,}"

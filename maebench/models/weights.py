@@ -11,9 +11,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from maebench.data.preprocess import AsItIs, Preprocess
+from maebench.encoders.unfilled import TooLarge, unfilled
 from maebench.errors import RunError
 from maebench.models.reading import OURS, Facts
 from maebench.models.spec import PixelTarget, SpecOptions
+from maebench.rng import isolated
 
 # ---- what stands beside weights: an export of ours, a config.json, arguments of a training
 
@@ -84,6 +86,9 @@ def decoder_target(facts: Facts, options: SpecOptions) -> PixelTarget | None:
 
 # ---- how weights and model fit
 
+# Numbers of a model over those of its weights: what is missing is never half of it. The floor is of
+# models whose size is no matter.
+MOST_STATED, LEAST_NUMBERS = 2, 2**20
 SHOWN = 6  # names in a line; the others are counted
 # The verdicts that an evaluation can live with; an incomplete encoder is an error.
 COMPLETE = "complete"
@@ -140,6 +145,25 @@ def listed(names: Collection[str]) -> str:
 def _shortened(texts: list[str], count: int) -> str:
     more = count - SHOWN
     return ", ".join(texts[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+@contextlib.contextmanager
+def shapes_alone(tensors: Mapping[str, Tensor], spec: str) -> Iterator[None]:
+    """Builds with shapes alone, for a small file may state huge ones; random states are kept.
+
+    Raises:
+        RunError: the module has far more weights than the file.
+    """
+    there = sum(tensor.numel() for tensor in tensors.values())
+    most = MOST_STATED * 4 * max(there, LEAST_NUMBERS)  # bytes of single precision
+    try:
+        with isolated(0, "shapes"), unfilled(most):
+            yield
+    except TooLarge as error:
+        raise RunError(
+            f"{spec}: shapes and settings state a model of more than {most:,} bytes, and its "
+            f"weights are {there:,} numbers"
+        ) from error
 
 
 def incomplete(

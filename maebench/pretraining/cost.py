@@ -140,7 +140,7 @@ def count(module: Any, inputs: Inputs, hidden: Sequence[int | None]) -> list[Cos
 
 
 def _count(module: Any, inputs: Inputs, num_hidden: int | None) -> Cost:
-    batch = _batch(module.encoder, inputs, num_hidden)
+    batch = made_up(module.encoder, inputs, num_hidden)
     asked: list[tuple[Any, Any]] = []  # how the objective asks its encoder
     trained: set[int] = set()  # which of these have a gradient of the loss
 
@@ -167,9 +167,9 @@ def _count(module: Any, inputs: Inputs, num_hidden: int | None) -> Cost:
     return Cost(tokens, encoder, whole.total // COUNTED - encoder)
 
 
-def _batch(encoder: Any, inputs: Inputs, num_hidden: int | None) -> Batch:
-    """Two images of noise, as pretraining would give them."""
-    ids = torch.arange(COUNTED)
+def made_up(encoder: Any, inputs: Inputs, num_hidden: int | None, number: int = COUNTED) -> Batch:
+    """A few images of noise, as pretraining would give them."""
+    ids = torch.arange(number)
     draws = Draws(0, "cost", ids)
     grid = encoder.grid
     scores = draws.uniform(math.prod(grid))

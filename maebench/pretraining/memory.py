@@ -1,4 +1,7 @@
-"""What is said where a step does not fit into memory: what there is, and what would fit."""
+"""What is said where a step does not fit into memory: what there is, and what would fit.
+
+Before it is tried, where it is plain that it cannot; and where it was tried.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,29 @@ import contextlib
 import re
 import traceback
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
 
 from maebench.config.run import RunConfig
-from maebench.errors import RunError
+from maebench.data.memory import available, readable
+from maebench.encoders import attention
+from maebench.encoders.inputs import Inputs, examples_of
+from maebench.encoders.unfilled import MOST, TooLarge, unfilled
+from maebench.errors import MaebenchError, RunError
+from maebench.pretraining.cost import COUNTED, made_up
 from maebench.pretraining.hardware import card, out_of_memory, processor
+from maebench.rng import isolated
 
+# What a step keeps for its backward pass over the bytes of its images: 1,400 times in vit-nano on
+# digits, more nowhere here by far. Where even so much would fit ten times nothing is measured.
+MOST_KEPT, ROOMY = 10_000, 10
+# What is kept was 0.6 to 1.2 times the real peak of a step, from vit-nano to convnext-nano, with 64
+# and with 512 images: what is refused is beyond doubt, and what is advised leaves some room.
+SURE = 0.8
 ASKED = re.compile(r"allocate ([\d.]+ \w+)")
 
 
@@ -95,4 +114,175 @@ def _advice(batch: int, parts: int | None) -> str:
     return (
         f"What fits, tried just now without compiling: -o optimiser.accumulate={parts}, the same "
         f"batch in parts of {size}; or --batch {size}"
+    )
+
+
+# ---- before it is tried
+
+
+def check_weights(config: RunConfig, inputs: Inputs, device: str) -> None:
+    """Refuses a model that cannot fit, before it is built.
+
+    What is counted is the least: weights, gradients, AdamW's two moments, the images of a step.
+
+    Raises:
+        RunError: says what it takes, and what there is.
+    """
+    there = _free(device)
+    if there is None:
+        return
+    part = -(-config.batch // config.optimiser.accumulate)
+    images = part * _fed(inputs)
+    if images > there:
+        raise RunError(
+            f"{part:,} {examples_of(inputs.kind)} of a step alone take {readable(images)}: "
+            f"{_there(there, device)}. {_advised(config, SURE * there // _fed(inputs))}"
+        )
+    weights = _weights(config, inputs)
+    if weights is not None and weights > there:
+        raise RunError(
+            f"encoder {config.encoder.changed()} with objective {config.objective.name} takes "
+            f"{'more than ' * (weights >= MOST)}{readable(weights)} for its weights, their "
+            f"gradients and AdamW's two moments: {_there(there, device)}. Take a smaller encoder"
+        )
+
+
+def check_step(
+    config: RunConfig, module: Any, inputs: Inputs, device: str, hidden: int | None, precision: str
+) -> None:
+    """Refuses a batch of which a step cannot fit, before it is tried; see `check_weights`.
+
+    Args:
+        config: the run's.
+        module: the objective around its encoder, on the CPU.
+        inputs: what it is fed.
+        device: of the work.
+        hidden: the least number of hidden patches; None where nothing is hidden.
+        precision: of the work.
+
+    Raises:
+        RunError: says what it takes, what there is, and which part of the batch fits.
+    """
+    there, part = _free(device), -(-config.batch // config.optimiser.accumulate)
+    if there is None or part * _fed(inputs) * MOST_KEPT * ROOMY < there:
+        return
+    try:
+        fixed, each, scores = kept_for_backward(module, inputs, hidden)
+    except Exception:  # what is wrong with it is said where it is used
+        return
+    each //= 1 if precision == "fp32" else 2  # the least: not all of it is in half precision
+    on_cpu = available()
+    if on_cpu is not None and 2 * scores > on_cpu:  # before softmax and after it
+        raise RunError(
+            f"attention of {COUNTED} images takes {readable(2 * scores)} where their cost is "
+            f"counted: {_there(on_cpu, 'cpu')}. Take larger patches or a smaller --image-size"
+        )
+    parameters = list(module.parameters())
+    copies = [1 + 3 * p.requires_grad for p in parameters]
+    fixed += sum(p.numel() * p.element_size() * n for p, n in zip(parameters, copies, strict=True))
+    if SURE * (fixed + part * each) > there:
+        raise RunError(
+            f"a step of {part:,} {examples_of(inputs.kind)} takes {readable(fixed + part * each)}, "
+            f"{readable(each)} for each of them: {_there(there, device)}. "
+            f"{_advised(config, SURE * (there - fixed) // each)}"
+        )
+
+
+def kept_for_backward(
+    module: Any, inputs: Inputs, hidden: int | None, numbers: tuple[int, int] = (COUNTED, 4)
+) -> tuple[int, int, int]:
+    """What a forward pass keeps in bytes: whatever the batch, for each image; and attention.
+
+    Attention is left out, whose fused kernel keeps nothing of its scores; what they would take in
+    the plain one, of so many images as costs are counted on, is the third number.
+    """
+    found = []
+    for number in numbers:
+        stand_in = _NoAttention()
+        with isolated(0, "memory"), attention.using(True), stand_in:
+            batch = made_up(module.encoder, inputs, hidden, number)
+            found.append((_kept(module, batch), stand_in.scores * COUNTED // number))
+    (few, scores), (many, _) = found
+    each = max(1, (many - few) // (numbers[1] - numbers[0]))
+    return max(0, few - numbers[0] * each), each, scores
+
+
+def _kept(module: Any, batch: Any) -> int:
+    """Bytes that are kept for the backward pass beside the weights themselves."""
+    weights = [*module.parameters(), *module.buffers()]
+    own = {tensor.untyped_storage().data_ptr() for tensor in weights}
+    storages: dict[int, torch.UntypedStorage] = {}  # held, so that no two have one address
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = module(batch)["loss"]
+    total = sum(storage.nbytes() for storage in storages.values())
+    del loss
+    return total
+
+
+class _NoAttention(TorchFunctionMode):
+    """Puts the mean of the values in the place of attention, whose time grows by the square."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = 0  # bytes of the largest in single precision
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs the function, or what stands in for it."""
+        if func is not F.scaled_dot_product_attention or len(args) < 3:
+            return func(*args, **(kwargs or {}))
+        query, keys, values = args[:3]
+        self.scores = max(self.scores, 4 * query[..., 0].numel() * keys.shape[-2])
+        return query[..., :1] + values.mean(-2, keepdim=True)
+
+
+def _weights(config: RunConfig, inputs: Inputs) -> int | None:
+    """Bytes of weights, gradients and AdamW's moments; None where the module says what is wrong."""
+    try:
+        with isolated(config.seed, "memory"), unfilled() as size:
+            config.objective.build(config.encoder.build(inputs), inputs)
+    except MaebenchError:
+        return None
+    except Exception as error:  # not even addresses, or what its own building will say
+        return MOST if out_of_memory(error) or isinstance(error, TooLarge) else None
+    return size.bytes + 3 * size.trained
+
+
+def _fed(inputs: Inputs) -> int:
+    """Bytes of one of what an encoder is fed."""
+    return inputs.numbers * inputs.zeros(0).element_size()
+
+
+def _free(device: str) -> int | None:
+    """Bytes that are free on a device; None where it does not say."""
+    if torch.device(device).type != "cuda":
+        return available()
+    try:
+        free = torch.cuda.mem_get_info(device)[0]
+        # what this process has reserved and does not use, it can use
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    except RuntimeError:  # a device that has failed knows nothing
+        return None
+
+
+def _there(free: int, device: str) -> str:
+    name = card(device) if torch.device(device).type == "cuda" else processor() or "the CPU"
+    return f"{readable(free)} are free on {name}"
+
+
+def _advised(config: RunConfig, most: float) -> str:
+    """Which parts of the batch fit, of `most` at a time."""
+    if most < 1:
+        return "No part of the batch fits: take a smaller encoder or --image-size"
+    parts = min(config.batch, -(-config.batch // int(most)))
+    size = -(-config.batch // parts)
+    return (
+        f"What should fit: -o optimiser.accumulate={parts}, the same batch in parts of {size}, "
+        f"which keeps the result; or --batch {size}"
     )

@@ -31,6 +31,7 @@ from maebench.pretraining.hardware import (
     find_precision,
     precision_note,
 )
+from maebench.pretraining.memory import check_step, check_weights
 from maebench.rng import isolated
 
 
@@ -129,6 +130,7 @@ def prepare(
     _check_labels(config, info)
     inputs = info.inputs
     _check_kind(config, info)
+    check_weights(config, inputs, device)
     module = build(config, inputs)
     encoder = module.encoder
     check_needs(config, module)
@@ -146,6 +148,8 @@ def prepare(
     if run is not None:
         return Plan(config, with_dataset(run, config) if write else run, splits, device)
     if facts is None:
+        least = min(num_hidden, default=None)
+        check_step(config, module, inputs, device, least, precision)
         costs = count(module, inputs, num_hidden or [None])
         facts = facts_of(config, images, encoder, num_hidden, costs)
         splits.look_at_test(progress)

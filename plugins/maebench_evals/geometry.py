@@ -85,7 +85,7 @@ class Geometry(Evaluation):
     views: PositiveInt = Field(
         default=10,
         ge=2,
-        le=1000,
+        le=1000,  # LiDAR's paper takes 50 (arXiv 2312.04000)
         description="crops of each image for lidar; the first two for alignment",
     )
     layer: Layer = None
