@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import fault_commands
 import fault_kinds
 import fault_sources
 import faults
@@ -49,7 +50,8 @@ def test_a_damaged_result_gives_the_same_numbers_or_a_line_that_names_it(quick, 
 @pytest.mark.slow
 def test_every_fault_of_every_kind_of_result_and_of_what_users_give(tmp_path):
     broken, tried = [], 0
-    for kind in [*fault_kinds.kinds(tmp_path), *fault_sources.kinds(tmp_path)]:
+    modules = fault_kinds, fault_commands, fault_sources
+    for kind in [kind for module in modules for kind in module.kinds(tmp_path)]:
         try:
             tried += faults.sweep(kind).total()
         except faults.Broken as error:
@@ -65,7 +67,9 @@ def test_a_fault_that_changes_a_number_in_silence_is_found(tmp_path):
     kind = faults.Kind("a reader that believes all", path, lambda: {"n": path.read_bytes()})
     with pytest.raises(faults.Broken, match="other numbers"):
         faults.sweep(kind)
-    silent = faults.Kind("a reader that says nothing", path, lambda: {"n": 1} if path.exists() else {})
+    silent = faults.Kind(
+        "a reader that says nothing", path, lambda: {"n": 1} if path.exists() else {}
+    )
     with pytest.raises(faults.Broken, match=r"gone: without a line \['n'\]"):
         faults.sweep(silent)
     rude = faults.Kind("a reader with a traceback", path, lambda: {"n": 1 / len(path.read_bytes())})
@@ -84,7 +88,10 @@ KEYS = st.text(max_size=4) | st.sampled_from(
     ]
 )
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
     max_leaves=8,
@@ -102,7 +109,10 @@ def readers(folder: Path):
         run.folder / runs.SPENT: ("r", lambda: runs.said_beside(run, runs.SPENT)),
         run.folder / runs.HASHES: ("r", lambda: runs.read_hashes(run)),
         run.folder / "log.jsonl": ("r", lambda: runs.read_log(run.folder / "log.jsonl", 3)),
-        run.folder / "kernels.json": ("r", lambda: kernels.Kernels(run.folder, "auto", "cpu", "", 1)),
+        run.folder / "kernels.json": (
+            "r",
+            lambda: kernels.Kernels(run.folder, "auto", "cpu", "", 1),
+        ),
         step / checkpoints.MANIFEST: (
             "checkpoint/step-000000001",
             lambda: (checkpoints.load_newest(step.parent, False), checkpoints.newest(step.parent)),
@@ -178,7 +188,5 @@ def test_no_bytes_lead_to_a_traceback_however_many(tmp_path_factory, data):
 @pytest.mark.slow
 @settings(max_examples=1500)
 @given(data=st.data())
-def test_no_whole_file_of_the_wrong_shape_leads_to_a_traceback_however_many(
-    tmp_path_factory, data
-):
+def test_no_whole_file_of_the_wrong_shape_leads_to_a_traceback_however_many(tmp_path_factory, data):
     any_shape(tmp_path_factory.getbasetemp() / "shapes", data)

@@ -15,7 +15,10 @@ from maebench.files import sealed
 
 OBJECTS = st.dictionaries(
     st.text(max_size=5),
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=5)
     | st.floats(allow_nan=False, allow_infinity=False),
     max_size=5,
 )
@@ -36,7 +39,7 @@ def test_no_flipped_bit_gives_another_value(tmp_path):
     content = path.read_bytes()
     same = refused = 0
     for place in range(len(content)):
-        flipped = content[place] ^ (1 << random.Random(place).randrange(8))  # noqa: S311
+        flipped = content[place] ^ (1 << random.Random(place).randrange(8))
         path.write_bytes(content[:place] + bytes([flipped]) + content[place + 1 :])
         try:
             assert files.read_sealed(path, "me") == value
@@ -114,7 +117,7 @@ def test_no_flipped_bit_gives_another_line(tmp_path):
     files.append_lines(path, rows, "me")
     content = path.read_bytes()
     for place in range(len(content)):
-        flipped = content[place] ^ (1 << random.Random(place).randrange(8))  # noqa: S311
+        flipped = content[place] ^ (1 << random.Random(place).randrange(8))
         path.write_bytes(content[:place] + bytes([flipped]) + content[place + 1 :])
         assert all(row in rows for row in files.read_lines(path, of="me")), place
 

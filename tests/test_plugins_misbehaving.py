@@ -31,7 +31,6 @@ from maebench import (
     Report,
     RunConfig,
     Tracker,
-    files,
     mask_statistics,
     run,
 )
@@ -41,6 +40,7 @@ from maebench.data.digits import Digits
 from maebench.encoders import ViTNano
 from maebench.errors import ConfigError, PluginError
 from maebench.plugins import installed
+from maebench.pretraining import runs
 from maebench.pretraining.loop import pretrain
 from maebench.pretraining.plan import prepare
 

@@ -15,7 +15,9 @@ from pydantic import Field
 from maebench import MAE, files
 from maebench.errors import RunError
 from maebench.evaluating import records, suite
+from maebench.models.load import trained_model
 from maebench.objectives.mae import MaskedAutoencoder
+from maebench.plugins import installed
 from maebench.pretraining import checkpoints, finite, loop, runs
 from maebench.pretraining.log import LEAST, Log
 from maebench.pretraining.loop import pretrain
@@ -118,11 +120,12 @@ def test_skipped_updates_leave_the_weights_alone_and_are_counted(tmp_path, every
 def test_skipped_updates_are_in_the_remarks_of_each_record(tmp_path, every_step):
     plan = plan_of(tmp_path, 2)
     run(plan)
-    model = tiny.load(tmp_path)
+    model = trained_model(plan.run, "cpu", installed(), plan.config)
     (row, *_) = records.read(suite.evaluate(model, plan.config.evals[2]))
     assert "1 updates were skipped, whose loss or gradient was no number" in row["remarks"]
 
 
+@pytest.mark.slow
 def test_the_count_is_kept_where_a_run_goes_on(tmp_path, every_step):
     run(plan_of(tmp_path / "once", 2, 5))
     steps = pretrain(plan_of(tmp_path / "twice", 2, 5))
@@ -136,6 +139,7 @@ def test_the_count_is_kept_where_a_run_goes_on(tmp_path, every_step):
     assert found["skipped"] == 2 and found["weights"] == whole["weights"]
 
 
+@pytest.mark.slow
 def test_too_many_in_a_row_end_the_run(tmp_path, every_step, monkeypatch):
     monkeypatch.setattr(finite, "MOST_IN_A_ROW", 2)
     monkeypatch.setattr(finite, "MOST_SHARE", 0.9)
@@ -144,6 +148,7 @@ def test_too_many_in_a_row_end_the_run(tmp_path, every_step, monkeypatch):
         run(plan_of(tmp_path / "three", 3, 4, 5))
 
 
+@pytest.mark.slow
 def test_too_many_in_all_end_the_run(tmp_path, every_step, monkeypatch):
     monkeypatch.setattr(finite, "MOST_IN_A_ROW", 2)
     monkeypatch.setattr(finite, "MOST_SHARE", 3 / STEPS)

@@ -6,9 +6,9 @@ import math
 
 import torch
 
-from maebench.pretraining import runs
 from maebench.outputs import Tracking
 from maebench.pretraining import log as module
+from maebench.pretraining import runs
 from maebench.pretraining.log import Log
 
 

@@ -37,6 +37,7 @@ def begun(results, steps=2):
     return plan
 
 
+@pytest.mark.slow
 def test_other_threads_are_warned_of_kept_and_in_the_remarks(tmp_path):
     before = torch.get_num_threads()
     plan = begun(tmp_path)

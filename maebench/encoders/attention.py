@@ -202,7 +202,9 @@ def _read() -> dict[str, bool]:
     try:
         kept = files.read_sealed(path, path.stem) if path.exists() else {}
         if wrong := [name for name, value in kept.items() if not isinstance(value, bool)]:
-            raise DamagedError(f"{path} is damaged: {files.shortened(wrong[0])} is no true or false")
+            raise DamagedError(
+                f"{path} is damaged: {files.shortened(wrong[0])} is no true or false"
+            )
         return kept
     except MaebenchError as error:
         warnings.warn(f"{error}: it is measured again which attention is faster", stacklevel=2)
