@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
-import shutil
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,20 +13,18 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import pandas as pd
 import tiny
 import torch
 from faults import Kind
 
 from maebench import MaebenchError, files, load_records
+from maebench.analysis import same
 from maebench.analysis.compare import seen_elsewhere
 from maebench.analysis.records import COST, FROM_CONFIG
 from maebench.analysis.state import read_failed, read_state
-from maebench.cli import main as command_line
-from maebench.cli import run as run_command
 from maebench.data.dataset import Splits
 from maebench.evaluating import partial, records, suite
-from maebench.models.load import load_model, trained_model
+from maebench.models.load import trained_model
 from maebench.models.model import LoadedModel
 from maebench.plugins import Names, installed
 from maebench.pretraining import checkpoints, loop, runs
@@ -42,19 +37,14 @@ SETTINGS = {"budget": "steps=4", "machine": {"checkpoint_seconds": 1e-9}, "evals
 SETTINGS_OF_RUNS = [name for name in FROM_CONFIG if name not in COST]
 CLOCK = {"seconds", "created", "file", "pretraining_seconds"}  # other each time
 UNKNOWN = "a comparison says that it is not known, as of a run of an earlier version"
+OLD = (None, b'{"format": 1}', b'{"format": "2"}')  # a file of an earlier version has no hash
 SLOW = 16  # cuts and flips of which one is taken, where a run goes on or is evaluated again
-SMALL = ["--limit", "60", "--batch", "16", "--budget", "steps=3", "--device", "cpu"]
-SMALL += [f"-oencoder.{size}" for size in ("width=16", "depth=2", "heads=2")]
 
 
 def kinds(folder: Path) -> list[Kind]:
     """Every kind of file of a results folder, made small in this one."""
     world = World.made(folder / "results")
-    return [
-        *of_world(world),
-        *_of_text(folder / "text"),
-        *_of_commands(folder / "commands"),
-    ]
+    return of_world(world)
 
 
 def of_world(world: World) -> list[Kind]:
@@ -109,7 +99,7 @@ class World:
     def shown(self) -> dict[str, Any]:
         """Every number of every row of every table, and the values beside them."""
         table = load_records(self.root)
-        found = _rows(table.to_dict("records"))
+        found = rows_of(table.to_dict("records"))
         for file in table["file"].unique():
             found |= _values(Path(file))
         return found
@@ -152,10 +142,17 @@ class World:
         environment = runs.said_beside(run, runs.ENVIRONMENT_FILE)
         spent = runs.said_beside(run, runs.SPENT)
         parts = {"environment": environment, "spent": spent, "hashes": runs.read_hashes(run)}
-        return {f"{p} {k}": repr(v) for p, part in parts.items() for k, v in part.items()}
+        named = {"environment": ("processor", "gpus", "threads", "packages")}
+        named |= {"spent": COST, "hashes": same.CHANGES}
+        return {
+            f"{part} {key}": repr(found[key])
+            for part, found in parts.items()
+            for key in named[part]
+            if key in found
+        }
 
 
-def _rows(rows: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
+def rows_of(rows: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
     """What rows say, and apart from it what the settings and the cost of their runs add."""
     found = {}
     parts = {"": records.COLUMNS, "settings of ": SETTINGS_OF_RUNS, "cost of ": COST}
@@ -177,17 +174,17 @@ def _values(path: Path) -> dict[str, Any]:
     """What stands for the values beside rows; what cannot be read is warned of."""
     try:
         with records._arrays(path) as packed:
-            return {f"{path.parents[1].name}/{path.stem} {k}": _mark(packed[k]) for k in packed}
+            return {f"{path.parents[1].name}/{path.stem} {k}": mark_of(packed[k]) for k in packed}
     except MaebenchError as error:
         warnings.warn(str(error), stacklevel=2)
         return {}
 
 
 def _of_record(path: Path) -> dict[str, Any]:
-    return {"path": path.name, **_rows(records.read(path)), **_values(path)}
+    return {"path": path.name, **rows_of(records.read(path)), **_values(path)}
 
 
-def _mark(values: np.ndarray) -> str:
+def mark_of(values: np.ndarray) -> str:
     return hashlib.sha256(f"{values.dtype}{values.shape}".encode() + values.tobytes()).hexdigest()
 
 
@@ -204,12 +201,17 @@ def _of_tables(world: World) -> list[Kind]:
     config, spent = run / "config.json", run / runs.SPENT
     lacking = "its numbers show without cost, as those of a run that goes on"
     return [
-        Kind("config.json: table", config, world.shown, [other / "config.json"]),
-        Kind("spent.json: table", spent, world.shown, [other / runs.SPENT], absent=lacking),
-        Kind("record .json: table", record, world.shown, [of_other, pixels], absent=not_made),
+        Kind("config.json: table", config, world.shown, [other / "config.json"], every=2),
+        Kind(
+            "spent.json: table", spent, world.shown, [other / runs.SPENT], absent=lacking, every=2
+        ),
+        Kind(
+            "record .json: table", record, world.shown, [of_other, pixels], absent=not_made, every=2
+        ),
         Kind(
             *("record .npz: table", record.with_suffix(".npz"), world.shown),
             others=[of_other.with_suffix(".npz"), pixels.with_suffix(".npz")],
+            every=2,
         ),
     ]
 
@@ -353,78 +355,7 @@ def _of_comparisons(world: World) -> list[Kind]:
         Kind("comparison.json: another comparison", state, elsewhere, [yours / state.name]),
         Kind("failed.json: compare", failed, read, [yours / failed.name], **again),
         *(
-            Kind(f"{n}: compare", run / n, world.beside, [other / n], absent=UNKNOWN)
+            Kind(f"{n}: compare", run / n, world.beside, [other / n], absent=UNKNOWN, nothing=OLD)
             for n in files_beside
         ),
     ]
-
-
-def _of_text(root: Path) -> list[Kind]:
-    """What belongs to the weights of a run on text."""
-    settings = tiny.suited("bert")
-    made = [tiny.plan(root, seed=seed, **settings) for seed in (0, 1)]
-    names, folder = installed(), made[0].run.folder
-
-    def tokens() -> dict[str, Any]:
-        model = load_model(made[0].run.name, root, "cpu", names)
-        rows = torch.cat(list(model.splits.load("train").whole(64)))
-        return {"tokens": _mark(rows.numpy()), "weights": model.weights}
-
-    another = root / "another.json"
-    another.write_text((folder / "data" / "tokenizer.json").read_text().replace("the", "eht"))
-    return [
-        Kind(f"{path.name}: model", path, tokens, [another], every=4, quick=False)
-        for path in sorted((folder / "data").iterdir())
-    ]
-
-
-def _of_commands(root: Path) -> list[Kind]:
-    """What a command printed and is printed again, and what `maebench table` prints."""
-    command = ["run", "--results", str(root), *SMALL, "--evals", "knn"]
-    for seed in ("0", "1"):
-        printed([*command, "--seed", seed])
-    first, second = sorted(root.glob("runs/*/printed/*.json"))
-
-    def again() -> dict[str, Any]:
-        whole_way = mock.patch.object(run_command, "_read", side_effect=MaebenchError("anew"))
-        with whole_way:
-            out, said = printed([*command, "--seed", "0"], codes=(0, 1))
-        if said == ["Error: anew"]:
-            return dict(before)
-        assert not said or not said[0].startswith("Error"), said
-        return {"out": out}
-
-    before = {"out": printed([*command, "--seed", "0"])[0]}
-    (config, other), record = sorted(root.glob("runs/*/config.json")), records.paths(root)[0]
-
-    def table() -> dict[str, Any]:
-        out, said = printed(["table", "--results", str(root), "--tidy", "--format", "csv"])
-        for line in said:
-            warnings.warn(line, stacklevel=2)
-        return _rows(pd.read_csv(io.StringIO(out)).to_dict("records"))
-
-    slow: dict[str, Any] = {"quick": False, "every": 32}
-    mine = first if first.parents[1] == config.parent else second
-    return [
-        Kind("printed: run again", mine, again, [second if mine == first else first]),
-        Kind("config.json: maebench table", config, table, [other], **slow),
-        Kind("record: maebench table", record, table, records.paths(root)[1:2], absent="-", **slow),
-    ]
-
-
-def printed(arguments: list[str], codes: tuple[int, ...] = (0,)) -> tuple[str, list[str]]:
-    """Standard output of a command and the lines of standard error."""
-    out, err = io.StringIO(), io.StringIO()
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            with warnings.catch_warnings():
-                warnings.simplefilter("default")
-                command_line(arguments)
-    except SystemExit as ended:
-        assert (ended.code or 0) in codes, (ended.code, err.getvalue())
-    return out.getvalue(), err.getvalue().splitlines()
-
-
-if __name__ == "__main__":
-    shutil.rmtree(Path(sys.argv[1]), ignore_errors=True)
-    kinds(Path(sys.argv[1]))

@@ -75,12 +75,13 @@ def _of_settings(folder: Path) -> list[Kind]:
     names = _written(folder / "names.yaml", KEY_MAP)
     others = _written(folder / "other-names.yaml", '"^a": b\n')
 
+    # what is wrong with a setting is said by its name, wherever it was given
     def settings() -> Any:
         found: RunConfig = from_sources({}, (), config)
         return found.dump()
 
     return [
-        _own("--config YAML", config, settings, others=[other], every=2, named=["config: "]),
+        _own("--config YAML", config, settings, others=[other], every=2, named=[""]),
         _own("--key-map YAML", names, lambda: read_key_map(names), others=[others]),
     ]
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 import warnings
 from collections import Counter
@@ -17,7 +18,9 @@ from typing import Any
 from maebench.errors import MaebenchError
 
 PARTS = 64  # a file is cut at each of so many parts of it, and at each of so many last bytes
-SECONDS = 20.0  # a reader that takes longer hangs
+# A reader that computes for longer hangs, and so does one that waits for longer: a disk that others
+# keep busy has taken more than twenty seconds to flush a file.
+SECONDS, WAITED = 20.0, 120
 # Valid JSON of the wrong shape; the last have the shape of what is read and other things in it.
 SHAPES = (
     *("[]", "{}", "3", '"x"', "null", "NaN", "[[[{}]]]", '{"format": 1}', '{"format": "2"}'),
@@ -50,7 +53,6 @@ class Kind:
         absent: why nobody can tell that the file is gone; empty where that is said.
         nothing: contents that say the same as no file.
         named: what a line may name instead of the file.
-        quick: whether it is tried in the fast suite.
     """
 
     name: str
@@ -63,7 +65,6 @@ class Kind:
     absent: str = ""
     nothing: Sequence[bytes | None] = (None,)
     named: Sequence[str] = ()
-    quick: bool = True
 
 
 class Broken(AssertionError):
@@ -108,16 +109,19 @@ def outcome(kind: Kind, fault: str, content: bytes | None, whole: Mapping[str, A
     if content is not None:
         kind.path.write_bytes(content)
     lines: list[str] = []
-    began = time.monotonic()
+    began = time.process_time()
     found: Mapping[str, Any] | None = None
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
+        signal.alarm(WAITED)
         try:
             found = kind.read()
         except MaebenchError as error:
             lines.append(str(error))
+        finally:
+            signal.alarm(0)
     lines += [str(one.message) for one in said]
-    if time.monotonic() - began > SECONDS:
+    if time.process_time() - began > SECONDS:
         raise Broken(f"{kind.name}, {fault}: it hangs")
     if any("\n" in line or not line.strip() for line in lines):
         raise Broken(f"{kind.name}, {fault}: no single line in {lines}")
@@ -172,6 +176,10 @@ def _state(path: Path) -> tuple[int, ...]:
     return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
 
 
+def _hangs(number: int, frame: Any) -> None:
+    raise Broken("it hangs")
+
+
 def sweep(kind: Kind, few: bool = False) -> Counter[tuple[str, str]]:
     """How often each fault of a kind came to each outcome.
 
@@ -193,6 +201,7 @@ def sweep(kind: Kind, few: bool = False) -> Counter[tuple[str, str]]:
         whole = kind.read()
     counts: Counter[tuple[str, str]] = Counter()
     broken: dict[str, str] = {}
+    before = signal.signal(signal.SIGALRM, _hangs)
     for fault, damaged in tried:
         put_back()
         if damaged == content:
@@ -206,6 +215,7 @@ def sweep(kind: Kind, few: bool = False) -> Counter[tuple[str, str]]:
             counts[fault, BROKEN] += 1
             last = error
     put_back()
+    signal.signal(signal.SIGALRM, before)
     if broken:
         number = sum(count for (_, what), count in counts.items() if what == BROKEN)
         raise Broken(f"{number} broken:\n" + "\n".join(broken.values())) from last
@@ -242,11 +252,13 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MAEBENCH_CACHE"] = f"{folder}/cache"
+        import fault_commands
         import fault_kinds
         import fault_sources
 
         began, counts = time.monotonic(), {}
-        kinds = [*fault_kinds.kinds(Path(folder)), *fault_sources.kinds(Path(folder))]
+        modules = fault_kinds, fault_commands, fault_sources
+        kinds = [kind for module in modules for kind in module.kinds(Path(folder))]
         for kind in kinds:
             started = time.monotonic()
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import fault_commands
 import fault_kinds
 import fault_sources
 import faults
@@ -49,7 +50,8 @@ def test_a_damaged_result_gives_the_same_numbers_or_a_line_that_names_it(quick, 
 @pytest.mark.slow
 def test_every_fault_of_every_kind_of_result_and_of_what_users_give(tmp_path):
     broken, tried = [], 0
-    for kind in [*fault_kinds.kinds(tmp_path), *fault_sources.kinds(tmp_path)]:
+    modules = fault_kinds, fault_commands, fault_sources
+    for kind in [kind for module in modules for kind in module.kinds(tmp_path)]:
         try:
             tried += faults.sweep(kind).total()
         except faults.Broken as error:
