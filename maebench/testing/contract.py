@@ -309,8 +309,7 @@ def _numbers(schema: Mapping[str, Any], now: float | None) -> list[float]:
     high = schema.get("maximum", schema.get("exclusiveMaximum"))
     step = schema.get("multipleOf", 1)
     start = now if now is not None else low if low is not None else 1
-    if high is not None and high > 32 * max(abs(start), 8):  # a limit of what a machine holds
-        high = None
+    high = None if (high or 0) > 32 * max(abs(start), 8) else high  # far off: a machine's limit
     found = [start * 2, start / 2, start + step, start - step]
     found += [end for end in (low, high) if end is not None]
     if low is not None and high is not None:
