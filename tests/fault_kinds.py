@@ -338,14 +338,15 @@ def _of_comparisons(world: World) -> list[Kind]:
     new = SimpleNamespace(folder=folder / "new", design=design)
 
     def read() -> dict[str, Any]:
-        parts = {"state": read_state(mine), "failed": read_failed(mine)}
+        failed = {k: why for k, why in read_failed(mine).items() if k.startswith("cell")}
+        parts = {"state": read_state(mine), "failed": failed}
         found = {f"{p} {k}": repr(v) for p, part in parts.items() for k, v in part.items()}
         return {**found, "state looks": found.get("state looks")} if parts["state"] else found
 
     def elsewhere() -> dict[str, Any]:
         return {"seen": seen_elsewhere(new)}
 
-    again: dict[str, Any] = {"absent": "tried again", "nothing": (None, b"{}")}
+    again: dict[str, Any] = {"absent": "tried again", "nothing": (*OLD, b"{}")}
     gone = "a comparison of this name begins"
     state, failed = mine / "comparison.json", mine / "failed.json"
     run, other = world.run, world.other

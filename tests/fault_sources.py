@@ -245,7 +245,7 @@ def _of_caches(folder: Path) -> list[Kind]:
     return [
         Kind("cache: files/*.json", by_name, known),
         *(
-            Kind(f"cache: decoded/*/{name}", split / name, decoded, root=split)
+            Kind(f"cache: decoded/*/{name}", split / name, decoded, root=split, every=8)
             for name in ("pixels", "index", "about.json")
         ),
         Kind("cache: attention.json", cache / "attention.json", attention._read, **made),

@@ -65,7 +65,7 @@ def test_no_flipped_bit_takes_a_tensor_away_in_silence(path):
 
 
 def test_another_owners_and_files_without_hashes_are_refused(path, tmp_path):
-    with pytest.raises(DamagedError, match="it belongs to me"):
+    with pytest.raises(DamagedError, match='it belongs to "me"'):
         read_tensors(path, "you")
     save_file({"a": torch.ones(1)}, tmp_path / "old.safetensors")
     with pytest.raises(DamagedError, match="no hash, as in files of an earlier version"):

@@ -558,9 +558,7 @@ def test_weights_that_an_update_made_infinite_are_never_kept(tmp_path, every_ste
 
 
 def test_a_loss_that_is_not_finite_at_once_says_that_no_checkpoint_is_there(tmp_path):
-    with pytest.raises(
-        RunError, match="at step 1; images of step 1: .* no checkpoint was written yet"
-    ):
+    with pytest.raises(RunError, match=r"at step 1; .*; no checkpoint was written yet"):
         list(pretrain(config(objective=Breaks(step=1)), tmp_path))
 
 

@@ -67,7 +67,7 @@ def read_tensors(
                 raise ValueError("it is not as it was written")
             whose, hashes, more = (content[key] for key in ("of", "hashes", "more"))
             if of is not None and whose != of:
-                raise ValueError(f"it belongs to {whose}")
+                raise ValueError(f"it belongs to {files.shortened(whose)}")
             wanted = hashes if names is None else [name for name in names if name in hashes]
             found = {name: kept.get_tensor(name) for name in wanted}
         if any(weights_hash({name: part}) != hashes[name] for name, part in found.items()):

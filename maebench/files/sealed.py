@@ -63,7 +63,8 @@ def read_sealed(path: Path, of: str, hashed: tuple[int, ...] = ()) -> dict[str, 
     if not _fits(content, mark):
         raise DamagedError(f"{path} is damaged: it is not as it was written")
     if (whose := content.pop(OF, None)) != of:
-        raise DamagedError(f"{path} belongs to {whose}, and lies where {of} has its own")
+        named = shortened(whose).strip('"')  # as JSON, for it may hold line breaks
+        raise DamagedError(f"{path} belongs to {named}, and lies where {of} has its own")
     return content
 
 

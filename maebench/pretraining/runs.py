@@ -180,7 +180,7 @@ def read_hashes(run: Run) -> dict[str, str]:
     path = run.folder / HASHES
     found = _read_beside(run, HASHES)
     if wrong := [name for name, value in found.items() if not isinstance(value, str)]:
-        raise DamagedError(f"{path} cannot be read: {wrong[0]} is no text")
+        raise DamagedError(f"{path} cannot be read: {files.shortened(wrong[0])} is no text")
     return found
 
 
