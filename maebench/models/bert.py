@@ -81,7 +81,7 @@ def from_bert(folder: Path, options: SpecOptions, spec: str) -> ForeignModel:
     heads = _stated(config, "num_attention_heads", 12, spec)
     if not width or width % heads or width % 4:
         raise ConfigError(f"{spec}: its {heads} heads do not divide its width of {width}")
-    sizes = {
+    sizes: dict[str, Any] = {
         "width": width,
         "depth": _stated(config, "num_hidden_layers", 12, spec),
         "heads": heads,
