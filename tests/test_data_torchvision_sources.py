@@ -85,7 +85,7 @@ GOOD = idx(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
         (GOOD + b"!", "has 41 bytes"),
         (gzip.compress(GOOD, mtime=0)[:-9], "end-of-stream"),
         (gzip.compress(GOOD, mtime=0)[:12] + b"\xff" * 20, "no IDX file of bytes"),
-        (gzip.compress(GOOD, mtime=0)[:30] + b"\xff" * 20, "cannot read"),
+        (gzip.compress(GOOD, mtime=0)[:10] + b"\xff" * 20, "cannot read"),
         (gzip.compress(GOOD, mtime=0)[:-8] + b"\0" * 8, "CRC"),
     ],
 )
