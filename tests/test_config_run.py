@@ -16,6 +16,7 @@ from maebench.config.parts import Machine, Optimiser, Schedule
 from maebench.config.run import DEFAULT_EVALUATIONS, RunConfig, merge
 from maebench.config.sources import from_sources
 from maebench.data.augment import Augment
+from maebench.data.reading import Reading
 from maebench.errors import ConfigError
 from maebench.masking.blocks import Block
 from maebench.masking.grids import Random
@@ -447,3 +448,58 @@ def test_the_same_settings_have_the_same_hash_however_they_are_written(config, n
     same = RunConfig(names, masking=Block(aspect=0.5), lr=0.001, image_size=(16, 16))
     assert mark(written) == mark(same)
     assert mark(config(o=["masking=block", "masking.aspect=0.3"])) == mark(config(masking="block"))
+
+
+# ---- nothing is allocated, or looped by, without a bound
+
+# What is compared with what there is before it is used: images of train and test, patches of the
+# grid, blocks of the encoder.
+COMPARED = {
+    *("k", "layer", "patches", "samples", "size", "hog_cell", "teacher_layers"),
+    *("limit", "seed"),
+}
+
+
+def unbounded(schema, key):
+    """The whole numbers of an option that have no upper bound, by JSON schema."""
+    if schema.get("type") == "integer" and not {"maximum", "exclusiveMaximum"} & schema.keys():
+        yield key
+    inner = [*schema.get("anyOf", ()), *schema.get("prefixItems", ())]
+    for each in [*inner, *([schema["items"]] if isinstance(schema.get("items"), dict) else [])]:
+        yield from unbounded(each, key)
+
+
+def test_every_whole_number_that_can_be_set_has_a_bound():
+    groups = (RunConfig, Optimiser, Machine, Schedule, Augment, Reading)
+    classes = [cls for some in installed().table.values() for cls in some.values()]
+    found = {
+        (cls.__name__, key)
+        for cls in (*groups, *classes)
+        if cls.__module__.startswith("maebench")
+        for option, schema in cls.model_json_schema()["properties"].items()
+        for key in unbounded(schema, option)
+    }
+    assert {(cls, key) for cls, key in found if key not in COMPARED} == set()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"encoder": {"depth": 10**9}},
+        {"encoder": {"width": 10**9}},
+        {"encoder": {"mlp_ratio": 1e300}},
+        {"encoder": {"registers": 10**9}},
+        {"objective": {"decoder_depth": 10**9}},
+        {"image_size": 10**6},
+        {"batch": 10**12},
+        {"budget": "epochs=1e308"},
+        {"optimiser": {"accumulate": 10**12}},
+        {"machine": {"memory_gb": 1e308}},
+        {"data": {"cache_gb": 1e308}},
+        {"augment": {"shift": 10**9}},
+    ],
+)
+def test_an_absurd_size_is_refused_with_what_is_allowed(settings):
+    with pytest.raises(ConfigError, match=r"less than or equal to .*, given") as caught:
+        RunConfig(**settings)
+    assert "\n" not in str(caught.value)

@@ -3,7 +3,7 @@ import json
 import pytest
 from test_data_text import documents, numbers_in
 
-from maebench import DataError, Request, RunConfig, TextFiles
+from maebench import DataError, MaebenchError, Request, RunConfig, TextFiles
 
 HOW = {"length": 6, "vocabulary": 300}
 
@@ -138,3 +138,18 @@ def test_it_is_named_by_its_path_on_the_command_line(tmp_path):
     assert config.dataset.path == tmp_path and config.dataset.title == f"text:{tmp_path.name}"
     assert config.encoder.name == "text-nano" and config.objective.name == "bert"
     assert TextFiles(path=tmp_path).read_from(Request("train")) == (tmp_path,)
+
+
+def test_a_file_too_large_for_memory_is_not_read(tmp_path):
+    with (tmp_path / "a.txt").open("wb") as file:
+        file.truncate(2**42)
+    with pytest.raises(
+        MaebenchError, match="dataset text: a.txt take up to 16,384.0 GiB of memory"
+    ):
+        load(tmp_path)
+
+
+def test_a_line_of_brackets_within_each_other_is_a_bad_document(tmp_path):
+    write(tmp_path, a_jsonl="[" * 100_000)
+    with pytest.raises(DataError, match=r"a\.jsonl:1 is no"):
+        load(tmp_path)

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -103,3 +104,10 @@ def test_windows_hold_each_token_once_in_order_and_the_others_are_counted(sizes,
     for i, mine in enumerate(texts_of):  # what begins in different texts has none in common
         for j in range(i):
             assert found.start[i] == found.start[j] or not mine & texts_of[j]
+
+
+def test_many_texts_of_one_token_are_joined_in_a_time_that_grows_with_their_number():
+    texts = [np.zeros(1, dtype=np.int64)] * 100_000
+    start = time.process_time()
+    assert len(cut(texts, 50_000, join=True).ids) == 2
+    assert time.process_time() - start < 2

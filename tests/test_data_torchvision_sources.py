@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import torch
 from torchvision import datasets
 from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
 
+from maebench.data import memory
 from maebench.data.torchvision_sources import PRESETS, SOURCES, read_idx
-from maebench.errors import DataError
+from maebench.errors import DataError, RunError
 
 # The table.
 
@@ -82,7 +84,8 @@ GOOD = idx(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
         (GOOD[:-1], "has 39 bytes, its header wants 16 + 2 x 3 x 4"),
         (GOOD + b"!", "has 41 bytes"),
         (gzip.compress(GOOD, mtime=0)[:-9], "end-of-stream"),
-        (gzip.compress(GOOD, mtime=0)[:12] + b"\xff" * 20, "cannot read"),
+        (gzip.compress(GOOD, mtime=0)[:12] + b"\xff" * 20, "no IDX file of bytes"),
+        (gzip.compress(GOOD, mtime=0)[:10] + b"\xff" * 20, "cannot read"),
         (gzip.compress(GOOD, mtime=0)[:-8] + b"\0" * 8, "CRC"),
     ],
 )
@@ -98,3 +101,35 @@ def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path, content, reason):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"No such file.*gone"):
         read_idx(tmp_path / "gone")
+
+
+def bomb(*shape):
+    """The header of so many numbers, and no number."""
+    return bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (bomb(2**32 - 1, 2**16, 2**16), "has 16 bytes, its header wants 16 + 4294967295 x 65536"),
+        (gzip.compress(bomb(2**31, 28, 28)), "which cannot hold 1,683,627,180,048 packed"),
+        (gzip.compress(bomb(1, 2, 3) + bytes(2**26)), "has more bytes, its header wants 16 + 1 x"),
+    ],
+)
+def test_a_header_or_a_file_that_stands_for_far_more_is_refused_unread(tmp_path, content, reason):
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(DataError) as caught:
+        read_idx(path)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert reason in str(caught.value) and "\n" not in str(caught.value)
+    assert most < 2**20
+
+
+def test_numbers_that_do_not_fit_into_memory_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(GOOD)
+    monkeypatch.setattr(memory, "available", lambda: 40)
+    with pytest.raises(RunError, match="2 x 3 x 4 numbers take up to .*: take another file"):
+        read_idx(tmp_path / "a")

@@ -19,8 +19,8 @@ from maebench.pretraining.budget import stage_steps
 from maebench.pretraining.cost import (
     COUNTED,
     Spent,
-    _batch,
     count,
+    made_up,
 )
 from maebench.pretraining.plan import prepare
 from maebench.rng import isolated
@@ -53,7 +53,7 @@ def test_all_flops_are_those_of_torchs_own_counter(objective):
         sdpa_kernel(SDPBackend.MATH),
         FlopCounterMode(display=False) as theirs,
     ):
-        module(_batch(module.encoder, inputs, hidden))["loss"].backward()
+        module(made_up(module.encoder, inputs, hidden))["loss"].backward()
     assert found.flops == theirs.get_total_flops() / COUNTED
 
 

@@ -13,11 +13,13 @@ from pydantic import Field
 
 from maebench.data.dataset import Request
 from maebench.data.images import OnBadImage
+from maebench.data.memory import check_fits
 from maebench.data.split_info import Remark, some_of
 from maebench.data.text import Corpus, TextDataset
 from maebench.data.tree import WholePath, readable
 from maebench.errors import DataError
 
+TEXT_COPIES = 4  # bytes in memory for each of a file: itself, its text, its parts, their tokens
 SUFFIXES = (".txt", ".jsonl")
 SPLITS = ("train", "test")
 
@@ -156,6 +158,8 @@ class Reader:
             self.unread[path.suffix or path.name] += 1
             return
         try:
+            size = path.stat().st_size
+            check_fits(f"dataset text: {name}", TEXT_COPIES * size, "take a part of it")
             whole = path.read_bytes().decode("utf-8-sig")
         except OSError as error:
             self.bad.append((name, error.strerror or "cannot be read"))
@@ -172,7 +176,7 @@ class Reader:
             where = f"{name}:{number}"
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 row = None
             text = row.get("text") if isinstance(row, dict) else None
             label = row.get("label") if isinstance(row, dict) else None

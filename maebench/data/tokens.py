@@ -207,7 +207,7 @@ def cut(texts: Sequence[NDArray[np.int64]], length: int, join: bool) -> Windows:
     """
     found, start = [np.empty((0, length), dtype=np.int64)], list[int]()
     joined = list[NDArray[np.int64]]()
-    first = 0
+    first = waiting = 0
     for number, text in enumerate(texts):
         if len(text) >= length:
             count = len(text) // length
@@ -216,10 +216,11 @@ def cut(texts: Sequence[NDArray[np.int64]], length: int, join: bool) -> Windows:
         elif join and len(text):  # no window begins in a text of nothing
             first = first if joined else number
             joined.append(text)
-            if sum(map(len, joined)) >= length:
+            waiting += len(text)
+            if waiting >= length:
                 found.append(np.concatenate(joined)[None, :length])
                 start.append(first)
-                joined = []
+                joined, waiting = [], 0
     ids = np.concatenate(found)
     short = sum(len(text) < length for text in texts)
     return Windows(ids, np.array(start, dtype=np.int64), short, sum(map(len, texts)) - ids.size)

@@ -8,12 +8,14 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from maebench.data.dataset import GENTLE, preset_for
+from maebench.data.memory import check_fits
 from maebench.errors import DataError
 
 
@@ -177,6 +179,8 @@ PRESETS: Mapping[str, dict[str, Any]] = {name: s.preset() for name, s in SOURCES
 # IDX, the format of MNIST: a zero, a zero, the kind of number, how many dimensions, their lengths
 MAGIC = {b"\0\0\x08" + bytes([n]): n for n in (1, 2, 3)}  # 8: unsigned bytes, in n dimensions
 
+DEFLATED = 1_032  # most bytes that one of a gzip file can stand for (zlib's own figure)
+
 
 def read_idx(path: Path) -> np.ndarray:
     """The numbers of an IDX file of bytes in their shape, uint8.
@@ -185,15 +189,32 @@ def read_idx(path: Path) -> np.ndarray:
         DataError: the file cannot be read, is cut off or is no such file; names it.
     """
     try:
-        data = path.read_bytes()
-        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+        with path.open("rb") as plain:
+            packed = plain.read(2) == b"\x1f\x8b"
+            plain.seek(0)
+            return _idx_of(gzip.GzipFile(fileobj=plain) if packed else plain, path, packed)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path}: {error}. Fetch it again") from error
-    if data[:4] not in MAGIC:
-        raise DataError(f"{path} is no IDX file of bytes: it starts with {data[:4].hex(' ')!r}")
-    start = 4 + 4 * MAGIC[data[:4]]
-    shape = struct.unpack(f">{MAGIC[data[:4]]}I", data[4:start].ljust(start - 4, b"\0"))
-    if len(data) != start + math.prod(shape):
-        wanted = f"{start} + {' x '.join(map(str, shape))}"
-        raise DataError(f"{path} has {len(data)} bytes, its header wants {wanted}. Fetch it again")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()  # torch writes to it
+
+
+def _idx_of(file: BufferedIOBase, path: Path, packed: bool) -> np.ndarray:
+    """The numbers, of which no more are read than the header states and the file can hold."""
+    begins = file.read(4)
+    if begins not in MAGIC:
+        raise DataError(f"{path} is no IDX file of bytes: it starts with {begins.hex(' ')!r}")
+    lengths = 4 * MAGIC[begins]
+    shape = struct.unpack(f">{MAGIC[begins]}I", file.read(lengths).ljust(lengths, b"\0"))
+    start, count, there = 4 + lengths, math.prod(shape), path.stat().st_size
+    wanted = f"{start} + {' x '.join(map(str, shape))}"
+    if start + count > there * (DEFLATED if packed else 1):
+        held = "" if not packed else f", which cannot hold {start + count:,} packed"
+        raise DataError(
+            f"{path} has {there} bytes{held}, its header wants {wanted}. Fetch it again"
+        )
+    check_fits(f"{path}: {' x '.join(map(str, shape))} numbers", 2 * count, "take another file")
+    numbers = np.frombuffer(file.read(count), np.uint8)
+    if len(numbers) != count or file.read(1):  # unpacked to the end, its checksum is looked at
+        unpacked = "more" if len(numbers) == count else start + len(numbers)
+        has = unpacked if packed else there
+        raise DataError(f"{path} has {has} bytes, its header wants {wanted}. Fetch it again")
+    return numbers.reshape(shape).copy()  # torch writes to it

@@ -133,7 +133,11 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         if path.exists():  # a rename cannot replace a full folder: what was there goes last
             before = beside(path)
             path.rename(before)
-            new.rename(path)
+            try:
+                new.rename(path)
+            except BaseException:  # a signal too: what was there goes back to its place
+                before.rename(path)
+                raise
             shutil.rmtree(before)
         else:
             new.rename(path)

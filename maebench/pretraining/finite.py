@@ -43,9 +43,9 @@ class Finite:
     _in_a_row: int = 0
     _ids: dict[int, list[Tensor]] = field(default_factory=dict)
 
-    def saw(self, number: int, crop: Crops) -> None:
-        """Remembers the images of a step, or of a part of one."""
-        self._ids.setdefault(number, []).append(crop.ids)
+    def saw(self, number: int, crops: Sequence[Crops]) -> None:
+        """Remembers the images of a step, those of its parts."""
+        self._ids[number] = [crop.ids for crop in crops]
         self._ids.pop(number - REMEMBERED, None)
 
     def update(self, number: int, logged: Mapping[str, float | Tensor], before: float) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from maebench.outputs import Tracking
 from maebench.plugins import contained_steps
 from maebench.pretraining import checkpoints, cost, memory, runs, stopping
 from maebench.pretraining.ahead import ready
-from maebench.pretraining.batches import batch_hash, make_batch, sample
+from maebench.pretraining.batches import Ready, batch_hash, make_batch, sample
 from maebench.pretraining.finite import Finite
 from maebench.pretraining.hardware import all_deterministic, deterministic, mixed
 from maebench.pretraining.kernels import Kernels, plain_logged, shape_of
@@ -122,7 +122,7 @@ def _updates(
 ) -> Generator[Step]:
     """Every update that is left, with checkpoints of them."""
     config, run, length = plan.config, plan.run, plan.length
-    shape, precision = shape_of(config, run.facts), run.facts["precision"]
+    shape = shape_of(config, run.facts)
     kernels = Kernels(run.folder, config.machine.compile, plan.device, shape, done)
 
     # The images, in an order and with crops that depend on the seed alone.
@@ -131,7 +131,7 @@ def _updates(
     steps = ready(config, state.asked, plan.images, normalise, plan.device, done, last)
     checks: list[Check] = []  # of masks, read with the log
     crops: list[Crops] = []  # of the first batch and of the last, to be hashed
-    how = precision, kernels, draws_from_torch_alone(state.module)
+    how = run.facts["precision"], kernels, draws_from_torch_alone(state.module)
     state.module.train()
     ended = resumed = saved = time.monotonic()
     pause, exactly = config.machine.checkpoint_seconds, config.machine.deterministic
@@ -142,14 +142,10 @@ def _updates(
         lr = set_rate(state, config, length.gone(number - 1, spent.seconds), length.total)
 
         # Forward and backward, the update, and what follows it.
-        logged: dict[str, float | Tensor] = {}
         with attention.using(kernels.attention), checked_later(checks), deterministic(exactly):
-            for part, made in enumerate(parts):
-                batch = make_batch(config, state.asked, made, progress, precision)
-                step = (number, part) if part else (number,)
-                add_up(logged, forward_and_backward(config, state, batch, step, *how))
-                crops += noted(plan, number, made.crop)
-                finite.saw(number, made.crop)
+            logged, seen = gradients(plan, state, number, parts, progress, *how)
+        finite.saw(number, seen)
+        crops += [kept for crop in seen for kept in noted(plan, number, crop)]
         updated = finite.update(number, logged, log.loss)
         seconds = spent.seconds + time.monotonic() - resumed
         if updated:
@@ -179,6 +175,27 @@ def _updates(
         if ends or stopping.ending():
             return
         ended, resumed = now, time.monotonic()
+
+
+def gradients(
+    plan: Plan,
+    state: State,
+    number: int,
+    parts: Iterable[Ready],
+    progress: float,
+    precision: str,
+    kernels: Kernels,
+    only_torch: bool,
+) -> tuple[dict[str, float | Tensor], list[Crops]]:
+    """Adds up the gradients of a step's parts; gives what they log, and their crops."""
+    config, logged, seen = plan.config, dict[str, float | Tensor](), list[Crops]()
+    for part, made in enumerate(parts):
+        batch = make_batch(config, state.asked, made, progress, precision)
+        step = (number, part) if part else (number,)
+        found = forward_and_backward(config, state, batch, step, precision, kernels, only_torch)
+        add_up(logged, found)
+        seen.append(made.crop)
+    return logged, seen
 
 
 def noted(plan: Plan, number: int, crop: Crops) -> list[Crops]:
