@@ -82,7 +82,10 @@ def test_another_length_has_another_last_batch_and_is_named(tmp_path):
 
 
 def test_runs_of_other_machines_and_earlier_versions_are_named(tmp_path):
-    cells = [cell(tmp_path, "a"), cell(tmp_path, "b", hashes={}, processor="two")]
+    cells = [
+        cell(tmp_path, "a"),
+        cell(tmp_path, "b", hashes={"encoder": "e" * 20}, processor="two"),
+    ]
     found = "; ".join(notes(cells))
     assert "runs of b are of an earlier version" in found
     assert "runs differ in processor: one (1), two (1)" in found

@@ -8,7 +8,7 @@ import pytest
 
 from maebench import files
 from maebench.cli import main
-from maebench.cli.cache import _size
+from maebench.cli.cache import size_text
 
 
 @pytest.fixture(autouse=True)
@@ -81,4 +81,4 @@ def test_mistakes_are_answered_in_one_line(capsys, cache, arguments, words, code
     [(0, "0 B"), (1023, "1023 B"), (2048, "2 KiB"), (5 * 2**30, "5.0 GiB"), (2**42, "4,096.0 GiB")],
 )
 def test_sizes_are_told_in_units_that_fit(count, text):
-    assert _size(count) == text
+    assert size_text(count) == text
