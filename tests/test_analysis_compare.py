@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import messy
 import pytest
@@ -213,8 +214,11 @@ def test_a_damaged_record_or_run_is_made_again_with_the_same_numbers(tmp_path, h
     config.write_text("{")
     for path in second.records:
         path.with_suffix(".npz").write_bytes(b"PK")
-    with pytest.warns(UserWarning, match="config.json cannot be read"):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         again = carried(tmp_path)
+    texts = "; ".join(str(one.message) for one in said)
+    assert "config.json cannot be read" in texts and f"{record} cannot be read" in texts
     assert {cell.state for cell in again.cells} == {"done"}
     assert again.scores()["value"].tolist() == found.scores()["value"].tolist()
     assert (config.parent / "damaged-config.json").read_text() == "{"
