@@ -8,7 +8,7 @@ import pytest
 
 from maebench import files
 from maebench.cli import main
-from maebench.cli.cache import size_text
+from maebench.files import size_text
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,7 @@ def cache_command(ctx: click.Context) -> None:
 def list_command() -> None:
     """Show what is kept: sizes, when it was last used, of which images."""
     from maebench.data import kept
-    from maebench.files import cache_folder
+    from maebench.files import cache_folder, size_text
 
     found = kept.parts()
     for part in found:
@@ -57,6 +57,7 @@ def clean_command(older_than: float | None) -> None:
       maebench cache clean --older-than 30
     """  # noqa: D301 - click wants the character \b itself
     from maebench.data import kept
+    from maebench.files import size_text
 
     found = [part for part in kept.parts() if older_than is None or part.age() >= older_than]
     for part in found:
@@ -70,15 +71,6 @@ def _named(part: Part) -> str:
 
     name = "" if part.path.name == part.kind else f" {part.path.stem[:10]}"
     return f"{WHAT[part.kind]}{name}" + (f", {part.title}" if part.title else "")
-
-
-def size_text(count: float) -> str:
-    """A number of bytes as a person reads it."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}"
-        count /= 1024
-    return f"{count:,.1f} GiB"
 
 
 def _age(days: float) -> str:

@@ -32,8 +32,8 @@ def clean_command(only: tuple[str, ...] | None, remove: bool, results: Path | No
       maebench clean --only temporary,damaged --remove
     """  # noqa: D301 - click wants the character \b itself
     from maebench.analysis.spare import WHAT, spare_below
-    from maebench.cli.cache import size_text
     from maebench.errors import ConfigError, unknown
+    from maebench.files import size_text
     from maebench.pretraining.runs import results_folder
 
     for kind in only or ():

@@ -11,6 +11,7 @@ from maebench.files.names import (
     sha256,
     short_hash,
     shortened,
+    size_text,
     with_home,
 )
 from maebench.files.sealed import (
@@ -68,6 +69,7 @@ __all__ = [
     "sha256",
     "short_hash",
     "shortened",
+    "size_text",
     "with_home",
     "write",
     "write_at",

@@ -76,3 +76,17 @@ def short_hash(value: Any) -> str:
     """Ten hex digits of a JSON value, independent of the order of its keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
+
+
+def size_text(count: float, step: int = 1024) -> str:
+    """A number of bytes as a person reads it, in KiB and so on, or in kB with step 1000."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < step:
+            return f"{count:.0f} {_unit(unit, step)}"
+        count /= step
+    return f"{count:,.1f} {_unit('GiB', step)}"
+
+
+def _unit(name: str, step: int) -> str:
+    """KiB as it is, or kB."""
+    return name if step == 1024 else name.replace("i", "").replace("K", "k")

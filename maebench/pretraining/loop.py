@@ -70,6 +70,23 @@ class Step:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Keeping:
+    """How the checkpoints of a run are kept.
+
+    Args:
+        store: writes one.
+        finite: watches losses and weights.
+        held: the run's folder, which this process holds.
+        facts: what each manifest holds beside what changes from step to step.
+    """
+
+    store: checkpoints.Store
+    finite: Finite
+    held: files.Held
+    facts: Mapping[str, Any]
+
+
 @contained_steps
 def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Generator[Step]:
     """Pretrains, one yielded step at a time; goes on from the newest checkpoint.
@@ -101,8 +118,8 @@ def pretrain(plan: Plan | RunConfig, results: Path | None = None) -> Generator[S
             f"run {run.name}", plan.device, plan.config, partial(try_part, plan, state)
         )
         with stopping.steps(), fits, checkpoints.storing(plan.device) as store:
-            facts = {MACHINES: with_what}
-            yield from _updates(plan, state, log, store, done, spent, finite, held, facts)
+            keeping = Keeping(store, finite, held, {MACHINES: with_what})
+            yield from _updates(plan, state, log, keeping, done, spent)
 
         # What the masks were like in the end, when the weights are safe.
         if plan.config.objective.hides:
@@ -113,15 +130,12 @@ def _updates(
     plan: Plan,
     state: State,
     log: Log,
-    store: checkpoints.Store,
+    keeping: Keeping,
     done: int,
     spent: cost.Spent,
-    finite: Finite,
-    held: files.Held,
-    facts: Mapping[str, Any],
 ) -> Generator[Step]:
     """Every update that is left, with checkpoints of them."""
-    config, run, length = plan.config, plan.run, plan.length
+    config, run, length, finite = plan.config, plan.run, plan.length, keeping.finite
     shape = shape_of(config, run.facts)
     kernels = Kernels(run.folder, config.machine.compile, plan.device, shape, done)
 
@@ -153,28 +167,32 @@ def _updates(
 
         # What is kept.
         now = time.monotonic()
-        each = plan.costs[config.stage_at(progress)] if plan.costs else cost.NOTHING
-        spent = spent.after(config.batch, now - resumed, each)
+        spent = spent.after(config.batch, now - resumed, plan.cost_at(progress))
         share, left = length.share(number, spent.seconds), length.left(number, spent.seconds)
         ends = share == 1
         note_batch(plan, number, ends, crops)
         log.add(number, logged, lr) if updated else log.add_skipped(number, lr)
         due = ends or now - saved > pause or stopping.asked()
         if due or number == 1 or log.due:
-            held.check()
+            keeping.held.check()
             read_numbers(log, checks, finite)
         kernels.took(number, now - ended, left)
         if due:
             kernels.keep(number, left)
-            took = keep(plan, store, number, log.loss, spent, ends, finite, facts)
+            pause = keep(plan, keeping, number, log.loss, spent, ends)
             saved = time.monotonic()
-            pause = max(config.machine.checkpoint_seconds, CHECKPOINT_SHARE * took)
-        note = "; ".join(filter(None, (kernels.note, log.note)))
-        kernels.note = log.note = ""
+        note = said(kernels, log)
         yield Step(number, plan.steps, log.loss, lr, now - ended, config.batch, share, note)
         if ends or stopping.ending():
             return
         ended, resumed = now, time.monotonic()
+
+
+def said(kernels: Kernels, log: Log) -> str:
+    """What is to be said at a step, once."""
+    note = "; ".join(filter(None, (kernels.note, log.note)))
+    kernels.note = log.note = ""
+    return note
 
 
 def gradients(
@@ -326,27 +344,22 @@ def draws_from_torch_alone(module: nn.Module) -> bool:
 
 
 def keep(
-    plan: Plan,
-    store: checkpoints.Store,
-    number: int,
-    loss: float,
-    spent: cost.Spent,
-    last: bool,
-    finite: Finite,
-    more: Mapping[str, Any],
+    plan: Plan, keeping: Keeping, number: int, loss: float, spent: cost.Spent, last: bool
 ) -> float:
-    """Writes the checkpoint of a step by `store`, and at the last one what the run has cost.
+    """Writes the checkpoint of a step, and at the last one what the run has cost.
 
     Returns:
-        The seconds that one took, this or the one before.
+        The least seconds to the next one, by what one took, this or the one before.
 
     Raises:
         RunError: the update made weights infinite although its loss was not.
     """
+    finite = keeping.finite
     finite.check_weights(number, loss)
     if last and plan.costs:
         files.write_sealed(plan.spent, {"steps": number, **spent.dump()}, plan.run.name)
     total = number if last else plan.steps
     facts = {"loss": loss if math.isfinite(loss) else None, "total": total, "spent": spent.dump()}
-    facts |= {"skipped": finite.skipped, **more}
-    return store(plan.checkpoints, number, finite.state.tensors(), facts)
+    facts |= {"skipped": finite.skipped, **keeping.facts}
+    took = keeping.store(plan.checkpoints, number, finite.state.tensors(), facts)
+    return max(plan.config.machine.checkpoint_seconds, CHECKPOINT_SHARE * took)

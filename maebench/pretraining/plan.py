@@ -23,7 +23,7 @@ from maebench.plugins import Names, contained
 from maebench.pretraining import runs
 from maebench.pretraining.budget import Length, num_steps, stage_steps
 from maebench.pretraining.checkpoints import is_whole, newest, steps
-from maebench.pretraining.cost import Cost, count
+from maebench.pretraining.cost import NOTHING, Cost, count
 from maebench.pretraining.hardware import (
     environment,
     evaluation_precision,
@@ -63,6 +63,10 @@ class Plan:
     def costs(self) -> list[Cost]:
         """What an image costs in each stage; none where costs were not counted yet."""
         return [Cost(**each) for each in self.run.facts.get("cost", ())]
+
+    def cost_at(self, progress: float) -> Cost:
+        """What an image costs at a progress from 0 to 1; nothing where costs were not counted."""
+        return self.costs[self.config.stage_at(progress)] if self.costs else NOTHING
 
     @property
     def checkpoints(self) -> Path:

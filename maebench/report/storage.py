@@ -115,11 +115,12 @@ def mount_of(place: Path) -> Mount | None:
 def space(tried: Path) -> Checked:
     """Whether what a run of the default settings keeps has room."""
     free, needed = shutil.disk_usage(tried).free, bytes_of_a_run(RunConfig())
-    text = f"{_readable(free)} free; a run of the default settings keeps {_readable(needed)}"
+    room, keeps = (files.size_text(size, step=1000) for size in (free, needed))
+    text = f"{room} free; a run of the default settings keeps {keeps}"
     if free < needed:
         return Checked("space", text, "error", f"Make room there. {ELSEWHERE}")
     if free < ROOMY:
-        text += f", of vit-base {_readable(ROOMY)}"
+        text += f", of vit-base {files.size_text(ROOMY, step=1000)}"
         return Checked("space", text, "warning", f"Make room there. {ELSEWHERE}")
     return Checked("space", text)
 
@@ -212,11 +213,3 @@ def time_stamps(tried: Path) -> Checked:
         text = f"files are stamped {skew:+.1f} s from this machine's clock"
         return Checked("time stamps", text, "warning", "Set both machines' clocks by NTP")
     return Checked("time stamps", "by this machine's clock")
-
-
-def _readable(size: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:,.1f} GB"
