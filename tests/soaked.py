@@ -1,304 +1,326 @@
-"""A command that is killed again and again at chosen moments, until it ends: what is left of it.
-
-A process that has imported everything forks a child for each attempt, so that one starts in
-milliseconds; a share of them are started anew, imports included.
-"""
+"""Commands that are killed again and again at chosen moments until they end: what is left of them."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
+import itertools
 import random
+import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial as bound
 from pathlib import Path
 
-import numpy as np
-from safetensors.torch import load_file
+from attempts import Attempt, attempt, processes_of
+from same_folders import differences
 
 from maebench import files
-from maebench.cli import main
-from maebench.evaluating import records
+from maebench.errors import RunError
+from maebench.evaluating import partial
 from maebench.pretraining import checkpoints
 
+RESULTS = "results"  # beside the working folder, so that all rounds print the same
 TINY = ("-o", "encoder.width=32", "-o", "encoder.depth=2", "-o", "encoder.heads=2")
 OFTEN = ("-o", "machine.checkpoint_seconds=0.01", "--device", "cpu")
-DATA = ("--limit", "200", "--batch", "32", *TINY, *OFTEN)
-RUN = (
-    *("run", "--budget", "steps=80", "--evals", "linear-probe,finetune,knn"),
-    *("-o", "finetune.epochs=4", *DATA),
-)
+DATA = ("--limit", "300", "--batch", "32", *TINY, *OFTEN)
+RUN = ("run", "--evals", "linear-probe,finetune,knn", "-o", "finetune.epochs=4", *DATA)
 COMPARE = (
     *("compare", "--masking", "random,block", "--seeds", "2", "--budget", "steps=30"),
-    *("--evals", "knn", "--name", "soak", *DATA),
+    *("--evals", "knn", "--name", "soak", "-o", "workers=2", *DATA),
 )
 PHASES = ("start-up", "pretraining", "checkpointing", "evaluation", "compare")
-POLL = 0.0005  # seconds between two looks
-LIMIT = 300.0  # seconds of an attempt, beyond which it hangs
+EACH = 5  # interruptions of one phase in a round, so that work is left for all of them
+REAL = 0.4  # share of the attempts that end in their start-up and are processes of their own
+ORPHAN_SECONDS = 20.0  # in which workers see that their comparison is dead
+KEEP_SECONDS = 0.1  # between two keepings of an evaluation; two seconds are longer than these take
 
 
-@dataclass
-class Attempt:
-    """A process at work on a command.
-
-    Args:
-        pid: its number.
-        log: the file of what it says.
-        began: when.
-        code: what it ended with; None while it works.
-    """
-
-    pid: int
-    log: Path
-    began: float = field(default_factory=time.monotonic)
-    code: int | None = None
-
-    def ended(self) -> bool:
-        """Whether it has."""
-        if self.code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.code = os.waitstatus_to_exitcode(status)
-        return self.code is not None
-
-    def stop(self, number: int) -> int:
-        """Sends a signal and gives the code that it ends with."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, number)
-        until = time.monotonic() + LIMIT
-        while not self.ended():
-            assert time.monotonic() < until, f"hangs: {self.log.read_text()}"
-            time.sleep(POLL)
-        assert self.code is not None
-        return self.code
-
-
-def forked(arguments: list[str], log: Path) -> Attempt:
-    """An attempt by a fork of this process."""
-    pid = os.fork()
-    if pid:
-        return Attempt(pid, log)
-    code = 1
-    try:  # nothing of the parent's may run in the child: it ends by os._exit
-        os.setsid()
-        with log.open("ab", buffering=0) as out:
-            for stream in (1, 2):
-                os.dup2(out.fileno(), stream)
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        main(arguments)
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else 1
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
-
-
-def started(arguments: list[str], log: Path) -> Attempt:
-    """An attempt by a process of its own."""
-    with log.open("ab") as out:
-        command = [sys.executable, "-m", "maebench", *arguments]
-        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
-    process.returncode = 0  # it is waited for by its number, and not by this object
-    return Attempt(process.pid, log)
-
-
-def run_folder(results: Path) -> Path | None:
-    return next((path.parent for path in results.glob("runs/*/config.json")), None)
-
-
-def phase(results: Path) -> str:
-    """Where a `maebench run` is, by what lies in its folder."""
-    folder = run_folder(results)
-    if folder is None:
-        return "start-up"
-    if (folder / "masks.json").exists():
-        return "evaluation"
-    if not (folder / files.OWNER).exists():
-        return "start-up"
-    if any((folder / "checkpoint").glob(f"{files.BESIDE}*")):
-        return "checkpointing"
-    return "pretraining"
+def keep_often() -> None:
+    """In a forked process: evaluations keep often how far they are."""
+    partial.SECONDS = KEEP_SECONDS
 
 
 @dataclass
 class Soak:
-    """A command under signals, and how many fell where.
+    """A run and a comparison under signals.
 
     Args:
-        folder: for all results.
-        arguments: of the command, without --results.
+        folder: for all of it.
+        kills: how many times kill -9.
+        terms: how many times SIGTERM.
         seed: of the moments.
+        steps: of the run.
     """
 
     folder: Path
-    arguments: tuple[str, ...]
+    kills: int
+    terms: int
     seed: int = 0
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    cycles: int = 0
-    lost_steps: int = 0
+    steps: int = 600
+    fell: Counter[tuple[str, str]] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+    slowest: float = 0.0
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.log = self.folder / "log.txt"
+        self.folder = self.folder.absolute()
+        self.run = (*RUN, "--budget", f"steps={self.steps}", "--results", RESULTS)
+        self.compare = (*COMPARE, "--results", RESULTS)
+        phases = itertools.cycle(PHASES)
+        self.wanted = [(signal.SIGKILL, next(phases)) for _ in range(self.kills)]
+        self.wanted += [(signal.SIGTERM, next(phases)) for _ in range(self.terms)]
+        self.numbers = itertools.count()
+        self.last_pid = 0
 
-    def command(self, results: Path) -> list[str]:
-        return [*self.arguments, "--results", str(results)]
+    # ---- the work
 
-    def undisturbed(self) -> tuple[Path, float]:
-        """The results that all others have to equal, and the seconds that they took."""
-        results = self.folder / "undisturbed"
-        attempt = forked(self.command(results), self.log)
-        while not attempt.ended():
-            time.sleep(POLL)
-        assert attempt.code == 0, self.log.read_text()
-        return results, time.monotonic() - attempt.began
+    def go(self) -> None:
+        """All of it."""
+        self.undisturbed()
+        for number in itertools.count():
+            if not self.wanted:
+                return
+            before = len(self.wanted)
+            self.round(self.folder / f"round-{number}")
+            assert len(self.wanted) < before or number < 3, "no moment is found"
 
-    def disturbed(
-        self, signals: list[tuple[int, str]], again: Callable[[Path], None], fresh: float = 0.0
-    ) -> Iterator[Path]:
-        """Results of cycles of attempts, each ended by a signal but the last one of a cycle.
+    def start(self, arguments: tuple[str, ...], place: Path, real: bool = False) -> Attempt:
+        number = next(self.numbers)
+        cache = {"MAEBENCH_CACHE": str(self.folder / "cache")}  # the same kernels for all
+        made = attempt(arguments, place, f"attempt-{number}", real, cache, keep_often)
+        self.last_pid = made.pid
+        self.counts["attempts"] += 1
+        return made
 
-        Args:
-            signals: which, and the phase that each should fall into.
-            again: is given the results of each cycle that has ended.
-            fresh: share of start-ups that are processes of their own.
-        """
-        left = list(signals)
-        while left:
-            results = self.folder / f"cycle-{self.cycles}"
-            self.cycles += 1
-            while True:
-                own = bool(left) and left[0][1] == "start-up" and self.random.random() < fresh
-                attempt = (started if own else forked)(self.command(results), self.log)
-                if left and self._waited(attempt, results, left, own):
-                    continue
-                while not attempt.ended():
-                    assert time.monotonic() - attempt.began < LIMIT, "hangs"
-                    time.sleep(POLL)
-                assert attempt.code == 0, self.log.read_text()[-3000:]
-                break
-            again(results)
-            yield results
+    def undisturbed(self) -> None:
+        """The results that all others have to equal, and how long the parts take."""
+        place = self.folder / "undisturbed"
+        run = self.start(self.run, place, real=True)
+        results = place / RESULTS
+        run.until(lambda: any(results.glob(f"runs/*/{files.OWNER}")))
+        self.start_seconds = {True: run.age, False: 0.5}
+        (found,) = results.glob("runs/*")
+        self.name = found.name
+        run.until(lambda: self.is_whole(place))
+        trained = run.age
+        assert run.wait() == 0, run.said
+        self.evaluation_seconds = run.age - trained
+        compare = self.start(self.compare, place)
+        assert compare.wait() == 0, compare.said
+        self.compare_seconds = compare.age
+        self.printed = self.printed_again(place)
 
-    def _waited(
-        self, attempt: Attempt, results: Path, left: list[tuple[int, str]], own: bool
-    ) -> bool:
-        """Waits for a moment of the wanted phase and sends the signal; False if there is none."""
-        number, wanted = left[0]
-        if wanted == "compare":
-            self._sleep(attempt, self.random.uniform(0, 14))
-        elif wanted == "start-up":
-            self._sleep(attempt, self.random.uniform(0, 5 if own else 0.4))
-        else:
-            until = self.random.uniform(0, 0.3 if wanted == "pretraining" else 0)
-            since = None
-            while not attempt.ended():
-                now = time.monotonic()
-                assert now - attempt.began < LIMIT, "hangs"
-                if phase(results) == wanted:
-                    since = since or now
-                    if wanted == "evaluation" and until == 0:
-                        until = self.random.uniform(0.01, 1.5)
-                    if now - since >= until:
-                        break
-                time.sleep(POLL)
-        if attempt.ended():
-            # it was through before the moment came: the next cycle begins
+    def printed_again(self, place: Path) -> str:
+        """What both commands print when all is done."""
+        text = ""
+        for arguments in (self.run, self.compare):
+            made = self.start(arguments, place)
+            code = made.wait()
+            if code != 0:
+                self.problems.append(f"{place.name}: a finished command ended with {code}")
+            text += made.printed
+        return text
+
+    def round(self, place: Path) -> None:
+        """A run and a comparison that are interrupted some times each, and what is left."""
+        for phase in PHASES:
+            mine = [each for each in self.wanted if each[1] == phase]
+            self.random.shuffle(mine)
+            for each in mine[:EACH]:
+                self.wanted.remove(each)
+            left = self.in_round if phase != PHASES[0] else []
+            self.in_round = [*left, *mine[:EACH]]
+        self.interrupted(self.run, place, PHASES[:-1])
+        self.interrupted(self.compare, place, PHASES[-1:])
+        self.wanted += self.in_round  # of which no moment came
+        self.counts["rounds"] += 1
+        found = differences(place / RESULTS, self.folder / "undisturbed" / RESULTS)
+        if self.printed_again(place) != self.printed:
+            found.append("other: what is printed")
+        self.problems += [f"{place.name}: {line}" for line in found]
+        if not found:
+            shutil.rmtree(place)
+
+    def interrupted(self, arguments: tuple[str, ...], place: Path, phases: tuple[str, ...]) -> None:
+        """One command, started again after each interruption until it ends by itself."""
+        while True:
+            chosen = self.choose(place, phases)
+            real = chosen is not None and chosen[1] == PHASES[0] and self.random.random() < REAL
+            made = self.start(arguments, place, real)
+            if chosen is None or not self.moment(made, place, chosen[1]):
+                code = made.wait()
+                self.check_said(made, place)
+                if code == 0:
+                    return
+                self.problems.append(f"{place.name}: ended with {code}: {made.said[-500:]}")
+                self.counts["failed attempts"] += 1
+                assert self.counts["failed attempts"] < 10, self.problems
+                continue
+            self.interrupt(made, place, chosen)
+
+    def choose(self, place: Path, phases: tuple[str, ...]) -> tuple[signal.Signals, str] | None:
+        """An interruption that may come now; None: the command may end."""
+        if self.is_whole(place):
+            phases = tuple(phase for phase in phases if phase in PHASES[3:])
+        early = [each for each in self.in_round if each[1] in phases and each[1] in PHASES[:3]]
+        late = [each for each in self.in_round if each[1] in phases]
+        return self.random.choice(early or late) if early or late else None
+
+    # ---- moments
+
+    def moment(self, made: Attempt, place: Path, phase: str) -> bool:
+        """Waits for a moment of the phase; False where the process ended before."""
+        if phase == "start-up":
+            return self.sleep(made, self.start_seconds[made.real])
+        if phase == "compare":
+            return self.sleep(made, self.compare_seconds)
+        if phase == "evaluation":
+            done = made.until(lambda: self.is_whole(place))
+            left = 1 - len(list((place / RESULTS).rglob("records/*.json"))) / 9
+            return done and self.sleep(made, self.evaluation_seconds * max(0.1, left))
+        if not made.until(bound(self.holds, made, place)):
             return False
-        where = "compare" if wanted == "compare" else phase(results)
-        if number == signal.SIGKILL:
-            attempt.stop(number)
-        else:
-            self._terminated(attempt, results, number, where)
-        left.pop(0)
-        self.counts[signal.Signals(number).name, where] += 1
-        return True
+        self.start_seconds[False] = (self.start_seconds[False] + made.age) / 2
+        if phase == "pretraining":
+            return self.sleep(made, 0.6)
+        seen: set[str] = set()
+        wanted = self.random.randint(1, 4)  # not always the first one, so that it gets on
+        return made.until(
+            lambda: len(seen.update(self.half_written(made, place)) or seen) >= wanted
+        )
 
-    def _sleep(self, attempt: Attempt, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until and not attempt.ended():
-            time.sleep(POLL)
+    def sleep(self, made: Attempt, seconds: float) -> bool:
+        """Sleeps for a random part of these seconds; False where the process ends meanwhile."""
+        end = time.monotonic() + self.random.uniform(0, seconds)
+        return made.until(lambda: time.monotonic() >= end)
 
-    def _terminated(self, attempt: Attempt, results: Path, number: int, where: str) -> None:
-        """Ends an attempt by a signal that it can answer; counts steps that it lost."""
-        code = attempt.stop(number)
-        # before its handler is set, and after it is gone, the system ends it; or it was through
-        assert code in (128 + number, -number, 0), (code, self.log.read_text()[-3000:])
-        folder = run_folder(results)
-        if where in ("pretraining", "checkpointing") and folder is not None:
+    def is_whole(self, place: Path) -> bool:
+        last = checkpoints.folder_name(self.steps)
+        return self.folder_of(place).joinpath("checkpoint", last).exists()
+
+    def folder_of(self, place: Path) -> Path:
+        return place / RESULTS / "runs" / getattr(self, "name", "")
+
+    def holds(self, made: Attempt, place: Path) -> bool:
+        """Whether the process has the run's lock."""
+        with contextlib.suppress(RunError):
+            return files.read_object(self.folder_of(place) / files.OWNER).get("pid") == made.pid
+        return False
+
+    def half_written(self, made: Attempt, place: Path) -> list[str]:
+        """The checkpoints that this process is writing; others' may lie beside them."""
+        found = (self.folder_of(place) / "checkpoint").glob(f"{files.BESIDE}*-{made.pid}-*")
+        return [path.name for path in found]
+
+    def phase_of(self, made: Attempt, place: Path) -> str:
+        """Where a process is, or was when it was killed, by what lies in its folder."""
+        if self.half_written(made, place):
+            return "checkpointing"
+        if self.is_whole(place):
+            return "evaluation"
+        return "pretraining" if self.holds(made, place) else "start-up"
+
+    # ---- interruptions
+
+    def interrupt(self, made: Attempt, place: Path, chosen: tuple[signal.Signals, str]) -> None:
+        """Sends the signal and looks at what it leaves."""
+        number, wanted = chosen
+        where = "compare" if wanted == "compare" else self.phase_of(made, place)
+        working = bool(made.started())
+        began = time.monotonic()
+        made.send(number)
+        code = made.wait()
+        if code == 0:  # it ended before the signal came
+            return
+        if number == signal.SIGKILL and wanted != "compare":
+            where = self.phase_of(made, place)
+        name = number.name
+        self.fell[where, name] += 1
+        self.counts["real"] += made.real
+        self.counts["compare with workers"] += working
+        if where == wanted:  # else another moment is looked for
+            self.in_round.remove(chosen)
+        half = list((place / RESULTS).rglob(f"{files.BESIDE}*-{made.pid}-*"))
+        self.counts[f"{name} left something half-written"] += bool(half)
+        if number == signal.SIGTERM:
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            self.check_stopped(made, place, where, code, half)
+        elif code != -number:
+            self.problems.append(f"{place.name}: killed, and ended with {code}")
+        self.check_said(made, place)
+        self.check_alone(made, place, number)
+
+    def check_stopped(
+        self, made: Attempt, place: Path, where: str, code: int, half: list[Path]
+    ) -> None:
+        """SIGTERM: its exit code, the line that goes on, and that no step is lost."""
+        said = f"{place.name}: SIGTERM in {where}: "
+        if code == -signal.SIGTERM and where in ("start-up", "compare") and not made.said:
+            self.counts["SIGTERM before a command listens"] += 1
+            return
+        if code != 128 + signal.SIGTERM or f"goes on by: {made.again}" not in made.said:
+            self.problems.append(f"{said}ended with {code}: {made.said[-500:]}")
+        if half:
+            self.problems.append(f"{said}left {[path.name for path in half]}")
+        folders = (place / RESULTS / "runs").glob("*")
+        for folder in folders if where in ("pretraining", "checkpointing", "compare") else ():
             rows = files.read_lines(folder / "log.jsonl", "step", of=folder.name)
             last = checkpoints.newest(folder / "checkpoint")
-            made = max((row["step"] for row in rows), default=0)
-            self.lost_steps += int(made) - (last["step"] if last else 0)
+            done, kept = rows[-1]["step"] if rows else 0, last["step"] if last else 0
+            # a run that was killed before and that nobody works on may have more in its log
+            if done != kept and where != "compare":
+                self.problems.append(f"{said}stopped at step {done}, kept {kept}")
+            self.counts["steps lost by SIGTERM"] += (done - kept) * (where != "compare")
 
+    def check_said(self, made: Attempt, place: Path) -> None:
+        """No traceback, and nothing damaged."""
+        for word in ("Traceback", "damaged"):
+            if word in made.said:
+                self.problems.append(f"{place.name}: {word}: {made.said[-1500:]}")
 
-# ---- what is left
+    def check_alone(self, made: Attempt, place: Path, number: int) -> None:
+        """No worker lives on: none at all after SIGTERM, none for long after kill -9."""
+        left = processes_of(made.mark)
+        if left and number == signal.SIGTERM:
+            self.problems.append(f"{place.name}: SIGTERM left processes {left}")
+        end = time.monotonic() + ORPHAN_SECONDS
+        while processes_of(made.mark):
+            if time.monotonic() > end:
+                self.problems.append(f"{place.name}: processes {left} live on")
+                self.counts["orphans"] += 1
+                return
+            time.sleep(0.02)
 
+    # ---- what is said of it
 
-def differences(results: Path, expected: Path) -> list[str]:
-    """What two results folders differ in: weights, logs, records, values, features; leftovers."""
-    found = []
-    theirs = {p.relative_to(expected) for p in expected.rglob("*") if p.is_file()}
-    ours = {p.relative_to(results) for p in results.rglob("*") if p.is_file()}
-    for path in sorted(ours ^ theirs):
-        if "checkpoint" in path.parts and path.parts[-2] not in _last(expected, path):
-            continue  # which earlier one is kept beside the last depends on the clock
-        if path.parts[0] == "comparisons" and path.suffix in (".log", ".png"):
-            continue
-        if path.name in (".lock", "lock", "kernels.json", "failed.json"):
-            continue
-        if path.parent.name == "printed":  # its name holds the folder of the results
-            continue
-        found.append(f"{'left over' if path in ours else 'lost'}: {path}")
-    for path in sorted(ours & theirs):
-        if why := _differs(results / path, expected / path):
-            found.append(f"{path}: {why}")
-    return found
-
-
-def _last(expected: Path, path: Path) -> list[str]:
-    return [p.name for p in checkpoints.steps(expected.joinpath(*path.parts[:3]))[-1:]]
-
-
-def _differs(ours: Path, theirs: Path) -> str:
-    if ours.name == "manifest.json":
-        one, two = (checkpoints.read_manifest(path.parent) for path in (ours, theirs))
-        return "" if one["sha256"] == two["sha256"] else "other weights"
-    if ours.name == "log.jsonl":
-        one_log, two_log = (
-            files.read_lines(path, "step", of=path.parent.name) for path in (ours, theirs)
-        )
-        steps = [row["step"] for row in one_log]
-        if len(set(steps)) != len(steps):
-            return "doubled steps"
-        return "" if one_log == two_log else "other numbers"
-    if ours.parent.name == "records" and ours.suffix == ".json":
-        one_rows, two_rows = (_timeless(records.whole(path)) for path in (ours, theirs))
-        return "" if one_rows == two_rows else "other rows"
-    if ours.suffix == ".npz":
-        with np.load(ours) as one_npz, np.load(theirs) as two_npz:
-            same = one_npz.files == two_npz.files
-            same = same and all(np.array_equal(one_npz[n], two_npz[n]) for n in one_npz.files)
-        return "" if same else "other values"
-    if ours.parent.name == "features":
-        one_t, two_t = load_file(ours), load_file(theirs)
-        same = one_t.keys() == two_t.keys() and all(one_t[n].equal(two_t[n]) for n in one_t)
-        return "" if same else "other features"
-    if ours.name == "hashes.json":
-        one_h, two_h = (json.loads(path.read_text()) for path in (ours, theirs))
-        return "" if one_h == two_h else "other hashes"
-    return ""
-
-
-def _timeless(rows: list[dict[str, object]]) -> list[dict[str, object]]:
-    return [{k: v for k, v in row.items() if k not in ("seconds", "created")} for row in rows]
+    def table(self) -> str:
+        """How many fell where, and what was found."""
+        lines = ["| where | kill -9 | SIGTERM |", "|---|---:|---:|"]
+        for phase in PHASES:
+            kill, term = (self.fell[phase, name] for name in ("SIGKILL", "SIGTERM"))
+            lines.append(f"| {phase} | {kill} | {term} |")
+        kill, term = (sum(self.fell[p, n] for p in PHASES) for n in ("SIGKILL", "SIGTERM"))
+        lines += [f"| all | {kill} | {term} |", ""]
+        facts = {
+            "rounds of a run and a comparison": self.counts["rounds"],
+            "attempts": self.counts["attempts"],
+            "interrupted as processes of their own, imports included": self.counts["real"],
+            "fell while a comparison's workers were there": self.counts["compare with workers"],
+            "kill -9 left something half-written": self.counts[
+                "SIGKILL left something half-written"
+            ],
+            "SIGTERM before a command listens": self.counts["SIGTERM before a command listens"],
+            "slowest end after SIGTERM, seconds": f"{self.slowest:.2f}",
+            "steps lost by SIGTERM": self.counts["steps lost by SIGTERM"],
+            "orphans": self.counts["orphans"],
+        }
+        for word in ("lost:", "doubled", "left over:", "other:", "added:"):
+            facts[f"{word.rstrip(':')} against undisturbed"] = sum(
+                f": {word}" in problem for problem in self.problems
+            )
+        facts["problems in all"] = len(self.problems)
+        lines += [f"- {what}: {number}" for what, number in facts.items()]
+        return "\n".join([*lines, *self.problems])

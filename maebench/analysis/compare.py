@@ -229,23 +229,28 @@ def carry_out(
 
     Raises:
         ConfigError: fewer than one worker.
-        RunError: another process works on this comparison.
+        RunError: another process works on this comparison, or its folder is removed meanwhile.
     """
     names, folder = names or installed(), comparison.folder
     num = num_workers(workers, comparison.machine)
-    with files.lock(folder):
+    with files.lock(folder) as held:
         _write_state(comparison)
-        done = run_cells(comparison, num, fail_fast, say)
+        done = run_cells(comparison, held, num, fail_fast, say)
         results, data = comparison.cells[0].plan.run.results, Data.of_cells(comparison.cells)
         cells = cells_of(comparison.design, results, names, done, data)
         found = replace(comparison, cells=tuple(cells))
         found = replace(found, notes=(*comparison.notes, *same.check(found)))
+        held.check()
         _note_look(found)
     return found
 
 
 def run_cells(
-    comparison: Comparison, num: int, fail_fast: bool, say: Callable[[Event], None]
+    comparison: Comparison,
+    held: files.Held,
+    num: int,
+    fail_fast: bool,
+    say: Callable[[Event], None],
 ) -> dict[str, str]:
     """Runs the cells that are not done; gives why cells failed, by their names."""
     left = [cell for cell in comparison.cells if cell.state != "done"]
@@ -255,6 +260,7 @@ def run_cells(
     failed = read_failed(comparison.folder)
     logs = comparison.folder / "logs"
     for event in workers.run_tasks(tasks, num, int(kept["threads"]), logs, fail_fast):
+        held.check()
         say(event)
         if event["what"] == "failed":
             failed[event["task"]] = event["reason"]

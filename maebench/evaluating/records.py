@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import math
+import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -58,6 +59,9 @@ KINDS: dict[str, tuple[type, ...]] = {
 AGAIN = "evaluate again"  # what is to be done with a damaged one
 # Bytes that values beside rows may unpack to: 50,000 test images times 2,000 rows have 0.8 GB.
 MOST_VALUES = 2**30
+# Values are renamed into place before their rows. Between the two a reader waits, but not longer than
+# this after values were written: whoever wrote them was killed.
+BETWEEN_SECONDS = 1.0
 NEEDED = ("metric", "where", "main", "status")  # of any row
 Row = dict[str, Any]
 
@@ -184,11 +188,14 @@ def _checked(path: Path, beside: Path) -> bytes:
         DamagedError: they are not those that were written with the rows, or unpack to too much.
         RunError: of the rows, as `read`.
     """
-    raw = beside.read_bytes()
-    stat = path.stat()
-    mark = _mark_of(path, (stat.st_mtime_ns, stat.st_size, stat.st_ino))
-    if mark is not None and _hash(raw) != mark:
-        raise DamagedError(f"{beside} is not as it was written with {path.name}; {AGAIN}")
+    while True:
+        raw, stat = beside.read_bytes(), path.stat()
+        mark = _mark_of(path, (stat.st_mtime_ns, stat.st_size, stat.st_ino))
+        if mark is None or _hash(raw) == mark:
+            break
+        if abs(time.time() - beside.stat().st_mtime) > BETWEEN_SECONDS:
+            raise DamagedError(f"{beside} is not as it was written with {path.name}; {AGAIN}")
+        time.sleep(0.01)
     with zipfile.ZipFile(io.BytesIO(raw)) as packed:
         size = sum(part.file_size for part in packed.infolist())
     if size > MOST_VALUES:  # of an earlier version, which has no hash: what it claims may be a lie
