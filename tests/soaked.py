@@ -72,8 +72,8 @@ class Soak:
         phases = itertools.cycle(PHASES)
         self.wanted = [(signal.SIGKILL, next(phases)) for _ in range(self.kills)]
         self.wanted += [(signal.SIGTERM, next(phases)) for _ in range(self.terms)]
+        self.in_round: list[tuple[signal.Signals, str]] = []
         self.numbers = itertools.count()
-        self.last_pid = 0
 
     # ---- the work
 
@@ -91,7 +91,6 @@ class Soak:
         number = next(self.numbers)
         cache = {"MAEBENCH_CACHE": str(self.folder / "cache")}  # the same kernels for all
         made = attempt(arguments, place, f"attempt-{number}", real, cache, keep_often)
-        self.last_pid = made.pid
         self.counts["attempts"] += 1
         return made
 
@@ -126,13 +125,13 @@ class Soak:
 
     def round(self, place: Path) -> None:
         """A run and a comparison that are interrupted some times each, and what is left."""
+        self.in_round = []
         for phase in PHASES:
             mine = [each for each in self.wanted if each[1] == phase]
             self.random.shuffle(mine)
-            for each in mine[:EACH]:
-                self.wanted.remove(each)
-            left = self.in_round if phase != PHASES[0] else []
-            self.in_round = [*left, *mine[:EACH]]
+            self.in_round += mine[:EACH]
+        for each in self.in_round:
+            self.wanted.remove(each)
         self.interrupted(self.run, place, PHASES[:-1])
         self.interrupted(self.compare, place, PHASES[-1:])
         self.wanted += self.in_round  # of which no moment came

@@ -148,6 +148,20 @@ def test_a_model_that_cannot_fit_is_refused_before_it_is_built(tmp_path, monkeyp
     assert found.endswith("Take a smaller encoder") and time.monotonic() - start < 10
 
 
+def test_a_teacher_counts_and_is_not_copied_where_its_encoder_does_not_fit(tmp_path):
+    settings = {"encoder": {"name": "vit-nano", "width": 20000}}
+    teacher = tiny.config(**settings, objective={"name": "mae", "target": "features"})
+    start = time.monotonic()
+    assert "GiB for its weights, their gradients" in refused(tmp_path, **teacher.dump())
+    assert time.monotonic() - start < 30
+    small = [tiny.config(objective={"name": "mae", "target": t}) for t in ("pixels", "features")]
+    inputs = small[0].splits().load("train").info.inputs
+    weights = [memory._weights(config, inputs, 2**40) for config in small]
+    encoder = small[0].encoder.build(inputs)
+    copied = sum(4 * p.numel() for p in encoder.parameters())
+    assert weights[1] - weights[0] >= copied, "and its decoder predicts wider targets"
+
+
 def test_a_batch_of_which_the_images_alone_cannot_fit_is_refused(tmp_path, free):
     found = refused(tmp_path, batch=2**20)
     assert "1,048,576 images of a step alone take 256.0 MiB: 64.0 MiB are free" in found

@@ -34,7 +34,6 @@ class Size:
     def __init__(self, most: int = MOST) -> None:
         self.most = most
         self.bytes = 0
-        self.trained = 0  # of these, with a gradient
         self._seen: set[int] = set()
 
     def add(self, module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
@@ -48,7 +47,6 @@ class Size:
         self._seen.add(parameter.untyped_storage().data_ptr())
         size = parameter.numel() * parameter.element_size()
         self.bytes += size
-        self.trained += size * parameter.requires_grad
         if self.bytes > self.most:
             raise TooLarge(f"more than {self.most:,} bytes")
 

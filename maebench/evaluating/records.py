@@ -59,8 +59,8 @@ KINDS: dict[str, tuple[type, ...]] = {
 AGAIN = "evaluate again"  # what is to be done with a damaged one
 # Bytes that values beside rows may unpack to: 50,000 test images times 2,000 rows have 0.8 GB.
 MOST_VALUES = 2**30
-# Values are renamed into place before their rows. Between the two a reader waits, but not longer than
-# this after values were written: whoever wrote them was killed.
+# Values are renamed into place before their rows. Between the two a reader waits; longer than this
+# after values were written it knows that whoever wrote them was killed.
 BETWEEN_SECONDS = 1.0
 NEEDED = ("metric", "where", "main", "status")  # of any row
 Row = dict[str, Any]

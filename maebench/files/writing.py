@@ -123,7 +123,7 @@ def json_text(value: Any) -> str:
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Lets `fill` fill a folder beside `path`, flushes its files and renames it into place."""
     make_folder(path.parent)
-    new = beside(path)
+    new, before = beside(path), beside(path)
     try:
         new.mkdir()
         fill(new)
@@ -131,21 +131,17 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
         if path.exists():  # a rename cannot replace a full folder: what was there goes last
-            before = beside(path)
             path.rename(before)
-            try:
-                new.rename(path)
-            except BaseException:  # a signal too: what was there goes back to its place
-                before.rename(path)
-                raise
-            shutil.rmtree(before)
-        else:
-            new.rename(path)
+        new.rename(path)
         _flush_folder(path.parent)
     except OSError as error:
         raise failure(error)(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        # whatever came between the two renames, a signal too: what was there goes back to its place
+        if before.exists() and not path.exists():
+            before.rename(path)
+        for left in (new, before):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def write_at(path: Path, start: int, data: bytes | memoryview) -> None:

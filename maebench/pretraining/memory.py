@@ -9,7 +9,7 @@ import contextlib
 import math
 import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -140,7 +140,7 @@ def check_weights(config: RunConfig, inputs: Inputs, device: str) -> None:
             f"{part:,} {examples_of(inputs.kind)} of a step alone take {readable(images)}: "
             f"{_there(there, device)}. {_advised(config, SURE * there // _fed(inputs))}"
         )
-    weights = _weights(config, inputs)
+    weights = _weights(config, inputs, there)
     if weights is not None and weights > there:
         raise RunError(
             f"encoder {config.encoder.changed()} with objective {config.objective.name} takes "
@@ -181,9 +181,7 @@ def check_step(
             f"attention of {COUNTED} images takes {readable(2 * scores)} where their cost is "
             f"counted: {_there(on_cpu, 'cpu')}. Take larger patches or a smaller --image-size"
         )
-    parameters = list(module.parameters())
-    copies = [1 + 3 * p.requires_grad for p in parameters]
-    fixed += sum(p.numel() * p.element_size() * n for p, n in zip(parameters, copies, strict=True))
+    fixed += _held(list(module.parameters()))
     if SURE * (fixed + part * each) > there:
         raise RunError(
             f"a step of {part:,} {examples_of(inputs.kind)} takes {readable(fixed + part * each)}, "
@@ -246,16 +244,28 @@ class _NoAttention(TorchFunctionMode):
         return query[..., :1] + values.mean(-2, keepdim=True)
 
 
-def _weights(config: RunConfig, inputs: Inputs) -> int | None:
-    """Bytes of weights, gradients and AdamW's moments; None where the module says what is wrong."""
+def _weights(config: RunConfig, inputs: Inputs, most: int) -> int | None:
+    """Bytes of weights, gradients and AdamW's moments; None where the module says what is wrong.
+
+    Those of the encoder alone where they are more than `most`.
+    """
     try:
         with isolated(config.seed, "memory"), unfilled() as size:
-            config.objective.build(config.encoder.build(inputs), inputs)
+            encoder = config.encoder.build(inputs)
+            if 4 * size.bytes > most:  # an EMA teacher, which is a copy, is not even begun
+                return 4 * size.bytes
+            parameters = list(config.objective.build(encoder, inputs).parameters())
     except MaebenchError:
         return None
     except Exception as error:  # not even addresses, or what its own building will say
         return MOST if out_of_memory(error) or isinstance(error, TooLarge) else None
-    return size.bytes + 3 * size.trained
+    return _held(parameters)
+
+
+def _held(parameters: Sequence[torch.nn.Parameter]) -> int:
+    """Bytes of weights and, of what is trained, of gradients and AdamW's moments."""
+    once = {p.untyped_storage().data_ptr(): p for p in parameters}.values()
+    return sum(p.numel() * p.element_size() * (1 + 3 * p.requires_grad) for p in once)
 
 
 def _fed(inputs: Inputs) -> int:
