@@ -87,9 +87,9 @@ def from_files(
     info, chosen = replace(info.at(torch.tensor(good)), skipped=skipped), [paths[i] for i in good]
     if not in_memory:
         return on_disk(chosen, root, info, how, reading, progress)
-    pixels = pixels[: len(good)]
-    info = replace(info, remarks=(*info.remarks, *remarks_of(traits, how), *blank(pixels)))
-    return in_memory_images(pixels, info, _names(chosen, root), chosen)
+    remarks = (*info.remarks, *remarks_of(traits, how), *blank(pixels[: len(good)]))
+    info = replace(info, remarks=remarks)
+    return in_memory_images(pixels[: len(good)], info, _names(chosen, root), chosen)
 
 
 def _skipped(

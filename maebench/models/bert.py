@@ -105,9 +105,8 @@ def from_bert(folder: Path, options: SpecOptions, spec: str) -> ForeignModel:
     with isolated(0, "weights"):  # drawn, and replaced below
         encoder, module = _made(layout, inputs, whole)
     encoder.keep_positions()
-    for part in module.modules():
-        if isinstance(part, torch.nn.LayerNorm):
-            part.eps = float(config.get("layer_norm_eps", part.eps))
+    for part in (part for part in module.modules() if isinstance(part, torch.nn.LayerNorm)):
+        part.eps = float(config.get("layer_norm_eps", part.eps))
     _fill(module, encoder, own, named)
     return ForeignModel(
         name=spec,
