@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import struct
 
 import pytest
 import torch
@@ -163,3 +165,48 @@ def test_of_two_files_of_weights_in_a_folder_it_is_said_which_was_taken(tmp_path
     assert found.chosen.tensors["x"].unique().tolist() == [1.0]
     said = f"model.safetensors was taken; the folder holds {other} too, which may be others"
     assert found.chosen.note == said
+
+
+def header(text: str | bytes, length: int | None = None, data: bytes = b"") -> bytes:
+    """A file of safetensors with this header, whatever length it states."""
+    content = text.encode() if isinstance(text, str) else text
+    return struct.pack("<Q", len(content) if length is None else length) + content + data
+
+
+def tensor(shape: str, offsets: str, dtype: str = "F32") -> str:
+    return f'{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}'
+
+
+HOSTILE = {
+    "a length beyond all addresses": header('{"a":1}', 2**63),
+    "a length beyond the file": header('{"a":1}', 2**20),
+    "a length beyond what is allowed": header(b"{" + b" " * 2**27),
+    "nested without end": header('{"a":' * 100_000),
+    "two tensors of the same bytes": header(
+        f'{{"a":{tensor("[1]", "[0,4]")},"b":{tensor("[1]", "[0,4]")}}}', data=bytes(4)
+    ),
+    "a shape that overflows": header(f'{{"a":{tensor(f"[{2**62},4]", "[0,4]")}}}', data=bytes(4)),
+    "more bytes than there are": header(f'{{"a":{tensor(f"[{2**40}]", f"[0,{2**42}]")}}}'),
+    "offsets that go back": header(f'{{"a":{tensor("[1]", "[4,0]")}}}', data=bytes(4)),
+    "bytes that belong to nobody": header(f'{{"a":{tensor("[1]", "[4,8]")}}}', data=bytes(8)),
+    "a negative shape": header(f'{{"a":{tensor("[-1]", "[0,4]")}}}', data=bytes(4)),
+    "a kind of number that is none": header(
+        f'{{"a":{tensor("[1]", "[0,4]", "F3")}}}', data=bytes(4)
+    ),
+    "no text in the metadata": header('{"__metadata__":{"a":[1]}}'),
+    "no UTF-8": header(b'{"\xff":1}'),
+    "no header": header(""),
+    "a list": header("[1]"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_header_is_one_line_and_takes_no_memory(tmp_path, what):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(HOSTILE[what])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(RunError) as caught:
+        read_weights(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # KiB, and the file's own
+    assert grown < 2**16 + path.stat().st_size // 2**9
