@@ -34,6 +34,8 @@ def leftovers(folder: Path) -> list[str]:
     found = []
     for path in sorted(folder.rglob("*")):
         half = path.name.startswith((files.BESIDE, files.ASIDE)) or path.suffix == ".traceback"
+        if path.parent.name == "checkpoint":  # and no half of one, nor more than are kept
+            half |= path not in checkpoints.steps(path.parent)[-checkpoints.KEPT :]
         if half or path.parent.name == partial.FOLDER:
             found.append(f"left over: {path.relative_to(folder)}")
     return found

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import stat
@@ -250,6 +251,30 @@ def test_whichever_call_a_signal_comes_with_a_replaced_folder_is_old_or_new(tmp_
             break
         reached.append(shim.failed)
     assert found.read_bytes() == b"new" and reached.count("rename") == 2
+
+
+def test_a_folder_whose_removal_is_interrupted_is_whole_or_gone(tmp_path, monkeypatch):
+    path = tmp_path / "step-1"
+    path.mkdir()
+    for name in "abc":
+        (path / name).write_text("x")
+
+    def interrupted(folder):
+        (folder / "a").unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        files.remove(path)
+    assert not path.exists() and len(leftovers(tmp_path)) == 1
+    files.remove(path)  # what is gone is gone
+
+
+def test_of_a_link_to_a_folder_the_link_alone_is_removed(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    files.remove(tmp_path / "link")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
 
 
 def test_bytes_are_flushed_before_the_rename(tmp_path, monkeypatch):

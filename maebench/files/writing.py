@@ -181,11 +181,14 @@ def open_log(path: Path) -> BinaryIO:
 
 
 def remove(path: Path) -> None:
-    """Removes a file or a folder that is no longer needed."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    """Removes a file or a folder that is no longer needed; half of a folder is never left."""
+    with contextlib.suppress(FileNotFoundError):  # another process was quicker
+        if path.is_dir() and not path.is_symlink():
+            gone = beside(path)  # where a sweep finds what a killed process leaves
+            path.rename(gone)
+            shutil.rmtree(gone)
+        else:
+            path.unlink()
 
 
 def move_aside(path: Path) -> Path:
