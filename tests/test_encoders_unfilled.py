@@ -38,6 +38,30 @@ def test_weights_that_are_built_afterwards_are_filled_again():
     assert torch.nn.LayerNorm(3).weight.tolist() == [1, 1, 1]
 
 
+def test_whatever_lies_in_memory_nothing_is_drawn_until_it_fits():
+    """In a process of its own, which is ended where it draws without end."""
+    code = """
+import inspect, torch
+from torch.nn import init
+from torch.nn.init import trunc_normal_
+from timm.layers import trunc_normal_ as timms, trunc_normal_tf_
+from maebench.encoders.unfilled import unfilled
+names = [name for name in dir(init) if name.endswith("_") and name[0] != "_"]
+before = {name: getattr(init, name) for name in names}
+assert len(names) > 10
+with unfilled():
+    for values in (0.0, 1e9, float("nan")):
+        for fill in (trunc_normal_, timms, trunc_normal_tf_, *(getattr(init, n) for n in names)):
+            tensor = torch.tensor([[values] * 3] * 3)
+            arguments = (0.5,) if "sparse" in fill.__name__ else ()
+            fill(tensor, *arguments)
+            assert tensor.equal(torch.tensor([[values] * 3] * 3)) or values != values
+assert {name: getattr(init, name) for name in names} == before
+assert init.trunc_normal_(torch.full((9,), 1e9)).abs().max() <= 2
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 @pytest.mark.slow
 def test_a_size_beyond_the_memory_takes_none_and_imports_no_compiler():
     """In a process of its own, which says how much it held at most."""

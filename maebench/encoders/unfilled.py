@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from inspect import isfunction
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import init
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
-# What initialises weights: torch.nn.init's functions and the methods of tensors they are made of.
-FILLING = {
-    *("uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_", "constant_"),
-    *("kaiming_uniform_", "kaiming_normal_", "fill_", "zero_", "erfinv_", "clamp_", "mul_", "add_"),
-}
+# The methods of tensors that initialise weights where that is not left to torch.nn.init.
+FILLING = {"uniform_", "normal_", "fill_", "zero_", "erfinv_", "clamp_", "mul_", "add_"}
 # Bytes at which building is given up: addresses end at 128 TiB, and no memory is near.
 MOST = 2**43
 
@@ -64,12 +63,24 @@ def unfilled(most: int = MOST) -> Iterator[Size]:
         TooLarge: a module has more.
     """
     size = Size(most)
+    # Whole functions, those too that the public ones call: one draws until nothing lies outside of
+    # its bounds, and of numbers that are never drawn it would do so without end.
+    filling = {name: f for name, f in vars(init).items() if name.endswith("_") and isfunction(f)}
     handle = register_module_parameter_registration_hook(size.add)
     try:
+        for name in filling:
+            setattr(init, name, _as_it_is)
         with _NothingFilled():
             yield size
     finally:
+        for name, function in filling.items():
+            setattr(init, name, function)
         handle.remove()
+
+
+def _as_it_is(tensor: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    """In the place of a function of torch.nn.init."""
+    return tensor
 
 
 class _NothingFilled(TorchFunctionMode):
