@@ -136,6 +136,8 @@ def attempt(
     """
     folder.mkdir(parents=True, exist_ok=True)
     out, errors = folder / f"{name}.out", folder / f"{name}.errors"
+    for path in (out, errors):
+        path.touch()  # it may be killed before it opens them
     mark = f"{folder}-{name}"
     variables = {**SURROUNDINGS, MARK: mark, **(environment or {})}
     if real:

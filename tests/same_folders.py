@@ -15,7 +15,7 @@ from maebench.evaluating import partial, records
 from maebench.pretraining import checkpoints
 
 # What belongs to the time, to the clock's choices or to the place, and not to the results.
-TIMES = {"created", "seconds", "at", "pretraining_seconds", "hash"}
+TIMES = {"created", "seconds", "at", "pretraining_seconds", "ms_per_256", "hash"}
 UNREAD = {"environment.json", "kernels.json"}
 ELSEWHERE = {"lock", ".lock"}
 

@@ -37,6 +37,13 @@ ORPHAN_SECONDS = 20.0  # in which workers see that their comparison is dead
 KEEP_SECONDS = 0.1  # between two keepings of an evaluation; two seconds are longer than these take
 
 
+def listed(folder: Path, pattern: str) -> list[Path]:
+    """What is below a folder in which others remove folders meanwhile."""
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            return list(folder.rglob(pattern))
+
+
 def keep_often() -> None:
     """In a forked process: evaluations keep often how far they are."""
     partial.SECONDS = KEEP_SECONDS
@@ -106,10 +113,11 @@ class Soak:
         run.until(lambda: self.is_whole(place))
         trained = run.age
         assert run.wait() == 0, run.said
-        self.evaluation_seconds = run.age - trained
+        of_run = self.num_records(place)
         compare = self.start(self.compare, place)
         assert compare.wait() == 0, compare.said
-        self.compare_seconds = compare.age
+        self.seconds = {"evaluation": run.age - trained, "compare": compare.age}
+        self.records = {"evaluation": (0, of_run), "compare": (of_run, self.num_records(place))}
         self.printed = self.printed_again(place)
 
     def printed_again(self, place: Path) -> str:
@@ -174,12 +182,8 @@ class Soak:
         """Waits for a moment of the phase; False where the process ended before."""
         if phase == "start-up":
             return self.sleep(made, self.start_seconds[made.real])
-        if phase == "compare":
-            return self.sleep(made, self.compare_seconds)
-        if phase == "evaluation":
-            done = made.until(lambda: self.is_whole(place))
-            left = 1 - len(list((place / RESULTS).rglob("records/*.json"))) / 9
-            return done and self.sleep(made, self.evaluation_seconds * max(0.1, left))
+        if phase in self.seconds:
+            return self.working(made, place, phase)
         if not made.until(bound(self.holds, made, place)):
             return False
         self.start_seconds[False] = (self.start_seconds[False] + made.age) / 2
@@ -190,6 +194,20 @@ class Soak:
         return made.until(
             lambda: len(seen.update(self.half_written(made, place)) or seen) >= wanted
         )
+
+    def working(self, made: Attempt, place: Path, phase: str) -> bool:
+        """Sleeps for a random part of the time that is left of an evaluation or a comparison."""
+        if phase == "evaluation" and not made.until(lambda: self.is_whole(place)):
+            return False
+        began, (before, whole) = made.age, self.records[phase]
+        left = max(0.1, (whole - self.num_records(place)) / (whole - before))
+        if self.sleep(made, left * self.seconds[phase]):
+            return True
+        self.seconds[phase] = (made.age - began) / left  # as long as it took now
+        return False
+
+    def num_records(self, place: Path) -> int:
+        return len(listed(place / RESULTS, "records/*.json"))
 
     def sleep(self, made: Attempt, seconds: float) -> bool:
         """Sleeps for a random part of these seconds; False where the process ends meanwhile."""
@@ -242,7 +260,7 @@ class Soak:
         self.counts["compare with workers"] += working
         if where == wanted:  # else another moment is looked for
             self.in_round.remove(chosen)
-        half = list((place / RESULTS).rglob(f"{files.BESIDE}*-{made.pid}-*"))
+        half = listed(place / RESULTS, f"{files.BESIDE}*-{made.pid}-*")
         self.counts[f"{name} left something half-written"] += bool(half)
         if number == signal.SIGTERM:
             self.slowest = max(self.slowest, time.monotonic() - began)
