@@ -11,6 +11,7 @@ import pytest
 import tiny
 import torch
 
+from maebench import files
 from maebench.encoders import SwinNano
 from maebench.errors import RunError
 from maebench.masking import BUILT_IN as MASKINGS
@@ -173,7 +174,7 @@ def test_the_steps_are_those_of_a_run(tmp_path):
         pass
     (theirs,) = (tmp_path / "b").rglob("log.jsonl")
     mine = tmp_path / "a" / "log.jsonl"
-    ours, run = ([json.loads(x) for x in p.read_text().splitlines()] for p in (mine, theirs))
+    ours, run = (files.read_lines(path, "step", of=path.parent.name) for path in (mine, theirs))
     assert ours == run and len(run) == 4
 
 

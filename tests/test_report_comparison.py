@@ -8,7 +8,7 @@ from made_up import clear_comparison, comparison, design, drawn, replace, write
 
 from maebench.evaluating import records
 from maebench.report import comparison as report
-from maebench.report import plan
+from maebench.report import formats, plan
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_tables_pictures_and_one_page_are_written(clear):
     assert "![ratio](ratio.png)" in page
     assert "| 0.75" in page
     for line in lines_of(clear):
-        assert line.strip() in page
+        assert formats.as_markdown(line.strip()) in page
 
 
 @pytest.mark.slow

@@ -49,7 +49,10 @@ def test_what_does_not_fit_signals_is_refused_in_one_line(maebench):
         "Error: encoder 'vit-nano' takes images, and dataset 'waves' yields signals; what takes "
         "signals: signal-nano\n"
     )
-    line = maebench("run", "--dataset", "waves", "--masking", "multi-block", fails=True)
+    *uses, line = maebench(
+        "run", "--dataset", "waves", "--masking", "multi-block", fails=True
+    ).splitlines()
+    assert all(before.startswith("uses ") for before in uses)
     assert line.startswith(
         "Error: masking 'multi-block' needs rows and columns of patches, and dataset 'waves' "
         "yields signals on a line of 16: take one such as random, "
