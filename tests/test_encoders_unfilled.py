@@ -38,6 +38,7 @@ def test_weights_that_are_built_afterwards_are_filled_again():
     assert torch.nn.LayerNorm(3).weight.tolist() == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_whatever_lies_in_memory_nothing_is_drawn_until_it_fits():
     """In a process of its own, which is ended where it draws without end."""
     code = """

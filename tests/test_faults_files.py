@@ -42,6 +42,7 @@ def quick(world):
     return {kind.name: kind for kind in fault_kinds.of_world(world)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_a_damaged_result_gives_the_same_numbers_or_a_line_that_names_it(quick, name):
     assert faults.sweep(quick[name], few=True).total() > 5
