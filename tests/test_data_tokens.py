@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import time
@@ -79,6 +80,32 @@ def test_anybodys_tokenizer_is_taken_and_what_is_none_refused():
         Tokens("no JSON").ids(["a"])
     with pytest.raises(DataError, match=r"has no token \[GONE\]"):
         tokens().id_of("[GONE]")
+
+
+@pytest.mark.parametrize("part", ["pre_tokenizer", "normalizer"])
+def test_a_pattern_that_would_search_for_years_is_one_line(part):
+    content = json.loads(tokens().json)
+    pattern = {"pattern": {"Regex": "(a+)+$"}}
+    content[part] = {
+        "pre_tokenizer": {"type": "Split", **pattern, "behavior": "Isolated", "invert": False},
+        "normalizer": {"type": "Replace", **pattern, "content": "x"},
+    }[part]
+    bomb = Tokens(shortened_to(json.dumps(content), 8))
+    assert bomb.ids(["the cat"])[0].size, "where it matches at once"
+    with pytest.raises(DataError, match=r"^tokenizer.json fails at a text: .*retry-limit"):
+        bomb.ids(["a" * 50 + "b"])
+
+
+def test_who_stops_a_tokenizer_is_not_told_of_an_error(monkeypatch):
+    from maebench.data import tokens as module
+
+    class Stopping:
+        def encode_batch(self, *_, **__):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_read", lambda json: (Stopping(), 8))
+    with pytest.raises(KeyboardInterrupt):
+        Tokens("{}").ids(["a"])
 
 
 def arrays(sizes):

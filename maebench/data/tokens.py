@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -96,6 +97,20 @@ def _bpe(vocabulary: int, lowercase: bool, texts: Sequence[str]) -> Any:
     return made
 
 
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Has an error of the tokenizers library be one of data.
+
+    It raises plain Exceptions, and where its Rust panics what is not even that.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise DataError(f"{KEPT} {what}: {error}") from error
+
+
 def shortened_to(json: str, length: int) -> str:
     """A tokenizer of anybody's, as JSON, with the length of windows in it.
 
@@ -104,10 +119,8 @@ def shortened_to(json: str, length: int) -> str:
     """
     from tokenizers import Tokenizer
 
-    try:
+    with _told("cannot be read"):
         made = Tokenizer.from_str(json)
-    except Exception as error:  # the library raises plain Exceptions
-        raise DataError(f"{KEPT} cannot be read: {error}") from error
     made.enable_truncation(length)
     made.no_padding()
     return str(made.to_str())
@@ -150,8 +163,14 @@ class Tokens:
         return int(_read(self.json)[0].get_vocab_size())
 
     def ids(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
-        """The token ids of each text, without special tokens."""
-        found = _read(self.json)[0].encode_batch(list(texts), add_special_tokens=False)
+        """The token ids of each text, without special tokens.
+
+        Raises:
+            DataError: the tokenizer fails at one, such as by a pattern that would search for years.
+        """
+        made = _read(self.json)[0]
+        with _told("fails at a text"):
+            found = made.encode_batch(list(texts), add_special_tokens=False)
         return [np.array(each.ids, dtype=np.int64) for each in found]
 
 
@@ -164,10 +183,8 @@ def _read(json: str) -> tuple[Any, int]:
     """
     from tokenizers import Tokenizer
 
-    try:
+    with _told("beside the run cannot be read"):
         made = Tokenizer.from_str(json)
-    except Exception as error:  # the library raises plain Exceptions
-        raise DataError(f"{KEPT} beside the run cannot be read: {error}") from error
     if made.truncation is None:
         raise DataError(f"{KEPT} beside the run does not say how long windows are")
     length = int(made.truncation["max_length"])
