@@ -16,10 +16,12 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from soaked import Soak
 
-from maebench.pretraining.hardware import environment
+from maebench.pretraining.hardware import processor
 
 
 def main() -> None:
@@ -37,8 +39,8 @@ def main() -> None:
     soak = Soak(given.folder, given.kills, given.terms, given.seed, given.steps)
     soak.go()
     print(soak.table())
-    here = environment("cpu")
-    print(f"\n{time.monotonic() - began:.0f} s on {here['processor']}, torch {here['torch']}")
+    seconds = time.monotonic() - began
+    print(f"\n{seconds:.0f} s on {processor()}, torch {torch.__version__}")
     sys.exit(bool(soak.problems))
 
 

@@ -57,6 +57,7 @@ class Attempt:
     mark: str
     real: bool
     began: float = field(default_factory=time.monotonic)
+    at: float = field(default_factory=time.time)  # as files are stamped
 
     @property
     def pid(self) -> int:

@@ -275,7 +275,9 @@ class Soak:
     ) -> None:
         """SIGTERM: its exit code, the line that goes on, and that no step is lost."""
         said = f"{place.name}: SIGTERM in {where}: "
-        if code == -signal.SIGTERM and where in ("start-up", "compare") and not made.said:
+        # where a run has its last step, the start-up of a command looks as its evaluation does
+        early = ("start-up", "evaluation", "compare")
+        if code == -signal.SIGTERM and where in early and not made.said:
             self.counts["SIGTERM before a command listens"] += 1
             return
         if code != 128 + signal.SIGTERM or f"goes on by: {made.again}" not in made.said:
@@ -284,7 +286,10 @@ class Soak:
             self.problems.append(f"{said}left {[path.name for path in half]}")
         folders = (place / RESULTS / "runs").glob("*")
         for folder in folders if where in ("pretraining", "checkpointing", "compare") else ():
-            rows = files.read_lines(folder / "log.jsonl", "step", of=folder.name)
+            log = folder / "log.jsonl"
+            if not log.exists() or log.stat().st_mtime < made.at:
+                continue  # of an attempt that was killed before
+            rows = files.read_lines(log, "step", of=folder.name)
             last = checkpoints.newest(folder / "checkpoint")
             done, kept = rows[-1]["step"] if rows else 0, last["step"] if last else 0
             # a run that was killed before and that nobody works on may have more in its log

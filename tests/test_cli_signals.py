@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,9 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
+import tiny
+import torch
+from safetensors import SafetensorError
 from soaked import DATA
 
 from maebench import files
+from maebench.errors import DataError
+from maebench.evaluating import suite
 from maebench.pretraining import checkpoints, stopping
 
 LONG = ("pretrain", "--budget", "steps=100000", *DATA, "-o", "machine.checkpoint_seconds=1000")
@@ -113,6 +119,51 @@ def test_signals_are_answered_while_it_is_listened_and_as_before_afterwards():
         time.sleep(1)
     assert caught.value.code == 143 and str(caught.value) == "SIGTERM"
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def interrupted_by(number, kind=ValueError):
+    """As code in C does that a signal interrupts: the error is one of its own."""
+    try:
+        os.kill(os.getpid(), number)
+        time.sleep(1)
+    except KeyboardInterrupt as error:
+        raise kind("could not determine the shape") from error
+
+
+def test_a_signal_that_code_in_c_made_an_error_of_its_own_of_ends_the_work_all_the_same():
+    with pytest.raises(stopping.Stopped) as caught, stopping.listening():
+        interrupted_by(signal.SIGTERM)
+    assert caught.value.code == 143 and isinstance(caught.value.__cause__, ValueError)
+    with pytest.raises(stopping.Stopped), stopping.listening():
+        with contextlib.suppress(ValueError):
+            interrupted_by(signal.SIGHUP)
+    with pytest.raises(ZeroDivisionError), stopping.listening():
+        1 / 0  # noqa: B018
+    with pytest.raises(ZeroDivisionError), stopping.listening(), stopping.steps():
+        os.kill(os.getpid(), signal.SIGTERM)
+        1 / 0  # noqa: B018 - what goes wrong while it saves is said
+
+
+def test_such_an_error_is_no_damage(tmp_path, monkeypatch):
+    folder = tmp_path / "run" / "checkpoint"
+    checkpoints.store(folder, 3, {"a": torch.ones(3)}, {})
+    with monkeypatch.context() as patch:
+        made = lambda path: interrupted_by(signal.SIGTERM, SafetensorError)  # noqa: E731
+        patch.setattr(checkpoints, "load_file", made)
+        with pytest.raises(stopping.Stopped), stopping.listening():
+            checkpoints.load_newest(folder)
+    found, _ = checkpoints.load_newest(folder)
+    assert found["a"].equal(torch.ones(3)), "it was not moved aside"
+
+
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError, DataError])
+def test_such_an_error_is_no_failure_of_an_evaluation(tmp_path, kind):
+    tiny.plan(tmp_path)
+    model = tiny.load(tmp_path)
+    evaluation = tiny.evaluation(lambda model: interrupted_by(signal.SIGTERM, kind))
+    with pytest.raises(stopping.Stopped), stopping.listening():
+        suite.evaluate(model, evaluation)
+    assert not list(model.folder.glob("records/*"))
 
 
 def test_a_step_is_finished_before_a_signal_ends_the_work():

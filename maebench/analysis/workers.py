@@ -235,6 +235,7 @@ def serve(tasks: Iterator[Task], say: Callable[[Event], None]) -> None:
         except Exception as error:
             traceback.print_exc()
             failed = f"{type(error).__name__}: {error}"
+        stopping.check()
         if failed:
             say({"task": task["name"], "what": "failed", "reason": " ".join(failed.split())})
         else:

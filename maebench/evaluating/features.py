@@ -15,6 +15,7 @@ from maebench.errors import ConfigError, DamagedError, RunError
 from maebench.evaluating.tensors import read_tensors, write_tensors
 from maebench.evaluation import NotApplicable
 from maebench.models.model import LoadedModel, pool_of
+from maebench.pretraining import stopping
 
 BATCH = 256  # images per forward pass; features do not depend on it beyond rounding
 VERSION = 1  # raised when features of the same weights and images change
@@ -130,6 +131,7 @@ def _read(path: Path, name: str, num_images: int) -> Tensor | None:
             raise DamagedError(f"{path} is damaged: shape {shape} of {num_images} images")
         return found[name]
     except DamagedError as error:
+        stopping.check()
         warnings.warn(f"features {error}; they are computed again", stacklevel=4)
         return None
 

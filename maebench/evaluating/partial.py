@@ -13,6 +13,7 @@ from torch import Tensor
 from maebench import files
 from maebench.errors import DamagedError, RunError
 from maebench.evaluating.tensors import read_tensors, write_tensors
+from maebench.pretraining import stopping
 from maebench.rng import global_state, put_global_state
 
 FOLDER = "partial"  # in a model's folder; empty but while an evaluation runs, or was interrupted
@@ -46,11 +47,17 @@ class Kept:
             self.seconds = _put(said, self._device, self._path)
             return state
         except DamagedError as error:
+            stopping.check()
             warnings.warn(f"{error}: {self._of} begins anew", stacklevel=4)
             return {}
 
     def keep(self, state: Callable[[], Mapping[str, Tensor]]) -> None:
-        """Keeps the state that the function gives, if it is time for it."""
+        """Keeps the state that the function gives, if it is time for it.
+
+        Raises:
+            Stopped: a signal has asked for the end, and somebody took it for an error of his own.
+        """
+        stopping.check()
         now = time.monotonic()
         if self._path is None or now - self._written < self._pause:
             return

@@ -30,7 +30,7 @@ from maebench.evaluating.rows import (
 from maebench.evaluation import Evaluation, NotApplicable, Result
 from maebench.models.model import LoadedModel
 from maebench.plugins import Names, contained, ended_by, installed
-from maebench.pretraining import checkpoints, mixture, runs
+from maebench.pretraining import checkpoints, mixture, runs, stopping
 from maebench.pretraining.hardware import check_answers, out_of_memory
 from maebench.pretraining.memory import what_there_is
 from maebench.rng import isolated
@@ -160,6 +160,7 @@ def _is_done(path: Path) -> bool:
     try:
         return all(row["status"] != "failed" for row in records.whole(path))
     except DamagedError as error:
+        stopping.check()
         warnings.warn(f"{str(error).removesuffix(records.AGAIN)}evaluated again", stacklevel=3)
         return False
 
@@ -185,6 +186,7 @@ def _run(model: EvaluatedModel, path: Path) -> tuple[list[Result], str, str]:
     except MaebenchError as error:
         status, reason, results = "failed", str(error), []
     except BaseException as error:
+        stopping.check()
         found = ended_by(error)
         if found is None and not isinstance(error, Exception):  # Ctrl-C, or the caller's own
             raise
@@ -194,6 +196,7 @@ def _run(model: EvaluatedModel, path: Path) -> tuple[list[Result], str, str]:
             reason = f"out of memory: {what_there_is(loaded.device, error)}"
             traceback.clear_frames(error.__traceback__)
         files.write_text(path.with_suffix(".traceback"), traceback.format_exc())
+    stopping.check()
     try:
         if _weights(loaded) == before:
             return results, status, reason

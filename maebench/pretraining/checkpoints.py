@@ -18,6 +18,7 @@ from torch import Tensor
 
 from maebench import files
 from maebench.errors import DamagedError, ReadOnlyError, RunError
+from maebench.pretraining import stopping
 
 STATE, MANIFEST = "state.safetensors", "manifest.json"
 KEPT = 2  # the newest and one before it, in case the newest is damaged
@@ -163,6 +164,7 @@ def load_newest(folder: Path, move: bool = True) -> tuple[dict[str, Tensor], dic
         try:
             return load(path)
         except RunError as error:
+            stopping.check()
             moved = ""
             with contextlib.suppress(ReadOnlyError):  # it stays, and is passed over again
                 moved = f"; moved to {files.move_aside(path).name}" if move else ""

@@ -43,12 +43,14 @@ class _Asked:
 
     Args:
         end: by which signal the end was asked.
+        raised: whether that has interrupted what was at work.
         save: whether it is to save and go on.
         steps: how many steps are being worked on, which are finished first.
         others: who is told of each signal too, such as the workers of a comparison.
     """
 
     end: int | None = None
+    raised: bool = False
     save: bool = False
     steps: int = 0
     others: list[Callable[[int], None]] = field(default_factory=list)
@@ -61,19 +63,31 @@ _ASKED = _Asked()  # signals are the process's, and so is this
 def listening() -> Iterator[None]:
     """Has signals end the work in order while it is entered; for a process's main thread.
 
-    A signal that is ignored stays ignored, as by nohup.
+    A signal that is ignored stays ignored, as by nohup. Code in C that a signal interrupts can make
+    an error of its own of it, or go on: either ends in `Stopped`.
+
+    Raises:
+        Stopped: a signal has asked for the end.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in (*ENDING, *SAVING)}
-    _ASKED.end, _ASKED.save = None, False
+    _ASKED.end, _ASKED.raised, _ASKED.save = None, False, False
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
             signal.signal(number, _end if number in ENDING else _save)
     try:
         yield
+        check()
+    except Stopped:
+        raise
+    except BaseException as error:
+        if _ASKED.end is not None and _ASKED.raised:
+            raise Stopped(_ASKED.end) from error
+        raise
     finally:
+        _ASKED.end = None
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
@@ -82,9 +96,9 @@ def _end(number: int, _: FrameType | None) -> None:
     for each in ENDING:  # the second one ends the process, whatever it is in
         if signal.getsignal(each) is _end:
             signal.signal(each, signal.SIG_DFL)
-    if not _ASKED.steps:
+    _ASKED.end, _ASKED.raised = number, not _ASKED.steps
+    if _ASKED.raised:
         raise Stopped(number)
-    _ASKED.end = number
     name = signal.Signals(number).name
     with contextlib.suppress(OSError):  # not by a stream, which may be in the middle of a line
         os.write(2, f"{name}: ends after this step; again: at once\n".encode())
@@ -124,14 +138,13 @@ def asked() -> bool:
 
 
 def check() -> None:
-    """Ends the work where a signal has asked for it.
+    """Ends the work where a signal has asked for it; who takes errors for damage asks here first.
 
     Raises:
         Stopped: it has.
     """
     if _ASKED.end is not None and not _ASKED.steps:
-        number, _ASKED.end = _ASKED.end, None
-        raise Stopped(number)
+        raise Stopped(_ASKED.end)
 
 
 def ending() -> bool:
