@@ -101,7 +101,7 @@ class Disk:
 
     def kind(self, line: str) -> str:
         """A line without what is different each time: what could not be written."""
-        name = line.split(f": {FULL}")[0].rsplit("/", 1)[-1]
+        name = line.partition("cannot write ")[2].partition(": ")[0].rsplit("/", 1)[-1]
         return "".join("N" if letter.isdigit() else letter for letter in name)[:60]
 
     def read_only(self) -> dict[str, Any]:
