@@ -144,6 +144,25 @@ def test_a_signal_that_code_in_c_made_an_error_of_its_own_of_ends_the_work_all_t
         1 / 0  # noqa: B018 - what goes wrong while it saves is said
 
 
+def test_an_import_is_through_before_a_signal_ends_the_work(tmp_path, monkeypatch):
+    """Modules in C++ abort the process where an exception interrupts theirs."""
+    code = (
+        "import os, signal, time; os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.1); whole = 1"
+    )
+    (tmp_path / "imported_slowly.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = signal.getsignal(signal.SIGALRM)
+    began = time.monotonic()
+    with pytest.raises(stopping.Stopped) as caught, stopping.listening():
+        import imported_slowly
+
+        time.sleep(60)
+    assert caught.value.code == 143 and sys.modules.pop("imported_slowly").whole
+    assert imported_slowly.whole and time.monotonic() - began < 30
+    assert signal.getsignal(signal.SIGALRM) == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
 def test_such_an_error_is_no_damage(tmp_path, monkeypatch):
     folder = tmp_path / "run" / "checkpoint"
     checkpoints.store(folder, 3, {"a": torch.ones(3)}, {})

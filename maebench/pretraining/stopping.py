@@ -17,6 +17,10 @@ from types import FrameType
 # Windows has the first two alone
 ENDING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 SAVING = [getattr(signal, n) for n in ("SIGUSR1",) if hasattr(signal, n)]
+# Modules in C++ abort the process where an exception comes out of the middle of their import: a
+# signal waits until that is through, and looks every so many seconds.
+ALARM = getattr(signal, "SIGALRM", None)
+AGAIN_SECONDS = 0.02
 SHELL = 128  # what a shell adds to a signal's number to make an exit code of it
 
 
@@ -72,10 +76,11 @@ def listening() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (*ENDING, *SAVING)}
+    ours = (*ENDING, *SAVING)
+    before = {number: signal.getsignal(number) for number in (*ours, *filter(None, [ALARM]))}
     _ASKED.end, _ASKED.raised, _ASKED.save = None, False, False
     for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
+        if handler is not signal.SIG_IGN and number in ours:
             signal.signal(number, _end if number in ENDING else _save)
     try:
         yield
@@ -88,20 +93,43 @@ def listening() -> Iterator[None]:
         raise
     finally:
         _ASKED.end = None
+        if ALARM is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def _end(number: int, _: FrameType | None) -> None:
+def _end(number: int, frame: FrameType | None) -> None:
     for each in ENDING:  # the second one ends the process, whatever it is in
         if signal.getsignal(each) is _end:
             signal.signal(each, signal.SIG_DFL)
-    _ASKED.end, _ASKED.raised = number, not _ASKED.steps
-    if _ASKED.raised:
-        raise Stopped(number)
+    _ASKED.end = number
+    if not _ASKED.steps:
+        _interrupt(number, frame)
+        return
     name = signal.Signals(number).name
     with contextlib.suppress(OSError):  # not by a stream, which may be in the middle of a line
         os.write(2, f"{name}: ends after this step; again: at once\n".encode())
+
+
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    """Ends what is at work now, or when what it imports is there."""
+    if _ASKED.end is None or _ASKED.steps:  # a step has begun meanwhile, which asks by itself
+        return
+    if ALARM is not None and _importing(frame):
+        signal.signal(ALARM, _interrupt)
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+        return
+    _ASKED.raised = True
+    raise Stopped(_ASKED.end)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _save(number: int, _: FrameType | None) -> None:
