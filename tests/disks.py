@@ -1,6 +1,6 @@
 """A disk of a test's own, which is full again and again until it has grown enough.
 
-    unshare --user --map-root-user --mount python tests/disks.py FOLDER [BYTES]
+    unshare --user --map-root-user --mount python tests/disks.py full FOLDER
 
 It is a tmpfs in a name space of this process, so that no other one sees it and none has to be root.
 """
@@ -24,7 +24,7 @@ from soaked import DATA
 PAGE = 4096  # bytes by which a tmpfs counts
 RUN = ("run", "--budget", "steps=12", "--evals", "linear-probe,knn", "--limit", "100", *DATA[2:])
 EVAL = ("eval", "linear-probe", "-o", "iterations=50")
-FULL, READ_ONLY = "No space left on device", "Read-only file system"
+FULL = "No space left on device"
 
 
 def mount(place: Path, options: str) -> None:
@@ -89,7 +89,7 @@ class Disk:
                 break
             full += 1
             said[self.kind(last)] += 1
-            self.ends(("table",), (0, 1), "no ")
+            self.ends(("table",), (0, 1), "no results in")
             size += step
             mount(self.place, f"remount,size={size}")
         # what could not be kept was computed or printed, and is not missed

@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from maebench.errors import MaebenchError
+from maebench.evaluating import records
 
 PARTS = 64  # a file is cut at each of so many parts of it, and at each of so many last bytes
 # A reader that computes for longer hangs, and so does one that waits for longer: a disk that others
@@ -180,6 +182,8 @@ def _hangs(number: int, frame: Any) -> None:
     raise Broken("it hangs")
 
 
+# what is damaged here has just been written, and a reader would wait for its rows
+@mock.patch.object(records, "BETWEEN_SECONDS", 0.0)
 def sweep(kind: Kind, few: bool = False) -> Counter[tuple[str, str]]:
     """How often each fault of a kind came to each outcome.
 

@@ -163,6 +163,18 @@ def test_an_import_is_through_before_a_signal_ends_the_work(tmp_path, monkeypatc
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+def test_a_callers_own_timer_goes_on():
+    before = signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 1000)
+        with stopping.listening():
+            pass
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 900
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_such_an_error_is_no_damage(tmp_path, monkeypatch):
     folder = tmp_path / "run" / "checkpoint"
     checkpoints.store(folder, 3, {"a": torch.ones(3)}, {})

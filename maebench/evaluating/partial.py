@@ -35,6 +35,8 @@ class Kept:
         self._path, self._of, self._device = path, of, device
         self._began = self._written = time.monotonic()
         self._pause = SECONDS
+        # what is removed meanwhile is not made there anew
+        self._home = path.parents[1] if path is not None and path.parents[1].exists() else None
         self.seconds = 0.0  # that it took before it was interrupted
         self.state = self._read()
 
@@ -55,12 +57,15 @@ class Kept:
         """Keeps the state that the function gives, if it is time for it.
 
         Raises:
+            RunError: the model's folder was removed meanwhile.
             Stopped: a signal has asked for the end, and somebody took it for an error of his own.
         """
         stopping.check()
         now = time.monotonic()
         if self._path is None or now - self._written < self._pause:
             return
+        if self._home is not None and not self._home.exists():
+            raise RunError(f"{self._home} was removed while it was evaluated: nothing is kept")
         tensors = {name: part.detach().cpu().contiguous() for name, part in state().items()}
         took = self.seconds + now - self._began
         try:

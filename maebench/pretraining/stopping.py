@@ -93,7 +93,7 @@ def listening() -> Iterator[None]:
         raise
     finally:
         _ASKED.end = None
-        if ALARM is not None:
+        if ALARM is not None and signal.getsignal(ALARM) is _interrupt:  # else it is the caller's
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
