@@ -15,8 +15,9 @@ import pytest
 from maebench import RunConfig
 from maebench.analysis import workers
 from maebench.analysis.cells import Cell
-from maebench.errors import DeviceError
+from maebench.errors import DeviceError, RunError
 from maebench.evaluating import records
+from maebench.pretraining import checkpoints, stopping
 from maebench.pretraining.plan import prepare
 
 
@@ -116,6 +117,20 @@ def test_a_cell_whose_gpu_fails_ends_its_worker(tmp_path, monkeypatch):
     assert said[-1]["what"] == "failed" and said[-1]["ends"]
     assert said[-1]["reason"] == "cpu does not answer any more"
     assert len({event["task"] for event in said}) == 1  # the second is another worker's
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("raised", [stopping.Stopped(signal.SIGTERM), RunError("no folder")])
+def test_where_whoever_reads_the_events_is_ended_the_workers_save_all_the_same(tmp_path, raised):
+    tasks = [task(tmp_path, 0, steps=100_000)]
+    happens = workers.run_tasks(tasks, 1, 1, tmp_path / "logs")
+    with pytest.raises(type(raised)), contextlib.closing(happens):
+        for event in happens:
+            if event["what"] == "step":
+                raise raised
+    (run,) = tmp_path.glob("runs/*")
+    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])["step"]
+    assert [p.name for p in run.glob("checkpoint/step-*")] == [checkpoints.folder_name(last)]
 
 
 class Broken:

@@ -20,7 +20,9 @@ from soaked import DATA
 from maebench import files
 from maebench.errors import DataError
 from maebench.evaluating import suite
-from maebench.pretraining import checkpoints, stopping
+from maebench.pretraining import checkpoints, loop, stopping
+from maebench.pretraining.log import Log
+from maebench.pretraining.plan import prepare
 
 LONG = ("pretrain", "--budget", "steps=100000", *DATA, "-o", "machine.checkpoint_seconds=1000")
 
@@ -204,6 +206,28 @@ def test_a_step_is_finished_before_a_signal_ends_the_work():
         assert stopping.asked() and stopping.ending()
         done.append("the step")
     assert done == ["the step"]
+
+
+@pytest.mark.parametrize("where", ["gradients", "set_rate", "note_batch", "said", "read_numbers"])
+def test_wherever_in_a_step_a_signal_comes_the_last_step_is_saved(tmp_path, monkeypatch, where):
+    before, calls = getattr(loop, where), []
+
+    def interrupted(*arguments, **named):
+        calls.append(where)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return before(*arguments, **named)
+
+    monkeypatch.setattr(loop, where, interrupted)
+    monkeypatch.setattr(Log, "due", True)
+    plan = prepare(tiny.config(budget="steps=1000"), tmp_path)
+    with pytest.raises(stopping.Stopped), stopping.listening():
+        for _ in loop.pretrain(plan):
+            pass
+    last = logged(tmp_path)
+    assert 3 <= last <= 4
+    names = [path.name for path in plan.checkpoints.glob("step-*")]
+    assert names == [checkpoints.folder_name(last)]
 
 
 def test_what_is_asked_to_save_is_said_once_and_passed_on():

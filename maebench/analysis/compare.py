@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -259,16 +260,18 @@ def run_cells(
     path = comparison.folder / FAILED
     failed = read_failed(comparison.folder)
     logs = comparison.folder / "logs"
-    for event in workers.run_tasks(tasks, num, int(kept["threads"]), logs, fail_fast):
-        held.check()
-        say(event)
-        if event["what"] == "failed":
-            failed[event["task"]] = event["reason"]
-        elif event["what"] == "done":
-            failed.pop(event["task"], None)
-        else:
-            continue
-        files.write_sealed(path, failed, comparison.name)
+    happens = workers.run_tasks(tasks, num, int(kept["threads"]), logs, fail_fast)
+    with contextlib.closing(happens) as events:
+        for event in events:
+            held.check()
+            say(event)
+            if event["what"] == "failed":
+                failed[event["task"]] = event["reason"]
+            elif event["what"] == "done":
+                failed.pop(event["task"], None)
+            else:
+                continue
+            files.write_sealed(path, failed, comparison.name)
     return failed
 
 

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,7 +47,7 @@ def run_tasks(
     threads: int,
     logs: Path,
     fail_fast: bool = False,
-) -> Iterator[Event]:
+) -> Generator[Event]:
     """Does the tasks in order on so many worker processes and yields what happens.
 
     Events are {"task": its name, "what": "started", "step", "evaluation", "done" or "failed", ...}.
@@ -72,11 +72,11 @@ def run_tasks(
 
         with stopping.telling(tell):
             yield from _shared(team, waiting, events, threads, fail_fast)
-    except KeyboardInterrupt as error:
-        # each finishes its step and saves; a second signal ends this process, and they see it
-        number = error.number if isinstance(error, stopping.Stopped) else signal.SIGINT
+    except (KeyboardInterrupt, GeneratorExit):
+        # Here, or where an event is being read: each finishes its step and saves. A second signal
+        # ends this process, and they see it.
         for worker in team.values():
-            worker.tell(number)
+            worker.tell(signal.SIGTERM)
         for worker in team.values():
             worker.process.wait()
         raise

@@ -172,6 +172,7 @@ def _updates(
         ends = share == 1
         note_batch(plan, number, ends, crops)
         log.add(number, logged, lr) if updated else log.add_skipped(number, lr)
+        stops = stopping.ending()  # asked once: a signal after this line ends the next step
         due = ends or now - saved > pause or stopping.asked()
         if due or number == 1 or log.due:
             keeping.held.check()
@@ -183,7 +184,7 @@ def _updates(
             saved = time.monotonic()
         note = said(kernels, log)
         yield Step(number, plan.steps, log.loss, lr, now - ended, config.batch, share, note)
-        if ends or stopping.ending():
+        if ends or stops:
             return
         ended, resumed = now, time.monotonic()
 
