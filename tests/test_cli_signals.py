@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from safetensors import SafetensorError
 from soaked import DATA
 
 from maebench import files
+from maebench.encoders import ViTNano
 from maebench.errors import DataError
 from maebench.evaluating import suite
 from maebench.pretraining import checkpoints, loop, stopping
@@ -163,6 +165,45 @@ def test_an_import_is_through_before_a_signal_ends_the_work(tmp_path, monkeypatc
     assert imported_slowly.whole and time.monotonic() - began < 30
     assert signal.getsignal(signal.SIGALRM) == before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+class Collected:
+    """An object in whose end a signal falls."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+
+def of_weak_reference():
+    key = ViTNano()
+    reference = weakref.ref(key, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    del key
+    return reference
+
+
+@pytest.mark.parametrize("falls", [Collected, of_weak_reference])
+def test_a_signal_where_python_collects_garbage_ends_the_work_a_moment_later(capsys, falls):
+    """What is raised there is passed over, with a traceback."""
+    before, began = sys.unraisablehook, time.monotonic()
+    with pytest.raises(stopping.Stopped), stopping.listening():
+        falls()
+        time.sleep(60)
+    assert time.monotonic() - began < 30 and sys.unraisablehook is before
+    assert "ignored" not in capsys.readouterr().err
+
+
+def test_what_else_goes_wrong_there_is_said_as_before(monkeypatch):
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+
+    class Wrong:
+        def __del__(self):
+            raise ValueError("in the end")
+
+    with stopping.listening():
+        Wrong()
+    assert [str(each.exc_value) for each in said] == ["in the end"]
 
 
 def test_a_callers_own_timer_goes_on():

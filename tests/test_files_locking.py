@@ -39,8 +39,8 @@ def test_whoever_takes_and_frees_a_lock_all_the_time_is_never_unknown(tmp_path):
     with child(TAKES, tmp_path) as process:
         try:
             assert process.stdout.readline() == "ready\n"
-            until = time.monotonic() + 3
-            while time.monotonic() < until:
+            until = time.monotonic() + 60  # a busy machine lets one of the two wait for long
+            while min(refused, taken) <= 10 and time.monotonic() < until:
                 try:
                     with files.lock(tmp_path):
                         taken += 1

@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import Any
 
 # Windows has the first two alone
 ENDING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
@@ -78,6 +80,8 @@ def listening() -> Iterator[None]:
         return
     ours = (*ENDING, *SAVING)
     before = {number: signal.getsignal(number) for number in (*ours, *filter(None, [ALARM]))}
+    hook = sys.unraisablehook
+    sys.unraisablehook = _but_for_stopped(hook)
     _ASKED.end, _ASKED.raised, _ASKED.save = None, False, False
     for number, handler in before.items():
         if handler is not signal.SIG_IGN and number in ours:
@@ -93,6 +97,7 @@ def listening() -> Iterator[None]:
         raise
     finally:
         _ASKED.end = None
+        sys.unraisablehook = hook
         if ALARM is not None and signal.getsignal(ALARM) is _interrupt:  # else it is the caller's
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
@@ -117,11 +122,36 @@ def _interrupt(_: int, frame: FrameType | None) -> None:
     if _ASKED.end is None or _ASKED.steps:  # a step has begun meanwhile, which asks by itself
         return
     if ALARM is not None and _importing(frame):
-        signal.signal(ALARM, _interrupt)
-        signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+        _interrupt_later()
         return
     _ASKED.raised = True
     raise Stopped(_ASKED.end)
+
+
+def _interrupt_later() -> None:
+    if ALARM is not None:  # else `check` ends the work
+        signal.signal(ALARM, _interrupt)
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+
+
+def _but_for_stopped(
+    before: Callable[[sys.UnraisableHookArgs], Any],
+) -> Callable[[sys.UnraisableHookArgs], None]:
+    """A sys.unraisablehook that leaves what is none of ours to the one before.
+
+    Python passes over what is raised where it collects garbage, in `__del__` and in callbacks of
+    weak references: a signal that fell there comes again.
+    """
+
+    def hook(args: sys.UnraisableHookArgs) -> None:
+        error = args.exc_value
+        if error is not None and isinstance(error.__cause__ or error, Stopped):
+            _ASKED.raised = False
+            _interrupt_later()
+        else:
+            before(args)
+
+    return hook
 
 
 def _importing(frame: FrameType | None) -> bool:

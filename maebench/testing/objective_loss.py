@@ -84,6 +84,11 @@ class LossChecks(Contract):
             raise ConfigError(f"it takes {' and '.join(self.made().takes)}, and no images")
         return other_inputs(self.made().takes[0])
 
+    def _grid(self, setting: str) -> tuple[int, int]:
+        with isolated(0, "encoder"):
+            rows, columns = self._encoder(setting).grid
+        return rows, columns
+
     def images(self, setting: str) -> Tensor:
         """Eight images, or others, as an encoder gets them."""
         inputs = self.inputs(setting)
@@ -123,7 +128,7 @@ class LossChecks(Contract):
     ) -> Batch:
         """Eight images with new masks and draws for every seed."""
         ids, objective = torch.arange(IMAGES_LEARNT), self.made()
-        grid = self.kept(("grid", setting), lambda: self._encoder(setting).grid)
+        grid = self.kept(("grid", setting), lambda: self._grid(setting))
         return Batch(
             images=self.images(setting),
             ids=ids,
