@@ -49,6 +49,7 @@ def test_pairs_without_a_p_value_stay_without_and_count_in_the_family():
     assert pairwise_p(scores[:1]).tolist() == [[1.0]]
 
 
+@pytest.mark.slow
 @FEW
 @given(matrices())
 def test_no_pair_of_a_group_is_told_apart_and_every_arm_is_in_a_group(matrix):

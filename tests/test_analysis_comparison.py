@@ -67,6 +67,7 @@ def test_pairs_are_differences_of_the_same_seed_with_holm_over_the_rivals(made):
         assert pairs.loc[evaluation, "p_holm"].min() == pytest.approx(min(1.0, 2 * p.min()))
 
 
+@pytest.mark.slow
 def test_models_are_paired_over_images_seed_by_seed(made):
     found, outcomes = made
     models = found.models()
@@ -81,6 +82,7 @@ def test_models_are_paired_over_images_seed_by_seed(made):
     assert (models["p_holm"] >= models["p"]).all()
 
 
+@pytest.mark.slow
 def test_arms_far_apart_are_in_different_groups_and_evaluations_may_disagree(made):
     found, _ = made
     for evaluation in ("knn", "linear-probe"):
@@ -92,6 +94,7 @@ def test_arms_far_apart_are_in_different_groups_and_evaluations_may_disagree(mad
     assert found.agreement().loc["knn", "linear-probe"] == -1
 
 
+@pytest.mark.slow
 def test_one_seed_answers_for_models_and_not_for_ways(tmp_path):
     asked = design(seeds=1)
     found = comparison(

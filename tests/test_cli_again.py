@@ -20,6 +20,8 @@ from maebench.data import BUILT_IN
 from maebench.data.dataset import Dataset, Request
 from maebench.pretraining import plan
 
+pytestmark = pytest.mark.slow  # each asks whole commands again
+
 QUICK = ("--budget", "steps=1", "--batch", "8", "--encoder", "vit-nano", "--device", "cpu")
 
 

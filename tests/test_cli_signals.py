@@ -11,10 +11,12 @@ import textwrap
 import time
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import torch
+from attempts import Attempt, attempt
 from safetensors import SafetensorError
 from soaked import DATA
 
@@ -29,9 +31,8 @@ from maebench.pretraining.plan import prepare
 LONG = ("pretrain", "--budget", "steps=100000", *DATA, "-o", "machine.checkpoint_seconds=1000")
 
 
-def start(results: Path, *command: str, **options: object) -> subprocess.Popen[str]:
-    arguments = [sys.executable, "-m", "maebench", *command, "--results", str(results)]
-    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
+def start(results: Path, **how: Any) -> Attempt:
+    return attempt([*LONG, "--results", str(results)], results / "said", **how)
 
 
 def logged(results: Path) -> int:
@@ -42,11 +43,8 @@ def logged(results: Path) -> int:
     return 0
 
 
-def wait_for_step(results: Path, step: int, process: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 120
-    while logged(results) < step:
-        assert process.poll() is None and time.monotonic() < until, process.stderr.read()
-        time.sleep(0.02)
+def wait_for_step(results: Path, step: int, process: Attempt) -> None:
+    assert process.until(lambda: logged(results) >= step), process.said
 
 
 def kept(results: Path) -> int:
@@ -59,33 +57,30 @@ def kept(results: Path) -> int:
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_finishes_the_step_saves_and_says_which_command_goes_on(name, tmp_path):
     number = getattr(signal, name)
-    process = start(tmp_path, *LONG)
+    process = start(tmp_path, real=name == "SIGTERM")
     wait_for_step(tmp_path, 30, process)
-    process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    process.send(number)
+    assert process.wait(60) == 128 + number
+    said = process.said
     assert f"stopped by {name}; what is done is kept, and goes on by: maebench pretrain" in said
     assert f"{name}: ends after this step" in said and "Traceback" not in said
     assert kept(tmp_path) == logged(tmp_path) >= 30, "no step is lost"
-    process = start(tmp_path, *LONG)
+    process = start(tmp_path)
     wait_for_step(tmp_path, kept(tmp_path) + 5, process)
-    process.kill()
-    process.communicate()
+    process.send(signal.SIGKILL)
+    process.wait()
 
 
 @pytest.mark.slow
 def test_sigusr1_saves_and_goes_on(tmp_path):
-    process = start(tmp_path, *LONG)
+    process = start(tmp_path)
     wait_for_step(tmp_path, 10, process)
     before = kept(tmp_path)
-    process.send_signal(signal.SIGUSR1)
-    until = time.monotonic() + 30
-    while kept(tmp_path) == before:
-        assert process.poll() is None and time.monotonic() < until
-        time.sleep(0.02)
+    process.send(signal.SIGUSR1)
+    assert process.until(lambda: kept(tmp_path) > before, 30), process.said
     wait_for_step(tmp_path, logged(tmp_path) + 5, process)
-    process.kill()
-    process.communicate()
+    process.send(signal.SIGKILL)
+    process.wait()
 
 
 def test_a_second_signal_ends_the_process_at_once_whatever_it_is_in():
@@ -104,16 +99,19 @@ def test_a_second_signal_ends_the_process_at_once_whatever_it_is_in():
     assert done.stderr == "SIGTERM: ends after this step; again: at once\n"
 
 
+def ignoring() -> None:
+    """As nohup does."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 @pytest.mark.slow
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
-    process = start(
-        tmp_path, *LONG, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    )
+    process = start(tmp_path, first=ignoring)
     wait_for_step(tmp_path, 5, process)
-    process.send_signal(signal.SIGHUP)
+    process.send(signal.SIGHUP)
     wait_for_step(tmp_path, logged(tmp_path) + 5, process)
-    process.kill()
-    process.communicate()
+    process.send(signal.SIGKILL)
+    process.wait()
 
 
 def test_signals_are_answered_while_it_is_listened_and_as_before_afterwards():

@@ -121,6 +121,7 @@ def build(root, links):
         (root / folder / name).symlink_to(root / TARGETS[target])
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(LINKS, st.booleans(), st.randoms())
 def test_in_any_tree_of_links_a_real_image_has_one_place_on_one_side(links, whole, random):

@@ -109,6 +109,7 @@ def test_building_leaves_running_statistics_and_mode_as_timms():
             assert torch.equal(value, module.network.state_dict()[name]), name
 
 
+@pytest.mark.slow
 def test_what_makes_no_token_is_not_trained():
     module = built("vgg11_bn")
     frozen = {n for n, p in module.named_parameters() if not p.requires_grad}

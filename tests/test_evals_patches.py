@@ -56,6 +56,7 @@ def test_patches_become_all_their_pixels():
     assert found[0, 1].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 6), st.sampled_from([0.0, 0.2, 0.9]))
 def test_counts_and_scores_are_scikit_learns_and_torchmetrics(seed, classes, void):

@@ -112,6 +112,7 @@ def test_a_tensor_on_the_cpu_is_noticed(tmp_path):
         list(pretrain(prepare(with_masking(Elsewhere()), tmp_path)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "chosen",
     [
@@ -136,6 +137,7 @@ def test_the_first_step_on_a_gpu_has_the_weights_and_the_loss_of_a_cpu(chosen, t
     assert found["cuda"][1:] == found["cpu"][1:]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_gpu_is_gone_on_from_there_and_on_a_cpu(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 0)  # one in every step
     ends = {}
@@ -189,6 +191,7 @@ def test_every_evaluation_on_a_gpu_gives_the_numbers_of_a_cpu(tmp_path):
     assert len(both[0]) > 80
 
 
+@pytest.mark.slow
 def test_features_are_waited_for_once_a_batch(tmp_path):
     with pretended_gpu() as gpu:
         plan = tiny.plan(tmp_path, device="cuda", machine=RARELY)
@@ -199,6 +202,7 @@ def test_features_are_waited_for_once_a_batch(tmp_path):
     assert gpu.waits.total() <= 4, gpu.waits  # images, their mean and deviation; and back
 
 
+@pytest.mark.slow
 def test_what_features_are_computed_in_is_in_the_row(tmp_path):
     rows = {}
     for asked, capability in (("auto", (9, 0)), ("auto", (7, 5)), ("bf16", (9, 0))):

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 # of use to some evaluations, data sets and statistics, or to steps that are compiled
 LATER = {"timm", "torchvision", "sklearn", "scipy", "matplotlib", "pandas", "transformers"}
 LATER |= {"statsmodels", "networkx", "faiss", "torch._dynamo", "torch._inductor"}
@@ -29,6 +31,7 @@ def test_the_package_alone_imports_no_other():
     assert loaded & {*LATER, "torch", "numpy", "pydantic", "rich", "click", "PIL"} == set()
 
 
+@pytest.mark.slow
 def test_the_first_step_of_a_run_waits_for_what_it_needs_alone(tmp_path):
     """Data, model, costs, optimiser and the step itself; neither scikit-learn nor the compiler."""
     loaded = loaded_by(f"""

@@ -118,6 +118,7 @@ def trained(tmp_path, **settings):
 POST = {"name": "text-nano", "norm": "post", "width": 32, "depth": 2}
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_runs_weights_are_hugging_faces_bert_tokenizer_and_all(tmp_path):
     ours = trained(tmp_path / "results", encoder=POST)
@@ -142,6 +143,7 @@ def test_a_runs_weights_are_hugging_faces_bert_tokenizer_and_all(tmp_path):
     assert CliRunner().invoke(cli, [*how, "--force"]).exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -156,6 +158,7 @@ def test_what_bert_cannot_hold_is_refused_with_the_reason(settings, message, tmp
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_text_is_exported_to_hugging_face_alone(tmp_path):
     trained(tmp_path, encoder=POST)
     ran = CliRunner().invoke(cli, ["export", "--to", "timm", "--results", str(tmp_path)])

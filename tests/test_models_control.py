@@ -23,6 +23,7 @@ def test_each_kind_of_inputs_has_a_control_by_its_name():
     ]
 
 
+@pytest.mark.slow
 def test_tf_idf_is_scikit_learns_of_train_and_its_strongest_directions(tmp_path):
     model = loaded(tmp_path, "tf-idf:")
     train, test = (model.splits.load(split).values.numpy() for split in ("train", "test"))
@@ -56,6 +57,7 @@ def test_the_control_of_another_kind_is_refused_with_the_right_one(wrong, right,
         loaded(tmp_path, wrong)
 
 
+@pytest.mark.slow
 def test_the_control_of_pixels_is_known_by_its_settings_and_of_text_by_its_train(tmp_path):
     text = loaded(tmp_path, "tf-idf:")
     other = control.control_of(text.config.model_copy(update={"limit": 90}), None, tmp_path, "cpu")

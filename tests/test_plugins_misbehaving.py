@@ -427,6 +427,7 @@ ENDING = """
 """
 
 
+@pytest.mark.slow
 def test_a_plugin_that_exits_is_an_error_of_the_command_that_names_it(site, tmp_path):
     package(site, "ending", ENDING)
     tiny.plan(tmp_path / "results", evals=(fakes_score(),))

@@ -52,6 +52,7 @@ def page_faults(kept):
     return int(subprocess.run(program, env=gives_back, capture_output=True, check=True).stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(libc_ver()[0] != "glibc", reason="a setting of the GNU C library")
 def test_memory_that_a_step_frees_is_kept_for_the_next():
     assert page_faults("keep_memory()") < page_faults("") / 20

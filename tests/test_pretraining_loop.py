@@ -421,6 +421,7 @@ def test_an_update_that_overflows_in_fp16_is_left_out_and_the_scale_halved(tmp_p
     assert checkpoints.weights_hash(checkpoints.part(tensors, "model.")) == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_clock", [False, True])
 def test_the_batches_that_are_noted_do_not_depend_on_parts(tmp_path, by_clock):
     """By the clock any step may be the last: in parts its images are not kept."""

@@ -274,6 +274,7 @@ def test_hashes_are_added_to_those_that_are_kept(start):
     assert runs.read_hashes(run) == {"encoder": "a", "module": "b", "last_batch": "c"}
 
 
+@pytest.mark.slow
 def test_what_a_run_has_kept_is_read_back_and_refused_where_it_is_missing_or_another(tmp_path):
     made = tiny.plan(tmp_path, **tiny.suited("bert")).run
     assert list(made.facts["kept"]) == ["python.txt", "tokenizer.json"]

@@ -21,6 +21,7 @@ def lines_of(found):
     return report.answers(found)
 
 
+@pytest.mark.slow
 def test_both_questions_are_answered_apart_each_with_interval_and_p(clear):
     lines = lines_of(clear)
     ways = lines.index(next(line for line in lines if line.startswith("Are two ways")))
@@ -79,6 +80,7 @@ def test_a_table_has_a_row_per_arm_and_its_footnotes_name_the_methods(clear):
     assert "protocols knn@v1" in text
 
 
+@pytest.mark.slow
 def test_one_seed_says_what_it_can_still_answer(tmp_path):
     asked = design(seeds=1)
     found = comparison(
@@ -92,6 +94,7 @@ def test_one_seed_says_what_it_can_still_answer(tmp_path):
     assert any("0 of 1 pairs of models differ" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_failed_cell_is_a_row_with_its_reason(tmp_path):
     asked = design(seeds=2)
     outcomes = drawn(np.random.default_rng(1), {"0.25": 0.5, "0.5": 0.5}, asked.seeds)

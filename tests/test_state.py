@@ -193,6 +193,7 @@ def test_a_run_that_is_stopped_or_fails_leaves_settings_too(caller, tmp_path):
         assert settings() == before
 
 
+@pytest.mark.slow
 @every_caller
 def test_what_is_called_alone_gives_the_same_numbers(caller, plain, tmp_path):
     _, _, results = plain
@@ -396,6 +397,7 @@ def _float32_settings():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [

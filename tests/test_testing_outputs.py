@@ -94,6 +94,7 @@ class TestSpoken(ReportContract):
     component = Spoken
 
 
+@pytest.mark.slow
 def test_what_cannot_be_seen_of_a_tracker_is_not_checked():
     found = {f.check: f for f in examine(type("C", (TrackerContract,), {"component": Faraway}))}
     unseen = {check for check, f in found.items() if f.status == "not checked"}
