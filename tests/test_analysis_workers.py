@@ -119,6 +119,14 @@ def test_a_cell_whose_gpu_fails_ends_its_worker(tmp_path, monkeypatch):
     assert len({event["task"] for event in said}) == 1  # the second is another worker's
 
 
+def saved(results, seed=""):
+    """A run was stopped, and its last step is kept."""
+    (run,) = results.glob(f"runs/*{seed}-*")
+    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])["step"]
+    assert 0 < last < 100_000
+    assert [p.name for p in run.glob("checkpoint/step-*")] == [checkpoints.folder_name(last)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("raised", [stopping.Stopped(signal.SIGTERM), RunError("no folder")])
 def test_where_whoever_reads_the_events_is_ended_the_workers_save_all_the_same(tmp_path, raised):
@@ -128,9 +136,22 @@ def test_where_whoever_reads_the_events_is_ended_the_workers_save_all_the_same(t
         for event in happens:
             if event["what"] == "step":
                 raise raised
-    (run,) = tmp_path.glob("runs/*")
-    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])["step"]
-    assert [p.name for p in run.glob("checkpoint/step-*")] == [checkpoints.folder_name(last)]
+    saved(tmp_path)
+
+
+@pytest.mark.slow
+def test_what_runs_when_another_cell_fails_first_saves_too(tmp_path):
+    tasks = [task(tmp_path, seed, steps=100_000) for seed in (0, 9)]
+    ends, working = [], set()
+    for event in workers.run_tasks(tasks, 2, 1, tmp_path / "logs", fail_fast=True):
+        working |= {event["task"]} if event["what"] == "step" else set()
+        if len(working) == 2:
+            (owner,) = tmp_path.glob("runs/*-s9-*/owner.json")
+            with contextlib.suppress(ProcessLookupError):  # events that were said before
+                os.kill(json.loads(owner.read_text())["pid"], signal.SIGKILL)
+        ends += [event["what"]] * (event["what"] in ("done", "failed"))
+    assert ends == ["failed"]
+    saved(tmp_path, "-s0")
 
 
 class Broken:

@@ -51,7 +51,8 @@ def run_tasks(
     """Does the tasks in order on so many worker processes and yields what happens.
 
     Events are {"task": its name, "what": "started", "step", "evaluation", "done" or "failed", ...}.
-    With `fail_fast` nothing is begun after a failure and what runs is stopped.
+    With `fail_fast` nothing is begun after a failure. Where that, an error or `close` ends it
+    early, what runs finishes its step and saves.
 
     Raises:
         RunError: a worker cannot be started.
@@ -72,16 +73,13 @@ def run_tasks(
 
         with stopping.telling(tell):
             yield from _shared(team, waiting, events, threads, fail_fast)
-    except (KeyboardInterrupt, GeneratorExit):
-        # Here, or where an event is being read: each finishes its step and saves. A second signal
-        # ends this process, and they see it.
+    finally:
+        # However it ends, whoever is at work finishes its step and saves. A second signal ends this
+        # process, and they see it.
         for worker in team.values():
             worker.tell(signal.SIGTERM)
         for worker in team.values():
             worker.process.wait()
-        raise
-    finally:
-        for worker in team.values():
             worker.stop()
 
 
@@ -166,7 +164,7 @@ class _Worker:
             self.process.send_signal(number)
 
     def stop(self) -> None:
-        """Ends the process at once; what it wrote is whole."""
+        """Ends the process at once if it is still there; what it wrote is whole."""
         self.process.kill()
         self.process.wait()
         self._thread.join()
