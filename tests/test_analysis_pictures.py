@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from made_up import comparison, design, drawn, replace, write
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from maebench.analysis.design import read_design
 from maebench.analysis.pictures import COLOURS, LINES, MARKS
@@ -98,3 +99,19 @@ def test_an_arm_that_hides_nothing_is_a_level_line_and_every_floor_has_one(tmp_p
     assert "supervised" in level
     floors = [line.get_ydata()[0] for line in axes.lines if line.get_label() == "untrained"]
     assert floors == [20, 25]
+
+
+def test_no_text_is_cut_where_one_evaluation_alone_is_shown(tmp_path):
+    asked = read_design(
+        {"masking": ["random", "inverse-block"], "ratio": [0.5, 0.75]}, installed(), seeds=2
+    )
+    shares = dict.fromkeys(asked.names, 0.5)
+    made = comparison(
+        tmp_path, {"knn": drawn(np.random.default_rng(0), shares, asked.seeds)}, asked
+    )
+    named = replace(made, name="digits-masking-ratio-e61ef216f8")  # as `compare` does
+    for name, figure in named.plot().items():
+        FigureCanvasAgg(figure).draw()
+        for text in (*figure.texts, *figure.legends, *(axes.title for axes in figure.axes)):
+            box = text.get_window_extent()
+            assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, (name, text)

@@ -73,7 +73,8 @@ def accuracy(comparison: Comparison, by_ratio: bool) -> Figure:
     least, most = (int(f(table.loc[table["kind"] == "run", "num_seeds"])) for f in (min, max))
     over = f"{most}" if least == most else f"{least} to {most}"
     said = f"means over {over} seeds, 95 % t intervals; points are seeds"
-    figure.suptitle(f"{comparison.name}: {'one seed' if most == 1 else said}", fontsize=9)
+    # two lines: one of both is wider than the panel of a single evaluation
+    figure.suptitle(f"{comparison.name}\n{'one seed' if most == 1 else said}", fontsize=9)
     return figure
 
 

@@ -107,5 +107,5 @@ def distance_curves(model: Model, errors: Sequence[Result], masks: str) -> None:
     axes.set_xlabel("patches to the nearest seen one (hidden patches there)")
     axes.set_ylabel("squared error / variance of hidden targets")
     axes.set_title(f"{model.name}\n{masks}", fontsize=8)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)  # inside it hides points
     model.picture("reconstruction-distance", figure)
